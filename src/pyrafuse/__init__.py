@@ -1,0 +1,33 @@
+"""Object detectors built on fused feature pyramids: any pyramid on any backbone under any head."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyrafuse.core.detections import Detections
+    from pyrafuse.core.errors import PyrafuseError
+    from pyrafuse.models.checkpoint import load
+    from pyrafuse.models.factory import create_backbone, create_model, list_models
+
+__all__ = ["Detections", "PyrafuseError", "create_backbone", "create_model", "list_models", "load"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Detections": "pyrafuse.core.detections",
+    "PyrafuseError": "pyrafuse.core.errors",
+    "create_backbone": "pyrafuse.models.factory",
+    "create_model": "pyrafuse.models.factory",
+    "list_models": "pyrafuse.models.factory",
+    "load": "pyrafuse.models.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `pyrafuse --help` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pyrafuse' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""The words every other room speaks: pyramids, targets, predictions, detections, registries, errors."""

@@ -1,0 +1,89 @@
+"""Files in and out without surprises: tensors read without executing anything, files written whole or not at all."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` that takes its name only when the block ends without an error.
+
+    Raises:
+        PyrafuseError: If the file system refuses, a full disk included; whatever lay at ``path`` is still there.
+    """
+    path = Path(path)
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PyrafuseError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with write_atomically(path, "w") as stream:
+        stream.write(text)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Any:
+    """Read a ``.safetensors`` file or a ``torch.save`` file of tensors and plain values; nothing in it is executed.
+
+    Raises:
+        CheckpointError: If the file is missing, is no checkpoint, is cut off, or holds anything but tensors and plain
+            values (those names are listed and never called).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has its own exceptions, down to struct.error and UnicodeDecodeError
+        raise CheckpointError(_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return f"{path} is empty"
+    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        try:
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except Exception:  # damaged inside: fall through to the plain message
+            refused = []
+        if refused:
+            return (
+                f"{path} holds code or objects that are not loaded: {', '.join(sorted(refused))}. Nothing was "
+                "executed; save its state_dict alone, with torch.save or safetensors"
+            )
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{path} is no checkpoint that can be read, or is damaged ({type(error).__name__}: {first_line})"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,91 @@
+"""What a model learns from: a padded batch of objects beside a batch of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of a batch, padded to G rows an image.
+
+    Attributes:
+        boxes: (B, G, 4) float32, xyxy in pixels of the network's input.
+        labels: (B, G) int64, 0..K-1.
+        weights: (B, G) float32, the mixup weight of each object; 1 without mixup.
+        valid: (B, G) bool, true for an object to be found; rows of padding and of crowds are false.
+        crowd: (B, G) bool, true for a region in which detections are neither right nor wrong.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    weights: Tensor
+    valid: Tensor
+    crowd: Tensor
+
+    @classmethod
+    def empty(cls, batch_size: int, num_rows: int = 0) -> "Targets":
+        """Targets of ``batch_size`` images without any object."""
+        shape = (batch_size, num_rows)
+        return cls(
+            boxes=torch.zeros(*shape, 4),
+            labels=torch.zeros(shape, dtype=torch.int64),
+            weights=torch.zeros(shape),
+            valid=torch.zeros(shape, dtype=torch.bool),
+            crowd=torch.zeros(shape, dtype=torch.bool),
+        )
+
+    @classmethod
+    def pad(
+        cls,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        *,
+        weights: Sequence[Tensor] | None = None,
+        crowd: Sequence[Tensor] | None = None,
+    ) -> "Targets":
+        """Pad lists, one entry an image, of boxes (G_i, 4), labels (G_i,), weights (G_i,) and crowd flags (G_i,)."""
+        targets = cls.empty(len(boxes), max((len(b) for b in boxes), default=0))
+        for i, (image_boxes, image_labels) in enumerate(zip(boxes, labels, strict=True)):
+            rows = slice(0, len(image_boxes))
+            targets.boxes[i, rows] = image_boxes.float()
+            targets.labels[i, rows] = image_labels.long()
+            targets.weights[i, rows] = 1.0 if weights is None else weights[i].float()
+            is_crowd = torch.zeros(len(image_boxes), dtype=torch.bool) if crowd is None else crowd[i].bool()
+            targets.crowd[i, rows] = is_crowd
+            targets.valid[i, rows] = ~is_crowd
+        return targets
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Targets":
+        """The same targets on ``device``."""
+        return Targets(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and their targets as a loader gives them.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; normalised on the device by the detector's preprocessing.
+        targets: Objects in pixels of ``images``.
+        indices: (B,) int64, the row of each image in its data set.
+    """
+
+    images: Tensor
+    targets: Targets
+    indices: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on ``device``."""
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+            self.indices,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; called by a `DataLoader`."""
+        pinned = {f.name: getattr(self.targets, f.name).pin_memory() for f in fields(self.targets)}
+        return Batch(self.images.pin_memory(), Targets(**pinned), self.indices)
