@@ -1,0 +1,32 @@
+# demo: see it work on this machine.   test: everything that must hold before a commit.
+# check: the static half of test.      docs: the documentation, in site/.
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+# Two test processes share two cores: without this each starts a thread pool of its own and both crawl.
+export OMP_NUM_THREADS ?= 1
+# pyright would ask the network whether there is a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := test
+.PHONY: demo test check docs
+
+demo: $(VENV)/.ready-run
+	$(BIN)/pyrafuse demo
+
+test: check
+	$(BIN)/pytest -n $(WORKERS)
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build --strict
+
+# A stamp per set of dependencies: a second run installs nothing.
+$(VENV)/.ready-%: pyproject.toml scripts/setup
+	scripts/setup $*
