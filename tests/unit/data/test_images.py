@@ -1,0 +1,183 @@
+"""Reading image files: every common kind of file becomes upright eight-bit RGB, or an error that names it."""
+
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.images import MAX_PIXELS, read_header, read_headers, read_image, read_size
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def gradient(height: int = 20, width: int = 30) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 8, columns * 6, rows + columns], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "tif"])
+def test_lossless_formats_are_exact(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(gradient()).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    pixels = read_image(path)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.writeable
+    assert np.array_equal(pixels, gradient())
+    assert read_size(path) == (20, 30)
+
+
+def test_jpeg_equals_pillow(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(gradient()).save(path, quality=90)
+    assert np.array_equal(read_image(path), np.asarray(Image.open(path)))
+
+
+def test_wrong_suffix_is_no_matter(tmp_path):
+    Image.fromarray(gradient()).save(tmp_path / "a.jpg", format="PNG")
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), gradient())
+
+
+# What EXIF 1..8 store of the upright picture [[a, b, c], [d, e, f]].
+STORED = {
+    1: [[0, 1, 2], [3, 4, 5]],
+    2: [[2, 1, 0], [5, 4, 3]],
+    3: [[5, 4, 3], [2, 1, 0]],
+    4: [[3, 4, 5], [0, 1, 2]],
+    5: [[0, 3], [1, 4], [2, 5]],
+    6: [[2, 5], [1, 4], [0, 3]],
+    7: [[5, 2], [4, 1], [3, 0]],
+    8: [[3, 0], [4, 1], [5, 2]],
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+    colors = np.array([RED, GREEN, BLUE, WHITE, (0, 0, 0), (9, 99, 199)], np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    picture = Image.fromarray(colors[np.array(STORED[orientation])])
+    picture.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    assert np.array_equal(read_image(path), colors.reshape(2, 3, 3))
+    assert read_size(path) == (2, 3)
+
+
+def test_exif_orientation_of_jpeg(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient()).save(tmp_path / "a.jpg", exif=exif)
+    header = read_header(tmp_path / "a.jpg")
+    assert (header.width, header.height, header.orientation) == (30, 20, 6)
+    assert read_size(tmp_path / "a.jpg") == (30, 20)
+    assert read_image(tmp_path / "a.jpg").shape == (30, 20, 3)
+
+
+def test_damaged_exif_counts_as_upright(tmp_path):
+    Image.fromarray(gradient()).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense of no meaning")
+    assert np.array_equal(read_image(tmp_path / "a.png"), gradient())
+
+
+def test_grey_and_one_bit(tmp_path):
+    Image.fromarray(np.array([[0, 128, 255]], np.uint8)).save(tmp_path / "grey.png")
+    assert read_image(tmp_path / "grey.png").tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bit.png")
+    assert read_image(tmp_path / "bit.png").tolist() == [[[255] * 3, [0] * 3]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}")[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+
+
+def test_values_without_a_white_are_refused(tmp_path):
+    Image.fromarray(np.array([[0.0, 1.0]], np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "int.tif")
+    with pytest.raises(DataError, match=r"float\.tif holds F pixels"):
+        read_image(tmp_path / "float.tif")
+    with pytest.raises(DataError, match=r"int\.tif holds I pixels from 0 to 70000"):
+        read_image(tmp_path / "int.tif")
+
+
+def test_transparency_shows_white(tmp_path):
+    rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [255, 0, 0, 51]]], np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    assert read_image(tmp_path / "rgba.png").tolist() == [[[255, 0, 0], [255, 255, 255], [255, 204, 204]]]
+    Image.fromarray(np.array([[[10, 255], [10, 0]]], np.uint8), mode="LA").save(tmp_path / "la.png")
+    assert read_image(tmp_path / "la.png").tolist() == [[[10, 10, 10], [255, 255, 255]]]
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([*RED, *BLUE])
+    picture.putpixel((1, 0), 1)
+    picture.save(tmp_path / "solid.png")
+    picture.save(tmp_path / "clear.png", transparency=b"\xff\x00")
+    assert read_image(tmp_path / "solid.png").tolist() == [[list(RED), list(BLUE)]]
+    assert read_image(tmp_path / "clear.png").tolist() == [[list(RED), list(WHITE)]]
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - RED).max() <= 3
+
+
+def test_missing_empty_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no such image: .*gone\.jpg"):
+        read_image(tmp_path / "gone.jpg")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(DataError, match=r"empty\.jpg is empty"):
+        read_image(tmp_path / "empty.jpg")
+    (tmp_path / "text.jpg").write_text("no picture at all")
+    with pytest.raises(DataError, match=r"text\.jpg is no image"):
+        read_image(tmp_path / "text.jpg")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_file_cut_off_is_refused(tmp_path, suffix, kept):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(DataError, match=rf"cut\.{suffix} is damaged"):
+        read_image(path)
+
+
+def huge_png(path: Path, width: int, height: int) -> None:
+    """A PNG header that promises much, and no pixels."""
+    chunk = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
+    data = b"IDAT" + zlib.compress(b"")
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(len(c[4:]).to_bytes(4) + c + zlib.crc32(c).to_bytes(4) for c in (chunk, data, b"IEND"))
+    )
+
+
+def test_huge_images_are_refused_before_decoding(tmp_path):
+    huge_png(tmp_path / "huge.png", 20_000, 20_000)
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"huge\.png has 20000 x 20000 pixels.*178,956,970"):
+        warnings.simplefilter("error")
+        read_image(tmp_path / "huge.png")
+
+
+def test_large_images_below_the_limit_neither_warn_nor_fail(tmp_path):
+    huge_png(tmp_path / "large.png", 17_000, 10_000)  # Pillow alone warns from 89 million pixels on
+    assert 17_000 * 10_000 < MAX_PIXELS
+    assert read_size(tmp_path / "large.png") == (10_000, 17_000)
+
+
+def test_many_headers_at_once(tmp_path):
+    for i in range(5):
+        Image.new("RGB", (10 + i, 20)).save(tmp_path / f"{i}.png")
+    found = read_headers([tmp_path / f"{i}.png" for i in range(6)])
+    assert [h.upright_size for h in found if not isinstance(h, DataError)] == [(20, 10 + i) for i in range(5)]
+    assert isinstance(found[5], DataError)
