@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.data.fitting import Fit, blank, compute_inner_size, fit_image, resize
+
+OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")
+
+
+def noise(height, width, seed=0):
+    """Blurred noise: hard on a resize without being white."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("size", [64, 32])
+def test_opencv_preprocessing_equals_the_official_one(shared_dir, size):
+    golden = np.load(shared_dir / "reference/asff/data.npz")
+    preprocessing = Preprocessing(size=(size, size), interpolation="opencv")
+    image, fit = fit_image(np.ascontiguousarray(golden["bgr"][..., ::-1]), preprocessing)
+    expected = torch.from_numpy(golden[f"val_{size}"])
+    std = torch.tensor(preprocessing.std).view(3, 1, 1) * 255
+    levels = (preprocessing.normalize(image[None])[0] - expected).abs() * std
+    assert levels.max() < 1e-3
+    assert (fit.scale_x, fit.scale_y) == (size / 53, size / 37)
+
+
+@pytest.mark.parametrize("size", [(416, 416), (100, 333), (700, 650)])
+def test_antialias_equals_pillow_within_a_level(size):
+    image = noise(300, 500)
+    ours = resize(image, *size, "antialias").astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+    assert abs(ours - pillow).max() <= 1
+    assert (ours != pillow).mean() < 0.02
+
+
+def test_resize_takes_windows_of_a_larger_image():
+    image = noise(120, 160)
+    window = image[10:90, 20:140]
+    assert np.array_equal(resize(window, 32, 48, "antialias"), resize(window.copy(), 32, 48, "antialias"))
+
+
+def test_stretch_scales_each_axis():
+    image, fit = fit_image(noise(50, 200), Preprocessing(size=(100, 100)))
+    assert image.shape == (3, 100, 100)
+    assert image.dtype == torch.uint8
+    assert fit == Fit(scale_x=0.5, scale_y=2.0, height=50, width=200)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner", "scales"),
+    [((50, 200), (16, 64), (0.32, 0.32)), ((200, 50), (64, 16), (0.32, 0.32)), ((3, 640), (1, 64), (0.1, 1 / 3))],
+)
+def test_letterbox_keeps_the_ratio_and_fills_right_and_bottom(shape, inner, scales):
+    preprocessing = Preprocessing(size=(64, 64), fit="letterbox")
+    image, fit = fit_image(blank(shape, (200, 10, 30)), preprocessing)
+    assert compute_inner_size(*shape, preprocessing) == inner
+    assert (fit.scale_x, fit.scale_y) == pytest.approx(scales)
+    color = torch.tensor([200, 10, 30]).view(3, 1, 1)
+    fill = torch.tensor(preprocessing.fill_color()).view(3, 1, 1)
+    expected = fill.repeat(1, 64, 64)
+    expected[:, : inner[0], : inner[1]] = color
+    assert torch.equal(image.int(), expected.int())
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_boxes_travel_there_and_back(kind):
+    fit = Fit(scale_x=0.5, scale_y=2.0, height=50, width=200)
+    boxes = kind([[10.0, 5.0, 120.0, 40.0], [-8.0, 10.0, 300.0, 60.0]])
+    there = fit.to_network(boxes)
+    assert there.tolist() == [[5.0, 10.0, 60.0, 80.0], [-4.0, 20.0, 150.0, 120.0]]
+    assert fit.to_image(there).tolist() == boxes.tolist()
+    assert fit.to_image(there, clip=True).tolist() == [[10.0, 5.0, 120.0, 40.0], [0.0, 10.0, 200.0, 50.0]]
+    assert there.tolist()[1][0] == -4.0  # clipping left its argument alone
+
+
+def test_no_boxes_are_no_boxes():
+    fit = Fit(0.5, 2.0, 50, 200)
+    assert fit.to_image(torch.zeros(0, 4), clip=True).shape == (0, 4)
+    assert fit.to_network(np.zeros((0, 4), np.float32)).dtype == np.float32
+
+
+def test_an_image_of_the_networks_size_is_not_touched():
+    image = noise(64, 64)
+    fitted, fit = fit_image(image, OPENCV_64)
+    assert torch.equal(fitted, torch.from_numpy(image).permute(2, 0, 1))
+    assert fit == Fit(1.0, 1.0, 64, 64)
