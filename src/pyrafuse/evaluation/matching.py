@@ -1,0 +1,194 @@
+"""Which detection finds which object at one IoU, where the best confidence lies, and what is mistaken for what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrafuse.core.records import ImageRecord
+from pyrafuse.evaluation.result import OperatingPoint
+
+MISSED = -1
+IN_CROWD = -2
+
+_PAIRS_AT_ONCE = 2_000_000  # bounds memory: a pair costs about 100 bytes
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The M objects of a whole data set, flat.
+
+    Attributes:
+        images: (M,) int64, the row of each object's image.
+        boxes: (M, 4) float64, xyxy in pixels.
+        labels: (M,) int64.
+        crowd: (M,) bool.
+        areas: (M,) float64, pixels.
+    """
+
+    images: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord]) -> "Truth":
+        """The objects of ``records``, one image after the other."""
+        return cls(
+            images=np.repeat(np.arange(len(records)), [len(r.labels) for r in records]),
+            boxes=_joined([r.boxes for r in records], np.float64).reshape(-1, 4),
+            labels=_joined([r.labels for r in records], np.int64),
+            crowd=_joined([r.crowd for r in records], np.bool_),
+            areas=_joined([r.areas for r in records], np.float64),
+        )
+
+
+def match_greedily(
+    found_groups: NDArray[np.int64],
+    found_boxes: NDArray[np.float64],
+    found_scores: NDArray[np.float64],
+    true_groups: NDArray[np.int64],
+    true_boxes: NDArray[np.float64],
+    true_crowd: NDArray[np.bool_],
+    *,
+    iou: float = 0.5,
+) -> NDArray[np.int64]:
+    """Give each detection, best first, the free object of its group that it overlaps most, as COCO does.
+
+    A group is whatever must agree: an image, or an image and a class. Detections and objects are rows of arrays over
+    the whole data set; boxes are xyxy in pixels.
+
+    Returns:
+        (N,) the row of the object that each detection found; `MISSED` for none, `IN_CROWD` where the detection found
+        no object and lies in a crowd region, so that it is neither right nor wrong.
+    """
+    matches = np.full(len(found_groups), MISSED, dtype=np.int64)
+    pair_found, pair_true, pair_iou = _overlapping_pairs(
+        found_groups, found_boxes, true_groups, true_boxes, true_crowd, iou
+    )
+    in_crowd = true_crowd[pair_true]
+    matches[pair_found[in_crowd]] = IN_CROWD
+    pair_found, pair_true, pair_iou = pair_found[~in_crowd], pair_true[~in_crowd], pair_iou[~in_crowd]
+    rank = np.empty(len(found_scores), dtype=np.int64)
+    rank[np.argsort(-found_scores, kind="stable")] = np.arange(len(found_scores))
+    # of two objects overlapped equally pycocotools takes the later one
+    order = np.lexsort((-pair_true, -pair_iou, rank[pair_found]))
+    is_free = np.ones(len(true_groups), dtype=bool)
+    for found, true in zip(pair_found[order].tolist(), pair_true[order].tolist(), strict=True):
+        if matches[found] < 0 and is_free[true]:
+            matches[found] = true
+            is_free[true] = False
+    return matches
+
+
+def find_best_confidence(scores: NDArray[np.float64], is_right: NDArray[np.bool_], num_objects: int) -> OperatingPoint:
+    """The confidence at which detections (scores, right or wrong) have the highest F1.
+
+    Returns:
+        Only NaN where no detection is right: no confidence is better than another then.
+    """
+    if not num_objects or not is_right.any():
+        return OperatingPoint(*[float("nan")] * 4)
+    order = np.argsort(-scores, kind="stable")
+    scores, num_right = scores[order], np.cumsum(is_right[order])
+    ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))  # equal scores stand or fall together
+    f1 = 2 * num_right[ends] / (ends + 1 + num_objects)
+    best = int(np.argmax(f1))
+    kept = int(ends[best])
+    return OperatingPoint(
+        confidence=float(scores[kept]),
+        precision=float(num_right[kept] / (kept + 1)),
+        recall=float(num_right[kept] / num_objects),
+        f1=float(f1[best]),
+    )
+
+
+def count_confusions(
+    found: NDArray[np.float64],
+    matches: NDArray[np.int64],
+    truth: Truth,
+    *,
+    num_classes: int,
+    confidence: float,
+    iou: float = 0.5,
+) -> NDArray[np.int64]:
+    """Count what each object was taken for.
+
+    An object found under its own name counts as that, whatever else lies on it; only the objects and detections left
+    over are matched across classes. So the diagonal holds exactly the true positives.
+
+    Args:
+        found: (N, 7) image row, box (xyxy, pixels), score, label.
+        matches: (N,) what `match_greedily` gave within image and class.
+        truth: The objects.
+        num_classes: K.
+        confidence: Detections scoring less are left out.
+        iou: Overlap that a match across classes needs.
+
+    Returns:
+        (K+1, K+1): a row a true class, a column a predicted one; the last row is background that was taken for an
+        object, the last column objects that were not found.
+    """
+    kept = (found[:, 5] >= confidence) & (matches != IN_CROWD)
+    found, matches = found[kept], matches[kept]
+    is_right = matches >= 0
+    rest = found[~is_right]
+    is_left = ~truth.crowd
+    is_left[matches[is_right]] = False
+    left = truth.labels[is_left]
+    mistaken = match_greedily(
+        rest[:, 0].astype(np.int64), rest[:, 1:5], rest[:, 5],
+        truth.images[is_left], truth.boxes[is_left], truth.crowd[is_left], iou=iou,
+    )  # fmt: skip
+
+    hits = mistaken >= 0
+    missed = np.delete(left, mistaken[hits])
+    right_labels, rest_labels = found[is_right, 6].astype(np.int64), rest[:, 6].astype(np.int64)
+    background_true = np.full(np.count_nonzero(~hits), num_classes)
+    background_found = np.full(len(missed), num_classes)
+    true = np.concatenate([right_labels, left[mistaken[hits]], background_true, missed])
+    predicted = np.concatenate([right_labels, rest_labels[hits], rest_labels[~hits], background_found])
+    side = num_classes + 1
+    return np.bincount(true * side + predicted, minlength=side * side).reshape(side, side)
+
+
+def _overlapping_pairs(
+    found_groups: NDArray[np.int64],
+    found_boxes: NDArray[np.float64],
+    true_groups: NDArray[np.int64],
+    true_boxes: NDArray[np.float64],
+    true_crowd: NDArray[np.bool_],
+    iou: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """All (detection, object, IoU) of one group that overlap by ``iou`` or more."""
+    order = np.argsort(true_groups, kind="stable")
+    first = np.searchsorted(true_groups[order], found_groups, side="left")
+    counts = np.searchsorted(true_groups[order], found_groups, side="right") - first
+    blocks = np.cumsum(counts) // _PAIRS_AT_ONCE
+    pairs = []
+    for rows in np.split(np.arange(len(found_groups)), np.flatnonzero(np.diff(blocks)) + 1):
+        found = np.repeat(rows, counts[rows])
+        starts = np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+        true = order[np.repeat(first[rows], counts[rows]) + np.arange(len(found)) - starts]
+        overlap = _paired_iou(found_boxes[found], true_boxes[true], true_crowd[true])
+        near = overlap >= iou
+        pairs.append((found[near], true[near], overlap[near]))
+    found, true, overlap = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return found, true, overlap
+
+
+def _paired_iou(found: NDArray[np.float64], true: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """IoU of row i with row i; of a crowd, the share of the detection that lies in it."""
+    sides = np.minimum(found[:, 2:], true[:, 2:]) - np.maximum(found[:, :2], true[:, :2])
+    intersection = np.clip(sides, 0, None).prod(axis=1)
+    found_area = (found[:, 2:] - found[:, :2]).prod(axis=1)
+    true_area = (true[:, 2:] - true[:, :2]).prod(axis=1)
+    whole = np.where(crowd, found_area, found_area + true_area - intersection)
+    return np.divide(intersection, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

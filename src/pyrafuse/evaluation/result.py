@@ -1,0 +1,223 @@
+"""What an evaluation found, as plain values, and as tables that people read.
+
+Every figure is NaN where it is undefined (no object of that class or size), is null in JSON and "-" in a table.
+"""
+
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIGURES = (
+    "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+    "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large",
+)  # fmt: skip
+"""The twelve figures of COCO, in its own order."""
+
+_CLASS_HEADER = ("class", "objects", "images", "AP", "AP50", "AR100", "confidence", "precision", "recall", "F1")
+_SIZE_HEADER = ("size", "objects", "AP", "AR100")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Precision and recall at IoU 0.5 of the detections that score ``confidence`` or more."""
+
+    confidence: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """Figures of one class.
+
+    Attributes:
+        name: The class.
+        ap: Average precision over IoU 0.50 to 0.95.
+        ap50: Average precision at IoU 0.50.
+        ar_100: Average recall over IoU 0.50 to 0.95 with 100 detections an image.
+        num_objects: Objects to be found; crowds are not.
+        num_images: Images that hold such an object.
+        best: Where its F1 is highest.
+    """
+
+    name: str
+    ap: float
+    ap50: float
+    ar_100: float
+    num_objects: int
+    num_images: int
+    best: OperatingPoint
+
+
+@dataclass(frozen=True)
+class SizeResult:
+    """Figures of the small (< 32² px), medium or large (>= 96² px) objects, by the annotations' own area."""
+
+    name: str
+    ap: float
+    ar_100: float
+    num_objects: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Everything that `CocoEvaluator.compute` finds.
+
+    Attributes:
+        ap: Mean over classes of the average precision over IoU 0.50 to 0.95: COCO's AP.
+        ap50: At IoU 0.50.
+        ap75: At IoU 0.75.
+        ap_small: Of objects below 32² px.
+        ap_medium: Of objects from 32² to 96² px.
+        ap_large: Of objects above 96² px.
+        ar_1: Average recall with one detection an image and class.
+        ar_10: With ten.
+        ar_100: With a hundred.
+        ar_small: Of objects below 32² px, with a hundred.
+        ar_medium: Of objects from 32² to 96² px.
+        ar_large: Of objects above 96² px.
+        num_images: Images of the data set.
+        num_objects: Objects to be found; crowds are not.
+        num_detections: Detections that were judged.
+        best: Where the F1 of all classes together is highest.
+        classes: One entry a class.
+        sizes: Small, medium and large objects.
+        precision: (10, 101, K) precision at IoU 0.50, 0.55 to 0.95 and recall 0.00, 0.01 to 1.00.
+        confusion: (K+1, K+1) counts at IoU 0.5; a row a true class, a column a predicted one, background last.
+        confusion_confidence: Detections scoring less are not in ``confusion``: the best F1's confidence, or 0.25 where
+            there is none.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar_1: float
+    ar_10: float
+    ar_100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    num_images: int
+    num_objects: int
+    num_detections: int
+    best: OperatingPoint
+    classes: tuple[ClassResult, ...]
+    sizes: tuple[SizeResult, ...]
+    precision: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    confusion_confidence: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return tuple(c.name for c in self.classes)
+
+    def figures(self) -> dict[str, float]:
+        """The twelve figures of COCO by name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def to_dict(self, *, with_curves: bool = False) -> dict[str, Any]:
+        """Plain values, ready for JSON: None where a figure is undefined; ``precision`` only ``with_curves``."""
+        plain: dict[str, Any] = {
+            **self.figures(),
+            "num_images": self.num_images,
+            "num_objects": self.num_objects,
+            "num_detections": self.num_detections,
+            "best": vars(self.best),
+            "classes": [{**vars(c), "best": vars(c.best)} for c in self.classes],
+            "sizes": [vars(s) for s in self.sizes],
+            "confusion": self.confusion.tolist(),
+            "confusion_confidence": self.confusion_confidence,
+        }
+        if with_curves:
+            plain["precision"] = self.precision.tolist()
+        return _without_nan(plain)
+
+    def to_json(self, *, with_curves: bool = False) -> str:
+        """The same as JSON text."""
+        return json.dumps(self.to_dict(with_curves=with_curves), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def table(self) -> str:
+        """Aligned text for a terminal: every class and all together, the sizes, the twelve figures."""
+        labels = ("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge", "AR1", "AR10", "AR100", "ARsmall",
+                  "ARmedium", "ARlarge")  # fmt: skip
+        twelve = [f"{label} {_number(v)}" for label, v in zip(labels, self.figures().values(), strict=True)]
+        parts = [
+            _aligned(_CLASS_HEADER, self.class_rows()),
+            "(confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there)",
+            "",
+            _aligned(_SIZE_HEADER, self._size_rows()),
+            "",
+            "  ".join(twelve[:6]),
+            "  ".join(twelve[6:]),
+        ]
+        return "\n".join(parts)
+
+    def markdown(self) -> str:
+        """The same tables as Markdown."""
+        return f"{_piped(_CLASS_HEADER, self.class_rows())}\n\n{_piped(_SIZE_HEADER, self._size_rows())}\n"
+
+    def class_header(self) -> tuple[str, ...]:
+        """Column titles of `class_rows`."""
+        return _CLASS_HEADER
+
+    def class_rows(self) -> list[tuple[str, ...]]:
+        """One row of text a class, and "all" last."""
+        rows = [
+            (c.name, str(c.num_objects), str(c.num_images), *map(_number, (c.ap, c.ap50, c.ar_100)), *_point(c.best))
+            for c in self.classes
+        ]
+        total = (str(self.num_objects), str(self.num_images), *map(_number, (self.ap, self.ap50, self.ar_100)))
+        return [*rows, ("all", *total, *_point(self.best))]
+
+    def _size_rows(self) -> list[tuple[str, ...]]:
+        return [(s.name, str(s.num_objects), _number(s.ap), _number(s.ar_100)) for s in self.sizes]
+
+
+def _point(point: OperatingPoint) -> tuple[str, ...]:
+    return tuple(_number(v) for v in (point.confidence, point.precision, point.recall, point.f1))
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """First column to the left, numbers to the right."""
+    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        first, *rest = (" " * (w - _width(cell)) for w, cell in zip(widths, row, strict=True))
+        lines.append("  ".join([row[0] + first, *(pad + cell for pad, cell in zip(rest, row[1:], strict=True))]))
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Columns that ``text`` takes in a terminal: two for a wide (Chinese, say) letter, none for a combining one."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
