@@ -71,7 +71,7 @@ def resize(
     if image.shape[:2] == (height, width):
         return image
     if interpolation == "opencv":
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # pyright: ignore[reportReturnType]
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # channels last: torch resizes uint8 so without a copy
     resized = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
