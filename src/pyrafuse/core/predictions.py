@@ -8,21 +8,30 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AnchorGrid:
-    """Where the A anchors of a head stand, over all its levels.
+    """Where the A anchors of a head stand: S slots in every cell of its L levels.
+
+    The rows of one level and slot follow each other, by y, then x.
 
     Attributes:
         cells: (A, 2) float32, x and y of the anchor's cell, in cells of its level.
         shapes: (A, 2) float32, width and height in pixels of the network's input.
         strides: (A,) float32, pixels a cell.
         levels: (A,) int64, index into the pyramid, 0 the finest.
-        slots: (A,) int64, which of its cell's anchors this one is.
+        starts: (L, S) int64, the first row of each level and slot, finest level first.
+        sizes: (L, 2) int64, cells across and down.
     """
 
     cells: Tensor
     shapes: Tensor
     strides: Tensor
     levels: Tensor
-    slots: Tensor
+    starts: Tensor
+    sizes: Tensor
+
+    @property
+    def extent(self) -> Tensor:
+        """(2,) width and height of the network's input in pixels: where the last cell of the finest level ends."""
+        return (self.cells[-1] + 1) * self.strides[-1]
 
 
 @dataclass(frozen=True)

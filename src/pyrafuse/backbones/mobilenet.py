@@ -1,0 +1,56 @@
+"""MobileNetV2 as a pyramid, on torchvision's layers and with its checkpoints.
+
+Sandler et al., arXiv:1801.04381. images -> inverted residuals -> maps at strides 8, 16, 32
+"""
+
+import os
+
+from torch import Tensor
+from torchvision.models import mobilenet_v2
+
+from pyrafuse.backbones.registry import BACKBONES
+from pyrafuse.backbones.weights import load_exactly, read_state_dict
+from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+
+
+@BACKBONES.register("mobilenet_v2")
+class MobileNetV2(Backbone):
+    """MobileNetV2; the coarsest map is taken after the last inverted residual, or after the classifier's 1x1.
+
+    Args:
+        width: torchvision's ``width_mult``.
+        classifier_conv: Go on through the 1x1 convolution to 1280 channels, as the light ASFF of arXiv:1911.09516 does.
+        weights: torchvision ``mobilenet_v2`` checkpoint.
+    """
+
+    def __init__(
+        self, *, width: float = 1.0, classifier_conv: bool = False, weights: str | os.PathLike[str] | None = None
+    ) -> None:
+        super().__init__()
+        layers = mobilenet_v2(weights=None, width_mult=width).features
+        if not classifier_conv:
+            layers = layers[:-1]
+        self.layers = layers
+        self._taps = (6, 13, len(layers) - 1)
+        last = layers[-1][0].out_channels if classifier_conv else layers[-1].out_channels
+        self.features = PyramidSpec(
+            channels=(layers[6].out_channels, layers[13].out_channels, last), strides=(8, 16, 32)
+        )
+        if weights is not None:
+            state = read_state_dict(weights)
+            unused = ("classifier.",) if classifier_conv else ("classifier.", "features.18.")
+            ours = {
+                key.replace("features.", "layers.", 1): value
+                for key, value in state.items()
+                if not key.startswith(unused)
+            }
+            load_exactly(self, ours, source=weights)
+
+    def forward(self, images: Tensor) -> Pyramid:
+        x = images
+        maps = []
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i in self._taps:
+                maps.append(x)
+        return tuple(maps)

@@ -1,0 +1,1 @@
+"""Assigner and losses together: predictions and targets -> a dict of losses."""

@@ -1,0 +1,179 @@
+"""What YOLOv3 with guided anchoring learns from: shapes of anchors, boxes, objectness, classes.
+
+arXiv:1911.09516, section 3.1. predictions, objects -> claims -> rows gathered -> losses summed a level, over the batch size
+
+Everything is as long as the objects are many; only objectness and the overlap that excuses a row span all A rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyrafuse.assigners.guided_anchor import Claims, GuidedAnchorAssigner, GuidedAssignment
+from pyrafuse.core.predictions import GuidedPredictions
+from pyrafuse.core.targets import Targets
+from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, pairwise_iou, shape_iou
+from pyrafuse.ops.coders import decode_guided, guided_shapes
+
+
+@dataclass(frozen=True)
+class LevelLosses:
+    """Losses and positives by pyramid level, finest first.
+
+    Attributes:
+        losses: (L,) of each term; the loss of the batch is the sum of all.
+        num_positives: (L,) float32, rows that answer for an object.
+    """
+
+    losses: dict[str, Tensor]
+    num_positives: Tensor
+
+
+class YOLOv3Criterion(nn.Module):
+    """The loss with all its terms, each summed over the batch and divided by the number of its images.
+
+    Args:
+        assigner: Which row answers for which object.
+        ignore_iou: A row whose box overlaps any object by more is not punished for its objectness.
+        label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0.
+        l1: Weigh in the L1 term on centre and size.
+        chunk: Objects compared with all rows at a time; bounds the memory of crowded images.
+    """
+
+    def __init__(
+        self,
+        *,
+        assigner: Callable[[GuidedPredictions, Targets], GuidedAssignment] | None = None,
+        ignore_iou: float = 0.7,
+        label_smoothing: bool = False,
+        l1: bool = True,
+        chunk: int = 64,
+    ) -> None:
+        super().__init__()
+        self.assigner = GuidedAnchorAssigner() if assigner is None else assigner
+        self.ignore_iou = ignore_iou
+        self.label_smoothing = label_smoothing
+        self.l1 = l1
+        self.chunk = chunk
+
+    def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
+        """Scalar losses by name: ``anchor``, ``iou``, ``l1``, ``objectness``, ``classification``; train on their sum."""
+        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+
+    def by_level(self, predictions: GuidedPredictions, targets: Targets) -> LevelLosses:
+        """The same losses, each split by pyramid level."""
+        grid = predictions.grid
+        num_levels = len(grid.sizes)
+        boxes = decode_guided(predictions)
+        shapes = guided_shapes(predictions)
+        assignment = self.assigner(predictions, targets)
+        claims = assignment.positives
+        holds = _is_last_claim(claims, grid.levels)
+        wanted = _gather(targets.boxes, _objects_at(assignment.shapes, claims.rows, grid.levels))
+
+        losses = {
+            "anchor": self._shape_loss(shapes, assignment.shapes, targets, grid.levels),
+            **self._box_losses(predictions, boxes, shapes, claims.rows, wanted),
+            "classification": self._class_loss(predictions, claims, targets),
+        }
+        rows = {"anchor": assignment.shapes.rows}
+        held = {name: values if name == "anchor" else values.where(holds, 0) for name, values in losses.items()}
+        parts = {
+            name: _sum_by_level(values, grid.levels[rows.get(name, claims.rows)], num_levels)
+            for name, values in held.items()
+        }
+        objectness = self._objectness_loss(predictions, boxes.detach(), claims, holds, targets)
+        parts["objectness"] = _sum_by_level(objectness.sum(dim=0), grid.levels, num_levels)
+        batch_size = len(targets.labels)
+        return LevelLosses(
+            losses={name: values / batch_size for name, values in parts.items()},
+            num_positives=_sum_by_level(holds.to(boxes.dtype), grid.levels[claims.rows], num_levels),
+        )
+
+    def _shape_loss(self, shapes: Tensor, claims: Claims, targets: Targets, levels: Tensor) -> Tensor:
+        _, sizes = centers_and_sizes(targets.boxes)
+        loss = 1 - shape_iou(_gather(shapes, claims.rows), sizes[:, claims.objects]) ** 2
+        return loss.where(_is_last_claim(claims, levels), 0)
+
+    def _box_losses(
+        self, predictions: GuidedPredictions, boxes: Tensor, shapes: Tensor, rows: Tensor, wanted: Tensor
+    ) -> dict[str, Tensor]:
+        grid = predictions.grid
+        centers, sizes = centers_and_sizes(wanted)
+        scale = 2 - box_area(wanted) / grid.extent.prod()  # small objects count up to twice
+        losses = {"iou": scale * (1 - paired_iou(_gather(boxes, rows), wanted) ** 2)}
+        if self.l1:
+            deltas = _gather(predictions.deltas, rows)
+            inside = (centers / grid.strides[rows][..., None] - grid.cells[rows]).clamp(0, 1)
+            center = F.binary_cross_entropy_with_logits(deltas[..., :2], inside, reduction="none")
+            # not detached: the size target teaches the guided shapes as well
+            size = (deltas[..., 2:] - (sizes / _gather(shapes, rows) + 1e-12).log()).abs()
+            losses["l1"] = scale * (center + size).sum(dim=-1)
+        return losses
+
+    def _class_loss(self, predictions: GuidedPredictions, claims: Claims, targets: Targets) -> Tensor:
+        logits = _gather(predictions.classes, claims.rows)
+        labels = targets.labels[:, claims.objects]
+        num_classes = logits.shape[-1]
+        if self.label_smoothing:
+            wanted = F.one_hot(labels, num_classes).to(logits.dtype) * (1 - 2 / num_classes) + 1 / num_classes
+        else:
+            # objects that share a row share its classes: each writes its own into the columns of the one that holds it
+            holder = _objects_at(claims, claims.rows, predictions.grid.levels, as_claims=True)
+            wanted = torch.zeros_like(logits).flatten(1)
+            wanted = wanted.scatter_add_(1, holder * num_classes + labels, claims.valid.to(wanted.dtype))
+            wanted = wanted.view(logits.shape).clamp_(max=1)
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
+
+    def _objectness_loss(
+        self, predictions: GuidedPredictions, boxes: Tensor, claims: Claims, holds: Tensor, targets: Targets
+    ) -> Tensor:
+        weight = (~self._is_excused(boxes, targets)).to(predictions.objectness.dtype)
+        wanted = torch.zeros_like(weight)
+        # claims that hold no row write into one column past the end
+        rows = claims.rows.where(holds, weight.shape[1])
+        weight = F.pad(weight, (0, 1)).scatter(1, rows, targets.weights[:, claims.objects].to(weight.dtype))[:, :-1]
+        wanted = F.pad(wanted, (0, 1)).scatter(1, rows, 1.0)[:, :-1]
+        loss = F.binary_cross_entropy_with_logits(predictions.objectness, wanted, reduction="none")
+        return loss * weight
+
+    @torch.no_grad()
+    def _is_excused(self, boxes: Tensor, targets: Targets) -> Tensor:
+        """(B, A) bool: the box overlaps an object well, or lies in a crowd."""
+        excused = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+        areas = box_area(boxes)[..., None]
+        for start in range(0, targets.labels.shape[1], self.chunk):
+            columns = slice(start, start + self.chunk)
+            others = targets.boxes[:, columns]
+            is_over = pairwise_iou(boxes, others) > self.ignore_iou
+            excused |= (is_over & targets.valid[:, None, columns]).any(dim=-1)
+            is_inside = pairwise_intersection(boxes, others) > self.ignore_iou * areas
+            excused |= (is_inside & targets.crowd[:, None, columns]).any(dim=-1)
+        return excused
+
+
+def _gather(values: Tensor, rows: Tensor) -> Tensor:
+    """Rows (B, C) of values (B, A, D) -> (B, C, D)."""
+    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _objects_at(claims: Claims, rows: Tensor, levels: Tensor, *, as_claims: bool = False) -> Tensor:
+    """(B, C) int64: the last object (or claim) that claims each of ``rows``; 0 where nobody does."""
+    writers = torch.arange(claims.rows.shape[1], device=rows.device) if as_claims else claims.objects
+    table = torch.zeros(len(rows), len(levels), dtype=torch.int64, device=rows.device)
+    table = table.scatter_reduce(1, claims.rows, writers.expand_as(claims.rows).where(claims.valid, 0), "amax")
+    return table.gather(1, rows)
+
+
+def _is_last_claim(claims: Claims, levels: Tensor) -> Tensor:
+    """(B, C) bool: valid, and no later object claims the same row."""
+    last = _objects_at(claims, claims.rows, levels)
+    return claims.valid & (last == claims.objects)
+
+
+def _sum_by_level(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
+    """Sum of ``values`` over each level; ``levels`` has the same shape."""
+    return values.new_zeros(num_levels).index_add(0, levels.flatten(), values.flatten())

@@ -1,0 +1,1 @@
+"""Pyramid -> predictions; a head never sees what should have been predicted."""

@@ -1,0 +1,148 @@
+"""YOLOv3's head with guided anchoring: three guided anchors and one anchor-free guess a cell.
+
+arXiv:1911.09516, section 3.1, after Wang et al., arXiv:1901.03278. For each level:
+map -> guide (1x1) -> shapes of the anchors; map -> feature adaption by these shapes -> 1x1 -> boxes, objectness, classes
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.predictions import AnchorGrid, GuidedPredictions
+from pyrafuse.core.pyramid import Pyramid, PyramidSpec
+from pyrafuse.heads.registry import HEADS
+from pyrafuse.layers.conv import initialize
+from pyrafuse.layers.deformable import FeatureAdaption
+
+ANCHORS = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (42, 119)),
+    ((116, 90), (156, 198), (121, 240)),
+)
+"""Width and height in pixels, a row a level, of the published ASFF models. They differ from YOLOv3's own at (42, 119)
+and (121, 240), and its authors say that the models were trained so: do not correct them."""
+
+
+def anchors_for(strides: Sequence[int]) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """`ANCHORS` where the strides are 8, 16, 32; else its middle row, scaled to each stride."""
+    if tuple(strides) == (8, 16, 32):
+        return ANCHORS
+    return tuple(tuple((w * stride / 16, h * stride / 16) for w, h in ANCHORS[1]) for stride in strides)
+
+
+@HEADS.register("yolov3")
+class YOLOv3Head(nn.Module):
+    """Pyramid -> `GuidedPredictions`, rows ordered by level (coarsest first), anchor, y, x, as in YOLOv3.
+
+    Args:
+        features: The pyramid that comes in.
+        num_classes: K.
+        anchors: Width and height in pixels, a row a level (finest first); by default `anchors_for` the strides.
+        guided: Predict the anchors' shapes, and add an anchor-free guess to every cell (its shape starts at four
+            strides). Without: the plain anchors.
+        adaption: Sample features by the guided shapes (needs ``guided``).
+        rfb: Receptive field block before the adaption (ASFF*).
+        prior: Objectness that training starts from; the original starts at one half, which costs it the first epochs.
+
+    Raises:
+        ValueError: If the anchors are not one row a level, all of one length.
+    """
+
+    def __init__(
+        self,
+        features: PyramidSpec,
+        *,
+        num_classes: int,
+        anchors: Sequence[Sequence[Sequence[float]]] | None = None,
+        guided: bool = True,
+        adaption: bool = True,
+        rfb: bool = False,
+        prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        anchors = anchors_for(features.strides) if anchors is None else anchors
+        if len(anchors) != len(features) or len({len(row) for row in anchors}) != 1:
+            raise ValueError(f"anchors must be one row a level, {len(features)} rows of one length, got {anchors}")
+        if adaption and not guided:
+            raise ValueError("feature adaption follows guided shapes: switch it off, or guided anchoring on")
+        self.strides = features.strides
+        self.num_classes = num_classes
+        self.num_slots = len(anchors[0]) + guided
+        free = [[(4.0 * stride, 4.0 * stride)] if guided else [] for stride in features.strides]
+        shapes = [[*row, *extra] for row, extra in zip(anchors, free, strict=True)]
+        self.shapes: Tensor
+        self.register_buffer("shapes", torch.tensor(shapes, dtype=torch.float32), persistent=False)
+
+        def per_level(create) -> nn.ModuleList:  # noqa: ANN001
+            return nn.ModuleList(create(channels) for channels in features.channels)
+
+        self.guides = per_level(lambda c: nn.Conv2d(c, 2 * self.num_slots, 1)) if guided else None
+        self.adaptions = per_level(lambda c: FeatureAdaption(c, self.num_slots, rfb=rfb)) if adaption else None
+        self.outputs = per_level(lambda c: nn.Conv2d(c, self.num_slots * (5 + num_classes), 1))
+        initialize(self.outputs)
+        with torch.no_grad():
+            for output in self.outputs:
+                output.bias.view(self.num_slots, -1)[:, 4] = -math.log((1 - prior) / prior)
+        if self.guides is not None:
+            initialize(self.guides)
+
+    def forward(self, pyramid: Pyramid) -> GuidedPredictions:
+        outputs, guides = [], []
+        for level in reversed(range(len(pyramid))):
+            x = pyramid[level]
+            guide = x.new_zeros(len(x), 2 * self.num_slots, *x.shape[-2:])
+            if self.guides is not None:
+                guide = self.guides[level](x)
+            if self.adaptions is not None:
+                x = self.adaptions[level](x, guide)
+            outputs.append(self._rows(self.outputs[level](x)))
+            guides.append(self._rows(guide))
+        # float32: exp() of a size needs the range, and the centre of a 600 px image the bits
+        output = torch.cat(outputs, dim=1)
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        deltas, objectness, classes = output.split((4, 1, self.num_classes), dim=-1)
+        return GuidedPredictions(
+            deltas=deltas,
+            objectness=objectness.squeeze(-1),
+            classes=classes,
+            guides=torch.cat(guides, dim=1).to(output.dtype),
+            grid=self._grid([x.shape[-2:] for x in pyramid]),
+        )
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """(B, slots * D, H, W) -> (B, slots * H * W, D)."""
+        batch, channels, height, width = x.shape
+        x = x.view(batch, self.num_slots, channels // self.num_slots, height * width)
+        return x.transpose(2, 3).reshape(batch, self.num_slots * height * width, -1)
+
+    def _grid(self, sizes: Sequence[tuple[int, int]]) -> AnchorGrid:
+        device = self.shapes.device
+        areas = [height * width for height, width in sizes]
+        starts = [self.num_slots * sum(areas[level + 1 :]) for level in range(len(sizes))]
+        cells, shapes, strides, levels = [], [], [], []
+        for level in reversed(range(len(sizes))):
+            height, width = sizes[level]
+            rows = self.num_slots * height * width
+            y, x = torch.meshgrid(
+                torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+            )
+            cells.append(torch.stack((x, y), dim=-1).view(1, -1, 2).expand(self.num_slots, -1, -1).reshape(-1, 2))
+            shapes.append(self.shapes[level].repeat_interleave(height * width, dim=0))
+            strides.append(torch.full((rows,), float(self.strides[level]), device=device))
+            levels.append(torch.full((rows,), level, device=device))
+        return AnchorGrid(
+            cells=torch.cat(cells).float(),
+            shapes=torch.cat(shapes),
+            strides=torch.cat(strides),
+            levels=torch.cat(levels),
+            starts=torch.tensor(
+                [
+                    [start + slot * area for slot in range(self.num_slots)]
+                    for start, area in zip(starts, areas, strict=True)
+                ],
+                device=device,
+            ),
+            sizes=torch.tensor([(width, height) for height, width in sizes], device=device),
+        )

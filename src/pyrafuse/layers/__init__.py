@@ -1,0 +1,1 @@
+"""Modules that know no pyramid: convolutions, pooling, drop-out, deformable sampling."""

@@ -1,0 +1,52 @@
+"""Convolution, batch normalisation and activation as one block, and its usual initialisation."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "silu": lambda: nn.SiLU(inplace=True),
+    "none": nn.Identity,
+}
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, padded to keep the size at stride 1, then batch norm, then ``activation``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        activation: str = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=(kernel_size - 1) // 2, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(x)))
+
+
+def initialize(module: nn.Module, *, slope: float = 0.1) -> None:
+    """Kaiming-normal convolutions (fan in, leaky slope ``slope``), zero biases, identity norms."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d) and part.affine:
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def upsample_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour resize of x (B, C, H, W) to ``size`` cells; odd sizes included."""
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")

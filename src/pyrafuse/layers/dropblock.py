@@ -1,0 +1,34 @@
+"""DropBlock: drop-out of whole squares, so that neighbours cannot give the dropped value away.
+
+Ghiasi et al., arXiv:1810.12890; each channel has its own mask, as in ASFF* (arXiv:1911.09516).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DropBlock(nn.Module):
+    """Zero squares of ``block_size`` cells in training so that ``keep_prob`` of the map stays; identity in evaluation.
+
+    The original keeps the rate that it computed at its first input's width; here it follows each input.
+    A ``block_size`` of 0 is off; a schedule may change it while training.
+    """
+
+    def __init__(self, block_size: int = 0, *, keep_prob: float = 0.9) -> None:
+        super().__init__()
+        self.block_size = block_size
+        self.keep_prob = keep_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.block_size == 0 or self.keep_prob == 1:
+            return x
+        rate = drop_rate(x.shape[-1], block_size=self.block_size, keep_prob=self.keep_prob)
+        seeds = torch.bernoulli(torch.full_like(x, rate))
+        keep = 1 - F.max_pool2d(seeds, self.block_size, stride=1, padding=self.block_size // 2)
+        return x * keep * (keep.numel() / keep.sum().clamp(min=1))
+
+
+def drop_rate(width: int, *, block_size: int, keep_prob: float) -> float:
+    """Probability of a square starting at a cell of a map ``width`` cells wide."""
+    return (1 - keep_prob) * width**2 / (block_size**2 * max(width - block_size + 1, 1) ** 2)

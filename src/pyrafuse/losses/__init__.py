@@ -1,0 +1,1 @@
+"""How wrong predictions are, unreduced; a criterion normalises."""

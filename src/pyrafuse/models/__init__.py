@@ -1,0 +1,1 @@
+"""Whole detectors: start reading at `yolov3`."""

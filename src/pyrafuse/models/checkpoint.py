@@ -1,0 +1,103 @@
+"""Detectors in files: saved whole, read safely."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from pyrafuse.backbones.weights import load_exactly
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.storage import read_tensors, write_atomically
+from pyrafuse.models.detector import Card, Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.asff import import_asff, looks_like_asff
+
+CARD_KEY = "pyrafuse"
+PREFIX = "detector."
+
+
+def card_to_dict(card: Card) -> dict[str, Any]:
+    """Plain values, fit for a checkpoint that is read with ``weights_only``."""
+    return _plain(asdict(card))
+
+
+def card_from_dict(values: Mapping[str, Any]) -> Card:
+    """The inverse of `card_to_dict`."""
+    fields = dict(values)
+    preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("preprocessing").items()}
+    return Card(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()},
+        preprocessing=Preprocessing(**preprocessing),
+    )
+
+
+def save(detector: Detector, path: str | os.PathLike[str]) -> None:
+    """Write the detector's weights and card to ``path``: all that `load` needs.
+
+    Raises:
+        PyrafuseError: If the file cannot be written; nothing half-written is left.
+    """
+    content = {CARD_KEY: {"card": card_to_dict(detector.card)}, "state_dict": _with_prefix(detector)}
+    with write_atomically(path) as stream:
+        torch.save(content, stream)
+
+
+def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Detector:
+    """Read a detector: a checkpoint of a training here, of `save`, or an official one of ASFF.
+
+    The file alone is enough; nothing in it is executed. The detector comes in evaluation mode.
+
+    Raises:
+        CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
+    """
+    content = read_tensors(path)
+    if isinstance(content, Mapping) and CARD_KEY in content:
+        detector = _from_own(content, path)
+    elif looks_like_asff(content):
+        detector = import_asff(content, source=path)
+    else:
+        found = (
+            f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise CheckpointError(
+            f"{path} is no checkpoint of pyrafuse and of no layout that is known here (found {found})"
+        )
+    return detector.to(device).eval()
+
+
+def _from_own(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Detector:
+    try:
+        card = card_from_dict(content[CARD_KEY]["card"])
+        state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} describes no detector: {error!r} is missing or of a wrong kind") from error
+    try:
+        detector = create_model(card.model, **_without_weights(card.options))
+    except PyrafuseError as error:
+        raise CheckpointError(f"{path} needs a part that cannot be built: {error}") from error
+    detector.card = replace(card)
+    load_exactly(detector, state, source=path)
+    return detector
+
+
+def _without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options whose backbone starts empty: the checkpoint holds its weights, the original file may be gone."""
+    backbone = {k: v for k, v in (options.get("backbone_options") or {}).items() if k not in ("weights", "pretrained")}
+    return {**options, **({"backbone_options": backbone} if "backbone_options" in options else {})}
+
+
+def _with_prefix(detector: Detector) -> dict[str, torch.Tensor]:
+    return {f"{PREFIX}{k}": v.detach().cpu() for k, v in detector.state_dict().items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return os.fspath(value)

@@ -1,0 +1,173 @@
+"""A whole detector: backbone, neck and head, and what makes detections and losses of their predictions.
+
+images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions -> decode -> candidates -> postprocess -> detections
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.predictions import Candidates
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.pyramid import Backbone, Neck
+from pyrafuse.data.fitting import fit_image
+from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.postprocess.dense import DensePostprocess
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a detector must remember to be built again and used: stored in every checkpoint.
+
+    Attributes:
+        model: The registered name it was built by.
+        options: The arguments it was built with; plain values.
+        names: Of the classes.
+        category_ids: The data's own id of each class.
+        preprocessing: How its images are made ready.
+        origin: Where its weights come from, in words.
+    """
+
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    origin: str = ""
+
+
+class Detector(nn.Module, Generic[P]):
+    """Backbone, neck and head in a row; ``forward`` gives the head's predictions in training and evaluation alike.
+
+    Args:
+        backbone: Images -> pyramid.
+        neck: Pyramid -> pyramid.
+        head: Pyramid -> predictions.
+        decode: Predictions -> candidates.
+        criterion: (predictions, targets) -> losses; used by training alone.
+        postprocess: Candidates -> detections, with the default thresholds.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Neck,
+        head: nn.Module,
+        *,
+        decode: Callable[[P], Candidates],
+        criterion: nn.Module,
+        postprocess: DensePostprocess,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.card = Card()
+        self._decode = decode
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self.card.names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, images: Tensor) -> P:
+        """Predictions for normalised ``images`` (B, 3, H, W)."""
+        return self.head(self.neck(self.backbone(images)))
+
+    def decode(self, images: Tensor) -> Candidates:
+        """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS."""
+        return self._decode(self(images))
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor, *, postprocess: DensePostprocess | None = None) -> tuple[Detections, ...]:
+        """Detections in each of the normalised ``images`` (B, 3, H, W), in pixels of these.
+
+        The detector's mode is left as it is: call ``eval()`` first, as `load` does.
+        """
+        found = (postprocess or self.postprocess)(self.decode(images))
+        size = (images.shape[-2], images.shape[-1])
+        return tuple(replace(f, names=self.names, image_size=size) for f in found)
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        score: float = 0.25,
+        nms_iou: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 1,
+    ) -> list[Detections]:
+        """Detections in every image of ``source``, in pixels of the images themselves.
+
+        Args:
+            source: A file, folder, glob, video, webcam index, URL, array, tensor or PIL image, or a list of these.
+            score: Least score that is kept.
+            nms_iou: Overlap above which two boxes of a class are one object; by default the detector's own.
+            max_detections: Kept an image; by default the detector's own.
+            batch_size: Images at a time.
+
+        Raises:
+            DataError: If there is no such source, or one of its images cannot be read; `predict_frames` goes on instead.
+        """
+        frames = open_source(source)
+        return list(
+            self.predict_frames(
+                _require_readable(frames),
+                batch_size=batch_size,
+                score_threshold=score,
+                nms_iou=nms_iou,
+                max_detections=max_detections,
+            )
+        )
+
+    def predict_frames(
+        self,
+        frames: Iterable[Frame],
+        *,
+        batch_size: int = 1,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        max_detections: int | None = None,
+    ) -> Iterator[Detections]:
+        """Detections of each readable frame in turn; frames with an error are passed over."""
+        changes = {"score": score_threshold, "nms_iou": nms_iou, "max_detections": max_detections}
+        postprocess = replace(self.postprocess, **{k: v for k, v in changes.items() if v is not None})
+        self.eval()
+        readable = (frame for frame in frames if frame.image is not None)
+        while batch := list(islice(readable, batch_size)):
+            yield from self._predict_batch(batch, postprocess)
+
+    def _predict_batch(self, frames: list[Frame], postprocess: DensePostprocess) -> Iterator[Detections]:
+        images, fits = zip(*(fit_image(frame.image, self.card.preprocessing) for frame in frames), strict=True)
+        prepared = self.card.preprocessing.normalize(torch.stack(images).to(self.device))
+        for frame, fit, found in zip(frames, fits, self.detect(prepared, postprocess=postprocess), strict=True):
+            found = found.cpu()
+            yield replace(
+                found,
+                boxes=fit.to_image(found.boxes),
+                image_size=(fit.height, fit.width),
+                source=frame.name,
+                image=torch.from_numpy(frame.image).permute(2, 0, 1),
+            )
+
+
+def _require_readable(frames: Iterable[Frame]) -> Iterator[Frame]:
+    for frame in frames:
+        if frame.error:
+            raise DataError(frame.error)
+        yield frame

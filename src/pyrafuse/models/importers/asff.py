@@ -1,0 +1,245 @@
+"""Official ASFF checkpoints -> ours: baseline, ASFF, ASFF* and MobileNetV2 with and without ASFF.
+
+arXiv:1911.09516. What a key means was learnt from the published files' keys and shapes.
+state dict -> which of five layouts -> our detector -> every key renamed, none left over
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from pyrafuse.backbones.weights import WRAPPERS, load_exactly
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+
+COCO_NAMES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot",
+    "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
+    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
+    "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+MOBILE_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (42, 119)), ((116, 90), (156, 198), (373, 326)))
+MARK = ".guide_wh.weight"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of the official model files.
+
+    Attributes:
+        name: In words.
+        is_mobile: On MobileNetV2.
+        is_fused: With ASFF.
+        stacks: For each level, finest first: where the list of modules has its 1x1 and 3x3 convolutions, in order.
+        reductions: Likewise the 1x1 convolutions before the upsampling, finest first.
+        widenings: The 3x3 convolution that ends each level, by level.
+        heads: Prefix of each level's head.
+    """
+
+    name: str
+    is_mobile: bool
+    is_fused: bool
+    stacks: tuple[tuple[str, ...], ...]
+    reductions: tuple[str, ...]
+    widenings: Mapping[int, str]
+    heads: tuple[str, ...]
+
+
+def _layout(name: str, *, is_mobile: bool, is_fused: bool, first: int, gap: int) -> Layout:
+    """Number the modules after the trunk, which ends before ``first``; ``gap`` modules stand between two stacks."""
+    listed = "module_list.{}".format
+    pair = "module_list.{}.module_list.0.{}".format
+    coarse = (pair(first, 0), pair(first, 1), *map(listed, (first + 1, first + 3, first + 4, first + 6)))
+    stacks, reductions = [coarse], []
+    last = first + 6
+    for _ in range(2):
+        reduce = last + gap
+        start = reduce + 2
+        stacks.insert(0, (listed(start), listed(start + 1), pair(start + 3, 0), pair(start + 3, 1), listed(start + 4)))
+        reductions.insert(0, listed(reduce))
+        last = start + 4
+    ends = tuple(int(stack[-1].split(".")[1]) for stack in stacks)
+    if is_mobile:
+        widenings = {} if is_fused else {level: f"level_{2 - level}_conv" for level in range(3)}
+    elif is_fused:
+        widenings = {0: listed(ends[0] + 1)}
+    else:
+        widenings = {level: listed(end + 1) for level, end in enumerate(ends)}
+    separate = is_mobile or is_fused
+    heads = tuple(f"level_{2 - level}_header" if separate else listed(end + 2) for level, end in enumerate(ends))
+    return Layout(name, is_mobile, is_fused, tuple(stacks), tuple(reductions), widenings, heads)
+
+
+LAYOUTS = {
+    (False, False): _layout("YOLOv3 baseline on Darknet-53", is_mobile=False, is_fused=False, first=11, gap=3),
+    (False, True): _layout("YOLOv3 with ASFF on Darknet-53", is_mobile=False, is_fused=True, first=11, gap=1),
+    (True, False): _layout("YOLOv3 on MobileNetV2", is_mobile=True, is_fused=False, first=19, gap=1),
+    (True, True): _layout("YOLOv3 with ASFF on MobileNetV2", is_mobile=True, is_fused=True, first=19, gap=1),
+}
+
+
+def looks_like_asff(content: Any) -> bool:
+    """Whether ``content``, as read from a file, holds one of the official models."""
+    state = _state_of(content)
+    return any(key.endswith(MARK) for key in state) and any(key.startswith("module_list.0.") for key in state)
+
+
+def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
+    """Build our detector from an official checkpoint, with its own anchors, preprocessing and test settings.
+
+    Args:
+        content: What the file holds: a state dict, with or without ``module.``, or one wrapped.
+        source: Of the file, for messages.
+
+    Raises:
+        CheckpointError: If a key is missing, extra or of a wrong shape; each is named as the file names it.
+    """
+    state = _state_of(content)
+    has_rfb = any(".rfb." in key for key in state)
+    is_mobile = "module_list.0.0.weight" in state
+    is_fused = any("_fusion." in key or ".stride_level_" in key for key in state)
+    layout = LAYOUTS[is_mobile, is_fused]
+    outputs = next((v for k, v in state.items() if k == f"{layout.heads[0]}.conv.weight"), None)
+    if outputs is None or outputs.shape[0] % 4 or outputs.shape[0] < 24:
+        raise CheckpointError(
+            f"{source}: {layout.heads[0]}.conv.weight is missing or no head of 4 x (5 + classes) channels"
+        )
+    num_classes = outputs.shape[0] // 4 - 5
+    detector = create_model(
+        "yolov3_asff" if is_fused else "yolov3", num_classes=num_classes, **_options(layout, has_rfb)
+    )
+    names = dict(_key_pairs(detector, layout))
+    renamed = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
+    known = set(names.values())
+    missing = [
+        theirs for theirs in names.values() if theirs not in state and not theirs.endswith("num_batches_tracked")
+    ]
+    extra = [key for key in state if key not in known]
+    own = detector.state_dict()
+    misfits = [
+        f"{names[ours]} is {tuple(value.shape)}, needs {tuple(own[ours].shape)}"
+        for ours, value in renamed.items()
+        if value.shape != own[ours].shape
+    ]
+    if missing or extra or misfits:
+        complaints = {"missing": missing, "extra": extra, "of another shape": misfits}
+        detail = "; ".join(f"{what}: {', '.join(keys[:8])}" for what, keys in complaints.items() if keys)
+        raise CheckpointError(f"{source} looks like {layout.name}, but does not fit; {detail}")
+    load_exactly(detector, {ours: _reorder(ours, value) for ours, value in renamed.items()}, source=source)
+    is_coco = num_classes == len(COCO_NAMES)
+    detector.card = replace(
+        detector.card,
+        names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
+        category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
+        preprocessing=Preprocessing(size=(416, 416) if is_mobile else (608, 608), interpolation="opencv"),
+        origin=f"official ASFF checkpoint: {layout.name}{', RFB (ASFF*)' if has_rfb else ''}, {num_classes} classes",
+    )
+    return detector
+
+
+def _options(layout: Layout, has_rfb: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        # what the published evaluation used: every box that scores, none capped
+        "postprocess_options": {"score": 0.001, "nms_iou": 0.65, "max_detections": 0, "max_candidates": 100_000},
+    }
+    asff = {"weight_channels": 8} if has_rfb else {}
+    if layout.is_mobile:
+        options["backbone"] = "mobilenet_v2"
+        options["backbone_options"] = {"classifier_conv": True}
+        options["head_options"] = {"anchors": MOBILE_ANCHORS, "adaption": False}
+        options["neck_options"] = {"yolo_fpn": {"activation": "relu6"}}
+        if layout.is_fused:
+            options["neck_options"]["yolo_fpn"]["widen"] = (False, False, False)
+            options["neck_options"]["asff"] = {"activation": "relu6", **asff}
+    elif layout.is_fused:
+        options["neck_options"] = {"asff": asff}
+    if has_rfb:
+        options["head_options"] = {**options.get("head_options", {}), "rfb": True}
+    return options
+
+
+def _key_pairs(detector: Detector, layout: Layout) -> Iterator[tuple[str, str]]:
+    """(our key, their key) of every entry of our state dict."""
+    modules = dict(_module_pairs(layout))
+    for ours in detector.state_dict():
+        prefix = next(p for p in _prefixes(ours) if p in modules)
+        rest = ours.removeprefix(prefix).replace(".norm.", ".batch_norm.")
+        yield ours, modules[prefix] + rest
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        yield ".".join(parts[:length])
+
+
+def _module_pairs(layout: Layout) -> Iterator[tuple[str, str]]:
+    """(our module, their module), deepest first where one holds another."""
+    if layout.is_mobile:
+        yield "backbone.layers", "module_list"
+    else:
+        yield "backbone.stem", "module_list.0"
+        for stage, depth in enumerate((1, 2, 8, 8, 4)):
+            yield f"backbone.stages.{stage}.0", f"module_list.{2 * stage + 1}"
+            for block in range(depth):
+                theirs = f"module_list.{2 * stage + 2}.module_list.{block}"
+                yield f"backbone.stages.{stage}.{block + 1}.reduce", f"{theirs}.0"
+                yield f"backbone.stages.{stage}.{block + 1}.expand", f"{theirs}.1"
+    yolo = "neck.necks.0" if layout.is_fused else "neck"
+    for level, stack in enumerate(layout.stacks):
+        places = (0, 1, 2, 4, 5, 7) if level == 2 else (0, 1, 3, 4, 5)  # what lies between has no parameters
+        for place, theirs in zip(places, stack, strict=True):
+            yield f"{yolo}.stacks.{level}.{place}", theirs
+    for level, theirs in enumerate(layout.reductions):
+        yield f"{yolo}.reductions.{level}", theirs
+    for level, theirs in layout.widenings.items():
+        yield f"{yolo}.widenings.{level}", theirs
+    if layout.is_fused:
+        yield from _fusion_pairs("conv" if layout.is_mobile else "fusion")
+    for level, theirs in enumerate(layout.heads):
+        yield f"head.guides.{level}", f"{theirs}.guide_wh"
+        yield f"head.outputs.{level}", f"{theirs}.conv"
+        adaption = f"head.adaptions.{level}"
+        yield f"{adaption}.offset", f"{theirs}.Feature_adaption.conv_offset"
+        yield f"{adaption}.conv", f"{theirs}.Feature_adaption.dconv"
+        for branch in range(4):
+            yield f"{adaption}.rfb.branches.{branch}", f"{theirs}.Feature_adaption.rfb.branch_{branch}"
+
+
+def _fusion_pairs(suffix: str) -> Iterator[tuple[str, str]]:
+    for level in range(3):
+        ours, theirs = f"neck.necks.1.levels.{level}", f"level_{2 - level}_{suffix}"
+        yield f"{ours}.weigh", f"{theirs}.weight_levels"
+        yield f"{ours}.expand", f"{theirs}.expand"
+        for source in range(3):
+            yield f"{ours}.squeezes.{source}", f"{theirs}.weight_level_{2 - source}"
+            if source < level:
+                place = level - source - 1  # behind the max-pools
+                yield f"{ours}.resizes.{source}.project.{place}", f"{theirs}.stride_level_{2 - source}"
+            elif source > level:
+                yield f"{ours}.resizes.{source}.project", f"{theirs}.compress_level_{2 - source}"
+
+
+def _reorder(key: str, value: Tensor) -> Tensor:
+    """Turn the weights of the levels around: theirs run coarsest first."""
+    if key.endswith(".weigh.weight"):
+        return value.unflatten(1, (3, -1)).flip(0, 1).flatten(1, 2).contiguous()
+    return value.flip(0) if key.endswith(".weigh.bias") else value
+
+
+def _state_of(content: Any) -> dict[str, Tensor]:
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}

@@ -1,0 +1,1 @@
+"""Pyramid -> Pyramid, one paper a file."""

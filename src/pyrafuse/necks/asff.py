@@ -1,0 +1,117 @@
+"""Adaptively spatial feature fusion: at every position, a softmax over the levels says whom to listen to.
+
+Liu, Huang and Wang, "Learning Spatial Fusion for Single-Shot Object Detection", arXiv:1911.09516, section 3.2.
+for each level: resize all levels to it -> weigh each position by softmax -> sum -> 3x3 convolution
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
+from pyrafuse.layers.conv import ConvNormAct, initialize, upsample_to
+from pyrafuse.necks.registry import NECKS
+
+
+class Resize(nn.Module):
+    """Bring one level to the channels and stride of another.
+
+    Down: max-pools of stride 2, then a 3x3 convolution of stride 2. Up: a 1x1 convolution where the channels differ,
+    then nearest neighbour.
+    """
+
+    def __init__(self, channels: tuple[int, int], strides: tuple[int, int], *, activation: str) -> None:
+        super().__init__()
+        halvings = math.ceil(math.log2(strides[1] / strides[0]))
+        if halvings > 0:
+            pools = (nn.MaxPool2d(3, stride=2, padding=1) for _ in range(halvings - 1))
+            self.project: nn.Module = nn.Sequential(*pools, ConvNormAct(*channels, 3, stride=2, activation=activation))
+        elif channels[0] != channels[1]:
+            self.project = ConvNormAct(*channels, 1, activation=activation)
+        else:
+            self.project = nn.Identity()
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return upsample_to(self.project(x), size)
+
+
+class ASFFLevel(nn.Module):
+    """Fusion at one level: pyramid -> (B, ``out_channels``, H, W) of that level."""
+
+    def __init__(
+        self, inputs: PyramidSpec, level: int, *, out_channels: int, weight_channels: int, activation: str
+    ) -> None:
+        super().__init__()
+        self.level = level
+        width = inputs.channels[level]
+        self.resizes = nn.ModuleList(
+            nn.Identity()
+            if source == level
+            else Resize((channels, width), (stride, inputs.strides[level]), activation=activation)
+            for source, (channels, stride) in enumerate(zip(inputs.channels, inputs.strides, strict=True))
+        )
+        self.squeezes = nn.ModuleList(
+            ConvNormAct(width, weight_channels, 1, activation=activation) for _ in range(len(inputs))
+        )
+        self.weigh = nn.Conv2d(weight_channels * len(inputs), len(inputs), 1)
+        self.expand = ConvNormAct(width, out_channels, 3, activation=activation)
+
+    def fuse(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
+        """Weights (B, L, H, W), summing to 1 over the L source levels, and the weighted sum (B, C, H, W)."""
+        size = pyramid[self.level].shape[-2:]
+        resized = [
+            x if source == self.level else resize(x, size)
+            for source, (resize, x) in enumerate(zip(self.resizes, pyramid, strict=True))
+        ]
+        logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, resized, strict=True)], dim=1))
+        weights = logits.softmax(dim=1)
+        fused = resized[0] * weights[:, 0:1]
+        for source, x in enumerate(resized[1:], start=1):
+            fused = fused + x * weights[:, source : source + 1]
+        return weights, fused
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        return self.expand(self.fuse(pyramid)[1])
+
+
+@NECKS.register("asff")
+class ASFF(Neck):
+    """ASFF over any number of levels.
+
+    Args:
+        inputs: The pyramid to fuse.
+        out_channels: Channels of each level after its 3x3 convolution, one number for all or one a level; by default
+            as many as came in.
+        weight_channels: Channels that each level is squeezed to before the weights are computed (8 in ASFF*).
+        activation: A key of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: If ``out_channels`` are not one a level.
+    """
+
+    def __init__(
+        self,
+        inputs: PyramidSpec,
+        *,
+        out_channels: int | Sequence[int] | None = None,
+        weight_channels: int = 16,
+        activation: str = "leaky_relu",
+    ) -> None:
+        super().__init__()
+        if out_channels is None:
+            out_channels = inputs.channels
+        elif isinstance(out_channels, int):
+            out_channels = (out_channels,) * len(inputs)
+        if len(out_channels) != len(inputs):
+            raise ValueError(f"{len(inputs)} levels come in, and out_channels are {tuple(out_channels)}")
+        self.levels = nn.ModuleList(
+            ASFFLevel(inputs, level, out_channels=out, weight_channels=weight_channels, activation=activation)
+            for level, out in enumerate(out_channels)
+        )
+        self.features = PyramidSpec(channels=tuple(out_channels), strides=inputs.strides)
+        initialize(self)
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        return tuple(level(pyramid) for level in self.levels)

@@ -1,0 +1,1 @@
+"""Pure box mathematics: conversion, overlap, decoding, suppression."""

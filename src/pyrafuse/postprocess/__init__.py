@@ -1,0 +1,1 @@
+"""Decoding, threshold and suppression: predictions -> detections."""

@@ -1,0 +1,10 @@
+"""Guided YOLO predictions -> candidates."""
+
+from pyrafuse.core.predictions import Candidates, GuidedPredictions
+from pyrafuse.ops.coders import decode_guided
+
+
+def decode_yolov3(predictions: GuidedPredictions) -> Candidates:
+    """Boxes in pixels, and objectness times class as the score of each class."""
+    scores = predictions.objectness.sigmoid()[..., None] * predictions.classes.sigmoid()
+    return Candidates(boxes=decode_guided(predictions), scores=scores, levels=predictions.grid.levels)
