@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before decoding: Pillow's own limit of what is taken for a decompression bomb."""
+
+_HEADERS_A_TASK = 64  # handing a task to a thread takes as long as reading a header
 
 _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
@@ -122,8 +125,11 @@ def read_headers(paths: Sequence[Path]) -> list[ImageHeader | DataError]:
         except DataError as error:
             return error
 
+    def read_some(start: int) -> list[ImageHeader | DataError]:
+        return [read(path) for path in paths[start : start + _HEADERS_A_TASK]]
+
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:  # the disk is waited for, not the processor
-        return list(pool.map(read, paths))
+        return list(chain.from_iterable(pool.map(read_some, range(0, len(paths), _HEADERS_A_TASK))))
 
 
 @contextmanager

@@ -1,0 +1,271 @@
+"""COCO JSON: one file a split, boxes as x, y, width, height in pixels; file -> listed images + objects -> records.
+
+Lin et al., "Microsoft COCO: Common Objects in Context", arXiv:1405.0312.
+"""
+
+import gc
+import json
+import mmap
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.records import DetectionData
+from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
+from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, split_of_file, split_of_folder
+from pyrafuse.data.problems import Problem, Reading
+
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
+_IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
+
+
+def find_coco(tree: Tree) -> dict[str, Path]:
+    """The annotation file of each split; a file that names no split has the name ``""``.
+
+    Raises:
+        DataError: If two files claim one split.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in tree.named(".json"):
+        if not path.name.startswith(_OTHER_TASKS) and _looks_like_coco(path):
+            split = split_of_file(path.stem) or split_of_folder(path.parent, tree.root)
+            found.setdefault(split, []).append(path)
+    return {split: _only_one(split, paths) for split, paths in found.items()}
+
+
+def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
+    """Read the annotation file ``path``; its images are looked for beside it, and then anywhere in ``tree``.
+
+    Category ids, gaps and all, become labels 0..K-1 in the order of the ids.
+
+    Raises:
+        DataError: If the file is missing, cut off, or no COCO annotation file.
+    """
+    content = _load(path)
+    names, label_of, problems = _read_categories(content["categories"], path)
+    images, row_of, image_problems = _read_images(content["images"], path, split, tree)
+    objects, object_problems = _read_objects(content["annotations"], path, row_of, label_of)
+    records, box_problems = assemble(images, objects)
+    problems += image_problems + object_problems + box_problems
+    if images and not len(objects.rows):
+        problems.append(
+            Problem("error", "no objects at all", path, "", f"none of {len(images)} images holds an object",
+                    "check that this is the file with the annotations")
+        )  # fmt: skip
+    return Reading(DetectionData(records, names, tuple(label_of), "coco", split), tuple(problems))
+
+
+def _looks_like_coco(path: Path) -> bool:
+    if path.stat().st_size == 0:
+        return False
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _IS_COCO.search(content) is not None
+
+
+def _only_one(split: str, paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:  # beside other tasks' files, COCO's own are called so
+        paths = [path for path in paths if path.name.startswith("instances")] or paths
+    if len(paths) > 1:
+        listed = ", ".join(str(path) for path in paths)
+        raise DataError(
+            f"{len(paths)} COCO files for the split {split or 'without a name'}: {listed}; name the files to use "
+            "as train and val"
+        )
+    return paths[0]
+
+
+def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
+    was_collecting = gc.isenabled()
+    gc.disable()  # millions of new dicts and not one cycle: looking for those takes half of the time
+    try:
+        content = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is no complete JSON: {error.msg} at line {error.lineno}, column {error.colno} (character "
+            f"{error.pos:,} of {len(error.doc):,}); copy or export it anew"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    finally:
+        if was_collecting:
+            gc.enable()
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}, not COCO annotations (an object with images, annotations and "
+            "categories); is it a file of results?"
+        )
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f"{path} has no list {key!r} of objects, which COCO annotations need; export it anew")
+    return content
+
+
+def _read_categories(
+    categories: Sequence[Mapping[str, Any]], path: Path
+) -> tuple[tuple[str, ...], dict[int, int], list[Problem]]:
+    """Names in the order of their ids, the label of each id, and what is wrong."""
+    name_of: dict[int, str] = {}
+    problems = []
+    for rank, category in enumerate(categories):
+        category_id = category.get("id")
+        if not isinstance(category_id, int) or not category.get("name"):
+            raise DataError(f"{path}, categories[{rank}] is {dict(category)}; it needs an integer id and a name")
+        if category_id in name_of:
+            problems.append(
+                Problem("error", "duplicate category id", path, f"categories[{rank}]",
+                        f"id {category_id} of {category['name']!r} is that of {name_of[category_id]!r} too",
+                        "the first one is used; give every class its own id")
+            )  # fmt: skip
+        name_of.setdefault(category_id, str(category["name"]))
+    if not name_of:
+        raise DataError(f"{path} lists no categories; a detector needs one class at least")
+    ids = sorted(name_of)
+    names = tuple(name_of[i] for i in ids)
+    problems += [
+        Problem("error", "duplicate class name", path, "categories", f"{name!r} is the name of {count} categories",
+                "give every class a name of its own")
+        for name, count in Counter(names).items() if count > 1
+    ]  # fmt: skip
+    return names, {category_id: label for label, category_id in enumerate(ids)}, problems
+
+
+def _read_images(
+    entries: Sequence[Mapping[str, Any]], path: Path, split: str, tree: Tree
+) -> tuple[list[ListedImage], dict[Any, int], list[Problem]]:
+    """The listed images, the rank of each id, and what is wrong."""
+    finder = ImageFinder(_image_folders(path, split), tree)
+    images: list[ListedImage] = []
+    row_of: dict[Any, int] = {}
+    problems = []
+    for rank, entry in enumerate(entries):
+        image_id, name = entry.get("id"), entry.get("file_name")
+        if not isinstance(image_id, int | str) or not isinstance(name, str) or not name:
+            problems.append(
+                Problem("error", "image without id or file name", path, f"images[{rank}]", f"{dict(entry)}",
+                        "left out; every image needs id and file_name")
+            )  # fmt: skip
+            continue
+        if image_id in row_of:
+            problems.append(
+                Problem("error", "duplicate image id", path, f"images[{rank}] ({name})",
+                        f"id {image_id} is that of {images[row_of[image_id]].path.name} too",
+                        "left out; give every image its own id, or its objects cannot be told apart")
+            )  # fmt: skip
+            continue
+        row_of[image_id] = len(images)
+        images.append(
+            ListedImage(
+                path=finder.find(name) or finder.folders[0] / name,
+                image_id=image_id if isinstance(image_id, int) else rank,
+                width=_pixels(entry.get("width")),
+                height=_pixels(entry.get("height")),
+                file=path,
+                record=f"image {image_id} ({name})",
+            )
+        )
+    return images, row_of, problems
+
+
+def _image_folders(path: Path, split: str) -> list[Path]:
+    """Where the images of annotation file ``path`` may lie, the likeliest first."""
+    names: list[str] = re.findall(r"(?:train|valid|val|test)\w*", path.stem)  # instances_train2017 -> train2017
+    names += [word for word, meant in SPLIT_WORDS.items() if meant == split]
+    folders = []
+    for base in (path.parent, path.parent.parent):
+        for name in names:
+            folders += [base / "images" / name, base / name, base / name / "images"]
+        folders += [base / "images", base]
+    is_apart = path.parent.name == "annotations"
+    existing = [folder for folder in folders if folder.is_dir() and not (is_apart and folder == path.parent)]
+    return existing or [path.parent]
+
+
+def _pixels(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+
+def _read_objects(
+    annotations: Sequence[Mapping[str, Any]], path: Path, row_of: Mapping[Any, int], label_of: Mapping[int, int]
+) -> tuple[ObjectTable, list[Problem]]:
+    ids = [a.get("id") for a in annotations]
+    rows = _look_up([a.get("image_id") for a in annotations], row_of)
+    labels = _look_up([a.get("category_id") for a in annotations], label_of)
+    problems = _find_duplicate_ids(ids, path)
+    for i in np.flatnonzero((rows < 0) | (labels < 0)).tolist():
+        image_id, category_id = annotations[i].get("image_id"), annotations[i].get("category_id")
+        is_lost = rows[i] < 0
+        problems.append(
+            Problem(
+                severity="error",
+                kind="object of an unknown image" if is_lost else "unknown class",
+                file=path,
+                record=f"annotation {ids[i]}",
+                message=f"image_id {image_id} is none of the images" if is_lost
+                else f"category_id {category_id} is none of {_range(label_of)}",
+                remedy="left out; correct the id" if is_lost else "left out; correct it, or add the category",
+            )
+        )  # fmt: skip
+    known = np.flatnonzero((rows >= 0) & (labels >= 0))
+    boxes = _read_boxes(annotations)[known]
+    known_ids = [ids[i] for i in known.tolist()]
+    table = ObjectTable(
+        rows=rows[known],
+        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        labels=labels[known],
+        crowd=np.array([bool(annotations[i].get("iscrowd")) for i in known.tolist()], np.bool_),
+        areas=_read_areas(annotations)[known],
+        record_of=lambda row: f"annotation {known_ids[row]}",
+    )
+    return table, problems
+
+
+def _look_up(ids: Sequence[Any], table: Mapping[Any, int]) -> NDArray[np.int64]:
+    """What ``table`` says of each id, -1 for one it does not hold."""
+    return np.array([table.get(i, -1) if isinstance(i, int | str) else -1 for i in ids], np.int64)
+
+
+def _read_boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """(M, 4) boxes as they stand; a row that is not four numbers becomes NaN."""
+    if not annotations:
+        return np.zeros((0, 4))
+    try:
+        boxes = np.array([a["bbox"] for a in annotations], np.float64)
+        if boxes.shape == (len(annotations), 4):
+            return boxes
+    except (KeyError, TypeError, ValueError):
+        pass  # one is malformed: look at each
+    boxes = np.full((len(annotations), 4), np.nan)
+    for i, annotation in enumerate(annotations):
+        box = annotation.get("bbox")
+        if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
+            boxes[i] = box
+    return boxes
+
+
+def _read_areas(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    return np.array(
+        [area if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
+    )
+
+
+def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:
+    given = [i for i in ids if i is not None]
+    if len(set(given)) == len(given):
+        return []
+    return [
+        Problem("warning", "duplicate annotation id", path, f"annotation {value}",
+                f"{count} annotations have the id {value}", "all are kept; give every annotation its own id")
+        for value, count in Counter(given).items() if count > 1
+    ]  # fmt: skip
+
+
+def _range(label_of: Mapping[int, int]) -> str:
+    ids = list(label_of)
+    return f"the {len(ids)} category ids, {ids[0]} to {ids[-1]}" if len(ids) > 10 else str(ids)

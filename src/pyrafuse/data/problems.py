@@ -1,0 +1,49 @@
+"""What is wrong with a data set, one finding at a time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pyrafuse.core.records import DetectionData
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a data set.
+
+    Attributes:
+        severity: An ``error`` must be mended, or what it concerns is left out; a ``warning`` is dealt with as said.
+        kind: What problems are grouped by: ``box outside its image``.
+        file: The file in which it stands.
+        record: The place in that file: ``annotation 17 of image 3``, ``line 4``; empty for the whole file.
+        message: The value found, and what was expected.
+        remedy: What to do about it, or what was done.
+    """
+
+    severity: Literal["error", "warning"]
+    kind: str
+    file: Path
+    record: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}, {self.record}" if self.record else str(self.file)
+        return f"{place}: {self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {name: str(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One split as it was read, and what was wrong with it.
+
+    Attributes:
+        data: The images and objects that can be used; faulty ones are left out or mended.
+        problems: What was left out or mended.
+    """
+
+    data: DetectionData
+    problems: tuple[Problem, ...]
