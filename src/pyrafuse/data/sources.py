@@ -1,0 +1,318 @@
+"""What people point a detector at, as frames: file, folder, glob, video, camera, URL, array, or a list -> `Frame`s."""
+
+import glob
+import math
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.images import IMAGE_SUFFIXES, read_image
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".gif"})
+"""Suffixes, in lower case, of the files that are read as videos."""
+
+MAX_DOWNLOAD_BYTES = 2**30
+"""A download is given up past this size."""
+
+TIMEOUT_S = 30.0
+"""A download is given up when nothing arrives for so long."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source, or what was wrong with it.
+
+    Attributes:
+        name: A path, a URL, ``image0`` for an array, ``video.mp4#12`` for frame 12 of a video.
+        image: (H, W, 3) uint8 RGB; none where it could not be read.
+        error: Why it could not be read; none where it could.
+        index: Its rank in the source.
+        fps: Frames a second of the video it is from; none for a still image.
+    """
+
+    name: str
+    image: NDArray[np.uint8] | None
+    error: str | None = None
+    index: int = 0
+    fps: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Frames in order; iterating again begins anew.
+
+    Attributes:
+        read: Gives the frames.
+        num_frames: How many there will be, where that is known before reading.
+        is_stream: Whether it goes on until it is stopped, as a camera does.
+    """
+
+    read: Callable[[], Iterator[Frame]]
+    num_frames: int | None
+    is_stream: bool = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, frame in enumerate(self.read()):
+            yield replace(frame, index=index)
+
+
+def open_source(source: Any, *, stride: int = 1) -> Source:
+    """Open whatever a detector can be pointed at.
+
+    Args:
+        source: A path of an image, a video or a folder (searched to its bottom, in natural order); a glob; a camera's
+            number; an http(s) URL of an image or a video; an array (H, W, 3) RGB; a tensor (3, H, W) or (B, 3, H, W);
+            a PIL image; or a list of these. Arrays and tensors are uint8, or floats in 0..1.
+        stride: Of a video or a camera only every so many-th frame is read.
+
+    Raises:
+        DataError: If there is no such file, folder or camera, a folder or glob holds no images, a download fails or an
+            array is no image. A single image that cannot be read is no such error: its frame says what is wrong.
+    """
+    if stride < 1:
+        raise DataError(f"stride must be 1 or more, got {stride}")
+    if isinstance(source, list | tuple):
+        return _chain([_open_item(item, rank, stride) for rank, item in enumerate(source)])
+    if isinstance(source, str) and _is_url(source):
+        return _open_url(source, stride)
+    return _open_item(source, 0, stride)
+
+
+def _open_item(source: Any, rank: int, stride: int) -> Source:
+    if isinstance(source, np.ndarray | Tensor | Image.Image):
+        images = _to_images(source)
+        names = [f"image{rank}" + (f".{row}" if len(images) > 1 else "") for row in range(len(images))]
+        return Source(lambda: map(Frame, names, images), len(images))
+    if isinstance(source, int) and not isinstance(source, bool):
+        return _open_camera(source, stride)
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(
+            f"a {type(source).__name__} is no source; give a path, a glob, a URL, a camera's number, an array, "
+            "a tensor, a PIL image or a list of these"
+        )
+    text = os.fspath(source)
+    if _is_url(text):
+        return _open_url_later(text, stride)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _open_folder(path, stride)
+    if path.exists():
+        return _open_file(path, str(path), stride)
+    if text.isdecimal():
+        return _open_camera(int(text), stride)
+    if glob.has_magic(text):
+        return _open_glob(str(path), stride)
+    raise DataError(_no_such_path(path))
+
+
+def _chain(sources: Sequence[Source]) -> Source:
+    if not sources:
+        raise DataError("an empty list is no source")
+    counts = [source.num_frames for source in sources]
+    return Source(
+        lambda: (frame for source in sources for frame in source),
+        sum(count for count in counts if count is not None) if None not in counts else None,
+        any(source.is_stream for source in sources),
+    )
+
+
+def _open_folder(folder: Path, stride: int) -> Source:
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+    if not paths:
+        raise DataError(f"no images in {folder} or below it; looked for {', '.join(sorted(suffixes))}")
+    return _chain([_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)])
+
+
+def _open_glob(pattern: str, stride: int) -> Source:
+    paths = [Path(path) for path in glob.glob(pattern, recursive=True)]
+    files = sorted((path for path in paths if path.is_file()), key=_natural_order)
+    if not files:
+        raise DataError(f"no file matches {pattern!r}")
+    return _chain([_open_file(path, str(path), stride) for path in files])
+
+
+def _natural_order(path: Path) -> list[tuple[tuple[int, str], ...]]:
+    """``img2`` before ``img10``: each run of digits counts as a number."""
+    return [
+        tuple((int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", part.lower()))
+        for part in path.parts
+    ]
+
+
+def _open_file(path: Path, name: str, stride: int) -> Source:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return _open_video(str(path), name, stride)
+    return Source(lambda: iter([_read_still(path, name)]), 1)
+
+
+def _read_still(path: Path, name: str) -> Frame:
+    try:
+        return Frame(name, read_image(path))
+    except DataError as error:
+        return Frame(name, None, str(error).replace(str(path), name))
+
+
+def _open_video(path: str, name: str, stride: int) -> Source:
+    capture = cv2.VideoCapture(path)
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    return Source(lambda: _read_video(path, name, stride), math.ceil(count / stride) if count > 0 else None)
+
+
+def _open_camera(number: int, stride: int) -> Source:
+    capture = cv2.VideoCapture(number)
+    is_open = capture.isOpened()
+    capture.release()
+    if not is_open:
+        raise DataError(f"camera {number} cannot be opened; is one connected, and not in use by another program?")
+    return Source(lambda: _read_video(number, f"camera{number}", stride), None, is_stream=True)
+
+
+def _read_video(place: str | int, name: str, stride: int) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(place)
+    try:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = (fps if 0 < fps < 1000 else 25.0) / stride  # cameras and damaged files say 0, nan or 90000
+        number = 0
+        while capture.grab():
+            if number % stride == 0:
+                is_decoded, pixels = capture.retrieve()
+                if is_decoded:
+                    yield Frame(f"{name}#{number}", cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8), fps=fps)
+                else:
+                    yield Frame(f"{name}#{number}", None, f"{name}: frame {number} cannot be decoded", fps=fps)
+            number += 1
+        if number == 0:
+            yield Frame(name, None, f"{name} is no video that can be read, or is damaged; remove or replace it")
+    finally:
+        capture.release()
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _open_url(url: str, stride: int) -> Source:
+    path = _download(url)
+    source = _open_file(path, url, stride)
+    weakref.finalize(source, path.unlink, missing_ok=True)
+    return source
+
+
+def _open_url_later(url: str, stride: int) -> Source:
+    """One of many: downloaded when its turn comes, and no reason to stop when that fails."""
+
+    def read() -> Iterator[Frame]:
+        try:
+            source = _open_url(url, stride)
+        except DataError as error:
+            yield Frame(url, None, str(error))
+        else:
+            yield from source
+
+    is_video = Path(urlsplit(url).path).suffix.lower() in VIDEO_SUFFIXES
+    return Source(read, None if is_video else 1)
+
+
+def _download(url: str) -> Path:
+    """The body of ``url`` as a temporary file, with a suffix that tells images from videos."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        raise DataError(f"cannot read {url}: only http:// and https:// are downloaded")
+    request = urllib.request.Request(url, headers={"User-Agent": "pyrafuse"})
+    path = None
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            suffix = Path(parts.path).suffix.lower()
+            if response.headers.get_content_maintype() == "video" and suffix not in VIDEO_SUFFIXES:
+                suffix = ".mp4"
+            expected = int(response.headers.get("Content-Length") or 0)
+            handle, name = tempfile.mkstemp(suffix=suffix if suffix in VIDEO_SUFFIXES else "")
+            path = Path(name)
+            with os.fdopen(handle, "wb") as stream:
+                received = 0
+                while block := response.read(1 << 16):
+                    received += len(block)
+                    if max(received, expected) > MAX_DOWNLOAD_BYTES:
+                        raise DataError(f"{url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself")
+                    stream.write(block)
+            if received < expected:
+                raise DataError(f"{url} broke off after {received:,} of {expected:,} bytes; try again")
+    except (OSError, HTTPException, ValueError) as error:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        if isinstance(error, DataError):
+            raise
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"{error.code} {reason}"
+            error.close()  # it holds the connection
+        raise DataError(f"cannot download {url}: {reason}; check the address and the connection") from error
+    return path
+
+
+def _to_images(source: NDArray[Any] | Tensor | Image.Image) -> list[NDArray[np.uint8]]:
+    if isinstance(source, Image.Image):
+        upright = ImageOps.exif_transpose(source)
+        if upright.has_transparency_data:  # transparent pixels show white, as in `read_image`
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        return [np.array(upright.convert("RGB"))]
+    if isinstance(source, Tensor):
+        if source.ndim not in {3, 4} or source.shape[-3] != 3:
+            raise DataError(f"a tensor of shape {tuple(source.shape)} is no image; give (3, H, W) or (B, 3, H, W)")
+        values = source.detach().cpu().movedim(-3, -1)
+        pixels = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+    else:
+        pixels = source
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        if pixels.ndim != 3 or pixels.shape[-1] != 3:
+            raise DataError(f"an array of shape {source.shape} is no image; give (H, W, 3) RGB or (H, W)")
+    if pixels.size == 0:
+        raise DataError(f"an image of shape {tuple(source.shape)} has no pixels")
+    pixels = _to_bytes(pixels)
+    return list(pixels) if pixels.ndim == 4 else [pixels]
+
+
+def _to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return np.array(pixels, order="C")  # a copy: the caller may write into its own, or own a read-only one
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise DataError(f"pixels of type {pixels.dtype} have no defined white; give uint8, or floats in 0..1")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):
+        raise DataError(f"pixels run from {low:g} to {high:g}; give floats in 0..1 (not normalised ones), or uint8")
+    return np.round(pixels * 255).astype(np.uint8)
+
+
+def _no_such_path(path: Path) -> str:
+    parent = next(folder for folder in (path.parent, *path.parent.parents) if folder.is_dir())
+    missing = path.relative_to(parent).parts[0] if parent != Path() else path.parts[0]
+    near = get_close_matches(missing, sorted(entry.name for entry in parent.iterdir()), n=1, cutoff=0.6)
+    hint = f"; did you mean {parent / near[0]}?" if near else f"; {parent.absolute()} holds no {missing!r}"
+    return f"no such file or folder: {path}{hint}"

@@ -1,0 +1,302 @@
+import http.server
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data import sources
+from pyrafuse.data.sources import Frame, open_source
+
+RED = (255, 0, 0)
+
+
+def write_image(path: Path, color: tuple[int, int, int] = RED, size: tuple[int, int] = (6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+def write_video(path: Path, levels: range = range(0, 200, 20), fps: float = 10.0) -> Path:
+    """A video whose frame i is of one grey, ``levels[i]``, with a red left half."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    assert writer.isOpened()
+    for level in levels:
+        frame = np.full((48, 64, 3), level, np.uint8)
+        frame[:, :32] = (0, 0, 255)  # OpenCV's BGR
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def only(source) -> Frame:
+    (frame,) = source
+    return frame
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        if self.path == "/cut.png":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"\x89PNG")
+        elif self.path == "/slow.png":
+            threading.Event().wait(0.6)
+        elif self.path == "/endless.png":
+            self.send_response(200)
+            self.end_headers()
+            try:
+                for _ in range(100):
+                    self.wfile.write(bytes(1 << 16))
+            except OSError:
+                pass
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of a server of the files in tmp_path/www."""
+    root = tmp_path / "www"
+    root.mkdir()
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), lambda *given: Handler(*given, directory=str(root))
+    ) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_an_image_file(tmp_path):
+    path = write_image(tmp_path / "a.png")
+    for given in (path, str(path)):
+        source = open_source(given)
+        assert (source.num_frames, source.is_stream) == (1, False)
+        frame = only(source)
+        assert (frame.name, frame.error, frame.index, frame.fps) == (str(path), None, 0, None)
+        assert frame.image is not None
+        assert frame.image.shape == (4, 6, 3)
+        assert frame.image.dtype == np.uint8
+        assert frame.image[0, 0].tolist() == [255, 0, 0]
+        assert only(source).name == str(path)  # a second time
+
+
+def test_a_folder_is_read_to_its_bottom_in_natural_order_and_a_fault_stops_nothing(tmp_path):
+    for name in ("img10.png", "img2.png", "b/img1.jpg", ".hidden/img3.png", "._img4.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "img3.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image either")
+    source = open_source(tmp_path)
+    frames = list(source)
+    assert source.num_frames == 4
+    assert [Path(f.name).relative_to(tmp_path).as_posix() for f in frames] == [
+        "b/img1.jpg",
+        "img2.png",
+        "img3.jpg",
+        "img10.png",
+    ]
+    assert [f.index for f in frames] == [0, 1, 2, 3]
+    assert [f.image is None for f in frames] == [False, False, True, False]
+    assert frames[2].error is not None
+    assert "img3.jpg" in frames[2].error
+
+
+def test_a_glob(tmp_path):
+    for name in ("a1.png", "a2.png", "b1.png", "deep/a3.png"):
+        write_image(tmp_path / name)
+    assert [Path(f.name).name for f in open_source(f"{tmp_path}/a*.png")] == ["a1.png", "a2.png"]
+    assert [Path(f.name).name for f in open_source(f"{tmp_path}/**/a*.png")] == ["a1.png", "a2.png", "a3.png"]
+    with pytest.raises(DataError, match=r"no file matches '.*c\*\.png'"):
+        open_source(f"{tmp_path}/c*.png")
+
+
+def test_a_file_whose_name_looks_like_a_glob_or_a_camera(tmp_path, monkeypatch):
+    assert only(open_source(write_image(tmp_path / "a[1].png"))).error is None
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "0.png").rename(tmp_path / "0")
+    assert only(open_source("0")).error is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cta.png", "no such file or folder: {0}/cta.png; did you mean {0}/cat.png?"),
+        ("photoes/x/y.png", "did you mean {0}/photos?"),
+        ("zzz", "{0} holds no 'zzz'"),
+    ],
+)
+def test_no_such_path_names_the_nearest(tmp_path, given, message):
+    write_image(tmp_path / "cat.png")
+    write_image(tmp_path / "photos" / "a.png")
+    with pytest.raises(DataError) as raised:
+        open_source(tmp_path / given)
+    assert message.format(tmp_path) in str(raised.value)
+
+
+def test_no_such_relative_path(tmp_path, monkeypatch):
+    write_image(tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no such file or folder: cta.png; did you mean cat.png\?"):
+        open_source("cta.png")
+
+
+def test_an_empty_folder_names_what_was_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=r"no images in .* looked for .*\.jpg.*\.mp4"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(("stride", "numbers"), [(1, range(10)), (4, range(0, 10, 4))])
+def test_a_video(tmp_path, stride, numbers):
+    path = write_video(tmp_path / "clip.mp4")
+    source = open_source(path, stride=stride)
+    frames = list(source)
+    assert source.num_frames == len(frames) == len(numbers)
+    assert not source.is_stream
+    assert [f.name for f in frames] == [f"{path}#{number}" for number in numbers]
+    assert {f.fps for f in frames} == {10.0 / stride}
+    for frame, number in zip(frames, numbers, strict=True):
+        assert frame.image is not None
+        assert frame.image.shape == (48, 64, 3)
+        np.testing.assert_allclose(frame.image[:, 40:].mean(), number * 20, atol=6)
+        np.testing.assert_allclose(frame.image[:, :24].mean((0, 1)), (255, 0, 0), atol=12)  # red first: RGB
+
+
+def test_a_damaged_video_is_a_fault_among_others(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    write_image(tmp_path / "b.png")
+    first, second = open_source(tmp_path)
+    assert first.error is not None
+    assert "a.mp4 is no video that can be read" in first.error
+    assert second.error is None
+
+
+def test_a_camera_that_is_not_there():
+    for given in (97, "97"):
+        with pytest.raises(DataError, match="camera 97 cannot be opened"):
+            open_source(given)
+
+
+def test_a_stride_below_one():
+    with pytest.raises(DataError, match="stride must be 1 or more, got 0"):
+        open_source("a.mp4", stride=0)
+
+
+def test_an_image_from_a_server(tmp_path, server):
+    write_image(tmp_path / "www" / "a.png")
+    source = open_source(f"{server}/a.png")
+    frame = only(source)
+    assert (frame.name, source.num_frames) == (f"{server}/a.png", 1)
+    assert frame.image is not None
+    assert frame.image[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_video_from_a_server(tmp_path, server):
+    write_video(tmp_path / "www" / "clip.mp4")
+    frames = list(open_source(f"{server}/clip.mp4", stride=5))
+    assert [f.name for f in frames] == [f"{server}/clip.mp4#0", f"{server}/clip.mp4#5"]
+
+
+def test_a_download_leaves_nothing_behind(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(sources.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    write_image(tmp_path / "www" / "a.png")
+    source = open_source(f"{server}/a.png")
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    assert only(source).error is None
+    del source
+    with pytest.raises(DataError):
+        open_source(f"{server}/cut.png")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/none.png", "cannot download {0}/none.png: 404"),
+        ("/cut.png", "{0}/cut.png broke off after 4 of 100,000 bytes"),
+        ("/endless.png", "{0}/endless.png is larger than 1,000,000 bytes"),
+        ("/slow.png", "cannot download {0}/slow.png: timed out"),
+    ],
+)
+def test_a_download_that_fails(server, monkeypatch, path, message):
+    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 1_000_000)
+    monkeypatch.setattr(sources, "TIMEOUT_S", 0.3)
+    with pytest.raises(DataError) as raised:
+        open_source(server + path)
+    assert str(raised.value).startswith(message.format(server))
+
+
+def test_what_is_downloaded_but_no_image_is_named_by_its_address(tmp_path, server):
+    (tmp_path / "www" / "page.html").write_text("<html>")
+    frame = only(open_source(f"{server}/page.html"))
+    assert frame.image is None
+    assert frame.error is not None
+    assert frame.error.startswith(f"{server}/page.html is no image")
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.png", "s3://bucket/a.png", "file:///etc/hostname"])
+def test_other_schemes_are_refused(url):
+    with pytest.raises(DataError, match="only http:// and https:// are downloaded"):
+        open_source(url)
+
+
+def test_no_server_is_an_error_and_one_fault_of_a_list(tmp_path):
+    dead = "http://127.0.0.1:9/a.png"
+    with pytest.raises(DataError, match=r"cannot download http://127\.0\.0\.1:9/a\.png: .*refused"):
+        open_source(dead)
+    source = open_source([dead, write_image(tmp_path / "b.png")])
+    first, second = source
+    assert source.num_frames == 2
+    assert first.error is not None
+    assert first.name == dead
+    assert (second.error, second.index) == (None, 1)
+
+
+def test_arrays_tensors_and_pillow_images_in_one_list():
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[0, 1] = RED
+    as_tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    given = [pixels, as_tensor, as_tensor / 255, Image.fromarray(pixels), pixels[..., 0], torch.stack([as_tensor] * 2)]
+    source = open_source(given)
+    frames = list(source)
+    assert source.num_frames == 7
+    assert [f.name for f in frames] == ["image0", "image1", "image2", "image3", "image4", "image5.0", "image5.1"]
+    for frame in frames:
+        expected = np.repeat(pixels[..., :1], 3, axis=2) if frame.name == "image4" else pixels
+        np.testing.assert_array_equal(frame.image, expected)
+    assert frames[0].image is not pixels
+
+
+def test_a_transparent_pillow_image_shows_white():
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    np.testing.assert_array_equal(only(open_source(image)).image, np.full((1, 2, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((3, 4, 6), np.uint8), r"an array of shape \(3, 4, 6\) is no image"),
+        (torch.zeros(4, 6, 3), r"a tensor of shape \(4, 6, 3\) is no image"),
+        (np.full((4, 6, 3), 200.0), "pixels run from 200 to 200; give floats in 0..1"),
+        (np.full((4, 6, 3), np.nan), "pixels run from nan"),
+        (np.zeros((4, 6, 3), np.int64), "pixels of type int64"),
+        (np.zeros((0, 6, 3), np.uint8), "has no pixels"),
+        ({}, "a dict is no source"),
+        (True, "a bool is no source"),
+        ([], "an empty list is no source"),
+    ],
+)
+def test_what_is_no_image(given, message):
+    with pytest.raises(DataError, match=message):
+        open_source(given)
