@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.fitting import blank, compute_inner_size, resize
+from pyrafuse.data.fitting import Fit, blank, compute_inner_size, pad, resize, resize_to_fit
 from pyrafuse.data.sample import Sample
 from pyrafuse.data.settings import Augmentation
 
@@ -85,16 +85,15 @@ def augment(sample: Sample, preprocessing: Preprocessing, settings: Augmentation
     varied = drop_small(varied, settings.min_box_px)
     if sample.has_objects() and not varied.has_objects():
         return fit_sample(sample, preprocessing)
-    return _pad(varied, preprocessing)
+    return replace(varied, image=pad(varied.image, preprocessing))
 
 
 def fit_sample(sample: Sample, preprocessing: Preprocessing) -> Sample:
     """Fit ``sample`` to the network and change nothing else."""
     height, width = sample.image.shape[:2]
-    inner_height, inner_width = compute_inner_size(height, width, preprocessing)
-    scales = np.asarray((inner_width / width, inner_height / height) * 2, np.float32)
-    image = resize(sample.image, inner_height, inner_width, preprocessing.interpolation)
-    return _pad(replace(sample, image=image, boxes=sample.boxes * scales), preprocessing)
+    fit = Fit.of(height, width, preprocessing)
+    image = pad(resize_to_fit(sample.image, preprocessing), preprocessing)
+    return replace(sample, image=image, boxes=fit.to_network(sample.boxes))
 
 
 def expand(window: Window, max_ratio: float, rng: np.random.Generator) -> Window:
@@ -245,15 +244,6 @@ def _place(start: int, length: int, image_length: int, size: int) -> tuple[int, 
 
 def _resize_by(image: NDArray[np.uint8], height: int, width: int, *, method: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
-
-
-def _pad(sample: Sample, preprocessing: Preprocessing) -> Sample:
-    height, width = sample.image.shape[:2]
-    if (height, width) == preprocessing.size:
-        return sample
-    canvas = blank(preprocessing.size, preprocessing.fill_color())
-    canvas[:height, :width] = sample.image
-    return replace(sample, image=canvas)
 
 
 def _pairwise_iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:

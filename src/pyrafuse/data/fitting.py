@@ -31,6 +31,12 @@ class Fit:
     height: int
     width: int
 
+    @classmethod
+    def of(cls, height: int, width: int, preprocessing: Preprocessing) -> "Fit":
+        """How an image of ``height`` and ``width`` is laid."""
+        inner_height, inner_width = compute_inner_size(height, width, preprocessing)
+        return cls(inner_width / width, inner_height / height, height, width)
+
     def to_network(self, boxes: Boxes) -> Boxes:
         """Boxes (G, 4) xyxy in pixels of the image, in pixels of the network's input."""
         return _scale(boxes, self.scale_x, self.scale_y)
@@ -44,12 +50,24 @@ class Fit:
 def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[Tensor, Fit]:
     """Turn an image (H, W, 3) uint8 RGB into the network's input (3, *size) uint8, not yet normalised."""
     height, width = image.shape[:2]
+    fitted = pad(resize_to_fit(image, preprocessing), preprocessing)
+    return to_tensor(fitted), Fit.of(height, width, preprocessing)
+
+
+def resize_to_fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3) to what it takes up of the network's input."""
+    height, width = image.shape[:2]
     inner_height, inner_width = compute_inner_size(height, width, preprocessing)
-    canvas = resize(image, inner_height, inner_width, preprocessing.interpolation)
-    if canvas.shape[:2] != preprocessing.size:
-        inner, canvas = canvas, blank(preprocessing.size, preprocessing.fill_color())
-        canvas[:inner_height, :inner_width] = inner
-    return to_tensor(canvas), Fit(inner_width / width, inner_height / height, height, width)
+    return resize(image, inner_height, inner_width, preprocessing.interpolation)
+
+
+def pad(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Lay a resized image (h, w, 3) into the network's input (*size, 3), top left."""
+    if image.shape[:2] == preprocessing.size:
+        return image
+    canvas = blank(preprocessing.size, preprocessing.fill_color())
+    canvas[: image.shape[0], : image.shape[1]] = image
+    return canvas
 
 
 def compute_inner_size(height: float, width: float, preprocessing: Preprocessing) -> tuple[int, int]:
