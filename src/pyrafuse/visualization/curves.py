@@ -1,0 +1,203 @@
+"""Precision over recall, confusion, and the course of a training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.visualization.figures import LEVEL_COLORS, LINE_COLORS, plain, quiet_axes
+
+MAX_NAMED_CURVES = 10
+MAX_COUNTED_CLASSES = 20
+
+_SMOOTHED_FROM = 200  # points; below, each one is worth seeing
+
+
+def plot_precision_recall(precision: NDArray[np.floating[Any]], names: Sequence[str]) -> Figure:
+    """Precision over recall: at IoU 0.50 for each class, and for all classes at every IoU.
+
+    Args:
+        precision: (T, R, K) precision at T IoUs from 0.50 to 0.95 and R recalls from 0 to 1; NaN for a class without
+            objects. `EvaluationResult.precision` is one.
+        names: Name of each of the K classes; past ten the strongest and weakest are named, the others grey.
+    """
+    recall = np.linspace(0, 1, precision.shape[1])
+    ious = np.linspace(0.5, 0.95, precision.shape[0])
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    by_class, by_iou = figure.subplots(1, 2)
+
+    ap50 = _mean(precision[0], axis=0)
+    ranked: list[int] = [k for k in np.argsort(-ap50, kind="stable").tolist() if not np.isnan(ap50[k])]
+    named = ranked
+    if len(ranked) > MAX_NAMED_CURVES:
+        half = MAX_NAMED_CURVES // 2
+        named = [*ranked[:half], *ranked[-half:]]
+        for k in ranked[half:-half]:
+            by_class.plot(recall, precision[0, :, k], color="#c8c8c8", linewidth=0.7)
+    for color, k in zip(LINE_COLORS, named, strict=False):
+        by_class.plot(recall, precision[0, :, k], color=color, linewidth=1.2, label=f"{plain(names[k])}  {ap50[k]:.3f}")
+    if ranked:
+        overall = _mean(precision[0], axis=1)
+        by_class.plot(recall, overall, color="black", linewidth=2.4, label=f"all classes  {np.nanmean(ap50):.3f}")
+    quiet_axes(by_class, title="Each class at IoU 0.50", x="recall", y="precision")
+    _legend(by_class, title="AP50")
+
+    for t, iou in enumerate(ious):
+        curve = _mean(precision[t], axis=1)
+        if not np.isnan(curve).all():
+            color = colormaps["viridis"](t / max(len(ious) - 1, 1))
+            by_iou.plot(recall, curve, color=color, linewidth=1.4, label=f"{iou:.2f}  {np.nanmean(curve):.3f}")
+    quiet_axes(by_iou, title="All classes at each IoU", x="recall", y="precision")
+    _legend(by_iou, title="IoU  AP")
+    for axes in (by_class, by_iou):
+        axes.set_xlim(0, 1.005)
+        axes.set_ylim(0, 1.02)
+    return figure
+
+
+def plot_confusion(confusion: NDArray[np.integer[Any]], names: Sequence[str]) -> Figure:
+    """What each object was taken for: the share of its row as colour, counts where they fit.
+
+    Args:
+        confusion: (K+1, K+1) counts; a row a true class, a column a predicted one, background last.
+        names: Name of each of the K classes.
+    """
+    labels = [plain(name) for name in (*names, "background")]
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(2.5 + 0.42 * len(labels), 4.5, 16))
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(np.ma.masked_equal(share, 0), cmap="Blues", vmin=0, vmax=1)
+    size = float(np.clip(220 / len(labels), 4, 9))
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    axes.set_xlabel("predicted", fontsize=10)
+    axes.set_ylabel("true", fontsize=10)
+    axes.set_title("What each object was taken for", loc="left", fontsize=10, fontweight="bold")
+    border = len(labels) - 1.5  # sets the background apart
+    axes.axhline(border, color="#808080", linewidth=0.8)
+    axes.axvline(border, color="#808080", linewidth=0.8)
+    if len(names) <= MAX_COUNTED_CLASSES:
+        for row, column in np.argwhere(confusion > 0).tolist():
+            color = "white" if share[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, str(confusion[row, column]), color=color, fontsize=size, ha="center", va="center"
+            )  # fmt: skip
+    figure.colorbar(picture, ax=axes, label="share of the row", fraction=0.046, pad=0.02)
+    return figure
+
+
+def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -> Figure:
+    """Losses, losses and positives of each level, AP and learning rate of one training, a panel each.
+
+    The key decides the panel, its part before the last "/" aside: ``positives`` in it; ``loss`` and ``level`` in it;
+    ``loss`` in it; ``ap...`` or ``ar_...``; ``lr...`` or ``learning_rate...``. Other keys are not drawn; panels
+    without a curve are left out.
+
+    Args:
+        history: One value a point of ``history[x]``, NaN where a quantity was not measured; without that key the
+            points are counted from 1.
+        x: Key of the horizontal axis.
+
+    Raises:
+        PyrafuseError: If no key belongs to a panel, or a series is not as long as ``history[x]``.
+    """
+    panels: dict[str, dict[str, NDArray[np.float64]]] = {title: {} for title in _PANELS}
+    for key, values in history.items():
+        title = _panel_of(key)
+        if title and key != x:
+            panels[title][key] = np.asarray(values, dtype=np.float64)
+    panels = {title: curves for title, curves in panels.items() if curves}
+    if not panels:
+        raise PyrafuseError(
+            f"no losses, AP or learning rate among {', '.join(history) or 'no series'}: nothing to plot"
+        )
+
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.6 * columns, 3.4 * rows), layout="constrained")
+    for place, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        colors = LEVEL_COLORS if title in (_LEVEL_LOSSES, _POSITIVES) else LINE_COLORS
+        prefix = _common_folder(list(curves))
+        for i, (key, values) in enumerate(curves.items()):
+            points = _points(history, x, key, len(values))
+            _plot_curve(axes, points, values, colors[i % len(colors)], key.removeprefix(prefix))
+        quiet_axes(axes, title=title, x=x if x in history else "step")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        _legend(axes)
+        if title in (_PRECISION, _POSITIVES):
+            axes.set_ylim(bottom=0)
+        elif title == _RATE:
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    return figure
+
+
+_LOSSES, _LEVEL_LOSSES, _POSITIVES, _PRECISION, _RATE = _PANELS = (
+    "Losses",
+    "Loss of each level",
+    "Positives of each level",
+    "Average precision and recall",
+    "Learning rate",
+)
+
+
+def _panel_of(key: str) -> str:
+    """Title of the panel that ``key`` is drawn in; empty for none."""
+    name = key.rsplit("/", 1)[-1].lower()
+    if "positives" in key:
+        return _POSITIVES
+    if "loss" in key:
+        return _LEVEL_LOSSES if "level" in key else _LOSSES
+    if name.startswith(("ap", "ar_")):
+        return _PRECISION
+    return _RATE if name.startswith(("lr", "learning_rate")) else ""
+
+
+def _points(history: Mapping[str, Sequence[float]], x: str, key: str, count: int) -> NDArray[np.float64]:
+    if x not in history:
+        return np.arange(1, count + 1, dtype=np.float64)
+    if len(history[x]) != count:
+        raise PyrafuseError(
+            f"{key} has {count} values but {x} has {len(history[x])}: put NaN where it was not measured"
+        )
+    return np.asarray(history[x], dtype=np.float64)
+
+
+def _plot_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], color: str, label: str) -> None:
+    """A line through the finite points; a long noisy one also as its running mean."""
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    label = plain(label)
+    if len(y) < _SMOOTHED_FROM:
+        marker = "o" if len(y) <= 30 else ""
+        axes.plot(x, y, color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
+        return
+    axes.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
+    window = len(y) // 40
+    mean = np.convolve(y, np.ones(window) / window, mode="valid")
+    axes.plot(x[window - 1 :], mean, color=color, linewidth=1.6, label=label)
+
+
+def _legend(axes: Axes, *, title: str | None = None) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(title=title, fontsize=8, title_fontsize=8)
+
+
+def _common_folder(keys: Sequence[str]) -> str:
+    """The folders that all of several keys share: "train/" of "train/loss" and "train/loss_box"."""
+    folders = {key.rpartition("/")[0] for key in keys}
+    folder = folders.pop() if len(folders) == 1 else ""
+    return f"{folder}/" if folder else ""
+
+
+def _mean(values: ArrayLike, *, axis: int) -> NDArray[np.float64]:
+    """Mean of what is defined; NaN, silently, where nothing is."""
+    values = np.asarray(values, dtype=np.float64)
+    counts = (~np.isnan(values)).sum(axis=axis)
+    return np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan)

@@ -1,0 +1,55 @@
+"""Boxes on images: what was found beside what is there."""
+
+import torch
+from torch import Tensor
+from torchvision.utils import draw_bounding_boxes
+
+from pyrafuse.core.detections import PALETTE, Detections
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.records import ImageRecord
+
+_GAP = 8  # pixels between the two pictures
+
+
+def draw_ground_truth_beside(detections: Detections, record: ImageRecord) -> Tensor:
+    """The image twice: what was found at the left, the objects of ``record`` at the right, one colour a class.
+
+    Args:
+        detections: With the image kept, boxes in its pixels.
+        record: The objects of that image.
+
+    Returns:
+        (3, H, 2 W + 8) uint8.
+
+    Raises:
+        PyrafuseError: If the detections keep no image, or one of another size than the record's.
+    """
+    found = detections.draw()
+    assert detections.image is not None  # or draw() had raised
+    image = detections.image.cpu()
+    height, width = image.shape[-2:]
+    if (width, height) != (record.width, record.height):
+        raise PyrafuseError(
+            f"{record.path} is {record.width}x{record.height} pixels but the detections' image is {width}x{height}: "
+            "give the detections and the record of one image"
+        )
+    gap = torch.full((3, height, _GAP), 255, dtype=torch.uint8)
+    return torch.cat([found.cpu(), gap, draw_objects(image, record, detections.names)], dim=2)
+
+
+def draw_objects(image: Tensor, record: ImageRecord, names: tuple[str, ...] = ()) -> Tensor:
+    """Draw the objects of ``record`` with their class on ``image`` (3, H, W) uint8."""
+    if not len(record.labels):
+        return image.clone()
+    labels = record.labels.tolist()
+    captions = [
+        (names[label] if label < len(names) else str(label)) + (" (crowd)" if crowd else "")
+        for label, crowd in zip(labels, record.crowd.tolist(), strict=True)
+    ]
+    boxes = torch.from_numpy(record.boxes.copy())
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, image.shape[-1] - 1)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, image.shape[-2] - 1)
+    return draw_bounding_boxes(
+        image, boxes, captions, colors=[PALETTE[label % len(PALETTE)] for label in labels],
+        width=max(1, min(image.shape[-2:]) // 300), label_colors="white", fill_labels=True,
+    )  # fmt: skip

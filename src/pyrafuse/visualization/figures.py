@@ -1,0 +1,64 @@
+"""What all figures share: colours, quiet axes, text that is never taken for a formula, and writing them out."""
+
+import os
+import re
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.storage import write_atomically
+
+LEVEL_COLORS = ("#ff4b3e", "#22c55e", "#3b82f6", "#facc15", "#e879f9", "#22d3ee", "#fb923c")
+"""One colour a pyramid level, finest first, bright enough for a photograph."""
+
+LINE_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf", "#bcbd22",
+               "#7f7f7f")  # fmt: skip
+"""One colour a curve, on white."""
+
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg", ".webp": "webp"}
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
+    """Write ``figure`` to ``path`` (.png, .jpg, .webp, .pdf, .svg), whole or not at all.
+
+    Raises:
+        PyrafuseError: If the suffix is another one or the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise PyrafuseError(f"cannot save a figure as {path}: choose a suffix from {', '.join(_FORMATS)}")
+    content = encode_figure(figure, _FORMATS[suffix], dpi=dpi)
+    with write_atomically(path) as stream:
+        stream.write(content)
+
+
+def encode_figure(figure: Figure, file_format: str = "png", *, dpi: int = 150) -> bytes:
+    """The bytes of ``figure`` as a file."""
+    stream = BytesIO()
+    with warnings.catch_warnings():
+        # a class may be named in a script that the font lacks: it shows as boxes, which says enough
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(stream, format=file_format, dpi=dpi)
+    return stream.getvalue()
+
+
+def plain(text: str) -> str:
+    """Make matplotlib show ``text`` letter by letter: "$" starts no formula, and a leading "_" hides no label."""
+    text = re.sub(r"(?<!\\)\$", r"\\$", text)
+    return f" {text}" if text.startswith("_") else text
+
+
+def quiet_axes(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
+    """Title and labels, a faint grid, no frame at top and right."""
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(visible=True, color="#d0d0d0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,215 @@
+"""One HTML file that holds everything: text, tables, figures and photographs; opens anywhere, offline.
+
+report = Report("Evaluation of ...")
+report.add_section("Figures")
+report.add_table(("class", "AP"), rows, caption="...")
+report.save("report.html")
+"""
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.storage import write_text
+from pyrafuse.visualization.figures import encode_figure
+
+Picture = Tensor | NDArray[np.uint8] | str | os.PathLike[str]
+"""An image as (3, H, W) uint8 tensor, (H, W, 3) uint8 array, or file."""
+
+MAX_PHOTO_SIDE_PX = 1280
+MAX_GALLERY_SIDE_PX = 800
+
+_JPEG_QUALITY = 85
+_LARGEST_PNG = 300_000  # bytes
+_NUMBER = re.compile(r"[-+]?[\d.,]+\s?%?(e[-+]?\d+)?|-|")
+
+
+class Report:
+    """Collects the parts of a page, in the order they are added; all text is shown letter by letter."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._sections: dict[str, str] = {}
+        self._parts: list[str] = []
+
+    def add_section(self, title: str) -> None:
+        """Begin a section, with an anchor, listed at the top of the page."""
+        stem = re.sub(r"[^\w]+", "-", title.lower()).strip("-") or "section"
+        anchor, count = stem, 1
+        while anchor in self._sections:
+            count += 1
+            anchor = f"{stem}-{count}"
+        self._sections[anchor] = title
+        self._parts.append(f'<h2 id="{escape(anchor)}"><a href="#{escape(anchor)}">{escape(title)}</a></h2>')
+
+    def add_text(self, text: str) -> None:
+        """Add paragraphs, an empty line between them."""
+        for paragraph in re.split(r"\n\s*\n", text.strip()):
+            self._parts.append(f"<p>{escape(paragraph)}</p>")
+
+    def add_table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
+        """Add a table; columns of numbers stand to the right."""
+        cells = [[str(cell) for cell in row] for row in rows]
+        for row in cells:
+            if len(row) != len(header):
+                raise ValueError(f"a row of {len(row)} cells under {len(header)} titles: {row}")
+        kinds = [
+            ' class="number"' if cells and all(_NUMBER.fullmatch(row[i]) for row in cells) else ""
+            for i in range(len(header))
+        ]
+        head = "".join(f"<th{kind}>{escape(title)}</th>" for kind, title in zip(kinds, header, strict=True))
+        body = "\n".join(
+            "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+            for row in cells
+        )
+        title = f"<caption>{escape(caption)}</caption>" if caption else ""
+        self._parts.append(
+            f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        )
+
+    def add_key_values(self, values: Mapping[str, Any]) -> None:
+        """Add names with their values, a line each."""
+        lines = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in values.items())
+        self._parts.append(f"<dl>{lines}</dl>")
+
+    def add_figure(self, figure: Figure, caption: str = "") -> None:
+        """Add a figure: as PNG, or as JPEG where photographs in it would make the PNG large."""
+        content = encode_figure(figure, dpi=120)
+        source = _data_uri(content, "png")
+        if len(content) > _LARGEST_PNG:
+            with Image.open(BytesIO(content)) as picture:
+                source = _jpeg(picture.convert("RGB"))
+        self._parts.append(_figure(source, caption, kind="chart"))
+
+    def add_image(self, image: Picture, caption: str = "") -> None:
+        """Add a photograph, as JPEG, its longest side at most 1280 pixels.
+
+        Raises:
+            DataError: If a file cannot be read as an image.
+        """
+        self._parts.append(_figure(_photo(image, MAX_PHOTO_SIDE_PX), caption, kind="photo"))
+
+    def add_gallery(self, images: Iterable[tuple[Picture, str]], caption: str = "") -> None:
+        """Add photographs with a caption each, side by side where there is room."""
+        tiles = "\n".join(_figure(_photo(image, MAX_GALLERY_SIDE_PX), text, kind="photo") for image, text in images)
+        title = f"<p>{escape(caption)}</p>" if caption else ""
+        self._parts.append(f'{title}<div class="gallery">{tiles}</div>')
+
+    def to_html(self) -> str:
+        """The whole page."""
+        links = "".join(
+            f'<li><a href="#{escape(anchor)}">{escape(title)}</a></li>' for anchor, title in self._sections.items()
+        )
+        contents = f"<nav><ul>{links}</ul></nav>" if links else ""
+        parts = "\n".join(self._parts)
+        return _PAGE.format(title=escape(self.title), style=_STYLE, contents=contents, parts=parts)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to ``path``, whole or not at all."""
+        write_text(path, self.to_html())
+
+
+def _figure(source: str, caption: str, *, kind: str) -> str:
+    text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="{kind}"><img src="{source}" alt="{escape(caption)}">{text}</figure>'
+
+
+def _photo(image: Picture, max_side: int) -> str:
+    picture = _open(image)
+    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return _jpeg(picture)
+
+
+def _jpeg(picture: Image.Image) -> str:
+    stream = BytesIO()
+    picture.save(stream, format="jpeg", quality=_JPEG_QUALITY, optimize=True)
+    return _data_uri(stream.getvalue(), "jpeg")
+
+
+def _open(image: Picture) -> Image.Image:
+    if isinstance(image, Tensor):
+        image = image.cpu().permute(1, 2, 0).numpy()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image must be uint8 RGB, got {image.dtype} of shape {image.shape}")
+        return Image.fromarray(image)
+    try:
+        with Image.open(Path(image)) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{image} cannot be read as an image ({error}): leave it out or replace it") from error
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{contents}
+{parts}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1f2328; --faint: #59636e; --line: #d1d9e0; --back: #ffffff;
+  --stripe: #f6f8fa; --link: #0969da; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6edf3; --faint: #9198a1; --line: #3d444d; --back: #0d1117; --stripe: #151b23; --link: #4493f8; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1200px; margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.8rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 2.2rem 0 0.8rem; padding-bottom: 0.3rem; border-bottom: 1px solid var(--line); }
+h2 a { color: inherit; text-decoration: none; }
+a { color: var(--link); }
+p { white-space: pre-line; max-width: 75ch; }
+nav ul { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; list-style: none; padding: 0; margin: 0 0 1rem; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 0.92rem; }
+caption { caption-side: bottom; text-align: left; color: var(--faint); padding-top: 0.4rem; }
+th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th { border-bottom-width: 2px; }
+tbody tr:nth-child(even) { background: var(--stripe); }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.2rem; margin: 1rem 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: 1rem 0; }
+img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
+.chart img { background: #ffffff; padding: 0.5rem; border: 1px solid var(--line); }
+figcaption { color: var(--faint); font-size: 0.9rem; padding-top: 0.3rem; overflow-wrap: anywhere; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1rem; }
+.gallery figure { margin: 0; }
+.gallery img { width: 100%; }
+@media (max-width: 600px) {
+  main { padding: 0.8rem; }
+  dl { grid-template-columns: 1fr; gap: 0; }
+  dd { margin: 0 0 0.5rem; }
+}
+@media print { main { max-width: none; } figure, tr { break-inside: avoid; } }
+"""

@@ -1,0 +1,118 @@
+"""What the curves show: their data, titles, labels and scales."""
+
+import re
+
+import numpy as np
+import pytest
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
+from pyrafuse.visualization.figures import encode_figure
+
+NAN = float("nan")
+
+
+def labels_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_precision_recall_shows_each_class_and_each_iou():
+    precision = np.full((2, 3, 3), NAN)
+    precision[0, :, 0], precision[1, :, 0] = [1, 1, 0.4], [1, 0.5, 0]
+    precision[0, :, 2], precision[1, :, 2] = [0.6, 0.3, 0], [0, 0, 0]
+    figure = plot_precision_recall(precision, ["cat", "absent", "dog"])
+    by_class, by_iou = figure.axes
+    assert labels_of(by_class) == ["cat  0.800", "dog  0.300", "all classes  0.550"]
+    cat, dog, overall = by_class.lines
+    np.testing.assert_array_equal(cat.get_xdata(), [0, 0.5, 1])
+    np.testing.assert_array_equal(cat.get_ydata(), [1, 1, 0.4])
+    np.testing.assert_array_equal(dog.get_ydata(), [0.6, 0.3, 0])
+    np.testing.assert_allclose(overall.get_ydata(), [0.8, 0.65, 0.2])
+    assert labels_of(by_iou) == ["0.50  0.550", "0.95  0.250"]
+    np.testing.assert_allclose(by_iou.lines[1].get_ydata(), [0.5, 0.25, 0])
+    assert (by_class.get_xlabel(), by_class.get_ylabel()) == ("recall", "precision")
+
+
+def test_of_many_classes_the_best_and_the_worst_are_named():
+    precision = np.broadcast_to(np.arange(30) / 40, (2, 5, 30))
+    by_class = plot_precision_recall(precision, [f"c{k}" for k in range(30)]).axes[0]
+    names = [label.split()[0] for label in labels_of(by_class)]
+    assert names == ["c29", "c28", "c27", "c26", "c25", "c4", "c3", "c2", "c1", "c0", "all"]
+    assert len(by_class.lines) == 31
+
+
+def test_precision_recall_of_nothing_draws_without_a_warning():
+    figure = plot_precision_recall(np.full((10, 101, 2), NAN), ["a", "b"])
+    assert not figure.axes[0].lines
+    assert encode_figure(figure)[:4] == b"\x89PNG"
+
+
+def test_names_are_shown_letter_by_letter():
+    names = ["$5 and $6", "_hidden", "x^2", "海", "100%\\$"]
+    figure = plot_precision_recall(np.ones((2, 3, 5)), names)
+    assert len(labels_of(figure.axes[0])) == 6
+    assert encode_figure(figure)[:4] == b"\x89PNG"
+    confusion = plot_confusion(np.eye(6, dtype=int), names)
+    assert encode_figure(confusion)[:4] == b"\x89PNG"
+    assert [t.get_text() for t in confusion.axes[0].get_xticklabels()][:2] == [r"\$5 and \$6", " _hidden"]
+
+
+def test_confusion_colours_by_the_share_of_the_row_and_counts_what_is_there():
+    confusion = np.asarray([[6, 2, 0], [0, 0, 0], [1, 3, 0]])
+    axes = plot_confusion(confusion, ["cat", "dog"]).axes[0]
+    shown = axes.images[0].get_array()
+    np.testing.assert_allclose(shown.filled(0), [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.75, 0]])
+    counts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert counts == {(0, 0): "6", (1, 0): "2", (0, 2): "1", (1, 2): "3"}
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog", "background"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+
+
+def test_confusion_of_many_classes_has_no_counts():
+    axes = plot_confusion(np.eye(81, dtype=int), [f"c{k}" for k in range(80)]).axes[0]
+    assert len(axes.texts) == 0
+    assert len(axes.get_xticklabels()) == 81
+
+
+def test_training_has_a_panel_for_each_kind_of_series():
+    history = {
+        "epoch": [1, 2, 3],
+        "train/loss": [3.0, 2.0, 1.0],
+        "train/loss_box": [2.0, 1.0, 0.5],
+        "train/loss_level_8": [1.0, 1.0, 1.0],
+        "train/positives_level_8": [7, 8, 9],
+        "val/ap": [NAN, 0.2, 0.3],
+        "val/ar_100": [NAN, 0.4, 0.5],
+        "lr": [0.1, 0.01, 0.001],
+        "seconds": [1, 1, 1],
+    }
+    panels = {axes.get_title(loc="left"): axes for axes in plot_training(history).axes}
+    assert list(panels) == [
+        "Losses",
+        "Loss of each level",
+        "Positives of each level",
+        "Average precision and recall",
+        "Learning rate",
+    ]
+    assert labels_of(panels["Losses"]) == ["loss", "loss_box"]
+    assert labels_of(panels["Average precision and recall"]) == ["ap", "ar_100"]
+    ap = panels["Average precision and recall"].lines[0]
+    assert (list(ap.get_xdata()), list(ap.get_ydata())) == ([2, 3], [0.2, 0.3])
+    assert list(panels["Positives of each level"].lines[0].get_ydata()) == [7, 8, 9]
+    assert sum(len(axes.lines) for axes in panels.values()) == 7
+
+
+def test_a_long_noisy_series_also_shows_its_running_mean():
+    values = np.tile([0.0, 2.0], 200)
+    axes = plot_training({"loss": values}, x="step").axes[0]
+    raw, mean = axes.lines
+    np.testing.assert_array_equal(raw.get_xdata(), np.arange(1, 401))
+    np.testing.assert_allclose(mean.get_ydata(), 1.0)  # ten values a mean, five of each
+    assert mean.get_xdata()[0] == 10
+
+
+def test_training_says_what_cannot_be_plotted():
+    with pytest.raises(PyrafuseError, match="among seconds, epoch: nothing to plot"):
+        plot_training({"seconds": [1], "epoch": [1]})
+    with pytest.raises(PyrafuseError, match=re.escape("loss has 1 values but epoch has 2: put NaN")):
+        plot_training({"epoch": [1, 2], "loss": [1.0]})

@@ -1,0 +1,119 @@
+"""The picture of fusion weights: axes, titles, scales, boxes and pixels."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.visualization.figures import LEVEL_COLORS, encode_figure
+from pyrafuse.visualization.fusion import plot_fusion
+
+
+def detections_on(levels, box=(10, 20, 40, 60)):
+    n = len(levels)
+    return Detections(
+        torch.tensor([box] * n, dtype=torch.float32).reshape(-1, 4), torch.ones(n), torch.zeros(n).long(),
+        torch.tensor(levels, dtype=torch.int64),
+    )  # fmt: skip
+
+
+def uniform_weights(num_levels, size=16):
+    return [np.full((num_levels, size >> level, size >> level), 1 / num_levels) for level in range(num_levels)]
+
+
+GREY = torch.full((3, 80, 120), 128, dtype=torch.uint8)
+
+
+def titles_of(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize("num_levels", [2, 3, 5])
+def test_one_row_an_output_level_one_column_a_source(num_levels):
+    strides = tuple(8 << level for level in range(num_levels))
+    weights = uniform_weights(num_levels)
+    fused = [w[0] for w in weights]
+    figure = plot_fusion(GREY, no_detections(), weights, fused, strides)
+    assert len(figure.axes) == 1 + num_levels * (num_levels + 1) + 1  # the image, the maps, the colour bar
+    sources = [t for t in titles_of(figure) if t.startswith("from")]
+    expected = [f"from stride {s}, mean {1 / num_levels:.2f}" for s in strides]
+    assert sources == expected * num_levels
+    assert [t for t in titles_of(figure) if t.startswith("fused")] == [
+        f"fused at stride {s}, own scale" for s in strides
+    ]
+    assert [text.get_text() for text in figure.texts] == [f"stride {s}" for s in strides]
+
+
+def test_weights_share_one_scale_and_fused_maps_have_their_own():
+    weights = [np.stack([np.full((4, 4), 0.25), np.full((4, 4), 0.75)])] * 2
+    fused = [np.asarray([[3.0, 7.0]]), np.asarray([[-1.0, 1.0]])]
+    figure = plot_fusion(GREY, no_detections(), weights, fused, (8, 16))
+    maps = {axes.get_title(): axes.images[-1] for axes in figure.axes if len(axes.images) == 2}
+    assert maps["from stride 8, mean 0.25"].get_clim() == (0, 1)
+    np.testing.assert_array_equal(maps["from stride 16, mean 0.75"].get_array(), np.full((4, 4), 0.75))
+    assert maps["from stride 8, mean 0.25"].get_extent() == [-0.5, 119.5, 79.5, -0.5]
+    assert maps["fused at stride 8, own scale"].get_clim() == (3, 7)
+    assert maps["fused at stride 16, own scale"].get_clim() == (-1, 1)
+
+
+def test_boxes_have_the_colour_of_their_level_and_are_counted():
+    figure = plot_fusion(GREY, detections_on([0, 2, 2]), None, None, (8, 16, 32))
+    (axes,) = figure.axes
+    assert axes.get_title() == "3 detections"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "stride 8: 1",
+        "stride 16: 0",
+        "stride 32: 2",
+    ]
+    fine, middle, coarse = axes.collections
+    assert [len(c.get_paths()) for c in (fine, middle, coarse)] == [1, 0, 2]
+    assert [to_hex(c.get_edgecolor()[0]) for c in (fine, coarse)] == [LEVEL_COLORS[0], LEVEL_COLORS[2]]
+    np.testing.assert_array_equal(fine.get_paths()[0].vertices[:4], [[10, 20], [40, 20], [40, 60], [10, 60]])
+
+
+def test_high_weights_are_red_and_low_ones_blue():
+    high = np.zeros((8, 8))
+    high[:, 4:] = 1
+    figure = plot_fusion(GREY, no_detections(), [np.stack([high, 1 - high])] * 2, None, (8, 16))
+    with Image.open(BytesIO(encode_figure(figure, dpi=50))) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    axes = next(a for a in figure.axes if a.get_title() == "from stride 8, mean 0.50")
+    left, bottom, right, top = axes.get_position().extents
+    row = int((1 - (bottom + top) / 2) * pixels.shape[0])
+    low, high = (pixels[row, int((left + (right - left) * at) * pixels.shape[1])] for at in (0.1, 0.9))
+    assert low[2] > low[0] + 40
+    assert high[0] > high[2] + 40
+
+
+def test_without_weights_the_fused_maps_stand_side_by_side():
+    figure = plot_fusion(GREY, no_detections(), None, [np.eye(4)] * 3, (8, 16, 32))
+    assert len(figure.axes) == 4
+    bottoms = {round(axes.get_position().y0, 6) for axes in figure.axes[1:]}
+    assert len(bottoms) == 1
+
+
+def test_nothing_overlaps_and_nothing_leaves_the_page():
+    weights = uniform_weights(3)
+    for image in (GREY, GREY.permute(0, 2, 1), GREY[:, :10]):
+        figure = plot_fusion(image, detections_on([0] * 500), weights, [w[0] for w in weights], (8, 16, 32))
+        encode_figure(figure, dpi=40)
+        boxes = [axes.get_position() for axes in figure.axes]
+        assert min(b.x0 for b in boxes) >= 0
+        assert min(b.y0 for b in boxes) >= 0
+        assert max(b.x1 for b in boxes) <= 1
+        assert max(b.y1 for b in boxes) <= 1
+        for i, a in enumerate(boxes):
+            assert not any(a.overlaps(b) for b in boxes[i + 1 :])
+
+
+def test_maps_that_do_not_fit_the_strides_are_refused():
+    with pytest.raises(ValueError, match="weights of 2 levels, but 3 strides"):
+        plot_fusion(GREY, no_detections(), uniform_weights(2), None, (8, 16, 32))
+    with pytest.raises(ValueError, match=r"weights must be \(2 levels, h, w\), got shape \(3, 4, 4\)"):
+        plot_fusion(GREY, no_detections(), [np.zeros((3, 4, 4))] * 2, None, (8, 16))
+    with pytest.raises(ValueError, match=r"fused maps must be \(h, w\), got shape \(1, 4, 4\)"):
+        plot_fusion(GREY, no_detections(), None, [np.zeros((1, 4, 4))] * 2, (8, 16))
