@@ -26,6 +26,9 @@ SPLIT_WORDS = {
 }
 """What the splits are called out there -> here."""
 
+CLASS_FILES = ("classes.txt", "labels.txt", "obj.names", "names.txt")
+"""Files, at the top or in labels/, that list the classes of layouts which do not."""
+
 _FOLDER_WORDS = {
     "images", "image", "img", "imgs", "jpegimages", "labels", "label", "annotations", "annotation", "data", "set",
     "split",
@@ -135,3 +138,13 @@ class ImageFinder:
             found[path.name].append(path)
             found[path.stem].append(path)
         return found
+
+
+def read_class_names(root: Path) -> tuple[str, ...]:
+    """The class names, a line each, of the first of `CLASS_FILES` below ``root``; empty if there is none."""
+    for folder in (root, root / "labels"):
+        for name in CLASS_FILES:
+            path = folder / name
+            if path.is_file():
+                return tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+    return ()

@@ -1,0 +1,283 @@
+"""Tells how a data set is laid out by looking at it, and reads its training and validation images."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.records import DetectionData
+from pyrafuse.data.coco import find_coco, read_coco
+from pyrafuse.data.folders import SPLIT_WORDS, Tree, split_of_file, split_of_folder
+from pyrafuse.data.problems import Problem, Reading
+from pyrafuse.data.shapes import cached_shapes, is_shapes
+from pyrafuse.data.voc import VOCFolder, find_voc, read_voc
+from pyrafuse.data.yolo import YOLOFolder, find_yaml, find_yolo, read_yaml, read_yolo
+
+_TITLES = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO text"}
+_LOOKED_FOR = (
+    "a data.yaml; COCO JSON (instances_train.json, train/_annotations.coco.json); Pascal VOC "
+    "(Annotations/*.xml, or XML files beside the images); YOLO text (labels/*.txt beside images/)"
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as it is trained on and validated.
+
+    Attributes:
+        train: Training images and objects.
+        val: Those for validation, with the same classes in the same order.
+        layout: ``coco``, ``voc`` or ``yolo``.
+        finding: What was found, in one sentence.
+        problems: What is wrong with it; an error's image or box was left out.
+    """
+
+    train: DetectionData
+    val: DetectionData
+    layout: str
+    finding: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A layout, and how to read each of its splits; ``""`` is the one that nothing names."""
+
+    path: Path
+    layout: str
+    readers: Mapping[str, Callable[[], Reading]]
+
+
+def read_splits(
+    path: str | os.PathLike[str],
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    train: str | None = None,
+    val: str | None = None,
+) -> Splits:
+    """Read a data set that is laid out in any of the known ways.
+
+    Without ``train`` and ``val`` the splits of those names are taken (``valid`` and ``validation`` too; ``test`` for
+    ``val`` where there is none); where there is only one split, a share of its images is drawn for validation.
+
+    Args:
+        path: A folder, a data.yaml, a COCO JSON file, or ``shapes``, ``shapes:train=400,val=100,size=256,seed=0``:
+            generated images (a folder of that name is ``./shapes``).
+        val_fraction: Share of the images that is drawn for validation where no split is meant for it.
+        seed: Of that draw.
+        train: The training split by its name, or a file or folder that holds it.
+        val: The validation split, likewise.
+
+    Raises:
+        DataError: If there is nothing there, no layout is recognised, an annotation file is damaged, or no image is
+            left to train on. Faults of single images and boxes are `Splits.problems` instead.
+    """
+    found = _look(path)
+    training = _read_given(found, train) if train else found.readers[_training_split(found)]()
+    held_out = _read_given(found, val) if val else _read_validation(found, training.data.split)
+    how = ""
+    if held_out is None:
+        training, held_out = _draw(training, val_fraction, seed)
+        how = f" ({100 * val_fraction:g} % drawn for validation with seed {seed})"
+    elif held_out.data.split == "test" and not val:
+        how = " (validated on test: there is no split called val)"
+    held_out = _with_classes_of(training, held_out)
+    for data, what in ((training, "train on"), (held_out, "validate on")):
+        if not data.data.records:
+            reason = f"; first of {len(data.problems)} problems: {data.problems[0]}" if data.problems else ""
+            raise DataError(f"{found.path} leaves no image to {what}{reason}")
+    return Splits(
+        train=training.data,
+        val=held_out.data,
+        layout=found.layout,
+        finding=f"{_TITLES[found.layout]}: {len(training.data)} training and {len(held_out.data)} validation images"
+        f"{how}, {_list_names(training.data.names)}",
+        problems=training.problems + held_out.problems,
+    )
+
+
+def read_split(
+    path: str | os.PathLike[str], split: str = "val", *, val_fraction: float = 0.2, seed: int = 0
+) -> Reading:
+    """Read one split by its name, for evaluation.
+
+    ``train`` and ``val`` hold the images of `read_splits`, drawn alike where they have to be; ``test`` must be there.
+    The classes are those that the split's own file lists.
+
+    Raises:
+        DataError: As `read_splits`, and if there is no such split; the message lists those that there are.
+    """
+    split = SPLIT_WORDS.get(split, split)
+    found = _look(path)
+    if split in found.readers:
+        reading = found.readers[split]()
+        if reading.data.records:
+            return reading
+        raise DataError(f"the split {split} of {found.path} holds no image that can be used")
+    if split in {"train", "val"}:
+        splits = read_splits(path, val_fraction=val_fraction, seed=seed)
+        return Reading(splits.val if split == "val" else splits.train, splits.problems)
+    raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
+
+
+def _look(path: str | os.PathLike[str]) -> _Found:
+    if isinstance(path, str) and is_shapes(path):
+        path = cached_shapes(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _look_into(path)
+    if not path.exists():
+        raise DataError(_no_such_path(path))
+    suffix = path.suffix.lower()
+    if suffix in {".yaml", ".yml"}:
+        return _yolo(read_yaml(path))
+    if suffix == ".json":
+        root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        split = split_of_file(path.stem) or split_of_folder(path.parent, root)
+        return _coco(path, {split: path}, Tree(root))
+    raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
+
+
+def _look_into(folder: Path) -> _Found:
+    tree = Tree(folder)
+    if yaml_file := find_yaml(tree):
+        return _yolo(read_yaml(yaml_file))
+    if coco_files := find_coco(tree):
+        return _coco(folder, coco_files, tree)
+    if voc_folder := find_voc(tree):
+        return _voc(voc_folder, tree)
+    if yolo_folder := find_yolo(tree):
+        return _yolo(yolo_folder)
+    held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"
+    raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
+
+
+def _coco(path: Path, files: Mapping[str, Path], tree: Tree) -> _Found:
+    def reader(split: str, file: Path) -> Callable[[], Reading]:
+        return lambda: read_coco(file, split=split, tree=tree)
+
+    return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()})
+
+
+def _voc(folder: VOCFolder, tree: Tree) -> _Found:
+    def reader(split: str) -> Callable[[], Reading]:
+        return lambda: read_voc(folder, split=split, tree=tree)
+
+    return _Found(tree.root, "voc", {split: reader(split) for split in folder.splits})
+
+
+def _yolo(folder: YOLOFolder) -> _Found:
+    def reader(split: str) -> Callable[[], Reading]:
+        return lambda: read_yolo(folder, split=split)
+
+    return _Found(folder.file, "yolo", {split: reader(split) for split in folder.splits})
+
+
+def _training_split(found: _Found) -> str:
+    for split in ("train", "trainval", ""):
+        if split in found.readers:
+            return split
+    if len(found.readers) == 1:
+        return next(iter(found.readers))
+    raise DataError(f"{found.path} has {_list_splits(found)}, and none called train; say which is for training")
+
+
+def _read_validation(found: _Found, training_split: str) -> Reading | None:
+    """The split meant for validation, or None if one has to be drawn."""
+    splits = ("test",) if training_split == "trainval" else ("val", "test")  # trainval holds val
+    for split in splits:
+        if split in found.readers and split != training_split:
+            return found.readers[split]()
+    return None
+
+
+def _read_given(found: _Found, given: str) -> Reading:
+    """The split called ``given``, or the one that lies there."""
+    split = SPLIT_WORDS.get(given, given)
+    if split in found.readers:
+        return found.readers[split]()
+    base = found.path if found.path.is_dir() else found.path.parent
+    for path in (base / given, Path(given)):
+        if path.exists():
+            other = _look(path)
+            if len(other.readers) == 1:
+                return next(iter(other.readers.values()))()
+            raise DataError(f"{path} has {_list_splits(other)}; name a file or folder with one split")
+    raise DataError(f"{found.path} has no split {given!r}, nor is there such a file; it has {_list_splits(found)}")
+
+
+def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Reading]:
+    """Split one split in two; the problems stay with the first."""
+    records = reading.data.records
+    if not 0 < val_fraction < 1:
+        raise DataError(f"val_fraction is {val_fraction}; it must lie between 0 and 1")
+    if len(records) == 1:
+        raise DataError(f"{records[0].path} is the only usable image; training and validation need one each")
+    order = np.random.default_rng(seed).permutation(len(records))
+    num_val = min(max(round(val_fraction * len(records)), 1), len(records) - 1) if records else 0
+    is_val = np.zeros(len(records), bool)
+    is_val[order[:num_val]] = True
+
+    def part(split: str, is_wanted: np.ndarray) -> DetectionData:
+        return replace(reading.data, records=tuple(records[i] for i in np.flatnonzero(is_wanted)), split=split)
+
+    return Reading(part("train", ~is_val), reading.problems), Reading(part("val", is_val), ())
+
+
+def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
+    """The validation split with the labels of the training split; classes are the same if their names are."""
+    names, own = training.data.names, held_out.data.names
+    if own == names and held_out.data.category_ids == training.data.category_ids:
+        return held_out
+    place = held_out.data.records[0].path.parent if held_out.data.records else Path()
+    problems = list(held_out.problems)
+    if unknown := [name for name in own if name not in names]:
+        problems.append(
+            Problem("error", "class without training images", place, f"split {held_out.data.split}",
+                    f"{_list_names(tuple(unknown))} that the training split does not know",
+                    "their objects are left out; list the same classes in both splits")
+        )  # fmt: skip
+    if absent := [name for name in names if name not in own]:
+        problems.append(
+            Problem("warning", "class without validation images", place, f"split {held_out.data.split}",
+                    f"{_list_names(tuple(absent))} that only the training split knows",
+                    "they are not measured; list the same classes in both splits")
+        )  # fmt: skip
+    label_of = np.array([names.index(name) if name in names else -1 for name in own], np.int64)
+    records = []
+    for record in held_out.data.records:
+        labels = label_of[record.labels]
+        kept = labels >= 0
+        records.append(
+            replace(
+                record, boxes=record.boxes[kept], labels=labels[kept], crowd=record.crowd[kept],
+                areas=record.areas[kept],
+            )
+        )  # fmt: skip
+    id_of = dict(zip(own, held_out.data.category_ids, strict=True))
+    free = max([*held_out.data.category_ids, *training.data.category_ids], default=0)
+    ids = tuple(id_of[name] if name in id_of else free + 1 + rank for rank, name in enumerate(names))
+    return Reading(replace(held_out.data, records=tuple(records), names=names, category_ids=ids), tuple(problems))
+
+
+def _list_names(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {shown}"
+
+
+def _list_splits(found: _Found) -> str:
+    return ", ".join(split or "one without a name" for split in found.readers)
+
+
+def _no_such_path(path: Path) -> str:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"no such data set: {path}; there is no folder {folder} either"
+    siblings = [entry.name for entry in folder.iterdir()]
+    near = get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+    return f"no such data set: {path}" + (f"; did you mean {folder / near[0]}?" if near else f" in {folder}")
