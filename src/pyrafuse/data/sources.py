@@ -62,11 +62,13 @@ class Source:
         read: Gives the frames.
         num_frames: How many there will be, where that is known before reading.
         is_stream: Whether it goes on until it is stopped, as a camera does.
+        root: The folder that was searched; none for other sources.
     """
 
     read: Callable[[], Iterator[Frame]]
     num_frames: int | None
     is_stream: bool = False
+    root: Path | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         for index, frame in enumerate(self.read()):
@@ -144,7 +146,8 @@ def _open_folder(folder: Path, stride: int) -> Source:
     ]
     if not paths:
         raise DataError(f"no images in {folder} or below it; looked for {', '.join(sorted(suffixes))}")
-    return _chain([_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)])
+    files = [_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)]
+    return replace(_chain(files), root=folder)
 
 
 def _open_glob(pattern: str, stride: int) -> Source:

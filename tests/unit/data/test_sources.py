@@ -98,7 +98,7 @@ def test_a_folder_is_read_to_its_bottom_in_natural_order_and_a_fault_stops_nothi
     (tmp_path / "notes.txt").write_text("no image either")
     source = open_source(tmp_path)
     frames = list(source)
-    assert source.num_frames == 4
+    assert (source.num_frames, source.root) == (4, tmp_path)
     assert [Path(f.name).relative_to(tmp_path).as_posix() for f in frames] == [
         "b/img1.jpg",
         "img2.png",

@@ -1,0 +1,1 @@
+"""Predictions over whole sources: files, folders, videos, cameras, URLs."""

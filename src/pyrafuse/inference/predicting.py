@@ -1,0 +1,144 @@
+"""Predictions over a whole source: frames -> detector -> files, with what could not be read counted, not fatal."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.data.sources import Frame, Source, open_source
+from pyrafuse.inference.writing import Finding, Format, create_writers
+from pyrafuse.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be read, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a source.
+
+    Attributes:
+        num_images: Images and video frames that were predicted on.
+        num_objects: Objects found in them.
+        failures: Inputs that could not be read.
+        seconds: Wall time from the first frame read to the last file written.
+    """
+
+    num_images: int
+    num_objects: int
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    @property
+    def num_failed(self) -> int:
+        """Inputs that could not be read."""
+        return len(self.failures)
+
+
+def predict_to(
+    detector: Detector,
+    source: Any,
+    output: str | os.PathLike[str],
+    *,
+    formats: Sequence[Format] = ("image", "json"),
+    score: float | None = 0.25,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    batch_size: int = 1,
+    progress: bool = False,
+) -> Summary:
+    """Predict on everything in ``source`` and write what was found below ``output``.
+
+    An input that cannot be read is passed over and told in the summary. When a camera is stopped by an interrupt,
+    everything until then is written.
+
+    Args:
+        detector: On the device to compute on.
+        source: Whatever `open_source` takes, or what it returned.
+        output: A folder; made when it is not there.
+        formats: What to write: ``image``, ``json``, ``coco``, ``yolo``.
+        score: Least score that is kept, 0..1; the detector's own threshold when none.
+        nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
+        max_detections: Kept an image; the detector's own when none.
+        batch_size: Images at a time.
+        progress: Whether to show a bar with the time that is left, and each failure, on standard error.
+
+    Raises:
+        DataError: If there is no such source.
+        PyrafuseError: If a format is unknown, a number is out of its range or a file cannot be written.
+    """
+    _check(score=score, nms_iou=nms_iou, batch_size=batch_size, max_detections=max_detections)
+    frames = source if isinstance(source, Source) else open_source(source)
+    writers = create_writers(formats, Path(output), root=frames.root, category_ids=detector.card.category_ids)
+    failures: list[Failure] = []
+    waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
+    num_images = num_objects = 0
+    start = time.perf_counter()
+
+    with ExitStack() as stack:
+        for writer in writers:
+            stack.callback(writer.close)
+        bar = stack.enter_context(_create_bar(is_shown=progress))
+        task = bar.add_task("predict", total=frames.num_frames)
+
+        def observe() -> Iterator[Frame]:
+            for frame in frames:
+                if frame.image is None:
+                    failures.append(Failure(frame.name, frame.error or "cannot be read"))
+                    bar.console.print(f"passed over: {failures[-1].reason}", markup=False, highlight=False)
+                    bar.advance(task)
+                else:
+                    waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
+                    yield frame
+
+        found = detector.predict_frames(
+            observe(), batch_size=batch_size, score_threshold=score, nms_iou=nms_iou, max_detections=max_detections
+        )
+        try:
+            for detections in found:
+                frame = waiting.popleft()
+                video = frame.name.rpartition("#")[0] if frame.fps else ""
+                for writer in writers:
+                    writer.write(Finding(detections, frame.index, video, frame.fps or 0.0))
+                num_images += 1
+                num_objects += len(detections)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            if not frames.is_stream:
+                raise
+    return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start)
+
+
+def _check(*, score: float | None, nms_iou: float | None, batch_size: int, max_detections: int | None) -> None:
+    for name, value in (("score", score), ("nms_iou", nms_iou)):
+        if value is not None and not 0 <= value <= 1:
+            raise PyrafuseError(f"{name} must be in 0..1, got {value}")
+    for name, value in (("batch_size", batch_size), ("max_detections", max_detections)):
+        if value is not None and value < 1:
+            raise PyrafuseError(f"{name} must be 1 or more, got {value}")
+
+
+def _create_bar(*, is_shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=not is_shown),
+        disable=not is_shown,
+    )

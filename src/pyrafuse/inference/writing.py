@@ -1,0 +1,209 @@
+"""What predictions leave behind: drawn pictures and videos, one JSON, COCO results, YOLO text."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import cv2
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.storage import write_text
+
+Format = Literal["image", "json", "coco", "yolo"]
+"""``image``: pictures and videos with their boxes; ``json``: everything in one file; ``coco``: COCO results; ``yolo``:
+one text file an image."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one frame, and where the frame comes from.
+
+    Attributes:
+        detections: In pixels of the frame, with the frame itself.
+        index: The frame's rank in its source.
+        video: The video that it is from; empty for a still image.
+        fps: Frames a second of that video; 0 for a still image.
+    """
+
+    detections: Detections
+    index: int
+    video: str = ""
+    fps: float = 0.0
+
+
+class Places:
+    """Gives every frame a file name of its own below a folder, like the frame's own place below ``root``."""
+
+    def __init__(self, folder: Path, root: Path | None) -> None:
+        self._folder = folder
+        self._root = root
+        self._taken: set[Path] = set()
+
+    def choose(self, name: str, suffix: str) -> Path:
+        """A path with ``suffix`` for the frame, or video, called ``name``.
+
+        Raises:
+            PyrafuseError: If that is in the folder of the frame's own file, where it could replace an input.
+        """
+        inner = self._inner(name)
+        place = self._folder / inner.with_name(inner.name + suffix)
+        if Path(name).is_file() and place.parent.resolve() == Path(name).parent.resolve():
+            raise PyrafuseError(
+                f"results in {place.parent} would lie among the images they are of; choose another output"
+            )
+        rank = 2
+        while place in self._taken:
+            place = self._folder / inner.with_name(f"{inner.name}-{rank}{suffix}")
+            rank += 1
+        self._taken.add(place)
+        return place
+
+    def _inner(self, name: str) -> Path:
+        """Where the frame stands below the source's folder, without its suffix; ``clip.mp4#12`` becomes ``clip_12``."""
+        name, _, number = name.partition("#") if not Path(name).is_file() else (name, "", "")
+        path = Path(unquote(urlsplit(name).path)) if "://" in name else Path(name)
+        is_below = self._root is not None and path.is_relative_to(self._root)
+        inner = path.relative_to(self._root) if is_below and self._root is not None else Path(path.name or "image")
+        stem = inner.stem if path.suffix else inner.name
+        return inner.with_name(f"{stem}_{number}" if number else stem)
+
+
+class Writer(ABC):
+    """Takes findings one by one; `close` ends what was begun."""
+
+    @abstractmethod
+    def write(self, finding: Finding) -> None: ...
+
+    def close(self) -> None:
+        """Nothing to end, unless a writer says otherwise."""
+        return
+
+
+class PictureWriter(Writer):
+    """Draws still images as ``images/*.jpg`` and each video as ``videos/*.mp4``."""
+
+    def __init__(self, output: Path, root: Path | None) -> None:
+        self._pictures = Places(output / "images", root)
+        self._videos = Places(output / "videos", root)
+        self._name = ""
+        self._video: cv2.VideoWriter | None = None
+
+    def write(self, finding: Finding) -> None:
+        if finding.video != self._name:
+            self.close()
+        if not finding.video:
+            finding.detections.save(self._pictures.choose(finding.detections.source, ".jpg"))
+            return
+        pixels = finding.detections.draw().permute(1, 2, 0).cpu().numpy()
+        if self._video is None:
+            self._video = self._begin(finding, size=(pixels.shape[1], pixels.shape[0]))
+            self._name = finding.video
+        self._video.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the video that is being written."""
+        if self._video is not None:
+            self._video.release()
+        self._video, self._name = None, ""
+
+    def _begin(self, finding: Finding, size: tuple[int, int]) -> cv2.VideoWriter:
+        path = self._videos.choose(finding.video, ".mp4")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PyrafuseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+        video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), finding.fps, size)
+        if not video.isOpened():
+            raise PyrafuseError(f"cannot write {path}: OpenCV opens no MPEG-4 video there; choose another place")
+        return video
+
+
+class YOLOWriter(Writer):
+    """Writes ``labels/*.txt``, one file a frame, empty where nothing was found."""
+
+    def __init__(self, output: Path, root: Path | None) -> None:
+        self._places = Places(output / "labels", root)
+
+    def write(self, finding: Finding) -> None:
+        write_text(self._places.choose(finding.detections.source, ".txt"), finding.detections.to_yolo())
+
+
+class JSONWriter(Writer):
+    """Writes ``predictions.json``: an object an image, with the names, boxes (xyxy, pixels), scores and levels."""
+
+    def __init__(self, output: Path) -> None:
+        self._path = output / "predictions.json"
+        self._images: list[dict[str, Any]] = []
+
+    def write(self, finding: Finding) -> None:
+        self._images.append(finding.detections.to_dict())
+
+    def close(self) -> None:
+        """Write the file, whole or not at all."""
+        write_text(self._path, json.dumps({"images": self._images}, indent=1))
+
+
+class COCOWriter(Writer):
+    """Writes ``coco_results.json``, which COCO's evaluation reads.
+
+    An image's id is the number its file is named by, as in COCO itself, if all are named so; else its rank from 0.
+    ``file_name`` stands beside it.
+    """
+
+    def __init__(self, output: Path, category_ids: Sequence[int]) -> None:
+        self._path = output / "coco_results.json"
+        self._category_ids = tuple(category_ids)
+        self._findings: list[tuple[int, Detections]] = []
+
+    def write(self, finding: Finding) -> None:
+        # without its pixels: all results are held until the end
+        self._findings.append((finding.index, replace(finding.detections, image=None)))
+
+    def close(self) -> None:
+        """Write the file, whole or not at all."""
+        stems = [Path(found.source).stem for _, found in self._findings]
+        is_numbered = all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems)
+        rows = [
+            {
+                "image_id": int(stem) if is_numbered else index,
+                "file_name": found.source,
+                "category_id": self._category_ids[label] if label < len(self._category_ids) else label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for stem, (index, found) in zip(stems, self._findings, strict=True)
+            for label, score, (x1, y1, x2, y2) in zip(
+                found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
+        write_text(self._path, json.dumps(rows, indent=1))
+
+
+def create_writers(
+    formats: Sequence[Format], output: Path, *, root: Path | None, category_ids: Sequence[int]
+) -> list[Writer]:
+    """The writers of ``formats``, each once.
+
+    Args:
+        formats: What to write.
+        output: The folder that everything goes into.
+        root: The source's own folder, whose inner order is kept.
+        category_ids: The data's own id of each class; empty for labels from 1.
+
+    Raises:
+        PyrafuseError: If a format is unknown.
+    """
+    builders: Mapping[str, Callable[[], Writer]] = {
+        "image": lambda: PictureWriter(output, root),
+        "json": lambda: JSONWriter(output),
+        "coco": lambda: COCOWriter(output, category_ids),
+        "yolo": lambda: YOLOWriter(output, root),
+    }
+    if strangers := sorted(set(formats) - set(builders)):
+        raise PyrafuseError(f"unknown format {', '.join(strangers)}; choose from {', '.join(builders)}")
+    return [builders[name]() for name in dict.fromkeys(formats)]

@@ -1,0 +1,240 @@
+import json
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.data.sources import Frame, Source, open_source
+from pyrafuse.inference.predicting import Failure, predict_to
+
+NAMES = ("cat", "dog")
+
+
+class BoxOfBrightness:
+    """Finds in each frame one dog, left upper quarter, whose score is the brightness of the first pixel."""
+
+    card = SimpleNamespace(category_ids=(3, 17))
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.asked: dict[str, object] = {}
+
+    def predict_frames(self, frames, *, batch_size=1, **asked):
+        self.asked = asked
+        readable = (frame for frame in frames if frame.image is not None)
+        while batch := list(islice(readable, batch_size)):
+            self.batches.append(len(batch))
+            for frame in batch:
+                height, width, _ = frame.image.shape
+                yield Detections(
+                    boxes=torch.tensor([[0.0, 0.0, width / 2, height / 2]]),
+                    scores=torch.tensor([float(frame.image[0, 0, 0]) / 255]),
+                    labels=torch.tensor([1]),
+                    levels=torch.tensor([0]),
+                    names=NAMES,
+                    image_size=(height, width),
+                    source=frame.name,
+                    image=torch.from_numpy(frame.image).permute(2, 0, 1),
+                )
+
+
+def write_image(path: Path, level: int, size: tuple[int, int] = (200, 120)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images in two folders, and one that is none."""
+    root = tmp_path / "photos"
+    write_image(root / "2.png", 255)
+    write_image(root / "10.png", 51)
+    write_image(root / "far" / "2.png", 102)
+    (root / "3.jpg").write_bytes(b"no image")
+    return root
+
+
+def files_below(path: Path) -> list[str]:
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+
+def test_a_folder_in_every_format(folder, tmp_path):
+    detector = BoxOfBrightness()
+    output = tmp_path / "out"
+    summary = predict_to(
+        detector,
+        folder,
+        output,
+        formats=("image", "json", "coco", "yolo", "json"),
+        score=0.1,
+        nms_iou=0.6,
+        max_detections=7,
+        batch_size=2,
+    )
+    assert detector.batches == [2, 1]
+    assert detector.asked == {"score_threshold": 0.1, "nms_iou": 0.6, "max_detections": 7}
+    assert (summary.num_images, summary.num_objects, summary.num_failed) == (3, 3, 1)
+    assert summary.failures[0].source == str(folder / "3.jpg")
+    assert "3.jpg is no image" in summary.failures[0].reason
+    assert files_below(output) == [
+        "coco_results.json",
+        "images/10.jpg",
+        "images/2.jpg",
+        "images/far/2.jpg",
+        "labels/10.txt",
+        "labels/2.txt",
+        "labels/far/2.txt",
+        "predictions.json",
+    ]
+    assert (output / "labels/far/2.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000 0.400000\n"
+
+    images = json.loads((output / "predictions.json").read_text())["images"]
+    assert [Path(i["source"]).relative_to(folder).as_posix() for i in images] == ["2.png", "10.png", "far/2.png"]
+    assert images[1]["objects"] == [
+        {"label": 1, "name": "dog", "score": pytest.approx(0.2), "box_xyxy": [0.0, 0.0, 100.0, 60.0], "level": 0}
+    ]
+
+    drawn = np.asarray(Image.open(output / "images/10.jpg"))
+    assert drawn.shape == (120, 200, 3)
+    np.testing.assert_allclose(drawn[110, 180], (51, 51, 51), atol=4)  # outside the box: the image itself
+    assert np.abs(drawn[60, 80].astype(int) - 51).max() > 40  # its lower edge
+
+
+def test_coco_results_use_the_names_numbers_when_all_are_numbers(tmp_path):
+    for name, level in (("000000397133.png", 51), ("000000000139.png", 102)):
+        write_image(tmp_path / "in" / name, level)
+    predict_to(BoxOfBrightness(), tmp_path / "in", tmp_path / "out", formats=("coco",))
+    rows = json.loads((tmp_path / "out/coco_results.json").read_text())
+    assert [(r["image_id"], r["category_id"], r["bbox"]) for r in rows] == [
+        (139, 17, [0.0, 0.0, 100.0, 60.0]),
+        (397133, 17, [0.0, 0.0, 100.0, 60.0]),
+    ]
+
+
+def test_coco_results_count_the_images_otherwise_faulty_ones_too(folder, tmp_path):
+    predict_to(BoxOfBrightness(), folder, tmp_path / "out", formats=("coco",))
+    rows = json.loads((tmp_path / "out/coco_results.json").read_text())
+    assert [(r["image_id"], Path(r["file_name"]).name) for r in rows] == [(0, "2.png"), (2, "10.png"), (3, "2.png")]
+
+
+def test_equal_names_do_not_replace_each_other(tmp_path):
+    paths = [write_image(tmp_path / name, 51) for name in ("a/x.png", "b/x.png", "c/x.jpg")]
+    predict_to(BoxOfBrightness(), paths, tmp_path / "out", formats=("image", "yolo"))
+    assert files_below(tmp_path / "out") == [
+        "images/x-2.jpg",
+        "images/x-3.jpg",
+        "images/x.jpg",
+        "labels/x-2.txt",
+        "labels/x-3.txt",
+        "labels/x.txt",
+    ]
+
+
+def test_results_never_land_among_the_inputs(tmp_path):
+    path = write_image(tmp_path / "out/images/x.jpg", 51)
+    before = path.read_bytes()
+    with pytest.raises(PyrafuseError, match="would lie among the images they are of; choose another output"):
+        predict_to(BoxOfBrightness(), tmp_path / "out/images", tmp_path / "out")
+    assert path.read_bytes() == before
+
+
+def test_a_video_becomes_a_drawn_video(tmp_path):
+    video = tmp_path / "in" / "clip.mp4"
+    video.parent.mkdir()
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (64, 48))
+    for level in (40, 80, 120, 160, 200):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    write_image(tmp_path / "in" / "b.png", 51)
+
+    source = open_source(tmp_path / "in", stride=2)
+    summary = predict_to(BoxOfBrightness(), source, tmp_path / "out", formats=("image", "yolo"), batch_size=4)
+    assert (summary.num_images, summary.num_failed) == (4, 0)
+    assert files_below(tmp_path / "out") == [
+        "images/b.jpg",
+        "labels/b.txt",
+        "labels/clip_0.txt",
+        "labels/clip_2.txt",
+        "labels/clip_4.txt",
+        "videos/clip.mp4",
+    ]
+    capture = cv2.VideoCapture(str(tmp_path / "out/videos/clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == 6.0
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    capture.release()
+    assert len(frames) == 3
+    for frame, level in zip(frames, (40, 120, 200), strict=True):
+        np.testing.assert_allclose(frame[30:, 40:].mean(), level, atol=6)
+        assert np.abs(frame[24, :28].astype(int) - level).max() > 30  # the box's lower edge
+
+
+def test_arrays_are_named_by_their_rank(tmp_path):
+    given = [np.full((20, 40, 3), 51, np.uint8), np.full((20, 40, 3), 102, np.uint8)]
+    predict_to(BoxOfBrightness(), given, tmp_path / "out", formats=("yolo",))
+    assert files_below(tmp_path / "out") == ["labels/image0.txt", "labels/image1.txt"]
+
+
+def test_nothing_readable_still_writes_what_there_is_to_say(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    summary = predict_to(BoxOfBrightness(), tmp_path / "a.jpg", tmp_path / "out")
+    assert summary.num_images == 0
+    assert summary.failures == (
+        Failure(str(tmp_path / "a.jpg"), f"{tmp_path / 'a.jpg'} is empty; remove or replace it"),
+    )
+    assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"images": []}
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_an_interrupt_ends_a_camera_and_breaks_off_anything_else_but_nothing_is_lost(tmp_path, is_stream):
+    def read():
+        for number in range(3):
+            yield Frame(f"camera0#{number}", np.full((20, 40, 3), 51, np.uint8), fps=25.0)
+        raise KeyboardInterrupt
+
+    source = Source(read, None, is_stream=is_stream)
+    if is_stream:
+        assert predict_to(BoxOfBrightness(), source, tmp_path).num_images == 3
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            predict_to(BoxOfBrightness(), source, tmp_path)
+    assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 3
+    assert cv2.VideoCapture(str(tmp_path / "videos/camera0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_progress_names_each_failure_on_standard_error(folder, tmp_path, capsys):
+    predict_to(BoxOfBrightness(), folder, tmp_path / "out", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "passed over:" in err
+    assert "4/4" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": 1.5}, r"score must be in 0\.\.1, got 1\.5"),
+        ({"nms_iou": -1}, r"nms_iou must be in 0\.\.1, got -1"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"max_detections": 0}, "max_detections must be 1 or more, got 0"),
+        ({"formats": ("png",)}, "unknown format png; choose from image, json, coco, yolo"),
+    ],
+)
+def test_a_setting_out_of_range(folder, tmp_path, options, message):
+    with pytest.raises(PyrafuseError, match=message):
+        predict_to(BoxOfBrightness(), folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_source(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        predict_to(BoxOfBrightness(), tmp_path / "none", tmp_path / "out")
