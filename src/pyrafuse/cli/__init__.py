@@ -1,0 +1,1 @@
+"""The command line: parse, call, print; the one place where a slow import may stand inside a function."""

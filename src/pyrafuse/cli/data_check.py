@@ -1,0 +1,36 @@
+"""`pyrafuse data check`."""
+
+from pathlib import Path
+
+
+def check(
+    path: str, /, *, strict: bool = False, json: Path | None = None, val_fraction: float = 0.2, seed: int = 0
+) -> int:
+    """Read a data set whole and say what is wrong with it.
+
+    The status is 1 if there is an error, or, with --strict, a warning.
+
+    Args:
+        path: A folder, a data.yaml, a COCO JSON file, or shapes (generated images).
+        strict: Whether a warning counts as an error.
+        json: File to write the report to, for programs.
+        val_fraction: Share of the images that is drawn for validation where no split is meant for it.
+        seed: Of that draw.
+    """
+    import json as json_format
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pyrafuse.core.storage import write_text
+    from pyrafuse.data import checking
+    from pyrafuse.data.layout import read_splits
+
+    splits = read_splits(path, val_fraction=val_fraction, seed=seed)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding images", total=None)
+        report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    print(report.text())
+    if json is not None:
+        write_text(json, json_format.dumps(report.to_json(), indent=1))
+    return int(report.has_errors or (strict and bool(report.warnings)))

@@ -1,0 +1,169 @@
+"""The entry of the command line: which command, and what becomes of its errors.
+
+argv -> command's function (imported only now) -> `pyrafuse.cli.arguments` -> exit status: 0 done, 1 done with failures,
+2 a `PyrafuseError`, 130 interrupted.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyrafuse import __version__
+from pyrafuse.core.errors import PyrafuseError, unknown_name
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where its function lives, and the first line of that function's docstring.
+
+    Attributes:
+        function: ``module:function``. The function's signature is the command's schema (see `arguments.call`) and its
+            result the exit status.
+        summary: What `pyrafuse --help` says, which must not import the function.
+    """
+
+    function: str
+    summary: str
+
+    def load(self):  # noqa: ANN201  # a function of any signature
+        """Import the function."""
+        module, name = self.function.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+COMMANDS = {
+    "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
+    "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
+    "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
+}
+
+HELP = """\
+pyrafuse {version}: object detectors built on fused feature pyramids
+
+usage: pyrafuse COMMAND ...            pyrafuse COMMAND --help tells what a command takes
+
+commands:
+{commands}
+
+options, before or after the command:
+  --import MODULE   import MODULE, or a .py file, first: the necks, models ... that it registers can then be named
+  --debug           show the traceback of an error
+  --version         print the version
+"""
+
+
+@dataclass(frozen=True)
+class _Invocation:
+    words: tuple[str, ...]
+    imports: tuple[str, ...] = ()
+    is_debug: bool = False
+    is_version: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` names and return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    is_debug = "--debug" in words
+    try:
+        return _run(_take_global_options(words))
+    except PyrafuseError as error:
+        if is_debug:
+            traceback.print_exc()
+        else:
+            print(f"pyrafuse: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pyrafuse: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, `head` say, has left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(invocation: _Invocation) -> int:
+    if invocation.is_version:
+        print(f"pyrafuse {__version__}")
+        return 0
+    name, arguments = _split_command(invocation.words)
+    if name is None:
+        print(_help(), file=sys.stdout if arguments else sys.stderr, end="")
+        return 0 if arguments else 2
+    for module in invocation.imports:
+        _import_user_code(module)
+    function = COMMANDS[name].load()
+    from pyrafuse.cli.arguments import call  # jsonargparse and yaml: not for --help
+
+    return call(function, arguments, prog=f"pyrafuse {name}")
+
+
+def _take_global_options(words: Sequence[str]) -> _Invocation:
+    rest, imports = [], []
+    is_debug = is_version = False
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--debug":
+            is_debug = True
+        elif word == "--version":
+            is_version = True
+        elif word == "--import" or word.startswith("--import="):
+            module = word.removeprefix("--import").removeprefix("=") or next(remaining, "")
+            if not module or module.startswith("-"):
+                raise PyrafuseError("--import needs the name of a module or a .py file")
+            imports.append(module)
+        else:
+            rest.append(word)
+    return _Invocation(tuple(rest), tuple(imports), is_debug, is_version)
+
+
+def _split_command(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """The command's name and what follows; no name where the general help is asked for, or nothing at all."""
+    if not words or words[0] in {"-h", "--help"}:
+        return None, tuple(words)
+    for length in (2, 1):
+        if (name := " ".join(words[:length])) in COMMANDS:
+            return name, tuple(words[length:])
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        raise PyrafuseError(f"'pyrafuse {words[0]}' needs one word more: {', '.join(group)}")
+    raise unknown_name("command", " ".join(words[:2]) if group else words[0], COMMANDS)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}   {command.summary}" for name, command in COMMANDS.items()]
+    return HELP.format(version=__version__, commands="\n".join(lines))
+
+
+def _import_user_code(name: str) -> None:
+    """Import module ``name`` (the current folder is searched first) or the file ``name``.
+
+    Raises:
+        PyrafuseError: If there is no such module or file. An error inside it is the user's to see whole.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise PyrafuseError(f"--import: no such file: {path}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise  # the module is there, and misses one of its own
+        raise PyrafuseError(
+            f"--import: no module named {name!r} in {os.getcwd()} or among the installed packages"
+        ) from error

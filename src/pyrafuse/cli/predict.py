@@ -1,0 +1,59 @@
+"""`pyrafuse predict`."""
+
+from pathlib import Path
+from typing import Literal
+
+
+def predict(
+    model: Path,
+    /,
+    *sources: str,
+    output: Path = Path("predictions"),
+    formats: tuple[Literal["image", "json", "coco", "yolo"], ...] = ("image", "json"),
+    score: float = 0.25,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    batch_size: int = 1,
+    stride: int = 1,
+    device: str = "auto",
+) -> int:
+    """Find objects in images, folders, videos, cameras or URLs.
+
+    The status is 1 if some inputs could not be read; the others are predicted on all the same.
+
+    Args:
+        model: A checkpoint. The size and preprocessing that it was trained with are in it.
+        sources: Images, videos, folders, globs, camera numbers or http(s) URLs.
+        output: Folder for the results.
+        formats: What to write: image (drawn pictures and videos), json (predictions.json), coco (coco_results.json),
+            yolo (labels/*.txt).
+        score: Least score that is kept, 0..1.
+        nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
+        max_detections: Kept an image; by default the model's own.
+        batch_size: Images at a time.
+        stride: Of a video or a camera only every so many-th frame is read.
+        device: auto, cpu, cuda, cuda:1 or 1.
+    """
+    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.data.sources import open_source
+    from pyrafuse.inference.predicting import predict_to
+    from pyrafuse.models.checkpoint import load
+
+    frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
+    detector = load(model, device=choose_device(device))
+    summary = predict_to(
+        detector,
+        frames,
+        output,
+        formats=formats,
+        score=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        batch_size=batch_size,
+        progress=True,
+    )
+    print(
+        f"{summary.num_objects} objects in {summary.num_images} images, written to {output}; "
+        f"{summary.num_failed} could not be read ({summary.seconds:.1f} s)"
+    )
+    return int(summary.num_failed > 0)

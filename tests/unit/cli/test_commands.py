@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyrafuse.cli.devices import choose_device
+from pyrafuse.cli.main import main
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.models.checkpoint import load, save
+from pyrafuse.models.factory import create_model, list_models
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Four images of noise with a box each; returns the folder and the annotations' own file."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "set"
+    root.mkdir()
+    for name in "abcd":
+        Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(root / f"{name}.png")
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.png", "width": 60, "height": 40} for i, n in enumerate("abcd")],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 5, "bbox": [1, 2, 20, 10], "area": 200, "iscrowd": 0}
+            for i in range(4)
+        ],
+        "categories": [{"id": 5, "name": "cell"}],
+    }
+    (root / "instances_train.json").write_text(json.dumps(content))
+    return root
+
+
+def test_data_check_of_a_sound_set(coco, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    assert main(["data", "check", str(coco), "--strict", "--val-fraction", "0.25", "--json", str(report)]) == 0
+    assert "COCO JSON: 3 training and 1 validation images" in capsys.readouterr().out
+    written = json.loads(report.read_text())
+    assert (written["num_images"], written["errors"], written["warnings"]) == (4, [], [])
+
+
+def test_data_check_of_a_damaged_image(coco, capsys):
+    whole = (coco / "b.png").read_bytes()
+    (coco / "b.png").write_bytes(whole[: len(whole) // 2])  # the header is sound
+    assert main(["data", "check", str(coco)]) == 1
+    assert "b.png" in capsys.readouterr().out
+
+
+def test_a_warning_counts_only_when_strict(coco, capsys):
+    (coco / "b.png").write_bytes((coco / "a.png").read_bytes())
+    assert main(["data", "check", str(coco)]) == 0
+    assert main(["data", "check", str(coco), "--strict"]) == 1
+    assert "0 errors, 1 warning" in capsys.readouterr().out
+
+
+def test_data_check_of_nothing(tmp_path, capsys):
+    assert main(["data", "check", str(tmp_path / "none")]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_models_names_every_model(capsys):
+    assert main(["models"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert set(list_models()) <= set(listed)
+    assert {"darknet53", "asff", "yolo_fpn"} <= set(listed)
+
+
+def test_models_names_what_was_imported(tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_neck_for_models.py").write_text(
+        "from pyrafuse.necks.registry import NECKS\nNECKS.add('my_own_neck', object)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "--import", "my_neck_for_models.py"]) == 0
+    assert "my_own_neck" in capsys.readouterr().out.split()
+    from pyrafuse.necks.registry import NECKS
+
+    NECKS._builders.pop("my_own_neck")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    detector = create_model("yolov3_small", num_classes=2)
+    path = tmp_path_factory.mktemp("model") / "small.ckpt"
+    save(detector, path)
+    return path
+
+
+def test_predict_writes_what_the_detector_finds_and_reports_what_it_cannot_read(checkpoint, coco, tmp_path, capsys):
+    (coco / "c.png").write_bytes(b"")
+    output = tmp_path / "out"
+    argv = ["predict", str(checkpoint), str(coco), "--output", str(output), "--score", "0", "--max-detections", "5"]
+    assert main([*argv, "--formats", "image,json", "--batch-size", "2", "--device", "cpu"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"15 objects in 3 images, written to {output}; 1 could not be read")
+    assert "c.png is empty" in " ".join(err.split())
+    assert sorted(p.name for p in (output / "images").iterdir()) == ["a.jpg", "b.jpg", "d.jpg"]
+
+    images = json.loads((output / "predictions.json").read_text())["images"]
+    expected = load(checkpoint).predict([coco / "a.png", coco / "b.png", coco / "d.png"], score=0, max_detections=5)
+    assert [image["source"] for image in images] == [found.source for found in expected]
+    for image, found in zip(images, expected, strict=True):
+        torch.testing.assert_close(torch.tensor([o["score"] for o in image["objects"]]), found.scores)
+        torch.testing.assert_close(
+            torch.tensor([o["box_xyxy"] for o in image["objects"]]), found.boxes, rtol=1e-4, atol=1e-2
+        )
+
+
+def test_predict_on_several_sources(checkpoint, coco, tmp_path):
+    argv = ["predict", str(checkpoint), str(coco / "a.png"), str(coco / "b.png"), "--output", str(tmp_path / "out")]
+    assert main([*argv, "--formats", "yolo"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out/labels").iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "none.ckpt"}, "no such checkpoint: none.ckpt"),
+        ({"source": "none.png"}, "no such file or folder: none.png"),
+        ({"option": ["--score", "2"]}, "score must be in 0..1, got 2.0"),
+        ({"option": ["--device", "cuda:99"]}, "no device 'cuda:99' here; choose from auto, cpu"),
+    ],
+)
+def test_predict_says_what_is_wrong(checkpoint, coco, capsys, tmp_path, change, message):
+    model, source = change.get("model", str(checkpoint)), change.get("source", str(coco))
+    argv = ["predict", model, source, "--output", str(tmp_path / "out"), *change.get("option", [])]
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_by_its_name(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(PyrafuseError, match="no device '0' here; choose from auto, cpu"):
+        choose_device("0")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("1") == choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(PyrafuseError, match="no device '2' here; choose from auto, cpu, cuda:0, cuda:1"):
+        choose_device("2")
