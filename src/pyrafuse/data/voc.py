@@ -4,7 +4,7 @@ Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -103,8 +103,23 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree) -> Reading:
         record_of=places.__getitem__,
     )
     records, box_problems = assemble(images, table)
+    problems += _find_unannotated(images, tree)
     data = DetectionData(records, folder.names, tuple(range(len(folder.names))), "voc", split)
     return Reading(data, tuple(problems + box_problems))
+
+
+def _find_unannotated(images: Sequence[ListedImage], tree: Tree) -> list[Problem]:
+    """Tell, once, of the images that lie beside the annotated ones and have no XML file."""
+    stems = {path.stem for path in tree.named(".xml")}
+    folders = {image.path.parent for image in images}
+    bare = [path for path in tree.images if path.parent in folders and path.stem not in stems]
+    if not bare:
+        return []
+    return [
+        Problem("warning", "image without annotation", bare[0].parent, bare[0].name,
+                f"{len(bare)} images have no XML file; this is the first",
+                "left out; if they hold no object, give them an XML file without one")
+    ]  # fmt: skip
 
 
 def _looks_like_voc(path: Path) -> bool:
@@ -154,7 +169,9 @@ def _listed_image(file: VOCFile, image_id: int, finders: dict[Path, ImageFinder]
     if folder not in finders:
         finders[folder] = ImageFinder(_image_folders(folder), tree)
     finder = finders[folder]
-    path = (finder.find(file.image_name) if file.image_name else None) or finder.find(file.path.stem)
+    # the XML's own name first: <filename> goes stale when files are renamed
+    own = file.path.stem + Path(file.image_name).suffix
+    path = next(filter(None, map(finder.find, filter(None, (own, file.image_name, file.path.stem)))), None)
     missing = finder.folders[0] / (file.image_name or f"{file.path.stem}.jpg")
     return ListedImage(path or missing, image_id, file.width, file.height, file.path, "")
 

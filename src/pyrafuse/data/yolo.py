@@ -194,11 +194,11 @@ def _label_paths(image: Path) -> tuple[Path, ...]:
 def _read_lines(image: Path) -> tuple[Path | None, list[str]]:
     for path in _label_paths(image):
         try:
-            return path, path.read_text(encoding="utf-8").splitlines()
+            return path, path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as text: {error}") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from error
     return None, []
 
 

@@ -1,0 +1,135 @@
+"""The report: what only a close look finds, and how it is told."""
+
+import json
+import shutil
+
+import pytest
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.checking import check
+from pyrafuse.data.layout import read_splits
+
+
+@pytest.fixture
+def folder(tmp_path, write_image, write_coco):
+    """Two training images and one for validation, without a fault."""
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "images" / f"{name}.png", 100, 80)
+    write_coco(
+        tmp_path / "train.json",
+        [(1, "a.png", 100, 80), (2, "b.png", 100, 80)],
+        [(1, 1, [0, 0, 20, 20]), (1, 3, [0, 0, 99, 79])],
+    )
+    write_coco(tmp_path / "val.json", [(1, "c.png", 100, 80)], [(1, 1, [10, 10, 40, 40])])
+    return tmp_path
+
+
+def test_sound_data(folder):
+    seen = []
+    report = check(read_splits(folder), progress=lambda done, total: seen.append((done, total)))
+    assert report.problems == ()
+    assert not report.has_errors
+    assert (report.num_images, report.num_empty) == (3, 1)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    report.raise_on_errors(strict=True)
+    assert report.text() == (
+        "COCO JSON: 2 training and 1 validation images, 2 classes: dog, cat\n"
+        "3 objects in 3 images; 1 images hold none\n"
+        "\n"
+        "class  objects  small  medium  large   side in pixels (5 %, half, 95 %)\n"
+        "dog          2      1       1      0   21, 30, 39\n"
+        "cat          1      0       1      0   88, 88, 88\n"
+        "all          3      1       2      0   22, 40, 84\n"
+        "\n"
+        "0 errors, 0 warnings"
+    )
+
+
+def test_damage_behind_the_header_is_found_by_decoding(folder, write_image):
+    path = folder / "images" / "a.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    splits = read_splits(folder)
+    assert not check(splits, decode=False).has_errors
+    report = check(splits)
+    assert [(p.kind, p.file, p.record) for p in report.errors] == [("unreadable image", path, "image 1")]
+    with pytest.raises(DataError, match=r"error: unreadable image \(1\): replace it.*\n.*a\.png, image 1: .*damaged"):
+        report.raise_on_errors()
+
+
+def test_the_same_picture_twice(folder):
+    shutil.copy(folder / "images" / "a.png", folder / "images" / "b.png")
+    shutil.copy(folder / "images" / "a.png", folder / "images" / "c.png")
+    report = check(read_splits(folder))
+    assert [(p.severity, p.kind, p.file.name) for p in report.problems] == [
+        ("warning", "image twice in one split", "b.png"),
+        ("warning", "image in both splits", "c.png"),
+    ]
+    assert report.problems[1].message == f"the same as {folder / 'images' / 'a.png'} in train"
+    report.raise_on_errors()
+    with pytest.raises(DataError, match="image in both splits"):
+        report.raise_on_errors(strict=True)
+
+
+def test_one_file_in_both_splits(folder, write_coco):
+    write_coco(folder / "val.json", [(1, "b.png", 100, 80)], [(1, 1, [10, 10, 40, 40])])
+    assert [p.kind for p in check(read_splits(folder)).problems] == ["image in both splits"]
+
+
+def test_tiny_boxes_and_classes_without_objects(folder, write_coco):
+    write_coco(
+        folder / "train.json",
+        [(1, "a.png", 100, 80)],
+        [(1, 1, [0, 0, 20, 1.5]), (1, 1, [0, 0, 1, 20]), (1, 1, [0, 0, 2, 2])],
+    )
+    report = check(read_splits(folder))
+    assert [(p.severity, p.kind, p.record) for p in report.problems] == [
+        ("warning", "tiny box", "image 1"),
+        ("warning", "class without objects", "cat"),
+    ]
+    assert (
+        report.problems[0].message == "2 boxes thinner than 2 px; the first is 20.00 x 1.50 at [0, 0, 20, 1.5] (xyxy)"
+    )
+
+
+def test_groups_are_counted_and_the_first_are_shown(folder, write_coco):
+    outside = [(1, 1, [200, 0, 9, 9])] * 7
+    write_coco(folder / "train.json", [(1, "a.png", 100, 80)], [*outside, (1, 3, [0, 0, 9, 9]), (1, 3, [0, 0, 0, 9])])
+    report = check(read_splits(folder))
+    text = report.text(num_examples=2)
+    assert (
+        "error: box outside its image (7): left out; annotate the object anew\n"
+        f"  {folder / 'train.json'}, annotation 10 of a.png: box [200, 0, 209, 9] (xyxy) in an image of 100 x 80\n"
+        f"  {folder / 'train.json'}, annotation 11 of a.png: box [200, 0, 209, 9] (xyxy) in an image of 100 x 80\n"
+        "  ... and 5 more\n"
+    ) in text
+    assert text.endswith("7 errors, 1 warning")
+    assert text.index("error:") < text.index("warning:")
+
+
+def test_json_holds_everything(folder, write_coco):
+    write_coco(folder / "val.json", [(1, "c.png", 100, 80)], [(1, 1, [90, 10, 40, 40])])
+    content = json.loads(json.dumps(check(read_splits(folder)).to_json()))
+    assert content["errors"] == []
+    assert content["warnings"] == [
+        {
+            "severity": "warning",
+            "kind": "box partly outside its image",
+            "file": str(folder / "val.json"),
+            "record": "annotation 10 of c.png",
+            "message": "box [90, 10, 130, 50] (xyxy) in an image of 100 x 80",
+            "remedy": "clipped to the image",
+        }
+    ]
+    assert content["sizes"][0] == {
+        "name": "dog", "num_objects": 2, "small": 2, "medium": 0, "large": 0,
+        "sides_px": pytest.approx([20, 20, 20]),
+    }  # fmt: skip
+
+
+def test_real_data(shared_dir):
+    report = check(read_splits(shared_dir / "data" / "aquarium"), decode=False)
+    assert [(p.severity, p.kind, p.file.name) for p in report.problems] == [("warning", "tiny box", "IMG_8580_jpg.jpg")]
+    assert (report.num_images, report.num_empty) == (638, 1)
+    fish, everything = report.sizes[0], report.sizes[-1]
+    assert (fish.name, fish.num_objects, everything.num_objects) == ("fish", 2669, 4815)
+    assert (everything.small, everything.medium, everything.large) == (1976, 2356, 483)

@@ -1,0 +1,180 @@
+"""COCO JSON, by hand and on real data."""
+
+import json
+
+import pytest
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.coco import find_coco, read_coco
+from pyrafuse.data.folders import Tree
+
+
+@pytest.fixture
+def read(tmp_path):
+    return lambda path: read_coco(path, split="train", tree=Tree(tmp_path))
+
+
+def test_ids_become_labels_in_their_order(tmp_path, write_image, write_coco, read):
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "images" / name)
+    path = write_coco(
+        tmp_path / "instances_train.json",
+        [(7, "b.png", 100, 80), (5, "a.png", 100, 80), (9, "c.png", 100, 80)],
+        [(5, 3, [10, 20, 30, 40]), (7, 1, [1.5, 2, 3, 4], {"area": 6.5, "iscrowd": 1}), (5, 90, [0, 0, 9, 9])],
+        [(90, "bird"), (3, "cat"), (1, "dog")],
+    )
+    data = read(path).data
+    assert data.names == ("dog", "cat", "bird")
+    assert data.category_ids == (1, 3, 90)
+    assert [record.image_id for record in data.records] == [7, 5, 9]
+    first, second, empty = data.records
+    assert first.boxes.tolist() == [[1.5, 2, 4.5, 6]]
+    assert (first.labels.tolist(), first.crowd.tolist(), first.areas.tolist()) == ([0], [True], [6.5])
+    assert second.boxes.tolist() == [[10, 20, 40, 60], [0, 0, 9, 9]]
+    assert (second.labels.tolist(), second.areas.tolist()) == ([1, 2], [1200, 81])
+    assert len(empty.labels) == 0
+    assert read(path).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("json_path", "image_path", "file_name"),
+    [
+        ("instances_train.json", "images/a.png", "a.png"),
+        ("instances_train.json", "a.png", "a.png"),
+        ("instances_train.json", "images/a.png", "images/a.png"),
+        ("instances_train.json", "images/a.png", "images\\a.png"),
+        ("instances_train.json", "train/a.png", "a.png"),
+        ("annotations/instances_train2017.json", "train2017/a.png", "a.png"),
+        ("annotations/instances_train2017.json", "images/train2017/a.png", "a.png"),
+        ("train/_annotations.coco.json", "train/a.png", "a.png"),
+        ("annotations/train.json", "pictures/of/it/a.png", "a.png"),
+        ("annotations/train.json", "pictures/a.png", "/home/somebody/else/a.png"),
+    ],
+)
+def test_images_are_found_where_people_put_them(
+    tmp_path, write_image, write_coco, read, json_path, image_path, file_name
+):
+    write_image(tmp_path / image_path)
+    path = write_coco(tmp_path / json_path, [(1, file_name, 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    assert find_coco(Tree(tmp_path)) == {"train": path}
+    assert [record.path for record in read(path).data.records] == [tmp_path / image_path]
+
+
+def test_a_name_in_several_folders_is_not_guessed(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "x" / "a.png")
+    write_image(tmp_path / "y" / "a.png")
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    assert [p.kind for p in read(path).problems] == ["missing image"]
+    path = write_coco(tmp_path / "train.json", [(1, "elsewhere/y/a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    assert read(path).data.records == ()
+    path = write_coco(tmp_path / "train.json", [(1, "./y/a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    assert len(read(path).data) == 1
+
+
+def test_every_fault_is_told_with_its_record(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
+    path = write_coco(
+        tmp_path / "train.json",
+        [(1, "a.png", 100, 80), (1, "b.png", 100, 80), (2, "gone.png", 100, 80)],
+        [
+            (1, 1, [0, 0, 9, 9]),
+            (4, 1, [0, 0, 9, 9]),
+            (1, 2, [0, 0, 9, 9]),
+            (1, 1, [0, 0, 9]),
+            (1, 1, [0, 0, -5, 9]),
+            (1, 1, None),
+            (1, 1, [50, 50, 9, 9], {"id": 10}),
+        ],
+    )
+    reading = read(path)
+    assert [record.boxes.tolist() for record in reading.data.records] == [[[0, 0, 9, 9], [50, 50, 59, 59]]]
+    assert [(p.severity, p.kind, p.record) for p in reading.problems] == [
+        ("error", "duplicate image id", "images[1] (b.png)"),
+        ("warning", "duplicate annotation id", "annotation 10"),
+        ("error", "object of an unknown image", "annotation 11"),
+        ("error", "unknown class", "annotation 12"),
+        ("error", "missing image", "image 2 (gone.png)"),
+        ("error", "box that is no number", "annotation 13 of a.png"),
+        ("error", "box that is no number", "annotation 15 of a.png"),
+        ("error", "inverted box", "annotation 14 of a.png"),
+    ]
+    assert reading.problems[3].message == "category_id 2 is none of [1, 3]"
+    assert {p.file for p in reading.problems} == {path}
+
+
+def test_a_file_cut_in_the_middle_says_where(tmp_path, write_coco, read):
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    path.write_text(path.read_text()[:60])
+    assert find_coco(Tree(tmp_path)) == {"train": path}
+    with pytest.raises(DataError, match=r"train\.json is no complete JSON: .* line 1, column 59 .*58 of 60"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], "file of results"),
+        ({"images": [], "annotations": []}, "no list 'categories'"),
+        ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
+        ({"images": [], "annotations": [], "categories": [{"id": "1", "name": "a"}]}, r"categories\[0\]"),
+    ],
+)
+def test_other_json_is_refused(tmp_path, read, content, message):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_duplicate_categories_are_told(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "a.png")
+    path = write_coco(
+        tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])], [(1, "a"), (1, "b"), (2, "a")]
+    )
+    assert [p.kind for p in read(path).problems] == ["duplicate category id", "duplicate class name"]
+
+
+def test_no_objects_at_all_is_an_error(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "a.png")
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [])
+    assert [(p.severity, p.kind) for p in read(path).problems] == [("error", "no objects at all")]
+
+
+def test_other_tasks_of_coco_are_passed_over(tmp_path, write_coco):
+    for task in ("instances", "person_keypoints", "captions"):
+        write_coco(tmp_path / "annotations" / f"{task}_val2017.json", [], [])
+    (tmp_path / "stats.json").write_text('{"images": {"train": 3}}')
+    assert find_coco(Tree(tmp_path)) == {"val": tmp_path / "annotations" / "instances_val2017.json"}
+
+
+def test_two_files_for_one_split_are_not_guessed(tmp_path, write_coco):
+    write_coco(tmp_path / "train_a.json", [], [])
+    write_coco(tmp_path / "train_b.json", [], [])
+    with pytest.raises(DataError, match=r"2 COCO files for the split train: .*train_a\.json, .*train_b\.json"):
+        find_coco(Tree(tmp_path))
+
+
+def test_boxes_of_the_stored_frame_are_turned(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "a.jpg", 50, 30, orientation=6)
+    path = write_coco(tmp_path / "train.json", [(1, "a.jpg", 50, 30)], [(1, 1, [0, 20, 10, 10])])
+    record = read(path).data.records[0]
+    assert (record.width, record.height) == (30, 50)
+    assert record.boxes.tolist() == [[0, 0, 10, 10]]
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "objects", "names"),
+    [
+        ("bccd", (292, 72), (3941, 945), ("Platelets", "RBC", "WBC")),
+        ("aquarium", (448, 190), (3324, 1491),
+         ("fish", "jellyfish", "penguin", "puffin", "shark", "starfish", "stingray")),
+    ],
+)  # fmt: skip
+def test_real_data(shared_dir, name, images, objects, names):
+    tree = Tree(shared_dir / "data" / name)
+    files = find_coco(tree)
+    readings = [read_coco(files[split], split=split, tree=tree) for split in ("train", "val")]
+    assert tuple(len(reading.data) for reading in readings) == images
+    assert tuple(sum(len(r.labels) for r in reading.data.records) for reading in readings) == objects
+    assert all(reading.data.names == names and not reading.problems for reading in readings)

@@ -1,0 +1,50 @@
+"""Names of splits, and walks that end."""
+
+from pathlib import Path
+
+import pytest
+
+from pyrafuse.data.folders import Tree, split_of_file, split_of_folder
+
+
+@pytest.mark.parametrize(
+    ("stem", "split"),
+    [
+        ("instances_train2017", "train"),
+        ("instances_val", "val"),
+        ("Validation-set", "val"),
+        ("trainval", "trainval"),
+        ("annotations", ""),
+        ("train_and_test", ""),
+        ("constrained", ""),
+    ],
+)
+def test_splits_in_names_of_files(stem, split):
+    assert split_of_file(stem) == split
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("train", "train"),
+        ("images/val2017", "val"),
+        ("valid/images", "val"),
+        ("train_images", "train"),
+        ("test-set/labels", "test"),
+        ("train-station", ""),
+        ("images", ""),
+        ("", ""),
+    ],
+)
+def test_splits_in_names_of_folders(folder, split):
+    assert split_of_folder(Path("train/root", folder), Path("train/root")) == split
+
+
+def test_hidden_files_and_circles_are_passed_over(tmp_path):
+    for name in ("b.JPG", "a.txt", "c.json", ".hidden.jpg", "__MACOSX/d.jpg", ".git/e.jpg", "sub/f.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "sub" / "circle").symlink_to(tmp_path)
+    tree = Tree(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in tree.files] == ["a.txt", "b.JPG", "c.json", "sub/f.png"]
+    assert [path.name for path in tree.images] == ["b.JPG", "f.png"]

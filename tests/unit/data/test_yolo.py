@@ -1,0 +1,157 @@
+"""YOLO text: lines, outlines, data.yaml in its varieties, and label files where they are expected."""
+
+import numpy as np
+import pytest
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.folders import Tree
+from pyrafuse.data.yolo import find_yaml, find_yolo, read_yaml, read_yolo
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_lines_and_outlines_become_boxes(tmp_path, write_image):
+    write_image(tmp_path / "images" / "train" / "a.png")
+    write_image(tmp_path / "images" / "train" / "b.png")
+    write(tmp_path / "labels" / "train" / "a.txt", "1 0.5 0.5 0.2 0.4\n\n0 0.1 0.2 0.3 0.25 0.2 0.75\n")
+    path = write(tmp_path / "data.yaml", "train: images/train\nval: images/train\nnames: [dog, cat]\n")
+    reading = read_yolo(read_yaml(path), split="train")
+    first, second = reading.data.records
+    assert reading.data.names == ("dog", "cat")
+    assert first.boxes == pytest.approx(np.array([[40, 24, 60, 56], [10, 16, 30, 60]]))
+    assert first.labels.tolist() == [1, 0]
+    assert first.areas == pytest.approx([640, 880])
+    assert (first.width, first.height, first.image_id, second.image_id) == (100, 80, 0, 1)
+    assert len(second.labels) == 0
+    assert reading.problems == ()
+
+
+def test_faulty_lines_are_told(tmp_path, write_image):
+    write_image(tmp_path / "a.png")
+    lines = [
+        "0 0.5 0.5 0.2 0.4",
+        "2 0.5 0.5 0.2 0.4",
+        "-1 0.5 0.5 0.2 0.4",
+        "0 0.5 0.5 0.2",
+        "dog 0.5 0.5 0.2 0.4",
+        "0.5 0.5 0.5 0.2 0.4",
+        "0 nan 0.5 0.2 0.4",
+        "0 50 40 20 32",
+        "0 0.5 0.5 -0.2 0.4",
+        "0 0.5 0.5 0 0.4",
+        "0 0.95 0.5 0.2 0.4",
+    ]
+    write(tmp_path / "a.txt", "\n".join(lines))
+    path = write(tmp_path / "data.yaml", "train: .\nval: .\nnames: {0: dog, 1: cat}\n")
+    reading = read_yolo(read_yaml(path), split="train")
+    assert reading.data.records[0].boxes == pytest.approx(np.array([[40, 24, 60, 56], [85, 24, 100, 56]]))
+    assert [(p.severity, p.kind, p.record.split(" of ")[0]) for p in reading.problems] == [
+        ("error", "unknown class", "line 2"),
+        ("error", "unknown class", "line 3"),
+        ("error", "malformed line", "line 4"),
+        ("error", "malformed line", "line 5"),
+        ("error", "malformed line", "line 6"),
+        ("error", "box that is no number", "line 7"),
+        ("error", "inverted box", "line 9"),
+        ("warning", "box without size", "line 10"),
+        ("error", "box outside its image", "line 8"),
+        ("warning", "box partly outside its image", "line 11"),
+    ]
+    assert reading.problems[0].message == "class 2 is not in 0..1"
+    assert "are these pixels?" in reading.problems[8].remedy
+    assert {p.file for p in reading.problems} == {tmp_path / "a.txt"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: ../set\ntrain: images/train\nval: images/val\nnames: {0: dog}",
+        "train: ../images/train\nval: ../images/val\nnames: [dog]",  # as Roboflow writes it
+        "train: [images/train]\nval: [images/val]\ntest: images/absent\nnc: 1\nnames: [dog]",
+        "train: train.txt\nvalid: val.txt\nnames: [dog]",
+    ],
+)
+def test_data_yaml_in_its_varieties(tmp_path, write_image, text):
+    root = tmp_path / "set"
+    for split in ("train", "val"):
+        write_image(root / "images" / split / "a.png")
+        write(root / "labels" / split / "a.txt", "0 0.5 0.5 0.2 0.4\n")
+        write(root / f"{split}.txt", f"./images/{split}/a.png\n")
+    path = write(root / "data.yaml", text)
+    assert find_yaml(Tree(root)) == path
+    folder = read_yaml(path)
+    assert set(folder.splits) == {"train", "val"}
+    for split in ("train", "val"):
+        record = read_yolo(folder, split=split).data.records[0]
+        assert record.path.resolve() == (root / "images" / split / "a.png").resolve()
+        assert record.labels.tolist() == [0]
+
+
+def test_a_number_of_classes_without_names(tmp_path, write_image):
+    write_image(tmp_path / "images" / "a.png")
+    path = write(tmp_path / "data.yaml", "train: images\nval: images\nnc: 3\n")
+    assert read_yaml(path).names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: nowhere\nnames: [a]", "gives 'nowhere' as train, but there is neither"),
+        ("train: .\nnames: [a, b]\nnc: 3", "names 2 classes, but its nc is 3"),
+        ("train: .\nnames: {1: a, 2: b}", r"numbers its classes \[1, 2\]"),
+        ("train: .", "names no classes"),
+        ("names: [a]", "names no training images"),
+        ("train: [", "is no YAML"),
+    ],
+)
+def test_a_faulty_data_yaml_says_why(tmp_path, text, message):
+    path = write(tmp_path / "data.yaml", text)
+    with pytest.raises(DataError, match=message):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/train/a.png", "labels/train/a.txt"),
+        ("train/images/a.png", "train/labels/a.txt"),
+        ("train/a.png", "train/a.txt"),
+        ("train/a.png", "train/labels/a.txt"),
+    ],
+)
+def test_folders_without_data_yaml(tmp_path, write_image, image, label):
+    write_image(tmp_path / image)
+    write(tmp_path / label, "2 0.5 0.5 0.2 0.4\n")
+    folder = find_yolo(Tree(tmp_path))
+    assert folder.splits == {"train": (tmp_path / image,)}
+    data = read_yolo(folder, split="train").data
+    assert data.names == ("0", "1", "2")
+    assert data.records[0].labels.tolist() == [2]
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    assert read_yolo(find_yolo(Tree(tmp_path)), split="train").data.names == ("a", "b", "c", "d")
+
+
+def test_images_alone_are_no_data_set(tmp_path, write_image):
+    write_image(tmp_path / "images" / "a.png")
+    write(tmp_path / "notes.txt", "hello")
+    assert find_yolo(Tree(tmp_path)) is None
+
+
+def test_a_split_without_any_label_file_is_an_error(tmp_path, write_image):
+    write_image(tmp_path / "images" / "a.png")
+    path = write(tmp_path / "data.yaml", "train: images\nval: images\nnames: [a]")
+    problems = read_yolo(read_yaml(path), split="train").problems
+    assert [(p.severity, p.kind) for p in problems] == [("error", "no label files at all")]
+    assert str(tmp_path / "labels" / "a.txt") in problems[0].message
+
+
+def test_shares_are_of_the_upright_image(tmp_path, write_image):
+    write_image(tmp_path / "a.jpg", 50, 30, orientation=6)
+    write(tmp_path / "a.txt", "0 0.5 0.5 1 0.5\n")
+    record = read_yolo(find_yolo(Tree(tmp_path)), split="").data.records[0]
+    assert (record.width, record.height) == (30, 50)
+    assert record.boxes.tolist() == [[0, 12.5, 30, 37.5]]
