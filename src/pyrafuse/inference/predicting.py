@@ -98,7 +98,9 @@ def predict_to(
             for frame in frames:
                 if frame.image is None:
                     failures.append(Failure(frame.name, frame.error or "cannot be read"))
-                    bar.console.print(f"passed over: {failures[-1].reason}", markup=False, highlight=False)
+                    bar.console.print(
+                        f"passed over: {failures[-1].reason}", markup=False, highlight=False, soft_wrap=True
+                    )
                     bar.advance(task)
                 else:
                     waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
