@@ -48,15 +48,15 @@ class Tree:
         Raises:
             DataError: If there are more than `MAX_FILES`.
         """
-        found: list[Path] = []
+        found: list[str] = []
         for folder, names in _walk(self.root, 0, set()):
-            found.extend(Path(folder, name) for name in names)
+            found.extend(os.path.join(folder, name) for name in names)
             if len(found) > MAX_FILES:
                 raise DataError(
                     f"{self.root} holds more than {MAX_FILES:,} files; name the data set's own folder, or its "
                     "annotation file"
                 )
-        return tuple(sorted(found))
+        return tuple(map(Path, sorted(found)))  # to compare texts is far quicker than to compare paths
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
