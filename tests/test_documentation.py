@@ -1,0 +1,110 @@
+"""What the pages say to type exists: commands, options, make targets, imports, links."""
+
+import ast
+import functools
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyrafuse.cli.arguments import call
+from pyrafuse.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def read_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def typed_lines() -> list[str]:
+    """Every line of the pages that is to be typed in a shell, without its comment."""
+    return [
+        line.partition("  #")[0].strip()
+        for page in PAGES
+        for block in read_blocks(page, "")
+        for line in block.splitlines()
+        if line.startswith(("pyrafuse ", "make "))
+    ]
+
+
+def explain_misfit(line: str) -> str:
+    """Why ``line`` cannot be typed so; empty where it can."""
+    program, *words = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return "" if words[0] in targets else f"no target {words[0]}"
+    if words == ["--help"]:
+        return ""
+    name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
+    if name is None:
+        return f"no command {words[0]}"
+    function = COMMANDS[name].load()
+    without_effect = functools.wraps(function)(lambda *_, **__: 0)
+    try:
+        return "" if call(without_effect, words[len(name.split()) :], prog=name) == 0 else "not accepted"
+    except ValueError as error:
+        return str(error)
+
+
+def test_there_are_lines_to_check():
+    lines = typed_lines()
+    assert {"make demo", "make test", "pyrafuse models"} <= set(lines)
+
+
+@pytest.mark.parametrize("line", typed_lines())
+def test_what_is_to_be_typed_is_accepted(line):
+    assert explain_misfit(line) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("make coffee", "no target coffee"),
+        ("pyrafuse brew", "no command brew"),
+        ("pyrafuse data check a --sugar 2", "unknown option --sugar"),
+    ],
+)
+def test_the_check_can_fail(line, message):
+    assert message in explain_misfit(line)
+
+
+def test_the_readme_opens_with_two_commands():
+    assert read_blocks(ROOT / "README.md", "")[0].split("\n")[0].startswith("make demo ")
+    assert read_blocks(ROOT / "README.md", "")[0].count("make ") == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_pages_compiles_and_its_imports_exist(page):
+    for block in read_blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert [a.name for a in node.names if not hasattr(module, a.name)] == []
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pyrafuse":
+                assert hasattr(importlib.import_module("pyrafuse"), node.attr)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_neck_of_the_contributors_page_works():
+    from pyrafuse.core.pyramid import PyramidSpec
+    from pyrafuse.necks.registry import NECKS
+
+    (block,) = read_blocks(ROOT / "CONTRIBUTING.md", "python")
+    try:
+        exec(block, {"__name__": "lateral"})
+        neck = NECKS.create("lateral", PyramidSpec((4, 6), (8, 16)), out_channels=5)
+    finally:
+        NECKS._builders.pop("lateral", None)
+    assert neck.features == PyramidSpec((5, 5), (8, 16))
+    levels = neck((torch.zeros(1, 4, 8, 8), torch.zeros(1, 6, 4, 4)))
+    assert [tuple(level.shape) for level in levels] == [(1, 5, 8, 8), (1, 5, 4, 4)]
