@@ -135,8 +135,9 @@ def _is_sequence(kind: Any) -> bool:
 
 
 def _unknown_option(option: str, options: dict[str, Any]) -> str:
-    near = get_close_matches(option, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else f" choose from {', '.join(sorted(options))}"
+    nested = [known for known in options if known.endswith(f".{option[2:]}")]  # --epochs for --run.epochs
+    near = nested or get_close_matches(option, options, n=1, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f" choose from {', '.join(sorted(options))}"
     return f"unknown option {option}{hint}"
 
 

@@ -194,6 +194,7 @@ def test_what_is_printed_can_be_read_again(tmp_path, capsys):
     [
         (["--data", "d", "--epochs", "0"], "epochs must be positive, got 0 (see t --help)"),
         (["--data", "d", "--optimizer.rat", "1"], "unknown option --optimizer.rat; did you mean --optimizer.rate?"),
+        (["--data", "d", "--rate", "1"], "unknown option --rate; did you mean --optimizer.rate?"),
         (["data=d"], "did you mean --data d?"),
         ([], "--data is required (see t --help)"),
         (["--data", "d", "--optimizer.kind", "adm"], "--optimizer.kind: 'adm' is not one of sgd, adam; did you mean"),
