@@ -5,17 +5,15 @@ override them one by one (`--optimizer.rate 0.01`), `--print_config` prints what
 """
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from difflib import get_close_matches
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from pyrafuse.cli.complaints import name_unknown_option, reword
 from pyrafuse.core.errors import PyrafuseError
 
 _TRUTHS = {"true", "false", "yes", "no"}
@@ -37,7 +35,7 @@ def call(function: Callable[..., int], argv: Sequence[str], *, prog: str) -> int
         instances = vars(parser.instantiate(values))
         positional, keywords = bind({name: value for name, value in instances.items() if name != "config"})
     except ArgumentError as error:
-        raise PyrafuseError(f"{_explain(parser, error.message)} (see {prog} --help)") from error
+        raise PyrafuseError(f"{reword(error.message, _options(parser))} (see {prog} --help)") from error
     except SystemExit as leaving:  # --help and --print_config
         sys.stdout.flush()
         return int(leaving.code or 0)
@@ -113,9 +111,9 @@ def _normalize(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
         option = "--" + option[2:].replace("-", "_")
         if option.startswith("--no_") and option not in options and options.get("--" + option[5:]) is bool:
             option, equals, value = "--" + option[5:], "=", "false"
-        if option not in options:
-            raise PyrafuseError(f"{_unknown_option(option, options)} (see {parser.prog} --help)")
-        kind = options[option]
+        if option not in options and not _is_key_of_dict(option, options):
+            raise PyrafuseError(f"{name_unknown_option(option, options)} (see {parser.prog} --help)")
+        kind = options.get(option)
         if kind is bool and not equals:
             explicit = bool(remaining) and remaining[0].lower() in _TRUTHS
             equals, value = "=", remaining.pop(0) if explicit else "true"
@@ -134,37 +132,5 @@ def _is_sequence(kind: Any) -> bool:
     )
 
 
-def _unknown_option(option: str, options: dict[str, Any]) -> str:
-    nested = [known for known in options if known.endswith(f".{option[2:]}")]  # --epochs for --run.epochs
-    near = nested or get_close_matches(option, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f" choose from {', '.join(sorted(options))}"
-    return f"unknown option {option}{hint}"
-
-
-def _explain(parser: ArgumentParser, message: str) -> str:
-    """Say what jsonargparse says in the words of the command line."""
-    options = _options(parser)
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        key, equals, value = found[1].partition("=")
-        is_habit = equals and f"--{key}" in options
-        return f"unexpected {found[1]!r}" + (f"; did you mean --{key} {value}?" if is_habit else "")
-    if found := re.match(r"the following arguments are required: (.*)", message):
-        needed = [_shown(name, options) for name in found[1].split(", ")]
-        return f"{', '.join(needed)} {'is' if len(needed) == 1 else 'are'} required"
-    if found := re.match(r"argument (--\S+): expected one argument", message):
-        return f"{found[1]} needs a value"
-    if found := re.search(r"File does not exist: '(.*)'", message):
-        return f"no such file: {found[1]}"
-    message = re.sub(r'Parser key "([^"]+)":\s*', lambda key: f"{_shown(key[1], options)}: ", message)
-    message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
-    if found := re.search(r"Expected an? (?:typing\.)?Literal\[(.*?)\]\. Got value: (.*)", message, re.DOTALL):
-        choices = [str(choice) for choice in yaml.safe_load(f"[{found[1]}]")]
-        near = get_close_matches(found[2], choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{message[: found.start()]}{found[2]!r} is not one of {', '.join(choices)}{hint}"
-    message = re.sub(r"Expected an? (.+?)\. Got value: (.*)", r"expected \1, got '\2'", message, flags=re.DOTALL)
-    return re.sub(r"\s*\n\s*", " ", message).strip()
-
-
-def _shown(key: str, options: dict[str, Any]) -> str:
-    return f"--{key}" if f"--{key}" in options else key
+def _is_key_of_dict(option: str, options: dict[str, Any]) -> bool:
+    return get_origin(options.get(option.rpartition(".")[0])) is dict

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -31,12 +31,16 @@ class Settings:
         epochs: How often it is seen.
         size: Height and width in pixels.
         optimizer: How weights move.
+        devices: How many.
+        extra: What else there is.
     """
 
     data: Path
     epochs: int = 3
     size: tuple[int, int] = (416, 416)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    devices: int | Literal["auto"] = "auto"
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -170,6 +174,12 @@ def test_a_dataclass_gives_its_fields_as_options():
     assert seen == [Settings(Path("d"), 3, (320, 320), Optimizer(0.1, "adam"))]
 
 
+def test_keys_of_a_dict_are_options():
+    seen = []
+    assert call(train(seen), ["--data", "d", "--extra.a", "1", "--extra.b", "{c: 2.5}"], prog="t") == 0
+    assert seen[0].extra == {"a": 1, "b": {"c": 2.5}}
+
+
 def test_a_file_gives_values_and_options_override_them(tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("data: d\nepochs: 9\noptimizer:\n  rate: 0.5\n")
@@ -195,6 +205,12 @@ def test_what_is_printed_can_be_read_again(tmp_path, capsys):
         (["--data", "d", "--epochs", "0"], "epochs must be positive, got 0 (see t --help)"),
         (["--data", "d", "--optimizer.rat", "1"], "unknown option --optimizer.rat; did you mean --optimizer.rate?"),
         (["--data", "d", "--rate", "1"], "unknown option --rate; did you mean --optimizer.rate?"),
+        (
+            ["--optimizer", "fast"],
+            "--optimizer: fast is no YAML file; the options are --optimizer.rate, --optimizer.kind",
+        ),
+        (["--data", "d", "--devices", "autp"], "--devices: 'autp' is none of int, 'auto' (see t --help)"),
+        (["--data", "d", "--extra.a.b", "1"], "unknown option --extra.a.b; did you mean"),
         (["data=d"], "did you mean --data d?"),
         ([], "--data is required (see t --help)"),
         (["--data", "d", "--optimizer.kind", "adm"], "--optimizer.kind: 'adm' is not one of sgd, adam; did you mean"),
