@@ -19,6 +19,7 @@ class AnchorGrid:
         levels: (A,) int64, index into the pyramid, 0 the finest.
         starts: (L, S) int64, the first row of each level and slot, finest level first.
         sizes: (L, 2) int64, cells across and down.
+        reach: Cells that a centre may lie outside its own.
     """
 
     cells: Tensor
@@ -27,6 +28,7 @@ class AnchorGrid:
     levels: Tensor
     starts: Tensor
     sizes: Tensor
+    reach: float = 0.0
 
     @property
     def extent(self) -> Tensor:

@@ -40,6 +40,9 @@ class YOLOv3Criterion(nn.Module):
         ignore_iou: A row whose box overlaps any object by more is not punished for its objectness.
         label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0.
         l1: Weigh in the L1 term on centre and size.
+        box_weight: Of the IoU term.
+        iou_objectness: A positive's objectness learns the overlap of its box with the object instead of 1, so that
+            well-placed boxes come first.
         chunk: Objects compared with all rows at a time; bounds the memory of crowded images.
     """
 
@@ -50,6 +53,8 @@ class YOLOv3Criterion(nn.Module):
         ignore_iou: float = 0.7,
         label_smoothing: bool = False,
         l1: bool = True,
+        iou_objectness: bool = False,
+        box_weight: float = 1.0,
         chunk: int = 64,
     ) -> None:
         super().__init__()
@@ -57,6 +62,8 @@ class YOLOv3Criterion(nn.Module):
         self.ignore_iou = ignore_iou
         self.label_smoothing = label_smoothing
         self.l1 = l1
+        self.iou_objectness = iou_objectness
+        self.box_weight = box_weight
         self.chunk = chunk
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
@@ -73,10 +80,11 @@ class YOLOv3Criterion(nn.Module):
         claims = assignment.positives
         holds = _is_last_claim(claims, grid.levels)
         wanted = _gather(targets.boxes, _objects_at(assignment.shapes, claims.rows, grid.levels))
+        overlap = paired_iou(_gather(boxes, claims.rows), wanted)
 
         losses = {
             "anchor": self._shape_loss(shapes, assignment.shapes, targets, grid.levels),
-            **self._box_losses(predictions, boxes, shapes, claims.rows, wanted),
+            **self._box_losses(predictions, overlap, shapes, claims.rows, wanted),
             "classification": self._class_loss(predictions, claims, targets),
         }
         rows = {"anchor": assignment.shapes.rows}
@@ -85,7 +93,7 @@ class YOLOv3Criterion(nn.Module):
             name: _sum_by_level(values, grid.levels[rows.get(name, claims.rows)], num_levels)
             for name, values in held.items()
         }
-        objectness = self._objectness_loss(predictions, boxes.detach(), claims, holds, targets)
+        objectness = self._objectness_loss(predictions, boxes.detach(), overlap.detach(), claims, holds, targets)
         parts["objectness"] = _sum_by_level(objectness.sum(dim=0), grid.levels, num_levels)
         batch_size = len(targets.labels)
         return LevelLosses(
@@ -99,15 +107,16 @@ class YOLOv3Criterion(nn.Module):
         return loss.where(_is_last_claim(claims, levels), 0)
 
     def _box_losses(
-        self, predictions: GuidedPredictions, boxes: Tensor, shapes: Tensor, rows: Tensor, wanted: Tensor
+        self, predictions: GuidedPredictions, overlap: Tensor, shapes: Tensor, rows: Tensor, wanted: Tensor
     ) -> dict[str, Tensor]:
         grid = predictions.grid
         centers, sizes = centers_and_sizes(wanted)
         scale = 2 - box_area(wanted) / grid.extent.prod()  # small objects count up to twice
-        losses = {"iou": scale * (1 - paired_iou(_gather(boxes, rows), wanted) ** 2)}
+        losses = {"iou": self.box_weight * scale * (1 - overlap**2)}
         if self.l1:
             deltas = _gather(predictions.deltas, rows)
-            inside = (centers / grid.strides[rows][..., None] - grid.cells[rows]).clamp(0, 1)
+            inside = centers / grid.strides[rows][..., None] - grid.cells[rows]
+            inside = ((inside - 0.5) / (1 + 2 * grid.reach) + 0.5).clamp(0, 1)
             center = F.binary_cross_entropy_with_logits(deltas[..., :2], inside, reduction="none")
             # not detached: the size target teaches the guided shapes as well
             size = (deltas[..., 2:] - (sizes / _gather(shapes, rows) + 1e-12).log()).abs()
@@ -129,14 +138,21 @@ class YOLOv3Criterion(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
 
     def _objectness_loss(
-        self, predictions: GuidedPredictions, boxes: Tensor, claims: Claims, holds: Tensor, targets: Targets
+        self,
+        predictions: GuidedPredictions,
+        boxes: Tensor,
+        overlap: Tensor,
+        claims: Claims,
+        holds: Tensor,
+        targets: Targets,
     ) -> Tensor:
         weight = (~self._is_excused(boxes, targets)).to(predictions.objectness.dtype)
         wanted = torch.zeros_like(weight)
         # claims that hold no row write into one column past the end
         rows = claims.rows.where(holds, weight.shape[1])
         weight = F.pad(weight, (0, 1)).scatter(1, rows, targets.weights[:, claims.objects].to(weight.dtype))[:, :-1]
-        wanted = F.pad(wanted, (0, 1)).scatter(1, rows, 1.0)[:, :-1]
+        answer = overlap if self.iou_objectness else torch.ones_like(overlap)
+        wanted = F.pad(wanted, (0, 1)).scatter(1, rows, answer)[:, :-1]
         loss = F.binary_cross_entropy_with_logits(predictions.objectness, wanted, reduction="none")
         return loss * weight
 

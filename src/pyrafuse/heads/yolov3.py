@@ -44,6 +44,7 @@ class YOLOv3Head(nn.Module):
             strides). Without: the plain anchors.
         adaption: Sample features by the guided shapes (needs ``guided``).
         rfb: Receptive field block before the adaption (ASFF*).
+        reach: Cells that a centre may lie outside its own; neighbours of an object's cell can find it then.
         prior: Objectness that training starts from; the original starts at one half, which costs it the first epochs.
 
     Raises:
@@ -59,6 +60,7 @@ class YOLOv3Head(nn.Module):
         guided: bool = True,
         adaption: bool = True,
         rfb: bool = False,
+        reach: float = 0.0,
         prior: float = 0.01,
     ) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class YOLOv3Head(nn.Module):
             raise ValueError("feature adaption follows guided shapes: switch it off, or guided anchoring on")
         self.strides = features.strides
         self.num_classes = num_classes
+        self.reach = reach
         self.num_slots = len(anchors[0]) + guided
         free = [[(4.0 * stride, 4.0 * stride)] if guided else [] for stride in features.strides]
         shapes = [[*row, *extra] for row, extra in zip(anchors, free, strict=True)]
@@ -145,4 +148,5 @@ class YOLOv3Head(nn.Module):
                 device=device,
             ),
             sizes=torch.tensor([(width, height) for height, width in sizes], device=device),
+            reach=self.reach,
         )

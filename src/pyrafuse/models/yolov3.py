@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pyrafuse.assigners.guided_anchor import GuidedAnchorAssigner
+from pyrafuse.assigners.neighbours import NeighbourAssigner
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.criteria.yolov3 import YOLOv3Criterion
@@ -31,7 +32,9 @@ def yolov3(
     neck_options: Mapping[str, Options] | None = None,
     neck_defaults: Mapping[str, Options] | None = None,
     head_options: Options | None = None,
+    head_defaults: Options | None = None,
     criterion_options: Options | None = None,
+    assigner_options: Options | None = None,
     postprocess_options: Options | None = None,
 ) -> Detector[GuidedPredictions]:
     """YOLOv3 with SPP and guided anchoring.
@@ -44,6 +47,7 @@ def yolov3(
         neck_options: Keyword arguments of each neck, by its name.
         neck_defaults: What ``neck_options`` build upon, for those necks that are there.
         head_options: Keyword arguments of `YOLOv3Head`.
+        head_defaults: What ``head_options`` build upon.
         criterion_options: Keyword arguments of `YOLOv3Criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
     """
@@ -55,14 +59,17 @@ def yolov3(
         trunk.features,
         {**given, **{name: {**defaults[name], **given.get(name, {})} for name in chain if name in defaults}},
     )
-    head = YOLOv3Head(fusion.features, num_classes=num_classes, **(head_options or {}))
+    head = YOLOv3Head(fusion.features, num_classes=num_classes, **{**(head_defaults or {}), **(head_options or {})})
     return Detector(
         trunk,
         fusion,
         head,
         decode=decode_yolov3,
         criterion=YOLOv3Criterion(
-            assigner=GuidedAnchorAssigner(guided=head.guides is not None), **(criterion_options or {})
+            assigner=NeighbourAssigner(**assigner_options)
+            if assigner_options is not None
+            else GuidedAnchorAssigner(guided=head.guides is not None),
+            **(criterion_options or {}),
         ),
         postprocess=DensePostprocess(**(postprocess_options or {})),
     )
@@ -82,7 +89,12 @@ MODELS.add(
 )
 MODELS.add(
     "yolov3_small",
-    partial(yolov3, backbone="mobilenet_v2", neck_defaults={"yolo_fpn": {"channels": (48, 64, 96)}}),
+    partial(
+        yolov3,
+        backbone="mobilenet_v2",
+        neck_defaults={"yolo_fpn": {"channels": (48, 64, 96)}},
+        head_defaults={"adaption": False},
+    ),
 )
 MODELS.add(
     "yolov3_asff_small",
@@ -94,5 +106,6 @@ MODELS.add(
             "yolo_fpn": {"channels": (48, 64, 96), "widen": (False, False, False)},
             "asff": {"out_channels": (96, 128, 192)},
         },
+        head_defaults={"adaption": False},
     ),
 )

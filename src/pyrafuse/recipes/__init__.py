@@ -1,0 +1,1 @@
+"""Experiments as typed functions: each gives a whole `Recipe`."""

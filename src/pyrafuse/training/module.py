@@ -1,0 +1,156 @@
+"""What happens to one batch: forward, losses, and on the validation images detections."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from pyrafuse.core.records import DetectionData
+from pyrafuse.core.targets import Batch
+from pyrafuse.data.loading import EvalBatch
+from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
+from pyrafuse.models.detector import Detector
+from pyrafuse.training.schedule import lr_factor
+from pyrafuse.training.settings import OptimizerSettings, Recipe
+
+
+class DetectionModule(L.LightningModule):
+    """A detector in training.
+
+    Args:
+        detector: What is trained.
+        recipe: How.
+        val_data: What evaluation compares with.
+        steps_per_epoch: Batches an epoch of this process.
+        recipe_values: The recipe as plain values, for the checkpoints.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        recipe: Recipe,
+        *,
+        val_data: DetectionData,
+        steps_per_epoch: int,
+        recipe_values: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.recipe = recipe
+        self.best: EvaluationResult | None = None
+        self._val_data = val_data
+        self._steps_per_epoch = steps_per_epoch
+        self._recipe_values = recipe_values
+        self._evaluator = CocoEvaluator(val_data)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        images = self.detector.card.preprocessing.normalize(batch.images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        report = self.detector.criterion.by_level(self.detector(images), batch.targets)
+        total = torch.stack([values.sum() for values in report.losses.values()]).sum()
+        size = len(images)
+        self.log("train/loss", total, on_step=True, on_epoch=True, batch_size=size)
+        values = {f"train/{name}": values.sum() for name, values in report.losses.items()}
+        strides = self.detector.neck.features.strides
+        for level, stride in enumerate(strides):
+            values[f"level/stride_{stride}/loss"] = torch.stack([v[level] for v in report.losses.values()]).sum()
+            values[f"level/stride_{stride}/positives"] = report.num_positives[level] / size
+        self.log_dict({k: v.detach() for k, v in values.items()}, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of this step."""
+        factor = lr_factor(
+            self.recipe.schedule,
+            epoch=self.current_epoch,
+            step=batch_idx,
+            steps_per_epoch=self._steps_per_epoch,
+            epochs=self.recipe.run.epochs,
+        )
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = group["base_lr"] * factor
+        self.log("lr", factor * base_lr(self.recipe), on_step=False, on_epoch=True, batch_size=1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin an evaluation."""
+        self._evaluator = CocoEvaluator(self._val_data)
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Detect in one batch of validation images."""
+        images = self.detector.card.preprocessing.normalize(batch.batch.images)
+        found = self.detector.detect(images.contiguous(memory_format=torch.channels_last))
+        upright = [
+            type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)
+            for f, fit in zip((f.cpu() for f in found), batch.fits, strict=True)
+        ]
+        self._evaluator.update(batch.batch.indices.tolist(), upright)
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the detections of all processes together, and judge them."""
+        if dist.is_available() and dist.is_initialized():
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, self._evaluator.rows())
+            for rank, rows in enumerate(parts):
+                if rank != dist.get_rank():
+                    self._evaluator.merge(rows)
+        result = self._evaluator.compute()
+        if self.best is None or not result.ap <= self.best.ap:
+            self.best = result
+        figures = {f"val/{name}": value for name, value in result.figures().items()}
+        figures["val/ap"] = 0.0 if math.isnan(result.ap) else result.ap  # the best checkpoint is chosen by it
+        self.log_dict({k: v for k, v in figures.items() if not math.isnan(v)}, batch_size=1)
+
+    def configure_optimizers(self) -> Optimizer:
+        """SGD or AdamW over groups: backbone and rest, decayed and not."""
+        return create_optimizer(self.detector, self.recipe.optimizer, lr=base_lr(self.recipe))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `load` needs, and the state of the random numbers."""
+        checkpoint[CARD_KEY] = {"card": card_to_dict(self.detector.card), "recipe": self._recipe_values}
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the random numbers where they stopped."""
+        torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
+        if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
+            torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Move a batch without waiting for it."""
+        return batch.to(device, non_blocking=True)
+
+
+def base_lr(recipe: Recipe) -> float:
+    """The learning rate for the recipe's batch: in proportion to it."""
+    return recipe.optimizer.lr * recipe.run.batch_size / recipe.optimizer.lr_batch
+
+
+def create_optimizer(detector: nn.Module, settings: OptimizerSettings, *, lr: float) -> Optimizer:
+    """Optimiser over four groups: backbone or not, decayed or not."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            is_decayed = settings.decay_all or parameter.ndim > 1
+            groups.setdefault((name.startswith("backbone."), is_decayed), []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "lr": lr * (settings.backbone_lr if is_backbone else 1),
+            "base_lr": lr * (settings.backbone_lr if is_backbone else 1),
+            "weight_decay": settings.weight_decay if is_decayed else 0.0,
+        }
+        for (is_backbone, is_decayed), parameters in groups.items()
+    ]
+    if settings.name == "adamw":
+        return AdamW(described, betas=(settings.momentum, 0.999))
+    return SGD(described, momentum=settings.momentum)

@@ -1,0 +1,110 @@
+"""From a recipe to what trains: data read and checked, detector built, anchors fitted, weights taken over."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyrafuse.backbones.weights import read_state_dict
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.records import DetectionData
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.training.settings import Recipe
+
+
+def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str], None]) -> Detector:
+    """Build the recipe's detector for the classes of ``data``.
+
+    Raises:
+        PyrafuseError: If the model cannot be built so, or weights do not fit.
+    """
+    settings = recipe.model
+    options = dict(settings.options)
+    if settings.backbone is not None:
+        options["backbone"] = settings.backbone
+    if settings.neck is not None:
+        options["neck"] = settings.neck
+    if settings.backbone_weights is not None:
+        options["backbone_options"] = {**options.get("backbone_options", {}), "weights": settings.backbone_weights}
+    if settings.anchors == "data":
+        anchors = fit_anchors(data, size=recipe.data.size, num_levels=3, per_level=3, seed=recipe.run.seed)
+        options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}
+        say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
+    detector = create_model(settings.name, num_classes=len(data.names), **options)
+    detector.card = replace(
+        detector.card,
+        names=data.names,
+        category_ids=data.category_ids,
+        preprocessing=Preprocessing(size=(recipe.data.size, recipe.data.size), fit=recipe.data.fit),
+    )
+    if settings.start_from is not None:
+        say(take_over(detector, settings.start_from))
+    return detector
+
+
+def take_over(detector: Detector, path: str | os.PathLike[str]) -> str:
+    """Copy what fits of another checkpoint into ``detector``; returns a sentence that says what did not.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+        PyrafuseError: If nothing in it fits.
+    """
+    theirs = {key.removeprefix("detector."): value for key, value in read_state_dict(path).items()}
+    ours = detector.state_dict()
+    taken = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
+    if not taken:
+        raise PyrafuseError(f"nothing in {path} fits this model: no entry has the same name and shape")
+    detector.load_state_dict(taken, strict=False)
+    fresh = [k for k in ours if k not in taken]
+    tail = f"; new: {', '.join(fresh[:6])}{f' and {len(fresh) - 6} more' if len(fresh) > 6 else ''}" if fresh else ""
+    return (
+        f"{len(taken)} of {len(ours)} entries taken from {path}, {len(theirs) - len(taken)} of the file left out{tail}"
+    )
+
+
+def fit_anchors(
+    data: DetectionData, *, size: int, num_levels: int, per_level: int, seed: int, rounds: int = 100
+) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Cluster the boxes' shapes at network size by 1 - IoU (YOLOv2's k-means, arXiv:1612.08242), small ones first.
+
+    Returns:
+        Width and height in pixels, a row a level, finest first.
+
+    Raises:
+        PyrafuseError: If the data have no boxes.
+    """
+    scaled = [(r.boxes[:, 2:] - r.boxes[:, :2])[~r.crowd] * (size / r.width, size / r.height) for r in data.records]
+    shapes = np.concatenate([*scaled, np.zeros((0, 2))])
+    if not len(shapes):
+        raise PyrafuseError("anchors cannot be fitted: the training images have no objects; use model.anchors=model")
+    points = torch.from_numpy(shapes).double().clamp(min=1)
+    count = num_levels * per_level
+    generator = torch.Generator().manual_seed(seed)
+    by_area = points[points.prod(dim=1).argsort()]
+    centers = by_area[torch.linspace(0, len(points) - 1, count).round().long()]
+    centers = centers * (1 + 0.05 * torch.rand(centers.shape, generator=generator, dtype=torch.float64))
+    for _ in range(rounds):
+        nearest = _shape_overlaps(points, centers).argmax(dim=1)
+        moved = torch.stack(
+            [points[nearest == i].median(dim=0).values if (nearest == i).any() else centers[i] for i in range(count)]
+        )
+        if torch.equal(moved, centers):
+            break
+        centers = moved
+    ordered = centers[centers.prod(dim=1).argsort()].round(decimals=1).tolist()
+    rows = [tuple((w, h) for w, h in ordered[i : i + per_level]) for i in range(0, count, per_level)]
+    return tuple(rows)
+
+
+def _shape_overlaps(points: Tensor, centers: Tensor) -> Tensor:
+    shared = torch.minimum(points[:, None], centers).prod(dim=-1)
+    return shared / (points.prod(dim=1)[:, None] + centers.prod(dim=1) - shared)
+
+
+def _anchor_words(row: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(f"{w:g}x{h:g}" for w, h in row)

@@ -1,0 +1,263 @@
+"""One training run from a recipe to a folder: checkpoints, figures, pictures."""
+
+import csv
+import json
+import logging
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.storage import read_tensors, write_atomically, write_text
+from pyrafuse.core.targets import Batch
+from pyrafuse.data.checking import check
+from pyrafuse.data.layout import Splits, read_splits
+from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.training.callbacks import EpochStart, History, NaNGuard, Narrator, WeightEMA
+from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.preparing import create_detector
+from pyrafuse.training.settings import Recipe
+from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
+from pyrafuse.visualization.figures import save_figure
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+DECODED_IN_CHECK = 2000
+"""Data sets up to this many images are decoded whole before training; of larger ones the files are looked for only."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: Everything is here.
+        best: Checkpoint of the best evaluation.
+        last: Checkpoint after the last epoch.
+        evaluation: The best evaluation.
+    """
+
+    folder: Path
+    best: Path
+    last: Path
+    evaluation: EvaluationResult
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints appear whole or not at all; a full disk leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
+        """Write ``checkpoint`` beside ``path``, then rename it."""
+        with write_atomically(path) as stream:
+            torch.save(checkpoint, stream)
+
+
+class DetectionLoaders(L.LightningDataModule):
+    """The loaders of a run; made when it is known how many processes share it."""
+
+    def __init__(self, splits: Splits, recipe: Recipe, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self._splits = splits
+        self._recipe = recipe
+        self._preprocessing = preprocessing
+        self.first_epoch = 0
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Batches of the training images, of this process's share."""
+        data, run, schedule = self._recipe.data, self._recipe.run, self._recipe.schedule
+        closing = run.epochs - schedule.closing_epochs
+        loader = create_train_loader(
+            self._splits.train,
+            preprocessing=self._preprocessing,
+            augmentation=self._recipe.augmentation,
+            batch_size=run.batch_size // run.accumulate,
+            num_workers=default_num_workers() if data.workers is None else data.workers,
+            seed=run.seed,
+            sizes=data.sizes,
+            scale_epochs=closing if schedule.closing_epochs else None,
+            mix_epochs=closing if schedule.closing_epochs else None,
+            cache_mb=data.cache_mb,
+            **self._share(),
+        )
+        loader.batch_sampler.set_epoch(self.first_epoch)  # type: ignore[union-attr]
+        return loader
+
+    def val_dataloader(self) -> "DataLoader[EvalBatch]":
+        """Batches of the validation images, of this process's share."""
+        data = self._recipe.data
+        return create_eval_loader(
+            self._splits.val,
+            preprocessing=self._preprocessing,
+            batch_size=max(1, self._recipe.run.batch_size // self._recipe.run.accumulate),
+            num_workers=default_num_workers() if data.workers is None else data.workers,
+            cache_mb=data.cache_mb,
+            **self._share(),
+        )
+
+    def _share(self) -> dict[str, int]:
+        trainer = self.trainer
+        assert trainer is not None
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size}
+
+
+def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
+    """Train by ``recipe``: read and check the data, fit, evaluate, keep the best, draw.
+
+    Raises:
+        PyrafuseError: If the recipe, the data or a checkpoint are at fault, the loss is no number, or nothing can be
+            written; what was written before stays whole.
+    """
+    console = console or Console()
+    L.seed_everything(recipe.run.seed, verbose=False)
+    _quieten()
+    splits = read_splits(
+        recipe.data.path,
+        val_fraction=recipe.data.val_fraction,
+        seed=recipe.run.seed,
+        train=recipe.data.train,
+        val=recipe.data.val,
+    )
+    console.print(splits.finding, highlight=False)
+    _check(splits, recipe, console)
+    detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
+    folder = _folder_of(recipe)
+    values = to_plain(recipe)
+    if not (recipe.run.resume and (folder / "recipe.yaml").exists()):
+        write_text(folder / "recipe.yaml", yaml.safe_dump(values, sort_keys=False))
+
+    steps = math.ceil(len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate))
+    module = DetectionModule(detector, recipe, val_data=splits.val, steps_per_epoch=steps, recipe_values=values)
+    loaders = DetectionLoaders(splits, recipe, detector.card.preprocessing)
+    last = folder / "last.ckpt"
+    if recipe.run.resume:
+        if not last.is_file():
+            raise PyrafuseError(f"nothing to resume: {last} is not there; give run.output, or drop run.resume")
+        loaders.first_epoch = read_tensors(last)["epoch"] + 1
+    trainer = _create_trainer(recipe, folder, steps=steps, console=console)
+    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+    console.print(
+        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, {recipe.run.epochs} epochs of {steps} "
+        f"batches, on {trainer.num_devices} x {trainer.accelerator.__class__.__name__.removesuffix('Accelerator')}; "
+        f"into {folder}",
+        highlight=False,
+    )
+    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    assert module.best is not None, "the last epoch is always evaluated"
+    if trainer.is_global_zero:
+        write_text(folder / "results.json", json.dumps(module.best.to_dict(), indent=1))
+        draw_run(folder, module.best)
+    return TrainingResult(folder, folder / "best.ckpt", last, module.best)
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as values that YAML and a checkpoint hold."""
+    return json.loads(json.dumps(asdict(recipe)))
+
+
+def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
+    """Draw the curves of the run in ``folder``: losses and AP, precision and recall, confusion."""
+    save_figure(plot_training(read_history(folder)), folder / "curves.png")
+    save_figure(plot_precision_recall(evaluation.precision, evaluation.names), folder / "precision_recall.png")
+    save_figure(plot_confusion(evaluation.confusion, evaluation.names), folder / "confusion.png")
+
+
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none."""
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+
+
+def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console) -> L.Trainer:
+    run = recipe.run
+    every = run.evaluate_every or max(1, run.epochs // 10)
+    has_gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
+    callbacks: list[Callback] = [
+        EpochStart(epochs=run.epochs, evaluate_every=every),
+        NaNGuard(folder, look_every=10 if has_gpu else 1),
+        History(folder / "metrics.csv"),
+        Narrator(epochs=run.epochs, steps_per_epoch=steps, console=console),
+    ]
+    if run.ema:
+        callbacks.append(WeightEMA(run.ema))
+    if run.patience:
+        callbacks.append(EarlyStopping("val/ap", mode="max", patience=run.patience, check_on_train_epoch_end=False))
+    common = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
+    callbacks.append(
+        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", save_on_train_epoch_end=False, **common)
+    )
+    callbacks.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
+    devices = run.devices
+    if devices == "auto":
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many; otherwise one
+    return L.Trainer(
+        max_epochs=run.epochs,
+        accelerator=run.accelerator,
+        devices=devices,
+        num_nodes=run.nodes,
+        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
+        accumulate_grad_batches=run.accumulate,
+        gradient_clip_val=recipe.optimizer.clip_norm or None,
+        sync_batchnorm=run.sync_bn and has_gpu,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        log_every_n_steps=min(50, steps),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
+    num_images = len(splits.train) + len(splits.val)
+    report = check(splits, decode=num_images <= DECODED_IN_CHECK)
+    if report.errors or report.warnings:
+        console.print(report.text(), highlight=False, markup=False)
+    report.raise_on_errors(strict=recipe.data.strict)
+
+
+def _folder_of(recipe: Recipe) -> Path:
+    if recipe.run.output is not None:
+        folder = Path(recipe.run.output)
+        if (folder / "last.ckpt").exists() and not recipe.run.resume:
+            raise PyrafuseError(
+                f"{folder} holds a run already: choose another run.output, or go on with run.resume=true"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    if recipe.run.resume:
+        raise PyrafuseError("which run shall go on? give its folder as run.output")
+    stem = f"{recipe.model.name}-{Path(recipe.data.path.split(':')[0]).name or 'data'}"
+    for number in range(1, 10_000):
+        folder = Path("runs") / f"{stem}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise PyrafuseError(f"runs/ holds 9,999 runs of {stem}: give run.output")
+
+
+def _quieten() -> None:
+    """Keep Lightning's advice to itself: what a person needs is said here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")

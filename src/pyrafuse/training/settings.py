@@ -1,0 +1,174 @@
+"""A recipe: everything that decides a training run, as plain typed values; free of torch, so that --help is fast."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.data.settings import Augmentation
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which detector.
+
+    Attributes:
+        name: One of `pyrafuse models`.
+        backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
+        backbone_weights: Checkpoint of the backbone alone, to start from.
+        neck: Other necks than the model's own, in a row.
+        options: More arguments of the model's builder, by name.
+        start_from: Checkpoint of a whole detector to start from; what does not fit is left out, and said.
+        anchors: ``model`` keeps the model's own; ``data`` fits them to the boxes of the training images.
+    """
+
+    name: str = "yolov3_asff_small"
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    neck: tuple[str, ...] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+    anchors: Literal["model", "data"] = "model"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they become the network's input.
+
+    Attributes:
+        path: Folder, data.yaml or annotation file; or ``shapes``, the generated data.
+        train: Name of the training split, where the data has several.
+        val: Name of the validation split.
+        val_fraction: Part held out for validation where the data has one split only.
+        size: Side of the network's input in pixels.
+        fit: ``stretch`` to the square, or ``letterbox`` to keep the aspect ratio.
+        sizes: Sides to draw from in training, one for ten batches; empty keeps ``size``.
+        workers: Processes that load; by default as many as there are cores for it.
+        cache_mb: Memory for decoded images, in MiB a process.
+        strict: Stop on warnings about the data as well.
+    """
+
+    path: str = "shapes"
+    train: str | None = None
+    val: str | None = None
+    val_fraction: float = 0.2
+    size: int = 416
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    sizes: tuple[int, ...] = ()
+    workers: int | None = None
+    cache_mb: int = 1024
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for size in (self.size, *self.sizes):
+            if size < 32 or size % 32:
+                raise PyrafuseError(f"data.size and data.sizes must be multiples of 32 from 32 up, got {size}")
+        if not 0 < self.val_fraction < 1:
+            raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How parameters move.
+
+    Attributes:
+        name: ``sgd`` with momentum, or ``adamw``.
+        lr: Learning rate for a batch of ``lr_batch`` images; it grows and shrinks with the batch.
+        lr_batch: See ``lr``.
+        momentum: Of SGD, or the first beta of AdamW.
+        weight_decay: On weights; on norms and biases as well if ``decay_all``.
+        decay_all: Decay norms and biases too, as the original ASFF does.
+        backbone_lr: The backbone's learning rate relative to the rest.
+        clip_norm: Largest gradient norm; 0 does not clip.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    lr_batch: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    backbone_lr: float = 1.0
+    clip_norm: float = 35.0
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate moves.
+
+    Attributes:
+        kind: ``cosine`` or ``step``.
+        burn_in_epochs: The rate rises with the given power over these.
+        burn_in_power: 4 in ASFF and Darknet.
+        hold_epochs: Epochs, counted from the start, before the cosine falls.
+        min_lr: Where the cosine ends, relative to ``lr``.
+        steps: Epochs at which the ``step`` schedule multiplies the rate by 0.1.
+        closing_epochs: Last epochs at the lowest rate, without mixup and mosaic.
+        by_epoch: Change the cosine once an epoch, as the original does, instead of at every step.
+    """
+
+    kind: Literal["cosine", "step"] = "cosine"
+    burn_in_epochs: float = 1.0
+    burn_in_power: float = 4.0
+    hold_epochs: float = 0.0
+    min_lr: float = 0.01
+    steps: tuple[int, ...] = ()
+    closing_epochs: int = 0
+    by_epoch: bool = False
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long, on what, and where to.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images an optimiser step, over all devices and accumulated batches.
+        accumulate: Batches whose gradients make one step; ``batch_size`` is shared among them.
+        precision: ``32``, ``bf16`` or ``fp16``: what convolutions compute in. Losses stay in 32 bits.
+        devices: How many; ``auto`` is one GPU where there is one, else the CPU.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+        nodes: Machines; start the same command on each with torchrun.
+        sync_bn: Batch norms see the batch of all devices.
+        ema: Decay of the averaged weights, which are evaluated and kept; 0 is off.
+        evaluate_every: Epochs between evaluations; by default about ten in a run, and the last.
+        patience: Evaluations without a better AP after which training stops; 0 never stops early.
+        seed: Of weights, order and augmentation.
+        output: Folder of the run; by default runs/MODEL-DATA, numbered.
+        resume: Go on from ``last.ckpt`` in ``output``.
+    """
+
+    epochs: int = 24
+    batch_size: int = 16
+    accumulate: int = 1
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    devices: int | Literal["auto"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    nodes: int = 1
+    sync_bn: bool = True
+    ema: float = 0.999
+    evaluate_every: int | None = None
+    patience: int = 0
+    seed: int = 0
+    output: str | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.accumulate < 1:
+            raise PyrafuseError(
+                f"run.epochs, run.batch_size and run.accumulate must be positive, got {self.epochs}, "
+                f"{self.batch_size}, {self.accumulate}"
+            )
+        if self.batch_size % self.accumulate:
+            raise PyrafuseError(f"run.batch_size {self.batch_size} does not split into {self.accumulate} batches")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run; stored in every checkpoint."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    augmentation: Augmentation = field(default_factory=Augmentation.light)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    run: RunSettings = field(default_factory=RunSettings)
