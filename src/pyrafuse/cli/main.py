@@ -38,6 +38,10 @@ class Command:
 
 COMMANDS = {
     "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
+    "explain": Command(
+        "pyrafuse.cli.explain:explain",
+        "Show which level each detection came from, and where the neck listened to which level.",
+    ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
     "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
 }

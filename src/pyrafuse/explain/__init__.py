@@ -1,0 +1,1 @@
+"""Why a detector found what it found: which pyramid level was listened to, and where."""

@@ -1,0 +1,235 @@
+"""Explanations over a whole source: frames -> `explain_image` -> files an image, and one page over all."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.data.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
+from pyrafuse.data.sources import Frame, Source, open_source
+from pyrafuse.explain.fusion import Map, explain_image, name_of
+from pyrafuse.models.detector import Detector
+from pyrafuse.visualization.report import Report
+
+MAX_PICTURES = 50
+"""The page shows so many images, so that a browser can open it; the files beside it and the summary are of all."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a source.
+
+    Attributes:
+        report: The page.
+        num_images: Images that were explained.
+        failures: Why each of the others could not be read.
+    """
+
+    report: Path
+    num_images: int
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """An explanation without its pixels and maps: a page over many images must fit in memory."""
+
+    name: str
+    picture: Path
+    detections: Detections
+    shares: Map | None
+    detection_weights: Map | None
+
+
+def explain_to(
+    detector: Detector,
+    source: Any,
+    output: str | os.PathLike[str],
+    *,
+    score: float = 0.25,
+    limit: int | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Explain every image of ``source``: three files each in ``output`` (see `FusionExplanation.save`) and report.html.
+
+    An input that cannot be read is passed over and told in the page. When a camera is stopped by an interrupt, the
+    page is written all the same.
+
+    Args:
+        detector: On the device to compute on.
+        source: Whatever `open_source` takes, or what it returned.
+        output: A folder; made when it is not there.
+        score: Least score of a detection that is told, 0..1.
+        limit: Only so many images, the first ones.
+        progress: Whether to show a bar with the time that is left, and each failure, on standard error.
+
+    Raises:
+        DataError: If there is no such source.
+        PyrafuseError: If a number is out of its range, or a file cannot be written or would lie among the images.
+    """
+    if limit is not None and limit < 1:
+        raise PyrafuseError(f"limit must be 1 or more, got {limit}")
+    frames = source if isinstance(source, Source) else open_source(source)
+    total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
+    output = Path(output)
+    rows: list[_Row] = []
+    failures: list[str] = []
+    taken: set[str] = set()
+    console = Console(stderr=True, quiet=not progress)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not progress) as bar:
+        task = bar.add_task("explain", total=total)
+        try:
+            for frame in islice(frames, limit):
+                if frame.image is None:
+                    failures.append(frame.error or f"{frame.name} cannot be read")
+                    bar.console.print(f"passed over: {failures[-1]}", markup=False, highlight=False, soft_wrap=True)
+                else:
+                    name = _choose_name(frame, taken, output)
+                    rows.append(_explain_frame(detector, frame, output, name, score))
+                bar.advance(task)
+        except KeyboardInterrupt:
+            if not frames.is_stream:
+                raise
+    page = output / "report.html"
+    _describe(rows, failures, detector.neck.features.strides, score).save(page)
+    return Summary(page, len(rows), tuple(failures))
+
+
+def _explain_frame(detector: Detector, frame: Frame, output: Path, name: str, score: float) -> _Row:
+    found = explain_image(detector, frame, score=score)
+    picture, _, _ = found.save(output, name=name)
+    return _Row(name, picture, replace(found.detections, image=None), found.shares, found.detection_weights)
+
+
+def _choose_name(frame: Frame, taken: set[str], output: Path) -> str:
+    """A name of its own for the files of ``frame``; equal stems in several folders are numbered."""
+    if Path(frame.name).is_file() and Path(frame.name).parent.resolve() == output.resolve():
+        raise PyrafuseError(f"results in {output} would lie among the images they are of; choose another output")
+    name = stem = name_of(frame.name)
+    rank = 2
+    while name in taken:
+        name, rank = f"{stem}-{rank}", rank + 1
+    taken.add(name)
+    return name
+
+
+def _describe(rows: Sequence[_Row], failures: Sequence[str], strides: tuple[int, ...], score: float) -> Report:
+    report = Report("What each detection listened to")
+    report.add_section("Summary")
+    num_objects = sum(len(row.detections) for row in rows)
+    report.add_key_values(
+        {
+            "images": len(rows),
+            "not readable": len(failures),
+            "detections": f"{num_objects}, with a score of {score:g} or more",
+            "levels": ", ".join(f"stride {s}" for s in strides),
+        }
+    )
+    _add_shares(report, rows, strides)
+    _add_sizes(report, rows, strides)
+    if failures:
+        report.add_section("Not readable")
+        report.add_table(("reason",), [(failure,) for failure in failures])
+    for row in rows[:MAX_PICTURES]:
+        _add_image(report, row, strides)
+    if len(rows) > MAX_PICTURES:
+        report.add_section("More")
+        report.add_text(
+            f"The first {MAX_PICTURES} of {len(rows)} images are shown here; the pictures of all lie beside this page."
+        )
+    return report
+
+
+def _add_shares(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -> None:
+    shares = [row.shares for row in rows if row.shares is not None]
+    if not shares:
+        if rows:
+            report.add_text(
+                "The neck of this detector has no weights of positions. The maps show how strong its output is: "
+                "the mean over channels of the absolute value, each on a scale of its own."
+            )
+        return
+    at_objects = np.concatenate([row.detection_weights for row in rows if row.detection_weights is not None])
+    levels = np.concatenate([row.detections.levels.numpy() for row in rows])
+    header = ("fused at", *(f"from stride {s}" for s in strides))
+    report.add_table(
+        header,
+        [(f"stride {s}", *_format(mean)) for s, mean in zip(strides, np.mean(shares, axis=0), strict=True)],
+        caption="Mean fusion weight of each source level at each output level, over all positions of all images.",
+    )
+    report.add_table(
+        (*header, "detections"),
+        [
+            (
+                f"stride {stride}",
+                *(
+                    _format(at_objects[levels == level].mean(axis=0))
+                    if (levels == level).any()
+                    else ["-"] * len(strides)
+                ),
+                int((levels == level).sum()),
+            )
+            for level, stride in enumerate(strides)
+        ],
+        caption="The same at the centres of the detections alone, each at the level that it came from.",
+    )
+
+
+def _add_sizes(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -> None:
+    sides = np.concatenate([_sides_px(row.detections) for row in rows] or [np.zeros(0)])
+    levels = np.concatenate([row.detections.levels.numpy() for row in rows] or [np.zeros(0, np.int64)])
+    classes = np.digitize(sides, (SMALL_SIDE_PX, LARGE_SIDE_PX))
+    report.add_table(
+        ("found at", "small", "medium", "large", "all"),
+        [
+            (f"stride {stride}", *np.bincount(classes[levels == level], minlength=3), int((levels == level).sum()))
+            for level, stride in enumerate(strides)
+        ],
+        caption=f"Detections a level by size: small below {SMALL_SIDE_PX} x {SMALL_SIDE_PX} pixels of the image, "
+        f"large from {LARGE_SIDE_PX} x {LARGE_SIDE_PX} on.",
+    )
+
+
+def _add_image(report: Report, row: _Row, strides: tuple[int, ...]) -> None:
+    found = row.detections
+    report.add_section(row.name)
+    report.add_image(row.picture, caption=found.source)
+    weights = [()] * len(found) if row.detection_weights is None else [tuple(_format(w)) for w in row.detection_weights]
+    sources = () if row.detection_weights is None else tuple(f"from stride {s}" for s in strides)
+    if not len(found):
+        report.add_text("Nothing was found.")
+        return
+    report.add_table(
+        ("object", "score", "side in pixels", "found at", *sources),
+        [
+            (found.name_of(label), f"{score:.2f}", f"{side:.0f}", f"stride {strides[level]}", *listened)
+            for label, score, side, level, listened in zip(
+                found.labels.tolist(),
+                found.scores.tolist(),
+                _sides_px(found).tolist(),
+                found.levels.tolist(),
+                weights,
+                strict=True,
+            )
+        ],
+        caption="Side: the root of the box's area. From: the weights at the centre of the box." if sources else "",
+    )
+
+
+def _sides_px(detections: Detections) -> Map:
+    """(N,) root of each box's area."""
+    sizes = detections.boxes[:, 2:] - detections.boxes[:, :2]
+    return sizes.prod(dim=1).sqrt().numpy()
+
+
+def _format(weights: Map) -> list[str]:
+    return [f"{weight:.2f}" for weight in weights]
