@@ -1,7 +1,7 @@
 """YOLOv3's assignment with guided anchors: one anchor answers for each object.
 
-arXiv:1911.09516, section 3.1. An object belongs to the level of the anchor that its shape overlaps most, and to the cell
-of its centre. Should the anchor-free guess of that cell fit better than the anchor did, the guess answers.
+arXiv:1911.09516, section 3.1. An object belongs to the level of the anchor that its shape overlaps most, and to the
+cell of its centre. Should the anchor-free guess of that cell fit better than the anchor did, the guess answers.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Several rows for each object, chosen by what they already predict.
 
 The dynamic top-k of YOLOX's SimOTA (Ge et al., arXiv:2107.08430) among the anchors near an object's centre, with the
-alignment of score and overlap of TOOD (Feng et al., arXiv:2108.07755) as the quality. Looking only around the centre keeps
-the work in proportion to the objects, not to objects times rows.
+alignment of score and overlap of TOOD (Feng et al., arXiv:2108.07755) as the quality. Looking only around the centre
+keeps the work in proportion to the objects, not to objects times rows.
 """
 
 import torch

@@ -5,7 +5,7 @@ Sandler et al., arXiv:1801.04381. images -> inverted residuals -> maps at stride
 
 import os
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 from pyrafuse.backbones.registry import BACKBONES
@@ -37,15 +37,13 @@ class MobileNetV2(Backbone):
         super().__init__()
         if not 0 <= frozen <= 6:
             raise PyrafuseError(f"mobilenet_v2 can freeze its first 0 to 6 layers, got frozen={frozen}")
-        layers = mobilenet_v2(weights=None, width_mult=width).features
+        layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
         if not classifier_conv:
             layers = layers[:-1]
         self.layers = layers
         self._taps = (6, 13, len(layers) - 1)
-        last = layers[-1][0].out_channels if classifier_conv else layers[-1].out_channels
-        self.features = PyramidSpec(
-            channels=(layers[6].out_channels, layers[13].out_channels, last), strides=(8, 16, 32)
-        )
+        channels = tuple(_out_channels(layers[tap]) for tap in self._taps)
+        self.features = PyramidSpec(channels=channels, strides=(8, 16, 32))
         if weights is not None:
             state = read_state_dict(weights)
             unused = ("classifier.",) if classifier_conv else ("classifier.", "features.18.")
@@ -72,3 +70,7 @@ class MobileNetV2(Backbone):
             if i in self._taps:
                 maps.append(x)
         return tuple(maps)
+
+
+def _out_channels(layer: nn.Module) -> int:
+    return [part.out_channels for part in layer.modules() if isinstance(part, nn.Conv2d)][-1]

@@ -5,7 +5,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrafuse.core.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
@@ -56,7 +56,7 @@ class TimmPyramid(Backbone):
         return tuple(m.permute(0, 3, 1, 2).contiguous() for m in maps) if self._is_channels_last else tuple(maps)
 
 
-def _create(name: str, **options: Any) -> nn.Module:
+def _create(name: str, **options: Any) -> Any:
     try:  # windowed families refuse every size but the one they were trained at, unless told otherwise
         return timm.create_model(name, features_only=True, strict_img_size=False, **options)
     except TypeError:

@@ -1,6 +1,7 @@
 """What YOLOv3 with guided anchoring learns from: shapes of anchors, boxes, objectness, classes.
 
-arXiv:1911.09516, section 3.1. predictions, objects -> claims -> rows gathered -> losses summed a level, over the batch size
+arXiv:1911.09516, section 3.1.
+predictions, objects -> claims -> rows gathered -> losses summed a level, over the batch size
 
 Everything is as long as the objects are many; only objectness and the overlap that excuses a row span all A rows.
 """
@@ -67,7 +68,7 @@ class YOLOv3Criterion(nn.Module):
         self.chunk = chunk
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
-        """Scalar losses by name: ``anchor``, ``iou``, ``l1``, ``objectness``, ``classification``; train on their sum."""
+        """Scalar losses ``anchor``, ``iou``, ``l1``, ``objectness``, ``classification``; train on their sum."""
         return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
 
     def by_level(self, predictions: GuidedPredictions, targets: Targets) -> LevelLosses:

@@ -1,7 +1,7 @@
 """YOLOv3's head with guided anchoring: three guided anchors and one anchor-free guess a cell.
 
 arXiv:1911.09516, section 3.1, after Wang et al., arXiv:1901.03278. For each level:
-map -> guide (1x1) -> shapes of the anchors; map -> feature adaption by these shapes -> 1x1 -> boxes, objectness, classes
+map -> guide (1x1) -> anchor shapes; map -> feature adaption by these shapes -> 1x1 -> boxes, objectness, classes
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrafuse.core.predictions import AnchorGrid, GuidedPredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.registry import HEADS
-from pyrafuse.layers.conv import initialize
+from pyrafuse.layers.conv import initialize_small
 from pyrafuse.layers.deformable import FeatureAdaption
 
 ANCHORS = (
@@ -83,13 +83,18 @@ class YOLOv3Head(nn.Module):
 
         self.guides = per_level(lambda c: nn.Conv2d(c, 2 * self.num_slots, 1)) if guided else None
         self.adaptions = per_level(lambda c: FeatureAdaption(c, self.num_slots, rfb=rfb)) if adaption else None
-        self.outputs = per_level(lambda c: nn.Conv2d(c, self.num_slots * (5 + num_classes), 1))
-        initialize(self.outputs)
+        self.outputs = per_level(lambda c: self._create_output(c, prior))
+        # anchors start as they are given, and boxes as their anchors; the original starts from random shapes
+        for guide in self.guides or ():
+            initialize_small(guide)
+
+    def _create_output(self, channels: int, prior: float) -> nn.Conv2d:
+        output = nn.Conv2d(channels, self.num_slots * (5 + self.num_classes), 1)
+        initialize_small(output)
         with torch.no_grad():
-            for output in self.outputs:
-                output.bias.view(self.num_slots, -1)[:, 4] = -math.log((1 - prior) / prior)
-        if self.guides is not None:
-            initialize(self.guides)
+            assert output.bias is not None
+            output.bias.view(self.num_slots, -1)[:, 4] = -math.log((1 - prior) / prior)
+        return output
 
     def forward(self, pyramid: Pyramid) -> GuidedPredictions:
         outputs, guides = [], []
@@ -111,7 +116,7 @@ class YOLOv3Head(nn.Module):
             objectness=objectness.squeeze(-1),
             classes=classes,
             guides=torch.cat(guides, dim=1).to(output.dtype),
-            grid=self._grid([x.shape[-2:] for x in pyramid]),
+            grid=self._grid([(x.shape[-2], x.shape[-1]) for x in pyramid]),
         )
 
     def _rows(self, x: Tensor) -> Tensor:

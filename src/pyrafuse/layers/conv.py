@@ -1,5 +1,7 @@
 """Convolution, batch normalisation and activation as one block, and its usual initialisation."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,6 +49,15 @@ def initialize(module: nn.Module, *, slope: float = 0.1) -> None:
             nn.init.zeros_(part.bias)
 
 
-def upsample_to(x: Tensor, size: tuple[int, int]) -> Tensor:
+def initialize_small(module: nn.Module) -> None:
+    """Weights near zero and zero biases: a predictor that starts from its biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, std=0.01)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest-neighbour resize of x (B, C, H, W) to ``size`` cells; odd sizes included."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=list(size), mode="nearest")

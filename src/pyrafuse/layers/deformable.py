@@ -25,7 +25,7 @@ def deformable_conv3x3(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor |
         bias: (C_out,).
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return deform_conv2d(x, offset, weight, bias, padding=1)
+        return deform_conv2d(x, offset, weight, bias, padding=(1, 1))
     batch, channels, height, width = x.shape
     groups = offset.shape[1] // 18
     shift = offset.view(batch, groups, 9, 2, height, width)

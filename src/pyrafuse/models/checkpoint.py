@@ -26,12 +26,9 @@ def card_to_dict(card: Card) -> dict[str, Any]:
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
     """The inverse of `card_to_dict`."""
-    fields = dict(values)
-    preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("preprocessing").items()}
-    return Card(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()},
-        preprocessing=Preprocessing(**preprocessing),
-    )
+    fields = {key: _tuples(value) for key, value in values.items()}
+    fields["preprocessing"] = Preprocessing(**{k: _tuples(v) for k, v in values["preprocessing"].items()})
+    return Card(**fields)
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -91,6 +88,10 @@ def _without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_prefix(detector: Detector) -> dict[str, torch.Tensor]:
     return {f"{PREFIX}{k}": v.detach().cpu() for k, v in detector.state_dict().items()}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

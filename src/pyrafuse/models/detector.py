@@ -1,6 +1,7 @@
 """A whole detector: backbone, neck and head, and what makes detections and losses of their predictions.
 
-images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions -> decode -> candidates -> postprocess -> detections
+images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions
+predictions -> decode -> candidates -> postprocess -> detections
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -122,7 +123,7 @@ class Detector(nn.Module, Generic[P]):
             batch_size: Images at a time.
 
         Raises:
-            DataError: If there is no such source, or one of its images cannot be read; `predict_frames` goes on instead.
+            DataError: If there is no such source, or an image in it cannot be read; `predict_frames` goes on instead.
         """
         frames = open_source(source)
         return list(
@@ -153,16 +154,18 @@ class Detector(nn.Module, Generic[P]):
             yield from self._predict_batch(batch, postprocess)
 
     def _predict_batch(self, frames: list[Frame], postprocess: DensePostprocess) -> Iterator[Detections]:
-        images, fits = zip(*(fit_image(frame.image, self.card.preprocessing) for frame in frames), strict=True)
+        pixels = [frame.image for frame in frames if frame.image is not None]
+        images, fits = zip(*(fit_image(image, self.card.preprocessing) for image in pixels), strict=True)
         prepared = self.card.preprocessing.normalize(torch.stack(images).to(self.device))
-        for frame, fit, found in zip(frames, fits, self.detect(prepared, postprocess=postprocess), strict=True):
+        detections = self.detect(prepared, postprocess=postprocess)
+        for frame, image, fit, found in zip(frames, pixels, fits, detections, strict=True):
             found = found.cpu()
             yield replace(
                 found,
                 boxes=fit.to_image(found.boxes),
                 image_size=(fit.height, fit.width),
                 source=frame.name,
-                image=torch.from_numpy(frame.image).permute(2, 0, 1),
+                image=torch.from_numpy(image).permute(2, 0, 1),
             )
 
 

@@ -33,7 +33,7 @@ class Resize(nn.Module):
         else:
             self.project = nn.Identity()
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         return upsample_to(self.project(x), size)
 
 

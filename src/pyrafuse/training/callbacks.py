@@ -26,7 +26,7 @@ class WeightEMA(WeightAveraging):
         self._target = decay
         self._decay = 0.0
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:  # noqa: ARG002
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After every step; sets the decay of this one."""
         if step_idx is None:
             return False

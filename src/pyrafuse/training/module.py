@@ -1,7 +1,7 @@
 """What happens to one batch: forward, losses, and on the validation images detections."""
 
 import math
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from pyrafuse.core.records import DetectionData
-from pyrafuse.core.targets import Batch
+from pyrafuse.core.targets import Batch, Targets
+from pyrafuse.criteria.yolov3 import LevelLosses
 from pyrafuse.data.loading import EvalBatch
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
@@ -18,6 +19,12 @@ from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe
+
+
+class LevelCriterion(Protocol):
+    """A criterion that knows its losses by pyramid level."""
+
+    def by_level(self, predictions: Any, targets: Targets) -> LevelLosses: ...
 
 
 class DetectionModule(L.LightningModule):
@@ -44,6 +51,7 @@ class DetectionModule(L.LightningModule):
         self.detector = detector
         self.recipe = recipe
         self.best: EvaluationResult | None = None
+        self._criterion = cast("LevelCriterion", detector.criterion)
         self._val_data = val_data
         self._steps_per_epoch = steps_per_epoch
         self._recipe_values = recipe_values
@@ -53,7 +61,7 @@ class DetectionModule(L.LightningModule):
         """The loss of one batch."""
         images = self.detector.card.preprocessing.normalize(batch.images)
         images = images.contiguous(memory_format=torch.channels_last)
-        report = self.detector.criterion.by_level(self.detector(images), batch.targets)
+        report: LevelLosses = self._criterion.by_level(self.detector(images), batch.targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
         size = len(images)
         self.log("train/loss", total, on_step=True, on_epoch=True, batch_size=size)
@@ -125,7 +133,7 @@ class DetectionModule(L.LightningModule):
         if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
             torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch without waiting for it."""
         return batch.to(device, non_blocking=True)
 

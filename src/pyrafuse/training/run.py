@@ -78,6 +78,7 @@ class DetectionLoaders(L.LightningDataModule):
     def train_dataloader(self) -> "DataLoader[Batch]":
         """Batches of the training images, of this process's share."""
         data, run, schedule = self._recipe.data, self._recipe.run, self._recipe.schedule
+        rank, world_size = self._share()
         closing = run.epochs - schedule.closing_epochs
         loader = create_train_loader(
             self._splits.train,
@@ -90,7 +91,8 @@ class DetectionLoaders(L.LightningDataModule):
             scale_epochs=closing if schedule.closing_epochs else None,
             mix_epochs=closing if schedule.closing_epochs else None,
             cache_mb=data.cache_mb,
-            **self._share(),
+            rank=rank,
+            world_size=world_size,
         )
         loader.batch_sampler.set_epoch(self.first_epoch)  # type: ignore[union-attr]
         return loader
@@ -98,19 +100,21 @@ class DetectionLoaders(L.LightningDataModule):
     def val_dataloader(self) -> "DataLoader[EvalBatch]":
         """Batches of the validation images, of this process's share."""
         data = self._recipe.data
+        rank, world_size = self._share()
         return create_eval_loader(
             self._splits.val,
             preprocessing=self._preprocessing,
             batch_size=max(1, self._recipe.run.batch_size // self._recipe.run.accumulate),
             num_workers=default_num_workers() if data.workers is None else data.workers,
             cache_mb=data.cache_mb,
-            **self._share(),
+            rank=rank,
+            world_size=world_size,
         )
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> tuple[int, int]:
         trainer = self.trainer
         assert trainer is not None
-        return {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        return trainer.global_rank, trainer.world_size
 
 
 def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
@@ -148,10 +152,10 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         loaders.first_epoch = read_tensors(last)["epoch"] + 1
     trainer = _create_trainer(recipe, folder, steps=steps, console=console)
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+    device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     console.print(
-        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, {recipe.run.epochs} epochs of {steps} "
-        f"batches, on {trainer.num_devices} x {trainer.accelerator.__class__.__name__.removesuffix('Accelerator')}; "
-        f"into {folder}",
+        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, {recipe.run.epochs} epochs of "
+        f"{steps} batches, on {trainer.num_devices} x {device}; into {folder}",
         highlight=False,
     )
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

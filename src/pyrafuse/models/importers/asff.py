@@ -22,9 +22,9 @@ COCO_NAMES = (
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
     "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
     "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot",
-    "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
-    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
     "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -157,9 +157,10 @@ def _options(layout: Layout, has_rfb: bool) -> dict[str, Any]:
         options["backbone"] = "mobilenet_v2"
         options["backbone_options"] = {"classifier_conv": True}
         options["head_options"] = {"anchors": MOBILE_ANCHORS, "adaption": False}
-        options["neck_options"] = {"yolo_fpn": {"activation": "relu6"}}
+        yolo: dict[str, Any] = {"activation": "relu6"}
+        options["neck_options"] = {"yolo_fpn": yolo}
         if layout.is_fused:
-            options["neck_options"]["yolo_fpn"]["widen"] = (False, False, False)
+            yolo["widen"] = (False, False, False)
             options["neck_options"]["asff"] = {"activation": "relu6", **asff}
     elif layout.is_fused:
         options["neck_options"] = {"asff": asff}
