@@ -1,0 +1,167 @@
+"""How good a detector is on a data set: its own preprocessing, classes matched by name, then COCO's figures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+from torch import Tensor
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.records import DetectionData
+from pyrafuse.data.loading import create_eval_loader, default_num_workers
+from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.models.detector import Detector
+
+EVALUATION_SCORE = 0.001
+"""Average precision asks for unlikely detections too; the published figures of ASFF were measured with this one."""
+
+EVALUATION_DETECTIONS = 300
+"""Kept an image; COCO's figures look at the best hundred of each class."""
+
+
+def evaluate(
+    detector: Detector,
+    data: DetectionData,
+    *,
+    size: int | tuple[int, int] | None = None,
+    score: float = EVALUATION_SCORE,
+    nms_iou: float | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Detect in every image of ``data`` and judge what was found; see `detect_all`."""
+    return detect_all(
+        detector,
+        data,
+        size=size,
+        score=score,
+        nms_iou=nms_iou,
+        batch_size=batch_size,
+        workers=workers,
+        console=console,
+    ).compute()
+
+
+@torch.inference_mode()
+def detect_all(
+    detector: Detector,
+    data: DetectionData,
+    *,
+    size: int | tuple[int, int] | None = None,
+    score: float = EVALUATION_SCORE,
+    nms_iou: float | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> CocoEvaluator:
+    """Detect in every image of ``data``: the evaluator that holds what was found, ready to `compute`.
+
+    Args:
+        detector: On the device to compute on.
+        data: What to compare with; its classes may be some of the detector's, in any order.
+        size: Side, or height and width, of the network's input in pixels; by default what the detector was trained at.
+        score: Least score that is kept.
+        nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
+        batch_size: Images at a time.
+        workers: Processes that load; by default as many as there are cores for it.
+        console: Where to show the progress; nowhere when none.
+
+    Raises:
+        DataError: If the detector does not know a class of ``data``, or an image cannot be read.
+        PyrafuseError: If a number is out of its range.
+    """
+    label_of = match_classes(detector, data)
+    preprocessing = detector.card.preprocessing
+    if size is not None:
+        preprocessing = replace(preprocessing, size=(size, size) if isinstance(size, int) else size)
+    coarsest = detector.neck.features.strides[-1]
+    if min(preprocessing.size) < coarsest:
+        raise PyrafuseError(
+            f"size must be {coarsest} pixels or more, the coarsest stride, got {min(preprocessing.size)}"
+        )
+    if batch_size < 1 or not 0 <= score <= 1:
+        raise PyrafuseError(f"batch_size must be 1 or more and score in 0..1, got {batch_size} and {score}")
+    postprocess = replace(detector.postprocess, score=score, max_detections=EVALUATION_DETECTIONS)
+    if nms_iou is not None:
+        postprocess = replace(postprocess, nms_iou=nms_iou)
+    loader = create_eval_loader(
+        data,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        num_workers=default_num_workers() if workers is None else workers,
+    )
+    evaluator = CocoEvaluator(data)
+    detector.eval()
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
+        task = bar.add_task("evaluate", total=len(data))
+        for item in loader:
+            images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True))
+            found = detector.detect(images, postprocess=postprocess)
+            upright = [
+                _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
+                for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)
+            ]
+            evaluator.update(item.batch.indices.tolist(), upright)
+            bar.advance(task, len(upright))
+    return evaluator
+
+
+def match_classes(detector: Detector, data: DetectionData) -> Tensor | None:
+    """The data's label of each of the detector's classes, -1 for one that the data lack; None where all agree.
+
+    A detector without names is taken at its word if it has as many classes as the data.
+
+    Raises:
+        DataError: If the data have a class that the detector does not know.
+    """
+    theirs = detector.names
+    if theirs == data.names:
+        return None
+    num_classes = detector.card.options.get("num_classes", len(theirs))
+    if not theirs and num_classes == len(data.names):
+        return None
+    unknown = [name for name in data.names if name not in theirs]
+    if unknown:
+        known = _list(theirs) or f"{num_classes} classes without names"
+        raise DataError(
+            f"the detector does not know {_list(unknown)}. It knows {known}; the data have {_list(data.names)}. "
+            "Evaluate with data of the classes that it was trained on, call the classes in the annotations as the "
+            "detector does, or train on these data"
+        )
+    return torch.tensor([data.names.index(name) if name in data.names else -1 for name in theirs])
+
+
+def to_coco_results(evaluator: CocoEvaluator) -> str:
+    """Everything that was found as COCO results, JSON: ``image_id``, ``category_id``, ``bbox`` (xywh), ``score``."""
+    data = evaluator.data
+    rows: list[dict[str, Any]] = []
+    for image, x1, y1, x2, y2, score, label in evaluator.rows().tolist():
+        rows.append(
+            {
+                "image_id": data.records[int(image)].image_id,
+                "category_id": data.category_ids[int(label)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+        )
+    return json.dumps(rows)
+
+
+def _relabel(found: Detections, label_of: Tensor | None) -> Detections:
+    """The detections with the data's labels; those of classes that the data lack are left out."""
+    if label_of is None:
+        return found
+    labels = label_of[found.labels]
+    return replace(found, labels=labels)[labels >= 0]
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

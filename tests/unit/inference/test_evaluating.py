@@ -1,0 +1,148 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.predictions import Candidates
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.core.records import DetectionData, ImageRecord
+from pyrafuse.inference.evaluating import detect_all, evaluate, match_classes, to_coco_results
+from pyrafuse.models.detector import Card, Detector
+from pyrafuse.postprocess.dense import DensePostprocess
+
+BOXES = {"red": (8.0, 8.0, 40.0, 40.0), "blue": (64.0, 16.0, 96.0, 56.0)}  # in pixels of a 128 x 64 image
+
+
+class Seer(nn.Module):
+    """In place of a backbone: remembers at what sizes it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = PyramidSpec((1,), (32,))
+        self.sizes: list[tuple[int, int]] = []
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        self.sizes.append((images.shape[-2], images.shape[-1]))
+        return images
+
+
+def create_detector(names: tuple[str, ...]) -> tuple[Detector, Seer]:
+    """Finds both boxes in every image, at the network's scale: red with score 0.9, blue with 0.005."""
+    seer = Seer()
+
+    def decode(images):
+        scale = torch.tensor([images.shape[-1] / 128, images.shape[-2] / 64] * 2)
+        boxes = torch.tensor(list(BOXES.values())) * scale
+        scores = torch.zeros(2, len(names))
+        for row, (name, score) in enumerate(zip(BOXES, (0.9, 0.005), strict=True)):
+            if name in names:
+                scores[row, names.index(name)] = score
+        batch = len(images)
+        return Candidates(boxes.expand(batch, -1, -1), scores.expand(batch, -1, -1), torch.zeros(2, dtype=torch.int64))
+
+    detector = Detector(
+        seer, nn.Identity(), nn.Identity(), decode=decode, criterion=nn.Identity(), postprocess=DensePostprocess()
+    )
+    detector.neck.features = seer.features
+    detector.card = Card(options={"num_classes": len(names)}, names=names, preprocessing=Preprocessing(size=(64, 64)))
+    return detector, seer
+
+
+@pytest.fixture
+def data(tmp_path) -> DetectionData:
+    """Two images of 128 x 64 with both objects; ids and category ids with gaps, blue first."""
+    records = []
+    for i in range(2):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((64, 128, 3), 100, np.uint8)).save(path)
+        boxes = np.array([BOXES["blue"], BOXES["red"]], np.float32)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        labels = np.array([0, 1])
+        records.append(ImageRecord(path, 10 * i + 5, 128, 64, boxes, labels, np.zeros(2, bool), areas))
+    return DetectionData(tuple(records), ("blue", "red"), (7, 3), "coco", "val")
+
+
+def test_classes_in_another_order_are_matched_by_name(data):
+    detector, seer = create_detector(("red", "green", "blue"))
+    assert match_classes(detector, data).tolist() == [1, -1, 0]
+    result = evaluate(detector, data, workers=0, batch_size=1)
+    assert (result.ap, result.num_detections, result.names) == (1.0, 4, ("blue", "red"))
+    assert seer.sizes == [(64, 64), (64, 64)]  # the detector's own size
+
+
+def test_unlikely_detections_count_and_the_size_can_be_changed(data):
+    detector, seer = create_detector(("blue", "red"))
+    assert match_classes(detector, data) is None
+    assert evaluate(detector, data, size=96, workers=0).ap == 1.0
+    assert seer.sizes == [(96, 96)]
+    result = evaluate(detector, data, size=(64, 128), score=0.01, workers=0)
+    assert [c.ap for c in result.classes] == [0.0, 1.0]
+
+
+def test_classes_that_the_data_lack_are_left_out(data):
+    only_red = replace(
+        data,
+        names=("red",),
+        category_ids=(3,),
+        records=tuple(
+            replace(r, boxes=r.boxes[1:], labels=np.zeros(1, np.int64), crowd=r.crowd[1:], areas=r.areas[1:])
+            for r in data.records
+        ),
+    )
+    detector, _ = create_detector(("blue", "red"))
+    result = evaluate(detector, only_red, workers=0)
+    assert (result.ap, result.num_detections) == (1.0, 2)
+
+
+def test_classes_that_the_detector_does_not_know_are_an_error(data):
+    detector, _ = create_detector(("red", "green"))
+    with pytest.raises(DataError, match=r"does not know blue\. It knows red, green; the data have blue, red\."):
+        evaluate(detector, data, workers=0)
+
+
+def test_a_detector_without_names_is_taken_at_its_word(data):
+    detector, _ = create_detector(("blue", "red"))
+    detector.card = replace(detector.card, names=())
+    assert evaluate(detector, data, workers=0).ap == 1.0
+    detector.card = replace(detector.card, options={"num_classes": 80})
+    with pytest.raises(DataError, match="It knows 80 classes without names"):
+        evaluate(detector, data, workers=0)
+
+
+def test_coco_results_carry_the_data_s_own_ids(data):
+    detector, _ = create_detector(("red", "blue"))
+    rows = json.loads(to_coco_results(detect_all(detector, data, workers=0)))
+    assert rows[:2] == [
+        {"image_id": 5, "category_id": 3, "bbox": [8.0, 8.0, 32.0, 32.0], "score": pytest.approx(0.9)},
+        {"image_id": 5, "category_id": 7, "bbox": [64.0, 16.0, 32.0, 40.0], "score": pytest.approx(0.005)},
+    ]
+    assert [row["image_id"] for row in rows] == [5, 5, 15, 15]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 16}, "size must be 32 pixels or more, the coarsest stride"),
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"score": 1.5}, "score in 0..1, got 8 and 1.5"),
+    ],
+)
+def test_numbers_out_of_range(data, given, message):
+    detector, _ = create_detector(("blue", "red"))
+    with pytest.raises(PyrafuseError, match=message):
+        evaluate(detector, data, workers=0, **given)
+
+
+def test_an_image_that_is_gone_is_named(data):
+    Path(data.records[1].path).unlink()
+    detector, _ = create_detector(("blue", "red"))
+    with pytest.raises(DataError, match=r"1\.png"):
+        evaluate(detector, data, workers=0)
