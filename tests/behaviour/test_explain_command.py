@@ -44,7 +44,7 @@ def test_a_folder(checkpoint, photos, tmp_path, capsys):
     argv = ["explain", str(checkpoint), str(photos), "--output", str(output), "--score", "0", "--limit", "1"]
     assert main([*argv, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["1 images explained, 0 could not be read", str(output / "report.html")]
+    assert lines == ["1 image explained, 0 could not be read", str(output / "report.html")]
     assert "<h1>What each detection listened to</h1>" in (output / "report.html").read_text()
     expected = explain_image(load(checkpoint), photos / "a.png", score=0)
     with np.load(output / "a_fusion.npz") as stored:
@@ -58,7 +58,7 @@ def test_a_faulty_image_is_told_and_passed_over(checkpoint, photos, tmp_path, ca
     argv = ["explain", str(checkpoint), str(photos / "a.png"), str(tmp_path / "x.png"), "--device", "cpu"]
     assert main([*argv, "--output", str(tmp_path / "out")]) == 1
     out, err = capsys.readouterr()
-    assert out.startswith("1 images explained, 1 could not be read")
+    assert out.startswith("1 image explained, 1 could not be read")
     assert "x.png is empty" in err
     assert "x.png is empty" in (tmp_path / "out" / "report.html").read_text()
 

@@ -35,6 +35,7 @@ def explain(
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
-    print(f"{summary.num_images} images explained, {len(summary.failures)} could not be read")
+    images = "image" if summary.num_images == 1 else "images"
+    print(f"{summary.num_images} {images} explained, {len(summary.failures)} could not be read")
     print(summary.report)
     return int(bool(summary.failures))

@@ -154,12 +154,12 @@ class FusionExplanation:
 
 
 def explain_image(
-    detector: Detector, image: Frame | NDArray[Any] | Tensor | Image.Image, *, score: float = 0.25
+    detector: Detector, image: Frame | NDArray[Any] | Tensor | Image.Image | str | Path, *, score: float = 0.25
 ) -> FusionExplanation:
     """Run ``detector`` once over one image and tell what its neck fused.
 
     Args:
-        detector: On the device to compute on; it is set to evaluation mode.
+        detector: On the device to compute on; its parts are set to evaluation mode.
         image: A frame of a source, or whatever else `open_source` takes for a single image.
         score: Least score of a detection that is told, 0..1.
 
@@ -172,8 +172,8 @@ def explain_image(
     frame = image if isinstance(image, Frame) else _single_frame(image)
     if frame.image is None:
         raise DataError(frame.error or f"{frame.name} cannot be read")
-    recorder, neck = record(detector)
-    (detections,) = recorder.predict_frames([frame], score_threshold=score)
+    twin, neck = record(detector)
+    (detections,) = twin.predict_frames([frame], score_threshold=score)
     preprocessing = detector.card.preprocessing
     inner_height, inner_width = compute_inner_size(*detections.image_size, preprocessing)
     fit = Fit.of(*detections.image_size, preprocessing)
