@@ -5,8 +5,12 @@ import json
 import logging
 import math
 import os
+import signal
+import threading
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.callbacks import EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.preparing import create_detector
-from pyrafuse.training.settings import Recipe
+from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
 from pyrafuse.visualization.figures import save_figure
 
@@ -159,9 +163,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         highlight=False,
     )
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _own_interrupts(folder):
+        trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"
     if trainer.is_global_zero:
         write_text(folder / "results.json", json.dumps(module.best.to_dict(), indent=1))
@@ -169,9 +172,21 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     return TrainingResult(folder, folder / "best.ckpt", last, module.best)
 
 
-def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as values that YAML and a checkpoint hold."""
-    return json.loads(json.dumps(asdict(recipe)))
+@contextmanager
+def _own_interrupts(folder: Path) -> Iterator[None]:
+    """Lightning answers Ctrl-C with exit status 1 and goes on ignoring it: make it a `KeyboardInterrupt` again."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        if (folder / "last.ckpt").exists():
+            raise KeyboardInterrupt(f"go on with: pyrafuse train --resume --output {folder}") from None
+        raise KeyboardInterrupt("no epoch was finished, there is nothing to resume") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
@@ -213,7 +228,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
     return L.Trainer(
         max_epochs=run.epochs,
         accelerator=run.accelerator,
-        devices=devices,
+        devices=list(devices) if isinstance(devices, tuple) else devices,
         num_nodes=run.nodes,
         precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
         accumulate_grad_batches=run.accumulate,

@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training run, as plain typed values; free of torch, so that --help is fast."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pyrafuse.core.errors import PyrafuseError
@@ -125,7 +126,8 @@ class RunSettings:
         batch_size: Images an optimiser step, over all devices and accumulated batches.
         accumulate: Batches whose gradients make one step; ``batch_size`` is shared among them.
         precision: ``32``, ``bf16`` or ``fp16``: what convolutions compute in. Losses stay in 32 bits.
-        devices: How many; ``auto`` is one GPU where there is one, else the CPU.
+        devices: How many, or the numbers of those to use, ``[0, 1]``; ``auto`` is one GPU where there is one, else
+            the CPU.
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
         nodes: Machines; start the same command on each with torchrun.
         sync_bn: Batch norms see the batch of all devices.
@@ -141,7 +143,7 @@ class RunSettings:
     batch_size: int = 16
     accumulate: int = 1
     precision: Literal["32", "bf16", "fp16"] = "32"
-    devices: int | Literal["auto"] = "auto"
+    devices: int | tuple[int, ...] | Literal["auto"] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     nodes: int = 1
     sync_bn: bool = True
@@ -172,3 +174,8 @@ class Recipe:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as values that YAML and a checkpoint hold."""
+    return json.loads(json.dumps(asdict(recipe)))
