@@ -5,8 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-# Two test processes share two cores: without this each starts a thread pool of its own and both crawl.
-export OMP_NUM_THREADS ?= 1
 # pyright would ask the network whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -16,6 +14,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 demo: $(VENV)/.ready-run
 	$(BIN)/pyrafuse demo
 
+# Two test processes share two cores: without this each starts a thread pool of its own and both crawl.
+test: export OMP_NUM_THREADS = 1
 test: check
 	$(BIN)/pytest -n $(WORKERS)
 

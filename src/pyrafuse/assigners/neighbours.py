@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAssignment
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
-from pyrafuse.ops.boxes import centers_and_sizes, paired_iou
+from pyrafuse.ops.boxes import centers_and_sizes, paired_iou, shape_iou
 from pyrafuse.ops.coders import decode_rows
 
 
@@ -22,13 +22,24 @@ class NeighbourAssigner:
         radius: Cells around the cell of the centre that are looked at, on each level; the head's ``reach`` must allow
             a centre that far away.
         top_k: Most rows an object gets; how many it does get is the sum of their overlaps with it, at least one.
+        shape_iou: Overlap in shape with an object that an anchor, before it is guided, must have to be looked at; the
+            best one always is. It keeps objects on the level whose receptive field is made for their size.
         score_power: Of the predicted score in a row's quality.
         iou_power: Of the overlap in a row's quality.
     """
 
-    def __init__(self, *, radius: int = 1, top_k: int = 10, score_power: float = 0.5, iou_power: float = 3.0) -> None:
+    def __init__(
+        self,
+        *,
+        radius: int = 1,
+        top_k: int = 10,
+        shape_iou: float = 0.3,
+        score_power: float = 0.5,
+        iou_power: float = 3.0,
+    ) -> None:
         self.radius = radius
         self.top_k = top_k
+        self.shape_iou = shape_iou
         self.score_power = score_power
         self.iou_power = iou_power
 
@@ -64,9 +75,9 @@ class NeighbourAssigner:
         return GuidedAssignment(positives=claims, shapes=claims)
 
     def _candidates(self, predictions: GuidedPredictions, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Rows (B, G, C) of all slots of the cells around each centre, and whether they lie on the map."""
+        """Rows (B, G, C) of all slots of the cells around each centre, and whether they may answer."""
         grid = predictions.grid
-        centers, _ = centers_and_sizes(targets.boxes)
+        centers, sizes_px = centers_and_sizes(targets.boxes)
         strides = grid.strides[grid.starts[:, 0]]
         cells = (centers[:, :, None] / strides[:, None]).floor().long()  # (B, G, L, 2)
         steps = torch.arange(-self.radius, self.radius + 1, device=cells.device)
@@ -77,5 +88,8 @@ class NeighbourAssigner:
         kept = torch.minimum(cells.clamp(min=0), sizes - 1)
         offset = kept[..., 1] * sizes[..., 0] + kept[..., 0]
         rows = grid.starts[:, None, :] + offset[..., None]  # (B, G, L, R, S)
-        is_inside = is_inside[..., None].expand_as(rows)
+        likeness = shape_iou(sizes_px[:, :, None, None], grid.shapes[grid.starts])  # (B, G, L, S)
+        best = likeness.flatten(2).amax(dim=-1)[..., None, None]
+        is_alike = (likeness >= self.shape_iou) | (likeness == best)
+        is_inside = is_inside[..., None] & is_alike[:, :, :, None]
         return rows.flatten(2), is_inside.flatten(2)
