@@ -6,7 +6,8 @@ override them one by one (`--optimizer.rate 0.01`), `--print_config` prints what
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from argparse import SUPPRESS, Action
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,22 +15,29 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser
 
 from pyrafuse.cli.complaints import name_unknown_option, reword
+from pyrafuse.cli.shorthand import TRUTHS, Shorthand
 from pyrafuse.core.errors import PyrafuseError
 
-_TRUTHS = {"true", "false", "yes", "no"}
+_NEED_NO_VALUE = {"-h", "--help", "--print_config"}
 
 
 def call(function: Callable[..., int], argv: Sequence[str], *, prog: str) -> int:
     """Parse ``argv`` by the signature of ``function`` and call it.
 
     Positional-only parameters are positional words, ``*names`` one word or more, all others options. A function whose
-    only parameter is a dataclass takes the fields of that dataclass as its options.
+    only parameter is a dataclass takes the fields of that dataclass as its options. A `Shorthand` adds short forms.
 
     Raises:
         PyrafuseError: If a word does not fit; the message names the option, the value and the nearest known one.
     """
     parser, bind = _create_parser(function, prog)
-    words = _normalize(parser, argv)
+    short = getattr(function, "shorthand", None)
+    if isinstance(short, Shorthand):
+        options = _options(parser)
+        flags = _NEED_NO_VALUE | {option for option, kind in options.items() if kind is bool}
+        words = _normalize(parser, short.expand(argv, flags=flags, known=options), short_forms=short.options)
+    else:
+        words = _normalize(parser, argv)
     try:
         values = parser.parse_args(words)
         instances = vars(parser.instantiate(values))
@@ -57,6 +65,9 @@ def _create_parser(function: Callable[..., int], prog: str) -> tuple[ArgumentPar
         prog=prog, description=docstring.description, exit_on_error=False, allow_abbrev=False, default_env=False
     )
     parser.add_argument("--config", action="config", help="YAML file of values; options after it override them")
+    short = getattr(function, "shorthand", None)
+    if isinstance(short, Shorthand):
+        _explain(short, parser)
     parameters = inspect.signature(function).parameters
     hints = get_type_hints(function)
     if len(parameters) == 1:
@@ -64,11 +75,18 @@ def _create_parser(function: Callable[..., int], prog: str) -> tuple[ArgumentPar
         settings = hints.get(name)
         if isinstance(settings, type) and is_dataclass(settings):
             parser.add_class_arguments(settings, as_group=False)
+            if isinstance(short, Shorthand):
+                parser.set_defaults(dict(short.defaults()))
+                for option in set(short.options) & set(parser._option_string_actions):
+                    parser._option_string_actions[option].help = SUPPRESS  # a file for one group of settings
             return parser, lambda values: ((settings(**values),), {})
     words: set[str | int] = {name for name, given in parameters.items() if given.kind is given.POSITIONAL_ONLY}
     rest = next((name for name, given in parameters.items() if given.kind is given.VAR_POSITIONAL), None)
     options: set[str | int] = {name for name in parameters if name not in words}
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=options | {rest or ""})
+    for action in parser._actions:
+        if action.dest in words and parameters[action.dest].default is not inspect.Parameter.empty:
+            action.nargs, action.required = "?", False  # jsonargparse knows no word that may be left out
     if rest:
         texts = {given.arg_name: given.description or "" for given in docstring.params}
         parser.add_argument(rest, nargs="+", type=hints[rest], help=texts.get(rest, ""))
@@ -81,6 +99,18 @@ def _create_parser(function: Callable[..., int], prog: str) -> tuple[ArgumentPar
     return parser, bind
 
 
+def _explain(short: Shorthand, parser: ArgumentParser) -> None:
+    """Show the short forms in the help; the parser itself never meets them."""
+    parser.usage = f"{parser.prog} {short.usage}"
+    group = parser.add_argument_group("short forms")
+    for form, text in short.help.items():
+        option, _, metavar = form.partition(" ")
+        nargs = None if metavar else 0
+        group._group_actions.append(
+            Action([option], dest=option, nargs=nargs, metavar=metavar, help=text, default=SUPPRESS)
+        )
+
+
 def _options(parser: ArgumentParser) -> dict[str, Any]:
     """Type of each option, by the option with its dashes."""
     return {
@@ -91,8 +121,13 @@ def _options(parser: ArgumentParser) -> dict[str, Any]:
     }
 
 
-def _normalize(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
+def _normalize(parser: ArgumentParser, argv: Sequence[str], *, short_forms: Collection[str] = ()) -> list[str]:
     """What people type -> what jsonargparse reads: ``--a-b``, bare ``--flag``, ``--no-flag`` and ``--list a,b``.
+
+    Args:
+        parser: Knows the options.
+        argv: Without short forms.
+        short_forms: Named beside the options where a word is near one.
 
     Raises:
         PyrafuseError: If an option is unknown.
@@ -112,15 +147,16 @@ def _normalize(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
         if option.startswith("--no_") and option not in options and options.get("--" + option[5:]) is bool:
             option, equals, value = "--" + option[5:], "=", "false"
         if option not in options and not _is_key_of_dict(option, options):
-            raise PyrafuseError(f"{name_unknown_option(option, options)} (see {parser.prog} --help)")
+            raise PyrafuseError(f"{name_unknown_option(option, {*options, *short_forms})} (see {parser.prog} --help)")
         kind = options.get(option)
         if kind is bool and not equals:
-            explicit = bool(remaining) and remaining[0].lower() in _TRUTHS
+            explicit = bool(remaining) and remaining[0].lower() in TRUTHS
             equals, value = "=", remaining.pop(0) if explicit else "true"
         if _is_sequence(kind):
             if not equals and remaining:
                 equals, value = "=", remaining.pop(0)
-            if equals and not value.lstrip().startswith(("[", "{")) and value != "null":
+            is_one = _is_scalar_too(kind) and "," not in value
+            if equals and not is_one and not value.lstrip().startswith(("[", "{")) and value != "null":
                 value = f"[{value}]"
         words.append(f"{option}{equals}{value}")
     return words
@@ -130,6 +166,11 @@ def _is_sequence(kind: Any) -> bool:
     return get_origin(kind) in {tuple, list, Sequence} or any(
         get_origin(part) in {tuple, list} for part in get_args(kind) if get_origin(kind) is not dict
     )
+
+
+def _is_scalar_too(kind: Any) -> bool:
+    """Whether a sequence or a single value will do, as in ``int | tuple[int, ...]``."""
+    return get_origin(kind) not in {tuple, list, Sequence} and bool({int, float, str} & set(get_args(kind)))
 
 
 def _is_key_of_dict(option: str, options: dict[str, Any]) -> bool:

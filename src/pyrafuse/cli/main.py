@@ -37,12 +37,20 @@ class Command:
 
 
 COMMANDS = {
+    "train": Command("pyrafuse.cli.train:train", "Train a detector by a recipe, on your images."),
+    "evaluate": Command(
+        "pyrafuse.cli.evaluate:evaluate",
+        "Measure a detector: COCO's average precision, class by class and size by size.",
+    ),
     "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
     "explain": Command(
         "pyrafuse.cli.explain:explain",
         "Show which level each detection came from, and where the neck listened to which level.",
     ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
+    "recipes": Command(
+        "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
+    ),
     "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
 }
 
@@ -81,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"pyrafuse: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("pyrafuse: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"pyrafuse: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, `head` say, has left; Python would complain once more when it flushes at exit.

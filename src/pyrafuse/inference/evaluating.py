@@ -21,9 +21,6 @@ from pyrafuse.models.detector import Detector
 EVALUATION_SCORE = 0.001
 """Average precision asks for unlikely detections too; the published figures of ASFF were measured with this one."""
 
-EVALUATION_DETECTIONS = 300
-"""Kept an image; COCO's figures look at the best hundred of each class."""
-
 
 def evaluate(
     detector: Detector,
@@ -88,7 +85,7 @@ def detect_all(
         )
     if batch_size < 1 or not 0 <= score <= 1:
         raise PyrafuseError(f"batch_size must be 1 or more and score in 0..1, got {batch_size} and {score}")
-    postprocess = replace(detector.postprocess, score=score, max_detections=EVALUATION_DETECTIONS)
+    postprocess = replace(detector.postprocess, score=score)
     if nms_iou is not None:
         postprocess = replace(postprocess, nms_iou=nms_iou)
     loader = create_eval_loader(

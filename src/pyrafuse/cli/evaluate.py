@@ -1,0 +1,104 @@
+"""`pyrafuse evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyrafuse.core.errors import DataError
+
+if TYPE_CHECKING:
+    from pyrafuse.core.records import DetectionData
+
+
+def evaluate(
+    model: Path,
+    data: str | None = None,
+    /,
+    *,
+    split: str = "val",
+    size: int | None = None,
+    score: float = 0.001,
+    nms_iou: float | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    output: Path | None = None,
+    device: str = "auto",
+) -> int:
+    """Measure a detector: COCO's average precision, class by class and size by size.
+
+    With --output come evaluation.json, coco_results.json, precision_recall.png and confusion.png.
+
+    Args:
+        model: A checkpoint. The size and preprocessing that it was trained with are in it.
+        data: A folder, a data.yaml, a COCO JSON file, or shapes; by default what it was trained on.
+        split: train, val or test.
+        size: Side of the network's input in pixels; by default the checkpoint's own.
+        score: Least score of a detection that counts, 0..1.
+        nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
+        batch_size: Images at a time.
+        workers: Processes that load; by default as many as there are cores for it.
+        output: Folder for the results.
+        device: auto, cpu, cuda, cuda:1 or 1.
+    """
+    from rich.console import Console
+
+    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.storage import write_text
+    from pyrafuse.data.layout import read_split
+    from pyrafuse.inference.evaluating import detect_all, to_coco_results
+    from pyrafuse.models.checkpoint import load
+    from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
+    from pyrafuse.visualization.figures import save_figure
+
+    detector = load(model, device=choose_device(device))
+    images = read_split(data, split).data if data is not None else _read_own_data(model, split)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(
+        f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "
+        f"{size or detector.card.preprocessing.size[0]} px, on {detector.device}",
+        highlight=False,
+    )
+    evaluator = detect_all(
+        detector,
+        images,
+        size=size,
+        score=score,
+        nms_iou=nms_iou,
+        batch_size=batch_size,
+        workers=workers,
+        console=console,
+    )
+    result = evaluator.compute()
+    print(result.table())
+    if output is not None:
+        write_text(output / "evaluation.json", result.to_json(with_curves=True))
+        write_text(output / "coco_results.json", to_coco_results(evaluator))
+        save_figure(plot_precision_recall(result.precision, result.names), output / "precision_recall.png")
+        save_figure(plot_confusion(result.confusion, result.names), output / "confusion.png")
+        print(f"\nwritten to {output}")
+    return 0
+
+
+def _read_own_data(model: Path, split: str) -> "DetectionData":
+    """The split of the data that a checkpoint was trained on, drawn as it was then.
+
+    Raises:
+        DataError: If the checkpoint does not say which data, or they are gone.
+    """
+    from pyrafuse.core.storage import read_tensors
+    from pyrafuse.data.layout import read_split, read_splits
+    from pyrafuse.models.checkpoint import CARD_KEY
+
+    content = read_tensors(model)
+    recipe: dict[str, Any] = content.get(CARD_KEY, {}).get("recipe", {}) if isinstance(content, dict) else {}
+    if not recipe:
+        raise DataError(f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA")
+    given, seed = recipe["data"], recipe["run"]["seed"]
+    try:
+        if split not in {"train", "val"}:
+            return read_split(given["path"], split).data
+        splits = read_splits(
+            given["path"], val_fraction=given["val_fraction"], seed=seed, train=given["train"], val=given["val"]
+        )
+    except DataError as error:
+        raise DataError(f"{error} (it was trained there; give other data: pyrafuse evaluate {model} DATA)") from error
+    return splits.train if split == "train" else splits.val

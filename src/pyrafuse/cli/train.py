@@ -1,0 +1,127 @@
+"""`pyrafuse train`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.recipes.registry import RECIPES
+from pyrafuse.recipes.small import small
+from pyrafuse.training.settings import Recipe, to_plain
+
+HELP = {
+    "--data PATH": "data.path: a folder, a data.yaml, a COCO JSON file, or shapes; also as a bare word",
+    "--recipe NAME": "one of `pyrafuse recipes`, or a YAML file; by default small. Other options change it",
+    "--model NAME": "model.name: one of `pyrafuse models`",
+    "--weights FILE": "model.backbone_weights",
+    "--size N": "data.size",
+    "--epochs N": "run.epochs",
+    "--batch N": "run.batch_size",
+    "--lr X": "optimizer.lr, for a batch of optimizer.lr_batch images",
+    "--device NAME": "cpu, gpu, or the numbers of GPUs: 0,1",
+    "--seed N": "run.seed",
+    "--output DIR": "run.output",
+    "--resume": "run.resume: go on with the run in --output, by its own recipe",
+}
+
+
+def read_device(text: str) -> list[str]:
+    """The options that ``cpu``, ``gpu``, ``mps``, ``auto``, ``1`` or ``0,1`` stand for.
+
+    Raises:
+        PyrafuseError: If it is none of these.
+    """
+    if text in {"auto", "cpu", "mps"}:
+        return [f"--run.accelerator={text}"]
+    if text in {"gpu", "cuda"}:
+        return ["--run.accelerator=gpu"]
+    numbers = text.removeprefix("cuda:").split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise PyrafuseError(f"no device {text!r}; choose cpu, gpu, or the numbers of GPUs such as 0 or 0,1")
+    return ["--run.accelerator=gpu", f"--run.devices=[{','.join(number.strip() for number in numbers)}]"]
+
+
+def read_recipe(text: str) -> list[str]:
+    """The option that a recipe's name or file stands for.
+
+    Raises:
+        PyrafuseError: If it is neither.
+    """
+    if Path(text).suffix in {".yaml", ".yml"} or Path(text).is_file():
+        return [f"--config={text}"]
+    return [f"--config={json.dumps(to_plain(RECIPES.create(text)))}"]
+
+
+def put_recipe_first(words: Sequence[str]) -> list[str]:
+    """Recipes before what changes them; a run that is resumed brings its own."""
+    recipes = [word for word in words if word.startswith("--config=")]
+    changes = [word for word in words if not word.startswith("--config=")]
+    resume = next((word for word in reversed(changes) if word.startswith("--run.resume")), "--run.resume=false")
+    output = next((word.partition("=")[2] for word in reversed(changes) if word.startswith("--run.output=")), None)
+    is_resumed = not resume.endswith(("=false", "=no"))
+    if is_resumed and not output and not recipes:
+        raise PyrafuseError("which run shall go on? give its folder: --output DIR")
+    if is_resumed and output and not recipes:
+        own = Path(output) / "recipe.yaml"
+        if not own.is_file():
+            raise PyrafuseError(f"nothing to resume: {own} is not there; give the folder of a run as --output")
+        recipes = [f"--config={own}"]
+    return [*recipes, *changes]
+
+
+def describe_defaults() -> dict[str, Any]:
+    """Every option of `pyrafuse train` with its value in the recipe ``small``."""
+    return dict(_flatten(small()))
+
+
+def _flatten(settings: Any, prefix: str = "") -> Mapping[str, Any]:
+    values: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            values |= _flatten(value, f"{prefix}{field.name}.")
+        else:
+            values[prefix + field.name] = value
+    return values
+
+
+@shorthand(
+    Shorthand(
+        usage="[DATA] [--recipe NAME] [--epochs N] [--size N] [--output DIR] [options]",
+        options={
+            "--data": "--data.path",
+            "--recipe": read_recipe,
+            "--model": "--model.name",
+            "--weights": "--model.backbone_weights",
+            "--size": "--data.size",
+            "--epochs": "--run.epochs",
+            "--batch": "--run.batch_size",
+            "--lr": "--optimizer.lr",
+            "--device": read_device,
+            "--seed": "--run.seed",
+            "--output": "--run.output",
+            "--resume": "--run.resume",
+        },
+        help=HELP,
+        positional="--data.path",
+        complete=put_recipe_first,
+        defaults=describe_defaults,
+    )
+)
+def train(recipe: Recipe) -> int:
+    """Train a detector by a recipe, on your images.
+
+    Everything goes into one folder: best.ckpt, last.ckpt, recipe.yaml, metrics.csv, curves.png and results.json.
+    Ctrl-C stops; --resume goes on as if nothing had happened.
+    """
+    from rich.console import Console
+
+    from pyrafuse.training.run import train as run
+
+    result = run(recipe, console=Console(stderr=True, soft_wrap=True))
+    print(result.evaluation.table())
+    print(f"\nbest checkpoint  {result.best}\ncurves           {result.folder / 'curves.png'}")
+    return 0

@@ -1,0 +1,42 @@
+"""Recipes for little data and no GPU: what `pyrafuse train` does unless it is told otherwise, and the demo."""
+
+from pyrafuse.recipes.registry import recipe
+from pyrafuse.training.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    RunSettings,
+    ScheduleSettings,
+)
+
+
+@recipe(arguments="--data DATA")
+def small() -> Recipe:
+    """Train on a few hundred images on a processor; the defaults of `pyrafuse train`."""
+    return Recipe()
+
+
+@recipe()
+def shapes_demo() -> Recipe:
+    """Learn generated shapes from nothing, in minutes on two cores: what `pyrafuse demo` runs."""
+    return Recipe(
+        model=ModelSettings(
+            name="yolov3_asff",
+            options={
+                "backbone_options": {"width": 0.25, "depths": [1, 1, 2, 2, 1]},
+                "neck_options": {
+                    "yolo_fpn": {"channels": [32, 64, 128], "widen": [False, False, False]},
+                    "asff": {"out_channels": [64, 96, 128]},
+                },
+                "head_options": {"adaption": False, "reach": 1.0},
+                # from nothing, one positive an object would take many times as long
+                "assigner_options": {},
+                "criterion_options": {"iou_objectness": True},
+            },
+        ),
+        data=DataSettings(path="shapes:train=400,val=100,size=256,seed=0", size=256),
+        optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=16, weight_decay=0.02),
+        schedule=ScheduleSettings(burn_in_power=1.0, min_lr=0.02, closing_epochs=1),
+        run=RunSettings(epochs=12, batch_size=16, ema=0.998, evaluate_every=3),
+    )

@@ -1,0 +1,148 @@
+"""Short forms of `pyrafuse train` become the recipe that they stand for."""
+
+import functools
+
+import pytest
+import yaml
+
+from pyrafuse.cli.arguments import call
+from pyrafuse.cli.train import train
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.recipes.registry import RECIPES
+from pyrafuse.training.settings import Recipe, to_plain
+
+
+def parse(*argv: str) -> Recipe:
+    """The recipe that `pyrafuse train` would run."""
+    seen = []
+
+    @functools.wraps(train)
+    def remember(recipe: Recipe) -> int:
+        seen.append(recipe)
+        return 0
+
+    assert call(remember, argv, prog="pyrafuse train") == 0
+    (recipe,) = seen
+    return recipe
+
+
+def test_without_words_it_is_the_small_recipe():
+    assert parse() == RECIPES.create("small")
+
+
+@pytest.mark.parametrize(
+    ("argv", "path", "expected"),
+    [
+        (["photos"], "data.path", "photos"),
+        (["--data", "photos"], "data.path", "photos"),
+        (["--data=photos"], "data.path", "photos"),
+        (["--data.path", "photos"], "data.path", "photos"),
+        (["--model", "yolov3"], "model.name", "yolov3"),
+        (["--size", "320"], "data.size", 320),
+        (["--epochs=3"], "run.epochs", 3),
+        (["--batch", "8"], "run.batch_size", 8),
+        (["--lr", "0.5"], "optimizer.lr", 0.5),
+        (["--weights", "w.pth"], "model.backbone_weights", "w.pth"),
+        (["--output", "runs/x"], "run.output", "runs/x"),
+        (["--seed", "7"], "run.seed", 7),
+        (["--run.sync-bn", "false"], "run.sync_bn", False),
+        (["--no-run.sync-bn"], "run.sync_bn", False),
+        (["--no-resume"], "run.resume", False),
+        (["--device", "cpu"], "run.accelerator", "cpu"),
+        (["--device", "gpu"], "run.devices", "auto"),
+        (["--device", "0,1"], "run.devices", (0, 1)),
+        (["--device", "cuda:1"], "run.devices", (1,)),
+        (["--run.devices", "2"], "run.devices", 2),
+        (["--data.sizes", "64,96"], "data.sizes", (64, 96)),
+        (["--model.options.head_options", "{reach: 1.0}"], "model.options", {"head_options": {"reach": 1.0}}),
+        (["--recipe", "yolov3_coco", "--data", "coco"], "schedule.hold_epochs", 20.0),
+        (["--size", "320", "--recipe", "yolov3_coco"], "data.size", 320),  # whatever comes first, the recipe is changed
+    ],
+)
+def test_a_short_form_is_the_option_it_stands_for(argv, path, expected):
+    value = parse(*argv)
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert value == expected
+
+
+def test_numbers_of_devices_mean_gpus():
+    assert parse("--device", "0,1").run.accelerator == "gpu"
+
+
+def test_a_recipe_s_file_is_changed_by_options(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("run:\n  epochs: 5\n  seed: 4\n")
+    recipe = parse("--recipe", str(file), "--epochs", "6", "photos")
+    assert (recipe.run.epochs, recipe.run.seed, recipe.data.path) == (6, 4, "photos")
+    assert parse("--config", str(file)).run.epochs == 5
+
+
+def test_a_resumed_run_brings_its_own_recipe(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_plain(RECIPES.create("shapes_demo")), sort_keys=False))
+    recipe = parse("--resume", "--output", str(tmp_path), "--epochs", "99")
+    assert (recipe.data.size, recipe.run.epochs, recipe.run.resume) == (256, 99, True)
+    assert recipe.run.output == str(tmp_path)
+    assert recipe.model == parse("--recipe", "shapes_demo").model
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["a", "b"], "unexpected 'b'"),
+        (["data=a"], "unexpected 'data=a'; did you mean --data a?"),
+        (["a", "epochs=3"], "unexpected 'epochs=3'; did you mean --epochs 3?"),
+        (["--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
+        (["--batch_size", "3"], "unknown option --batch_size; did you mean --run.batch_size?"),
+        (["--epochs", "many"], "--run.epochs: expected int, got 'many'"),
+        (["--epochs"], "--run.epochs needs a value"),
+        (["--device", "tpu"], "no device 'tpu'; choose cpu, gpu, or the numbers of GPUs"),
+        (["--device"], "--device needs a value"),
+        (["--recipe", "smal"], "unknown recipe 'smal'; did you mean 'small'?"),
+        (["--recipe", "none.yaml"], "no such file: "),
+        (["--size", "100"], "data.size and data.sizes must be multiples of 32 from 32 up, got 100"),
+        (["--resume"], "which run shall go on? give its folder: --output DIR"),
+        (["--resume", "--output", "nowhere"], "nothing to resume: nowhere/recipe.yaml is not there"),
+        (["--optimizer.name", "adm"], "--optimizer.name: 'adm' is not one of sgd, adamw"),
+    ],
+)
+def test_what_does_not_fit_is_named(argv, message):
+    with pytest.raises(PyrafuseError) as raised:
+        parse(*argv)
+    assert message in str(raised.value)
+
+
+def test_help_shows_the_short_forms(capsys):
+    assert call(train, ["--help"], prog="pyrafuse train") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: pyrafuse train [DATA] [--recipe NAME]")
+    assert "  --data PATH " in text
+    assert "--data CONFIG" not in text
+    assert "Passes over the training images. (type: int, default: 24)" in " ".join(text.split())
+
+
+def test_what_is_printed_is_the_whole_recipe(capsys):
+    assert call(train, ["photos", "--size", "320", "--print_config"], prog="pyrafuse train") == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    expected = to_plain(RECIPES.create("small"))
+    expected["data"] |= {"path": "photos", "size": 320}
+    assert values == expected
+
+
+def test_a_word_may_be_left_out():
+    seen = []
+
+    def function(model: str, data: str | None = None, /, *, score: float = 0.5) -> int:
+        """Measure.
+
+        Args:
+            model: A checkpoint.
+            data: With what.
+            score: Least score.
+        """
+        seen.append((model, data, score))
+        return 0
+
+    assert call(function, ["m"], prog="t") == 0
+    assert call(function, ["m", "d", "--score", "1"], prog="t") == 0
+    assert seen == [("m", None, 0.5), ("m", "d", 1.0)]
