@@ -49,7 +49,7 @@ class NeighbourAssigner:
         batch, num_objects = targets.labels.shape
         rows, is_inside = self._candidates(predictions, targets)
         flat = rows.flatten(1)
-        boxes = decode_rows(predictions, flat).view(batch, num_objects, -1, 4)
+        boxes = decode_rows(predictions, flat).view(batch, num_objects, rows.shape[-1], 4)
         overlap = paired_iou(boxes, targets.boxes[:, :, None]).where(is_inside, 0)
 
         classes = predictions.classes.gather(1, flat[..., None].expand(-1, -1, predictions.classes.shape[-1]))

@@ -129,7 +129,7 @@ class YOLOv3Criterion(nn.Module):
         labels = targets.labels[:, claims.objects]
         num_classes = logits.shape[-1]
         if self.label_smoothing:
-            wanted = F.one_hot(labels, num_classes).to(logits.dtype) * (1 - 2 / num_classes) + 1 / num_classes
+            wanted = torch.full_like(logits, 1 / num_classes).scatter(2, labels[..., None], 1 - 1 / num_classes)
         else:
             # objects that share a row share its classes: each writes its own into the columns of the one that holds it
             holder = _objects_at(claims, claims.rows, predictions.grid.levels, as_claims=True)
