@@ -1,0 +1,74 @@
+"""Golden vectors of the original ASFF, where they lie beside the repository."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+
+class Goldens:
+    """The folder of vectors, its comparison functions, and checkpoints made from its manifests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fill = _import(folder.parent / "fill.py", "fill")
+        sys.modules["fill"] = self.fill  # compare.py imports it by this name
+        self.compare = _import(folder / "compare.py", "asff_compare")
+
+    def load(self, name: str) -> np.lib.npyio.NpzFile:
+        return np.load(self.folder / name)
+
+    def image(self, seed: int, *shape: int) -> torch.Tensor:
+        return torch.from_numpy(self.fill.image(seed, shape))
+
+    def state(self, model: str) -> dict[str, torch.Tensor]:
+        """The official checkpoint of ``model``, as its manifest and the gain table describe it."""
+        return self.fill_in(
+            dict(self.read_json(f"manifest_{model}.json")), "mobile" if "mobile" in model else "darknet"
+        )
+
+    def fill_in(self, shapes: Mapping[str, Sequence[int]], gains: str) -> dict[str, torch.Tensor]:
+        """Values of entries with these shapes; each depends on its key, its shape, and its gain in table ``gains``."""
+        table = self.read_json("gains.json")[gains]
+        return {
+            key: torch.from_numpy(np.array(self.fill.value(key, shape, self.compare.gain(key, table))))
+            for key, shape in shapes.items()
+        }
+
+    def read_json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    def check(self, arrays: np.lib.npyio.NpzFile, name: str, value: torch.Tensor, **tolerances: float) -> None:
+        """Compare with an entry, stored whole or packed."""
+        if f"{name}__shape" in arrays.files:
+            self.compare.check_packed(arrays, name, value.detach().numpy(), **tolerances)
+        else:
+            np.testing.assert_allclose(value.detach().numpy(), arrays[name], **tolerances)
+
+
+@pytest.fixture(scope="session")
+def goldens(shared_dir: Path) -> Goldens:
+    """Golden vectors of the original ASFF; skips where there are none."""
+    folder = shared_dir / "reference" / "asff"
+    if not (folder / "compare.py").is_file():
+        pytest.skip("no golden vectors of ASFF beside the repository")
+    return Goldens(folder)
+
+
+def _import(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
