@@ -6,7 +6,8 @@ images -> Darknet-53 -> YOLO pyramid with SPP -> (ASFF) -> guided-anchoring head
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pyrafuse.assigners.guided_anchor import GuidedAnchorAssigner
 from pyrafuse.assigners.neighbours import NeighbourAssigner
@@ -21,6 +22,7 @@ from pyrafuse.postprocess.dense import DensePostprocess
 from pyrafuse.postprocess.yolov3 import decode_yolov3
 
 Options = Mapping[str, Any]
+NO_OPTIONS: Options = MappingProxyType({})
 
 
 def yolov3(
@@ -28,14 +30,14 @@ def yolov3(
     *,
     backbone: str = "darknet53",
     neck: str | Sequence[str] = "yolo_fpn",
-    backbone_options: Options | None = None,
-    neck_options: Mapping[str, Options] | None = None,
-    neck_defaults: Mapping[str, Options] | None = None,
-    head_options: Options | None = None,
-    head_defaults: Options | None = None,
-    criterion_options: Options | None = None,
-    assigner_options: Options | None = None,
-    postprocess_options: Options | None = None,
+    assigner: Literal["guided_anchor", "neighbours"] = "guided_anchor",
+    backbone_options: Options = NO_OPTIONS,
+    neck_options: Mapping[str, Options] = NO_OPTIONS,
+    head_options: Options = NO_OPTIONS,
+    assigner_options: Options = NO_OPTIONS,
+    criterion_options: Options = NO_OPTIONS,
+    postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = NO_OPTIONS,
 ) -> Detector[GuidedPredictions]:
     """YOLOv3 with SPP and guided anchoring.
 
@@ -43,35 +45,34 @@ def yolov3(
         num_classes: K.
         backbone: A registered backbone, or ``timm/NAME``.
         neck: A registered neck, or several in a row.
+        assigner: ``guided_anchor``, the paper's, has one row answer for an object; ``neighbours`` several.
         backbone_options: Keyword arguments of the backbone; ``weights`` among them.
         neck_options: Keyword arguments of each neck, by its name.
-        neck_defaults: What ``neck_options`` build upon, for those necks that are there.
         head_options: Keyword arguments of `YOLOv3Head`.
-        head_defaults: What ``head_options`` build upon.
+        assigner_options: Keyword arguments of the assigner.
         criterion_options: Keyword arguments of `YOLOv3Criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
+        defaults: What a variant gives in place of our own defaults: ``head`` and ``criterion`` options, and those of
+            each neck by its name, for the necks that are there.
     """
-    trunk = create_backbone(backbone, **(backbone_options or {}))
-    given, defaults = neck_options or {}, neck_defaults or {}
     chain = [neck] if isinstance(neck, str) else list(neck)
-    fusion = create_neck(
-        chain,
-        trunk.features,
-        {**given, **{name: {**defaults[name], **given.get(name, {})} for name in chain if name in defaults}},
-    )
-    head = YOLOv3Head(fusion.features, num_classes=num_classes, **{**(head_defaults or {}), **(head_options or {})})
+    known = {name: defaults[name] for name in chain if name in defaults}
+    merged = {name: {**known.get(name, {}), **neck_options.get(name, {})} for name in {**known, **neck_options}}
+
+    trunk = create_backbone(backbone, **backbone_options)
+    fusion = create_neck(chain, trunk.features, merged)
+    head = YOLOv3Head(fusion.features, num_classes=num_classes, **{**defaults.get("head", {}), **head_options})
+    if assigner == "neighbours":
+        assign = NeighbourAssigner(**assigner_options)
+    else:
+        assign = GuidedAnchorAssigner(guided=head.guides is not None, **assigner_options)
     return Detector(
         trunk,
         fusion,
         head,
         decode=decode_yolov3,
-        criterion=YOLOv3Criterion(
-            assigner=NeighbourAssigner(**assigner_options)
-            if assigner_options is not None
-            else GuidedAnchorAssigner(guided=head.guides is not None),
-            **(criterion_options or {}),
-        ),
-        postprocess=DensePostprocess(**(postprocess_options or {})),
+        criterion=YOLOv3Criterion(assigner=assign, **{**defaults.get("criterion", {}), **criterion_options}),
+        postprocess=DensePostprocess(**postprocess_options),
     )
 
 
@@ -81,19 +82,23 @@ MODELS.add(
     partial(
         yolov3,
         neck=("yolo_fpn", "asff"),
-        neck_defaults={
-            "yolo_fpn": {"widen": (True, False, False)},
-            "asff": {"out_channels": (256, 512, 1024)},
-        },
+        defaults={"yolo_fpn": {"widen": (True, False, False)}, "asff": {"out_channels": (256, 512, 1024)}},
     ),
 )
+
+# The small forms, for work without a GPU: the light backbone of the paper's code base, a narrow pyramid, no deformable
+# convolution; and several rows an object, which learn in a few epochs what one row learns in a few hundred.
+SMALL: Mapping[str, Options] = {
+    "head": {"adaption": False, "reach": 1.0},
+    "criterion": {"iou_objectness": True, "box_weight": 2.0},
+}
 MODELS.add(
     "yolov3_small",
     partial(
         yolov3,
         backbone="mobilenet_v2",
-        neck_defaults={"yolo_fpn": {"channels": (48, 64, 96)}},
-        head_defaults={"adaption": False},
+        assigner="neighbours",
+        defaults={**SMALL, "yolo_fpn": {"channels": (48, 64, 96)}},
     ),
 )
 MODELS.add(
@@ -102,10 +107,11 @@ MODELS.add(
         yolov3,
         backbone="mobilenet_v2",
         neck=("yolo_fpn", "asff"),
-        neck_defaults={
+        assigner="neighbours",
+        defaults={
+            **SMALL,
             "yolo_fpn": {"channels": (48, 64, 96), "widen": (False, False, False)},
             "asff": {"out_channels": (96, 128, 192)},
         },
-        head_defaults={"adaption": False},
     ),
 )
