@@ -52,8 +52,9 @@ class NeighbourAssigner:
         boxes = decode_rows(predictions, flat).view(batch, num_objects, rows.shape[-1], 4)
         overlap = paired_iou(boxes, targets.boxes[:, :, None]).where(is_inside, 0)
 
-        classes = predictions.classes.gather(1, flat[..., None].expand(-1, -1, predictions.classes.shape[-1]))
-        classes = classes.view(batch, num_objects, rows.shape[-1], -1)
+        num_classes = predictions.classes.shape[-1]
+        classes = predictions.classes.gather(1, flat[..., None].expand(-1, -1, num_classes))
+        classes = classes.view(batch, num_objects, rows.shape[-1], num_classes)
         own = classes.gather(3, targets.labels[:, :, None, None].expand(-1, -1, rows.shape[-1], 1)).squeeze(3)
         score = own.sigmoid() * predictions.objectness.gather(1, flat).view_as(own).sigmoid()
         quality = score**self.score_power * overlap**self.iou_power
