@@ -1,0 +1,153 @@
+"""What every neck promises, alone and in chains: the spec, gradients everywhere, any size, any channels."""
+
+import pytest
+import torch
+
+from pyrafuse.core.errors import PyrafuseError, UnknownNameError
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.registry import NECKS, create_neck
+
+CHAINS = (*((name,) for name in NECKS.names()), ("yolo_fpn", "asff"), ("asff", "asff"))
+INPUTS = {
+    "three even": PyramidSpec((8, 12, 16), (8, 16, 32)),
+    "two": PyramidSpec((5, 7), (4, 8)),
+    "four": PyramidSpec((6, 6, 10, 4), (4, 8, 16, 32)),
+    "five": PyramidSpec((3, 4, 5, 6, 7), (8, 16, 32, 64, 128)),
+}
+OPTIONS = {"yolo_fpn": {"width": 1 / 16}}
+
+
+@pytest.fixture(params=CHAINS, ids="+".join)
+def chain(request):
+    return request.param
+
+
+@pytest.fixture(params=INPUTS.values(), ids=INPUTS)
+def inputs(request):
+    return request.param
+
+
+@pytest.fixture
+def neck(chain, inputs):
+    torch.manual_seed(0)
+    return create_neck(chain, inputs, {name: OPTIONS[name] for name in chain if name in OPTIONS})
+
+
+def pyramid_of(spec: PyramidSpec, height: int, width: int, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(batch, c, -(-height // s), -(-width // s), generator=generator)
+        for c, s in zip(spec.channels, spec.strides, strict=True)
+    )
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 131), (40, 8)])
+@torch.no_grad()
+def test_shapes_equal_the_spec(neck, inputs, size):
+    pyramid = pyramid_of(inputs, *size)
+    out = neck.eval()(pyramid)
+    assert neck.features.strides == inputs.strides
+    assert len(out) == len(neck.features)
+    for before, after, channels in zip(pyramid, out, neck.features.channels, strict=True):
+        assert after.shape == (2, channels, *before.shape[2:])
+        assert after.isfinite().all()
+
+
+def test_gradients(neck, inputs):
+    pyramid = tuple(x.requires_grad_() for x in pyramid_of(inputs, 97, 131))
+    out = neck.train()(pyramid)
+    sum((x * torch.linspace(-1, 1, x.numel()).view_as(x)).sum() for x in out).backward()
+    for x in pyramid:
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert x.grad.abs().max() > 0
+    for name, parameter in neck.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@torch.no_grad()
+def test_same_answer_twice_and_for_each_image_alone(neck, inputs):
+    pyramid = pyramid_of(inputs, 64, 96)
+    neck.eval()
+    first, second = neck(pyramid), neck(pyramid)
+    alone = neck(tuple(x[1:] for x in pyramid))
+    for a, b, c in zip(first, second, alone, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a[1:], c, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_inputs_are_left_alone(neck, inputs):
+    pyramid = pyramid_of(inputs, 64, 64)
+    before = [x.clone() for x in pyramid]
+    neck.train()(pyramid)
+    assert all(torch.equal(x, y) for x, y in zip(pyramid, before, strict=True))
+
+
+@torch.no_grad()
+def test_half_precision(neck, inputs):
+    pyramid = pyramid_of(inputs, 64, 64)
+    exact = neck.eval()(pyramid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = neck(pyramid)
+    for a, b in zip(exact, rough, strict=True):
+        assert (a - b.float()).norm() < 0.05 * a.norm()
+
+
+@torch.no_grad()
+def test_compiles_whole(chain):
+    torch.manual_seed(0)
+    inputs = INPUTS["three even"]
+    neck = create_neck(chain, inputs, {name: OPTIONS[name] for name in chain if name in OPTIONS}).eval()
+    pyramid = pyramid_of(inputs, 64, 96)
+    compiled = torch.compile(neck, fullgraph=True, backend="eager")
+    for a, b in zip(neck(pyramid), compiled(pyramid), strict=True):
+        assert torch.equal(a, b)
+
+
+class TestFusionWeights:
+    @torch.no_grad()
+    def test_sum_to_one(self):
+        inputs = INPUTS["four"]
+        neck = create_neck("asff", inputs)
+        for level in neck.levels:
+            weights, _ = level.fuse(pyramid_of(inputs, 97, 131))
+            assert weights.shape[1] == 4
+            torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
+
+    @torch.no_grad()
+    def test_equal_levels_fuse_to_themselves(self):
+        inputs = PyramidSpec((4, 4), (8, 16))
+        level = create_neck("asff", inputs).levels[0]
+        x = torch.randn(1, 4, 3, 5).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        _, fused = level.fuse((x, x[..., ::2, ::2]))
+        torch.testing.assert_close(fused, x)
+
+
+class TestComplaints:
+    def test_name(self):
+        with pytest.raises(UnknownNameError, match="unknown neck 'asf'; did you mean 'asff'"):
+            create_neck("asf", INPUTS["two"])
+
+    def test_options_for_another_neck(self):
+        with pytest.raises(PyrafuseError, match="options are given for asff, but the necks are yolo_fpn"):
+            create_neck("yolo_fpn", INPUTS["two"], {"asff": {}})
+
+    def test_no_neck(self):
+        with pytest.raises(PyrafuseError, match="a neck is needed; choose from asff"):
+            create_neck([], INPUTS["two"])
+
+    def test_numbers_of_levels(self):
+        with pytest.raises(ValueError, match=r"2 levels come in, and out_channels are \(1, 2, 3\)"):
+            create_neck("asff", INPUTS["two"], {"asff": {"out_channels": (1, 2, 3)}})
+        with pytest.raises(ValueError, match="2 levels come in; channels"):
+            create_neck("yolo_fpn", INPUTS["two"], {"yolo_fpn": {"widen": (True,)}})
+
+    @pytest.mark.parametrize(
+        ("channels", "strides"), [((), ()), ((1, 2), (8,)), ((1, 0), (8, 16)), ((1, 2), (16, 8)), ((1, 2), (8, 8))]
+    )
+    def test_impossible_pyramids(self, channels, strides):
+        with pytest.raises(ValueError, match="stride"):
+            PyramidSpec(channels, strides)
