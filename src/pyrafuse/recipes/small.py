@@ -14,7 +14,11 @@ from pyrafuse.training.settings import (
 @recipe(arguments="--data DATA")
 def small() -> Recipe:
     """Train on a few hundred images on a processor; the defaults of `pyrafuse train`."""
-    return Recipe()
+    return Recipe(
+        optimizer=OptimizerSettings(name="adamw", lr=7e-4, lr_batch=4, weight_decay=0.05),
+        schedule=ScheduleSettings(burn_in_power=1.0, min_lr=0.02),
+        run=RunSettings(epochs=30, batch_size=4, ema=0.998),
+    )
 
 
 @recipe()
@@ -31,7 +35,7 @@ def shapes_demo() -> Recipe:
                 },
                 "head_options": {"adaption": False, "reach": 1.0},
                 # from nothing, one positive an object would take many times as long
-                "assigner_options": {},
+                "assigner": "neighbours",
                 "criterion_options": {"iou_objectness": True},
             },
         ),

@@ -31,6 +31,12 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         options["neck"] = settings.neck
     if settings.backbone_weights is not None:
         options["backbone_options"] = {**options.get("backbone_options", {}), "weights": settings.backbone_weights}
+    if settings.frozen:
+        if settings.backbone_weights is None and settings.start_from is None:
+            raise PyrafuseError(
+                f"model.frozen={settings.frozen} would keep random weights: give model.backbone_weights, or drop it"
+            )
+        options["backbone_options"] = {**options.get("backbone_options", {}), "frozen": settings.frozen}
     if settings.anchors == "data":
         anchors = fit_anchors(data, size=recipe.data.size, num_levels=3, per_level=3, seed=recipe.run.seed)
         options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}

@@ -16,6 +16,7 @@ class ModelSettings:
         name: One of `pyrafuse models`.
         backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
         backbone_weights: Checkpoint of the backbone alone, to start from.
+        frozen: Leading layers of the backbone that keep the weights they start from, for little data.
         neck: Other necks than the model's own, in a row.
         options: More arguments of the model's builder, by name.
         start_from: Checkpoint of a whole detector to start from; what does not fit is left out, and said.
@@ -25,6 +26,7 @@ class ModelSettings:
     name: str = "yolov3_asff_small"
     backbone: str | None = None
     backbone_weights: str | None = None
+    frozen: int = 0
     neck: tuple[str, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     start_from: str | None = None
