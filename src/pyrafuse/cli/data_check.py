@@ -8,7 +8,7 @@ def check(
 ) -> int:
     """Read a data set whole and say what is wrong with it.
 
-    The status is 1 if there is an error, or, with --strict, a warning.
+    The status is 2 if there is an error, or, with --strict, a warning.
 
     Args:
         path: A folder, a data.yaml, a COCO JSON file, or shapes (generated images).
@@ -33,4 +33,4 @@ def check(
     print(report.text())
     if json is not None:
         write_text(json, json_format.dumps(report.to_json(), indent=1))
-    return int(report.has_errors or (strict and bool(report.warnings)))
+    return 2 if report.has_errors or (strict and report.warnings) else 0

@@ -44,14 +44,14 @@ def test_data_check_of_a_sound_set(coco, tmp_path, capsys):
 def test_data_check_of_a_damaged_image(coco, capsys):
     whole = (coco / "b.png").read_bytes()
     (coco / "b.png").write_bytes(whole[: len(whole) // 2])  # the header is sound
-    assert main(["data", "check", str(coco)]) == 1
+    assert main(["data", "check", str(coco)]) == 2
     assert "b.png" in capsys.readouterr().out
 
 
 def test_a_warning_counts_only_when_strict(coco, capsys):
     (coco / "b.png").write_bytes((coco / "a.png").read_bytes())
     assert main(["data", "check", str(coco)]) == 0
-    assert main(["data", "check", str(coco), "--strict"]) == 1
+    assert main(["data", "check", str(coco), "--strict"]) == 2
     assert "0 errors, 1 warning" in capsys.readouterr().out
 
 
