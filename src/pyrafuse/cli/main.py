@@ -79,8 +79,8 @@ class _Invocation:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names and return the exit status."""
-    # Threads of OpenMP that wait by spinning keep the very core that they wait for: with loaders, or a neighbour, on two
-    # cores an epoch took 280 s instead of 7. Read when torch is imported.
+    # OpenMP's threads that wait by spinning keep the very core that they wait for: with loaders, or a neighbour, on
+    # two cores an epoch took 280 s instead of 7. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
