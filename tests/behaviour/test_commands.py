@@ -1,4 +1,4 @@
-"""The command line as a person uses it: the whole way on a tiny data set, and bad inputs, named, nothing half-written."""
+"""The command line as a person uses it: the whole way on a tiny data set; bad inputs named, nothing half-written."""
 
 import json
 import pickle
@@ -187,9 +187,7 @@ def truncated_jpeg(folder: Path) -> str:
     "damage",
     [no_such_path, empty_folder, annotations_cut, images_missing, class_out_of_range, huge_image, truncated_jpeg],
 )
-def test_faulty_data_are_named_before_anything_is_written(
-    damage: Callable[[Path], str], shapes, recipe, tmp_path, capsys
-):
+def test_faulty_data_are_named_before_anything_is_written(damage, shapes, recipe, tmp_path, capsys):
     folder = shutil.copytree(shapes, tmp_path / "data")
     message = damage(folder)
     output = tmp_path / "run"
