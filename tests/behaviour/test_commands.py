@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from pyrafuse.cli.main import main
 from pyrafuse.data.shapes import SHAPES, write_shapes
+from pyrafuse.training.module import DetectionModule
 
 TINY = {
     "model": {
@@ -64,6 +66,33 @@ def test_a_run_goes_on_where_it_stopped(run, tmp_path, capsys):
     assert "epoch   2/2" in err
     assert "epoch   1/2" not in err
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("epoch", "message"),
+    [(0, "interrupted; no epoch was finished, there is nothing to resume"), (1, "interrupted; go on with: pyrafuse ")],
+)
+def test_an_interrupt_says_how_to_go_on(epoch, message, shapes, recipe, tmp_path, capsys, monkeypatch):
+    step = DetectionModule.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.current_epoch == epoch:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    handler = signal.getsignal(signal.SIGINT)
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", stop)
+        argv = ["train", str(shapes), "--recipe", str(recipe), "--epochs", "2", "--output", str(output)]
+        assert main(argv) == 130
+    assert signal.getsignal(signal.SIGINT) is handler  # Lightning alone would leave Ctrl-C without effect
+    err = capsys.readouterr().err
+    assert message in err
+    if epoch:
+        command = err.partition("go on with: pyrafuse ")[2].split("\n")[0]
+        assert main(command.split()) == 0
+        assert torch.load(output / "last.ckpt", weights_only=True)["epoch"] == 1
 
 
 def test_a_folder_is_not_trained_into_twice(run, shapes, recipe, capsys):

@@ -37,6 +37,10 @@ class Command:
 
 
 COMMANDS = {
+    "demo": Command(
+        "pyrafuse.cli.demo:demo",
+        "Train, evaluate, predict and explain on generated images, and show all of it on one page.",
+    ),
     "train": Command("pyrafuse.cli.train:train", "Train a detector by a recipe, on your images."),
     "evaluate": Command(
         "pyrafuse.cli.evaluate:evaluate",

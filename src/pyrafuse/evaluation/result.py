@@ -156,7 +156,7 @@ class EvaluationResult:
             _aligned(_CLASS_HEADER, self.class_rows()),
             "(confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there)",
             "",
-            _aligned(_SIZE_HEADER, self._size_rows()),
+            _aligned(_SIZE_HEADER, self.size_rows()),
             "",
             "  ".join(twelve[:6]),
             "  ".join(twelve[6:]),
@@ -165,7 +165,7 @@ class EvaluationResult:
 
     def markdown(self) -> str:
         """The same tables as Markdown."""
-        return f"{_piped(_CLASS_HEADER, self.class_rows())}\n\n{_piped(_SIZE_HEADER, self._size_rows())}\n"
+        return f"{_piped(_CLASS_HEADER, self.class_rows())}\n\n{_piped(_SIZE_HEADER, self.size_rows())}\n"
 
     def class_header(self) -> tuple[str, ...]:
         """Column titles of `class_rows`."""
@@ -180,7 +180,12 @@ class EvaluationResult:
         total = (str(self.num_objects), str(self.num_images), *map(_number, (self.ap, self.ap50, self.ar_100)))
         return [*rows, ("all", *total, *_point(self.best))]
 
-    def _size_rows(self) -> list[tuple[str, ...]]:
+    def size_header(self) -> tuple[str, ...]:
+        """Column titles of `size_rows`."""
+        return _SIZE_HEADER
+
+    def size_rows(self) -> list[tuple[str, ...]]:
+        """One row of text a size."""
         return [(s.name, str(s.num_objects), _number(s.ap), _number(s.ar_100)) for s in self.sizes]
 
 

@@ -59,6 +59,10 @@ class Report:
         for paragraph in re.split(r"\n\s*\n", text.strip()):
             self._parts.append(f"<p>{escape(paragraph)}</p>")
 
+    def add_code(self, text: str) -> None:
+        """Add lines to be typed or copied, as they are."""
+        self._parts.append(f"<pre>{escape(text)}</pre>")
+
     def add_table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
         """Add a table; columns of numbers stand to the right."""
         cells = [[str(cell) for cell in row] for row in rows]
@@ -188,6 +192,8 @@ h2 { font-size: 1.3rem; margin: 2.2rem 0 0.8rem; padding-bottom: 0.3rem; border-
 h2 a { color: inherit; text-decoration: none; }
 a { color: var(--link); }
 p { white-space: pre-line; max-width: 75ch; }
+pre { background: var(--stripe); border: 1px solid var(--line); border-radius: 6px; padding: 0.7rem 1rem;
+  overflow-x: auto; font: 0.88rem/1.6 ui-monospace, monospace; }
 nav ul { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; list-style: none; padding: 0; margin: 0 0 1rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.92rem; }

@@ -1,0 +1,233 @@
+"""Everything once, on generated images: train -> evaluate -> predict -> explain -> one HTML page."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.data.images import read_image
+from pyrafuse.data.layout import Splits, read_splits
+from pyrafuse.data.sizes import compute_sizes
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.explain.fusion import FusionExplanation, explain_image
+from pyrafuse.inference.evaluating import evaluate
+from pyrafuse.inference.predicting import predict_to
+from pyrafuse.models.checkpoint import load
+from pyrafuse.models.detector import Detector
+from pyrafuse.training.run import read_history, train
+from pyrafuse.training.settings import Recipe
+from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
+from pyrafuse.visualization.drawing import draw_ground_truth_beside, draw_objects
+from pyrafuse.visualization.report import Report
+
+NUM_SAMPLES = 6
+NUM_PREDICTED = 8
+NUM_EXPLAINED = 3
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo left behind.
+
+    Attributes:
+        page: The report.
+        checkpoint: The best one of the training.
+        evaluation: Of that checkpoint.
+        seconds: Wall time of each step.
+    """
+
+    page: Path
+    checkpoint: Path
+    evaluation: EvaluationResult
+    seconds: dict[str, float]
+
+
+class _Clock:
+    """Remembers how long each step took, and says when one begins."""
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = console
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        self._console.rule(name, align="left", style="dim")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
+    """Train by ``recipe``, look at what came out from all sides, and write report.html into ``recipe.run.output``.
+
+    Raises:
+        PyrafuseError: If the recipe names no output, or as `train`.
+    """
+    if recipe.run.output is None:
+        raise PyrafuseError("the demo needs a folder: give the recipe's run.output")
+    folder, clock = Path(recipe.run.output), _Clock(console)
+    with clock.step("train"):
+        trained = train(recipe, console=console)
+    splits = read_splits(recipe.data.path, val_fraction=recipe.data.val_fraction, seed=recipe.run.seed)
+    detector = load(trained.best)
+    with clock.step("evaluate"):
+        evaluation = evaluate(detector, splits.val, workers=0, batch_size=recipe.run.batch_size, console=console)
+        console.print(evaluation.table(), highlight=False)
+    score = evaluation.confusion_confidence
+    richest = sorted(splits.val.records, key=lambda record: -len(record.labels))[:NUM_PREDICTED]
+    with clock.step("predict"):
+        predict_to(detector, [record.path for record in richest], folder / "predictions", score=score, progress=True)
+        found = detector.predict([record.path for record in richest], score=score)
+        beside = [
+            (draw_ground_truth_beside(f, record), f"{record.path.name}: {len(f)} found of {len(record.labels)}")
+            for f, record in zip(found, richest, strict=True)
+        ]
+    with clock.step("explain"):
+        explained = [explain_image(detector, record.path, score=score) for record in richest[:NUM_EXPLAINED]]
+        for explanation in explained:
+            explanation.save(folder / "explanation")
+
+    report = Report("pyrafuse demo: a detector with fused feature pyramids, from nothing")
+    _summarize(report, recipe, detector, splits, evaluation, clock.seconds)
+    _describe_data(report, splits)
+    report.add_section("Training")
+    report.add_figure(
+        plot_training(read_history(trained.folder)),
+        "Losses, their share and the positives of each pyramid level, average precision on the validation images.",
+    )
+    _describe_quality(report, evaluation)
+    report.add_section("What it finds")
+    report.add_gallery(
+        beside, f"Found (left, score {score:.2f} or more) beside what is there (right), in images it never trained on."
+    )
+    _describe_fusion(report, explained, score)
+    _describe_commands(report, trained.best)
+    report.save(folder / "report.html")
+    return DemoResult(folder / "report.html", trained.best, evaluation, clock.seconds)
+
+
+def _summarize(
+    report: Report,
+    recipe: Recipe,
+    detector: Detector,
+    splits: Splits,
+    evaluation: EvaluationResult,
+    seconds: dict[str, float],
+) -> None:
+    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} processor cores, no GPU"
+    report.add_section("In short")
+    report.add_key_values(
+        {
+            "AP50, validation": f"{evaluation.ap50:.3f}",
+            "AP, validation": f"{evaluation.ap:.3f} (mean over IoU 0.50 to 0.95, as COCO)",
+            "model": f"{recipe.model.name}, {parameters:.1f} M parameters, no pretrained weights",
+            "data": splits.finding,
+            "training": f"{recipe.run.epochs} epochs at {recipe.data.size} px, batch {recipe.run.batch_size}",
+            "time": ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()),
+            "machine": f"{device}; PyTorch {torch.__version__}",
+        }
+    )
+
+
+def _describe_data(report: Report, splits: Splits) -> None:
+    report.add_section("Data")
+    report.add_table(
+        ("class", "objects", "small", "medium", "large", "side in pixels: 5 %", "half", "95 %"),
+        [
+            (row.name, row.num_objects, row.small, row.medium, row.large, *(f"{side:.0f}" for side in row.sides_px))
+            for row in compute_sizes((splits.train, splits.val))
+        ],
+        caption="Training and validation together. Small: below 32 x 32 pixels; large: from 96 x 96 pixels on.",
+    )
+    pictures = []
+    for record in splits.train.records[:NUM_SAMPLES]:
+        image = torch.from_numpy(read_image(record.path)).permute(2, 0, 1)
+        pictures.append((draw_objects(image, record, splits.train.names), record.path.name))
+    report.add_gallery(pictures, "The first training images with their objects.")
+
+
+def _describe_quality(report: Report, evaluation: EvaluationResult) -> None:
+    report.add_section("How good it is")
+    report.add_table(
+        evaluation.class_header(),
+        evaluation.class_rows(),
+        caption="Confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there.",
+    )
+    report.add_table(evaluation.size_header(), evaluation.size_rows(), caption="By size of the object.")
+    report.add_table(
+        tuple(evaluation.figures()),
+        [tuple("-" if value != value else f"{value:.3f}" for value in evaluation.figures().values())],
+        caption="The twelve figures of COCO; - where there is no such object.",
+    )
+    report.add_figure(plot_precision_recall(evaluation.precision, evaluation.names))
+    report.add_figure(
+        plot_confusion(evaluation.confusion, evaluation.names),
+        f"At IoU 0.50, detections with a score of {evaluation.confusion_confidence:.2f} or more.",
+    )
+
+
+def _describe_fusion(report: Report, explained: list[FusionExplanation], score: float) -> None:
+    report.add_section("What each detection listened to")
+    report.add_text(
+        "ASFF gives every position of every output level a weight for each source level; the three sum to 1. Above are "
+        "the detections, coloured by the level that each came from; below, one row an output level, the weights over "
+        "the image."
+    )
+    for explanation in explained:
+        found, strides = explanation.detections, explanation.strides
+        report.add_figure(explanation.figure(), Path(explanation.source).name)
+        if explanation.detection_weights is None or not len(found):
+            continue
+        sides = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(dim=1).sqrt()
+        report.add_table(
+            ("object", "score", "side in pixels", "found at", *(f"from stride {stride}" for stride in strides)),
+            [
+                (
+                    found.name_of(label),
+                    f"{confidence:.2f}",
+                    f"{side:.0f}",
+                    f"stride {strides[level]}",
+                    *(f"{weight:.2f}" for weight in weights),
+                )
+                for label, confidence, side, level, weights in zip(
+                    found.labels.tolist(),
+                    found.scores.tolist(),
+                    sides.tolist(),
+                    found.levels.tolist(),
+                    explanation.detection_weights.tolist(),
+                    strict=True,
+                )
+            ],
+            caption=f"Detections with a score of {score:.2f} or more; the weights at the centre of each box.",
+        )
+
+
+def _describe_commands(report: Report, checkpoint: Path) -> None:
+    report.add_section("On your own images")
+    report.add_text("A folder of COCO JSON, Pascal VOC or YOLO text will do; the layout is told by looking.")
+    report.add_code(
+        "pyrafuse data check my_data/\n"
+        "pyrafuse train my_data/ --output runs/mine\n"
+        "pyrafuse evaluate runs/mine/best.ckpt --output evaluation\n"
+        "pyrafuse predict runs/mine/best.ckpt images/\n"
+        "pyrafuse explain runs/mine/best.ckpt images/"
+    )
+    report.add_text("The detector of this page:")
+    report.add_code(f"pyrafuse evaluate {checkpoint}\npyrafuse train --recipe shapes_demo")
+
+
+def with_output(recipe: Recipe, folder: Path | None, *, device: str | None = None) -> Recipe:
+    """The recipe with a folder of its own, runs/demo-1 and so on unless one is given."""
+    number = 1
+    while folder is None:
+        candidate = Path("runs") / f"demo-{number}"
+        folder, number = (None, number + 1) if candidate.exists() else (candidate, number)
+    run = replace(recipe.run, output=str(folder), accelerator=device or recipe.run.accelerator)
+    return replace(recipe, run=run)
