@@ -57,6 +57,12 @@ def photo(width=40, height=30):
     return image
 
 
+def test_lines_to_be_typed_stand_as_they_are():
+    report = Report("Commands")
+    report.add_code("pyrafuse train <data>\n  --epochs 3")
+    assert "<pre>pyrafuse train &lt;data&gt;\n  --epochs 3</pre>" in report.to_html()
+
+
 def test_a_whole_page(tmp_path):
     report = Report("Evaluation")
     report.add_section("Figures")
