@@ -6,7 +6,6 @@ argv -> command's function (imported only now) -> `pyrafuse.cli.arguments` -> ex
 
 import importlib
 import importlib.util
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -83,9 +82,6 @@ class _Invocation:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names and return the exit status."""
-    # OpenMP's threads that wait by spinning keep the very core that they wait for: with loaders, or a neighbour, on
-    # two cores an epoch took 280 s instead of 7. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
     try:
