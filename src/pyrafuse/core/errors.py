@@ -27,5 +27,5 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameErr
     """Build the error for a name that is not among ``choices``, with the nearest one suggested."""
     known = sorted(choices)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r}{hint} choose from {', '.join(known) or 'nothing: none is known'}")
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return UnknownNameError(f"unknown {kind} {name!r};{hint} choose from {', '.join(known) or 'nothing: none is known'}")

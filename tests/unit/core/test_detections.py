@@ -1,0 +1,121 @@
+"""What was found, in every form it leaves in."""
+
+import json
+
+import numpy as np
+import pytest
+import supervision
+import torch
+from PIL import Image
+
+from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.core.errors import PyrafuseError
+
+
+@pytest.fixture
+def found():
+    return Detections(
+        boxes=torch.tensor([[10.0, 20.0, 30.0, 60.0], [0.0, 0.0, 100.0, 80.0]]),
+        scores=torch.tensor([0.75, 0.5]),
+        labels=torch.tensor([1, 2]),
+        levels=torch.tensor([0, 2]),
+        names=("cat", "dog"),
+        image_size=(80, 100),
+        source="a.jpg",
+        image=torch.full((3, 80, 100), 200, dtype=torch.uint8),
+    )
+
+
+OBJECTS = [
+    {"label": 1, "name": "dog", "score": 0.75, "box_xyxy": [10, 20, 30, 60], "level": 0},
+    {"label": 2, "name": "2", "score": 0.5, "box_xyxy": [0, 0, 100, 80], "level": 2},
+]
+
+
+def test_plain_values(found):
+    assert found.to_dict() == {"source": "a.jpg", "height": 80, "width": 100, "objects": OBJECTS}
+
+
+def test_yolo_text(found):
+    assert found.to_yolo() == (
+        "1 0.200000 0.500000 0.200000 0.500000 0.750000\n2 0.500000 0.500000 1.000000 1.000000 0.500000\n"
+    )
+    assert found[:0].to_yolo() == ""
+
+
+def test_supervision(found):
+    theirs = found.to_supervision()
+    assert isinstance(theirs, supervision.Detections)
+    assert theirs.xyxy.tolist() == [[10, 20, 30, 60], [0, 0, 100, 80]]
+    assert theirs.confidence is not None
+    assert theirs.class_id is not None
+    assert theirs.confidence.tolist() == [0.75, 0.5]
+    assert theirs.class_id.tolist() == [1, 2]
+    assert list(theirs.data["class_name"]) == ["dog", "2"]
+    assert len(no_detections().to_supervision()) == 0
+
+
+@pytest.mark.parametrize("rows", [slice(1, 2), torch.tensor([False, True]), torch.tensor([1]), [1]])
+def test_rows(found, rows):
+    part = found[rows]
+    assert len(part) == 1
+    assert part.to_dict()["objects"] == OBJECTS[1:]
+    assert part.image is found.image
+
+
+class TestPicture:
+    def test_drawn_where_the_objects_are(self, found):
+        picture = found[:1].draw()
+        assert picture.shape == (3, 80, 100)
+        changed = (picture != 200).any(0)
+        assert changed[40, 10]
+        assert changed[60, 20]
+        assert not changed[40, 20]
+        assert not changed[:, 90:].any()
+        assert (found.image == 200).all()
+
+    def test_nothing_found_draws_nothing(self, found):
+        assert torch.equal(found[:0].draw(), found.image)
+
+    def test_boxes_past_the_border(self, found):
+        outside = Detections(
+            torch.tensor([[-50.0, -50.0, 500.0, 500.0]]), torch.ones(1), torch.zeros(1).long(), torch.zeros(1).long()
+        )
+        assert (outside.draw(found.image) != 200).any()
+
+    def test_no_image(self, found):
+        lone = Detections(found.boxes, found.scores, found.labels, found.levels)
+        with pytest.raises(PyrafuseError, match="keep no image: give one"):
+            lone.draw()
+
+
+class TestSave:
+    def test_json(self, found, tmp_path):
+        found.save(tmp_path / "new folder" / "a.json")
+        assert json.loads((tmp_path / "new folder" / "a.json").read_text())["objects"] == OBJECTS
+
+    def test_text(self, found, tmp_path):
+        found.save(str(tmp_path / "a.TXT"))
+        assert (tmp_path / "a.TXT").read_text() == found.to_yolo()
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".webp", ".PNG"])
+    def test_picture(self, found, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        found.save(path)
+        with Image.open(path) as picture:
+            assert picture.size == (100, 80)
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        expected = found.draw().permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(pixels - expected).mean() < (0.5 if "png" in suffix.lower() else 12)
+
+    @pytest.mark.parametrize(("name", "said"), [("a.gif", r"\.gif"), ("a", "a file without suffix")])
+    def test_other_suffixes(self, found, tmp_path, name, said):
+        with pytest.raises(PyrafuseError, match=f"as {said}: .jpg, .png, .webp, .json or .txt"):
+            found.save(tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
+    def test_where_a_folder_is(self, found, tmp_path):
+        (tmp_path / "a.json").mkdir()
+        with pytest.raises(PyrafuseError, match=r"cannot write .*a\.json: Is a directory"):
+            found.save(tmp_path / "a.json")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

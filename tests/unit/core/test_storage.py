@@ -1,0 +1,135 @@
+"""Files come whole or not at all, and reading them executes nothing."""
+
+import errno
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.storage import read_tensors, write_atomically, write_text
+
+
+class TestWriting:
+    def test_new_folders(self, tmp_path):
+        write_text(tmp_path / "a" / "b" / "c.txt", "größer\n")
+        assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "größer\n".encode()
+
+    def test_mode_follows_the_umask(self, tmp_path):
+        before = os.umask(0o027)
+        try:
+            write_text(tmp_path / "a.txt", "x")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    def test_a_disk_that_refuses(self, tmp_path, monkeypatch, number):
+        path = tmp_path / "a.txt"
+        write_text(path, "old")
+
+        def fsync(handle):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(PyrafuseError, match=f"cannot write .*a.txt: {os.strerror(number)}; free space or choose"):
+            write_text(path, "new")
+        assert path.read_text() == "old"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_an_error_of_the_writer(self, tmp_path):
+        path = tmp_path / "a.bin"
+        path.write_bytes(b"old")
+        with pytest.raises(RuntimeError, match="own"), write_atomically(path) as stream:  # noqa: PT012
+            stream.write(b"half")
+            raise RuntimeError("its own")
+        assert path.read_bytes() == b"old"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+    def test_a_file_where_the_folder_should_be(self, tmp_path):
+        (tmp_path / "a").touch()
+        with pytest.raises(PyrafuseError, match=r"cannot write .*: .*; free space or choose another place"):
+            write_text(tmp_path / "a" / "b.txt", "x")
+
+
+class Code:
+    """An object whose unpickling runs code: the oldest trick."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+class TestReading:
+    def test_tensors(self, tmp_path):
+        content = {"state_dict": {"a": torch.arange(3)}, "epoch": 4, "names": ["x"], "rate": 0.5, "nothing": None}
+        for name, is_zip in (("new.pth", True), ("old.pth", False)):
+            torch.save(content, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+            got = read_tensors(tmp_path / name)
+            assert torch.equal(got["state_dict"]["a"], torch.arange(3))
+            assert (got["epoch"], got["names"], got["rate"], got["nothing"]) == (4, ["x"], 0.5, None)
+
+    def test_safetensors(self, tmp_path):
+        save_file({"a": torch.arange(3)}, tmp_path / "a.safetensors")
+        assert torch.equal(read_tensors(str(tmp_path / "a.safetensors"))["a"], torch.arange(3))
+
+    @pytest.mark.parametrize("is_zip", [True, False])
+    def test_code_is_refused_and_not_executed(self, tmp_path, is_zip):
+        proof = tmp_path / "executed"
+        path = tmp_path / "bad.pth"
+        torch.save({"a": torch.zeros(1), "b": Code(proof)}, path, _use_new_zipfile_serialization=is_zip)
+        with pytest.raises(CheckpointError, match=r"bad\.pth") as caught:
+            read_tensors(path)
+        assert not proof.exists()
+        if is_zip:
+            assert "posix.mkdir" in str(caught.value)
+            assert "Nothing was executed; save its state_dict alone" in str(caught.value)
+
+    def test_a_plain_pickle_is_refused_and_not_executed(self, tmp_path):
+        proof = tmp_path / "executed"
+        (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Code(proof)))
+        with pytest.raises(CheckpointError, match=r"bad\.pkl"):
+            read_tensors(tmp_path / "bad.pkl")
+        assert not proof.exists()
+
+    def test_objects_are_named(self, tmp_path):
+        torch.save({"opt": np.float64(3)}, tmp_path / "a.pth")
+        with pytest.raises(CheckpointError, match=r"not loaded: .*numpy.*Nothing was executed"):
+            read_tensors(tmp_path / "a.pth")
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"no such checkpoint: .*a\.pth"):
+            read_tensors(tmp_path / "a.pth")
+        with pytest.raises(CheckpointError, match="no such checkpoint"):
+            read_tensors(tmp_path)
+
+    @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+    def test_empty(self, tmp_path, name):
+        (tmp_path / name).touch()
+        with pytest.raises(CheckpointError, match=f"{name} is empty"):
+            read_tensors(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+    @pytest.mark.parametrize("left", [1, 20, 500, 3000])
+    def test_cut_off(self, tmp_path, name, left):
+        path = tmp_path / name
+        if name.endswith("pth"):
+            torch.save({"a": torch.arange(1000)}, path)
+        else:
+            save_file({"a": torch.arange(1000)}, path)
+        path.write_bytes(path.read_bytes()[:left])
+        with pytest.raises(CheckpointError, match=f"{name} is no checkpoint that can be read, or is damaged"):
+            read_tensors(path)
+
+    @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"hello world\n", b"\x80\x02}q\x00."])
+    def test_other_files(self, tmp_path, content):
+        path = tmp_path / "a.pth"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"a\.pth is no checkpoint"):
+            read_tensors(path)

@@ -1,0 +1,103 @@
+"""Small modules, worked by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, initialize, upsample_to
+from pyrafuse.layers.deformable import FeatureAdaption
+from pyrafuse.layers.dropblock import DropBlock, drop_rate
+from pyrafuse.layers.rfb import RFB
+from pyrafuse.layers.spp import YOLOSPP
+
+
+class TestConv:
+    @pytest.mark.parametrize(("kernel_size", "stride", "cells"), [(1, 1, 7), (3, 1, 7), (5, 1, 7), (3, 2, 4)])
+    def test_size(self, kernel_size, stride, cells):
+        block = ConvNormAct(2, 3, kernel_size, stride=stride)
+        assert block(torch.zeros(2, 2, 7, 7)).shape == (2, 3, cells, cells)
+
+    @pytest.mark.parametrize(
+        ("name", "low", "high"), [("leaky_relu", -0.2, 8), ("relu", 0, 8), ("relu6", 0, 6), ("none", -2, 8)]
+    )
+    def test_activations(self, name, low, high):
+        assert ACTIVATIONS[name]()(torch.tensor([-2.0, 8.0])).tolist() == pytest.approx([low, high])
+
+    def test_initialize(self):
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Conv2d(64, 200, 3), nn.BatchNorm2d(200))
+        nn.init.constant_(block[1].weight, 7.0)
+        initialize(block)
+        assert float(block[0].weight.detach().std()) == pytest.approx((2 / (1 + 0.1**2) / (64 * 9)) ** 0.5, rel=0.02)
+        assert not block[0].bias.any()
+        assert (block[1].weight == 1).all()
+        assert not block[1].bias.any()
+
+
+class TestUpsampling:
+    def test_doubles_by_repeating(self):
+        x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        assert upsample_to(x, (4, 4))[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+
+    def test_odd_sizes(self):
+        assert upsample_to(torch.tensor([[[[1.0, 2.0]]]]), (1, 3))[0, 0].tolist() == [[1, 1, 2]]
+
+    def test_equal_size_is_the_map_itself(self):
+        x = torch.zeros(1, 1, 2, 3)
+        assert upsample_to(x, (2, 3)) is x
+
+
+def test_spp_is_the_map_and_its_three_pools():
+    x = torch.randn(2, 3, 20, 17)
+    pools = [nn.functional.max_pool2d(x, k, stride=1, padding=k // 2) for k in (5, 9, 13)]
+    assert torch.equal(YOLOSPP()(x), torch.cat((x, *pools), dim=1))
+
+
+class TestRFB:
+    def test_reach_of_the_branches(self):
+        block = RFB(4)
+        x = torch.zeros(1, 4, 21, 21, requires_grad=True)
+        for branch, reach in zip(block.branches, (0, 1, 3, 5), strict=True):
+            (gradient,) = torch.autograd.grad(branch(x)[0, 0, 10, 10], x)
+            seen = gradient.abs().sum((0, 1)).nonzero()
+            assert (seen - 10).abs().max() == reach
+
+    def test_channels(self):
+        with pytest.raises(ValueError, match="6 is no multiple of 4"):
+            RFB(6)
+
+
+class TestFeatureAdaption:
+    def test_offsets_do_not_teach_the_guides(self):
+        guides = torch.randn(1, 4, 3, 3, requires_grad=True)
+        x = torch.randn(1, 6, 3, 3, requires_grad=True)
+        FeatureAdaption(6, 2)(x, guides).sum().backward()
+        assert guides.grad is None
+        assert x.grad is not None
+
+    def test_channels(self):
+        with pytest.raises(ValueError, match="6 channels do not split into 4 groups"):
+            FeatureAdaption(6, 4)
+
+
+class TestDropBlock:
+    def test_off(self):
+        x = torch.randn(1, 2, 8, 8)
+        for block in (DropBlock(), DropBlock(3).eval(), DropBlock(3, keep_prob=1.0)):
+            assert block(x) is x
+
+    @pytest.mark.parametrize("block_size", [1, 3, 5])
+    def test_keeps_the_share_and_the_mean(self, block_size):
+        torch.manual_seed(0)
+        x = torch.ones(16, 32, 20, 20)
+        out = DropBlock(block_size, keep_prob=0.9)(x)
+        assert float((out > 0).float().mean()) == pytest.approx(0.9, abs=0.04)
+        assert float(out.mean()) == pytest.approx(1.0, rel=1e-4)
+
+    def test_rate(self):
+        assert drop_rate(10, block_size=1, keep_prob=0.9) == pytest.approx(0.1)
+        assert drop_rate(10, block_size=3, keep_prob=0.9) == pytest.approx(0.1 * 100 / (9 * 64))
+
+    def test_block_larger_than_the_map(self):
+        out = DropBlock(7)(torch.ones(1, 1, 3, 3))
+        assert out.isfinite().all()

@@ -1,0 +1,150 @@
+"""Detectors in files."""
+
+import errno
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+import pyrafuse
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.models.checkpoint import CARD_KEY, load, save
+from pyrafuse.models.factory import create_model
+
+OPTIONS = {
+    "backbone_options": {"width": 0.25},
+    "head_options": {"anchors": (((8, 8),), ((20.5, 30),), ((60, 60),))},
+    "postprocess_options": {"score": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    detector = create_model("yolov3_asff_small", num_classes=2, **OPTIONS).eval()
+    detector.card = replace(
+        detector.card,
+        names=("cat", "dog"),
+        category_ids=(3, 7),
+        preprocessing=Preprocessing(size=(64, 96), fit="letterbox"),
+        origin="a test",
+    )
+    return detector
+
+
+@pytest.fixture
+def saved(detector, tmp_path):
+    save(detector, tmp_path / "a.ckpt")
+    return tmp_path / "a.ckpt"
+
+
+def test_round_trip(detector, saved):
+    again = pyrafuse.load(saved)
+    assert not again.training
+    assert again.names == ("cat", "dog")
+    assert again.card.category_ids == (3, 7)
+    assert again.card.preprocessing == detector.card.preprocessing
+    assert again.card.origin == "a test"
+    assert again.postprocess == detector.postprocess
+    images = torch.randn(2, 3, 64, 96)
+    got, expected = again.decode(images), detector.decode(images)
+    assert torch.equal(got.boxes, expected.boxes)
+    assert torch.equal(got.scores, expected.scores)
+
+
+def test_twice(saved, tmp_path):
+    save(load(saved), tmp_path / "b.ckpt")
+    first, second = load(saved), load(tmp_path / "b.ckpt")
+    assert first.card == second.card
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_full_disk(detector, saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fsync(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(PyrafuseError, match=r"cannot write .*a\.ckpt: No space left on device"):
+        save(detector, saved)
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == ["a.ckpt"]
+
+
+def changed(saved, change):
+    content = torch.load(saved, weights_only=True)
+    change(content)
+    torch.save(content, saved)
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["state_dict"].pop("detector.head.outputs.0.bias"), r"missing: head\.outputs\.0\.bias"),
+        (
+            lambda c: c["state_dict"].update({"detector.head.outputs.9.bias": torch.zeros(1)}),
+            r"extra: head\.outputs\.9\.bias",
+        ),
+        (
+            lambda c: c["state_dict"].update({"detector.head.outputs.0.bias": torch.zeros(5)}),
+            r"head\.outputs\.0\.bias is \(5,\), needs \(14,\)",
+        ),
+        (lambda c: c.pop("state_dict"), "describes no detector: .*state_dict"),
+        (lambda c: c[CARD_KEY].pop("card"), "describes no detector: .*card"),
+        (
+            lambda c: c[CARD_KEY]["card"].update(model="yolov9"),
+            "needs a part that cannot be built: unknown model 'yolov9'",
+        ),
+        (lambda c: c[CARD_KEY]["card"].update(colour="red"), "describes no detector: .*colour"),
+        (lambda c: c[CARD_KEY]["card"]["options"].update(nek="x"), "needs a part that cannot be built: .*'nek'"),
+    ],
+)
+def test_what_does_not_fit_is_named(saved, change, said):
+    with pytest.raises(CheckpointError, match=rf"a\.ckpt.* {said}"):
+        load(changed(saved, change))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"state_dict": {"a": torch.zeros(1)}}, "keys state_dict"),
+        ({"layer1.0.conv1.weight": torch.zeros(1)}, r"keys layer1\.0\.conv1\.weight"),
+        ([1, 2], "list"),
+        (torch.zeros(3), "Tensor"),
+        ({}, "keys "),
+    ],
+)
+def test_other_checkpoints(tmp_path, content, said):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"a\.pth is no checkpoint of pyrafuse and .*\(found {said}"):
+        load(tmp_path / "a.pth")
+
+
+def test_the_backbones_own_file_is_not_needed_again(tmp_path):
+    backbone = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25}).backbone
+    state = {k.replace("layers.", "features.", 1): v for k, v in backbone.state_dict().items()}
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "backbone.pth")
+    options = {"backbone_options": {"width": 0.25, "weights": str(tmp_path / "backbone.pth")}}
+    detector = create_model("yolov3_small", num_classes=1, **options)
+    for (name, a), b in zip(detector.backbone.state_dict().items(), backbone.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    save(detector, tmp_path / "a.ckpt")
+    (tmp_path / "backbone.pth").unlink()
+    assert load(tmp_path / "a.ckpt").card.options["backbone_options"]["weights"].endswith("backbone.pth")
+
+
+def test_backbone_weights_that_do_not_fit(tmp_path):
+    torch.save({"stem.conv.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "a.pth")
+    options = {"backbone_options": {"width": 0.25, "weights": str(tmp_path / "a.pth")}}
+    with pytest.raises(
+        CheckpointError, match=r"a\.pth does not fit Darknet53; missing: stem\.norm\.weight, .* and \d+ more"
+    ):
+        create_model("yolov3", **options)
+    torch.save([1], tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match=r"b\.pth holds no state_dict: found list"):
+        create_model("yolov3", backbone_options={"weights": str(tmp_path / "b.pth")})

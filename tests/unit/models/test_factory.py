@@ -1,0 +1,53 @@
+"""Detectors by name, and what is said when that goes wrong."""
+
+import pytest
+
+from pyrafuse.core.errors import PyrafuseError, UnknownNameError
+from pyrafuse.models.factory import create_model, list_models, list_parts
+
+TINY = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "neck_options": {"yolo_fpn": {"width": 1 / 8}}}
+
+
+def test_the_card_tells_how_it_was_built():
+    detector = create_model("yolov3", num_classes=3, **TINY)
+    assert detector.card.model == "yolov3"
+    assert detector.card.options == {"num_classes": 3, **TINY}
+
+
+def test_parts():
+    parts = list_parts()
+    assert parts["model"] == list_models()
+    assert {"yolov3", "yolov3_asff", "yolov3_small", "yolov3_asff_small"} <= set(parts["model"])
+    assert {"darknet53", "mobilenet_v2"} <= set(parts["backbone"])
+    assert {"asff", "yolo_fpn"} <= set(parts["neck"])
+    assert "yolov3" in parts["head"]
+
+
+@pytest.mark.parametrize("name", ["yolov3_asf", "yolo3"])
+def test_unknown_model(name):
+    with pytest.raises(UnknownNameError, match=f"unknown model '{name}'; did you mean 'yolov3"):
+        create_model(name)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1])
+def test_no_classes(num_classes):
+    with pytest.raises(PyrafuseError, match=f"at least one class, got num_classes={num_classes}"):
+        create_model("yolov3", num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"depth": 3}, "cannot build yolov3: .*'depth'"),
+        ({"backbone_options": {"widht": 0.5}}, "cannot build yolov3: .*'widht'"),
+        ({"head_options": {"anchor": 3}}, "cannot build yolov3: .*'anchor'"),
+        ({"criterion_options": {"ignore": 0.5}}, "cannot build yolov3: .*'ignore'"),
+        ({"postprocess_options": {"iou": 0.5}}, "cannot build yolov3: .*'iou'"),
+        ({"neck": "fpn3", "neck_options": {}}, "unknown neck 'fpn3'"),
+        ({"backbone": "resnet"}, "unknown backbone 'resnet'"),
+        ({"neck_options": {"asff": {}}}, "options are given for asff, but the necks are yolo_fpn"),
+    ],
+)
+def test_wrong_options(options, said):
+    with pytest.raises(PyrafuseError, match=said):
+        create_model("yolov3", **{**TINY, **options})

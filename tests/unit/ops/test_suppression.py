@@ -1,0 +1,36 @@
+"""Suppression per class, against one call of torchvision a class."""
+
+import torch
+from torchvision.ops import nms
+
+from pyrafuse.ops.suppression import class_aware_nms
+
+
+def test_by_hand():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 10], [50, 50, 60, 60]])
+    labels = torch.tensor([0, 0, 1, 0])
+    scores = torch.tensor([0.5, 0.9, 0.4, 0.7])
+    # the second covers the first by 0.9; the third is of another class
+    assert class_aware_nms(boxes, scores, labels, iou=0.65).tolist() == [1, 3, 2]
+    assert class_aware_nms(boxes, scores, labels, iou=0.95).tolist() == [1, 3, 0, 2]
+
+
+def test_as_one_call_a_class():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(600, 2, generator=generator) * 4000 - 500
+    boxes = torch.cat((corners, corners + torch.rand(600, 2, generator=generator) * 900), dim=1)
+    scores = torch.rand(600, generator=generator)
+    labels = torch.randint(0, 80, (600,), generator=generator) % 7
+    got = class_aware_nms(boxes, scores, labels, iou=0.3)
+    expected = []
+    for label in range(7):
+        rows = (labels == label).nonzero().squeeze(1)
+        expected += rows[nms(boxes[rows], scores[rows], 0.3)].tolist()
+    assert set(got.tolist()) == set(expected)
+    assert (scores[got].diff() <= 0).all()
+    assert 50 < len(got) < 600
+
+
+def test_nothing():
+    none = class_aware_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), iou=0.5)
+    assert none.tolist() == []

@@ -1,0 +1,189 @@
+"""From a recipe to a detector: anchors, weights of another one; and the optimiser's groups."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.records import DetectionData, ImageRecord
+from pyrafuse.models.checkpoint import save
+from pyrafuse.models.factory import create_model
+from pyrafuse.training.module import base_lr, create_optimizer
+from pyrafuse.training.preparing import create_detector, fit_anchors, take_over
+from pyrafuse.training.schedule import lr_factor
+from pyrafuse.training.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    RunSettings,
+    ScheduleSettings,
+)
+
+SMALL = {"backbone_options": {"width": 0.25}}
+
+
+def data_of(sizes, *, width: int = 100, height: int = 100, crowd=None) -> DetectionData:
+    boxes = np.array([(5, 5, 5 + w, 5 + h) for w, h in sizes], np.float32).reshape(-1, 4)
+    flags = np.zeros(len(boxes), bool) if crowd is None else np.array(crowd)
+    record = ImageRecord(
+        Path("a.jpg"), 1, width, height, boxes, np.zeros(len(boxes), np.int64), flags, np.ones(len(boxes), np.float32)
+    )
+    return DetectionData((record,), ("thing", "other"), (1, 2), "coco", "train")
+
+
+class TestAnchors:
+    CLUSTERS = ((10, 10), (20, 40), (60, 30))
+
+    def test_are_the_clusters_small_ones_first(self):
+        sizes = [(w + d, h) for w, h in self.CLUSTERS for d in (-1, 0, 0, 0, 1)]
+        anchors = fit_anchors(data_of(sizes), size=100, num_levels=3, per_level=1, seed=0)
+        assert anchors == (((10.0, 10.0),), ((20.0, 40.0),), ((60.0, 30.0),))
+
+    def test_at_the_networks_size(self):
+        anchors = fit_anchors(data_of(self.CLUSTERS, width=200, height=50), size=400, num_levels=1, per_level=3, seed=0)
+        assert anchors == (((20.0, 80.0), (40.0, 320.0), (120.0, 240.0)),)
+
+    def test_crowds_do_not_count(self):
+        data = data_of([(10, 10), (90, 90)], crowd=[False, True])
+        assert fit_anchors(data, size=100, num_levels=1, per_level=1, seed=0) == (((10.0, 10.0),),)
+
+    def test_fewer_boxes_than_anchors(self):
+        anchors = fit_anchors(data_of([(10, 20)]), size=100, num_levels=3, per_level=3, seed=0)
+        assert [len(row) for row in anchors] == [3, 3, 3]
+        assert np.isfinite(anchors).all()
+        assert (10.0, 20.0) in anchors[0] + anchors[1] + anchors[2]
+
+    def test_same_seed_same_anchors(self):
+        sizes = np.random.default_rng(0).uniform(5, 95, (200, 2))
+        first, second = (fit_anchors(data_of(sizes), size=64, num_levels=3, per_level=3, seed=3) for _ in range(2))
+        assert first == second
+
+    @pytest.mark.parametrize("crowd", [None, [True]])
+    def test_no_objects(self, crowd):
+        data = data_of([(10, 10)] if crowd else [], crowd=crowd)
+        with pytest.raises(PyrafuseError, match=r"the training images have no objects; use model\.anchors"):
+            fit_anchors(data, size=100, num_levels=3, per_level=3, seed=0)
+
+
+class TestTakingOver:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def three_classes(cls, tmp_path_factory):
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("start") / "three.ckpt"
+        detector = create_model("yolov3_small", num_classes=3, **SMALL)
+        save(detector, path)
+        return detector, path
+
+    def test_another_number_of_classes(self, three_classes):
+        other, path = three_classes
+        detector = create_model("yolov3_small", num_classes=5, **SMALL)
+        said = take_over(detector, path)
+        total = len(detector.state_dict())
+        assert said.startswith(f"{total - 6} of {total} entries taken from {path}, 6 of the file left out; new: ")
+        assert "head.outputs.0.weight" in said
+        own, theirs = detector.state_dict(), other.state_dict()
+        assert torch.equal(own["backbone.layers.0.0.weight"], theirs["backbone.layers.0.0.weight"])
+        assert own["head.outputs.0.weight"].shape != theirs["head.outputs.0.weight"].shape
+
+    def test_the_whole(self, three_classes):
+        other, path = three_classes
+        detector = create_model("yolov3_small", num_classes=3, **SMALL)
+        total = len(detector.state_dict())
+        assert take_over(detector, path) == f"{total} of {total} entries taken from {path}, 0 of the file left out"
+        assert all(
+            torch.equal(a, b) for a, b in zip(detector.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+
+    def test_nothing_fits(self, tmp_path):
+        torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
+        with pytest.raises(PyrafuseError, match=r"nothing in .*a\.pth fits this model"):
+            take_over(create_model("yolov3_small", num_classes=1, **SMALL), tmp_path / "a.pth")
+
+
+def test_a_recipes_detector_knows_its_data():
+    said = []
+    recipe = Recipe(
+        model=ModelSettings(
+            name="yolov3", backbone="mobilenet_v2", neck=("yolo_fpn", "asff"), anchors="data", options=SMALL
+        ),
+        data=DataSettings(size=160, fit="letterbox"),
+    )
+    detector = create_detector(recipe, data_of([(10, 20), (30, 40)]), say=said.append)
+    assert detector.names == ("thing", "other")
+    assert detector.card.category_ids == (1, 2)
+    assert detector.card.preprocessing.size == (160, 160)
+    assert detector.card.preprocessing.fit == "letterbox"
+    assert detector.head.num_classes == 2
+    assert len(detector.neck.necks) == 2
+    assert said[0].startswith("anchors fitted to the data, finest level first: ")
+
+
+class TestOptimizer:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def detector(cls):
+        return create_model("yolov3_small", num_classes=1, **SMALL)
+
+    def test_groups(self, detector):
+        settings = OptimizerSettings(backbone_lr=0.1, weight_decay=0.02)
+        groups = create_optimizer(detector, settings, lr=1.0).param_groups
+        assert sorted((g["base_lr"], g["weight_decay"]) for g in groups) == [(0.1, 0), (0.1, 0.02), (1, 0), (1, 0.02)]
+        assert sum(len(g["params"]) for g in groups) == len(list(detector.parameters()))
+        for group in groups:
+            assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+    def test_decay_on_everything(self, detector):
+        groups = create_optimizer(detector, OptimizerSettings(decay_all=True), lr=1.0).param_groups
+        assert {g["weight_decay"] for g in groups} == {5e-4}
+
+    def test_frozen_parameters_are_left_out(self):
+        options = {"backbone_options": {"width": 0.25, "frozen": 4}}
+        detector = create_model("yolov3_small", num_classes=1, **options)
+        groups = create_optimizer(detector, OptimizerSettings(name="adamw", momentum=0.8), lr=1.0).param_groups
+        assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in detector.parameters())
+        assert groups[0]["betas"] == (0.8, 0.999)
+
+    def test_the_rate_grows_with_the_batch(self):
+        recipe = Recipe(optimizer=OptimizerSettings(lr=0.01, lr_batch=64), run=RunSettings(batch_size=16))
+        assert base_lr(recipe) == pytest.approx(0.0025)
+
+
+class TestSchedule:
+    def factor(self, settings, epoch, step=0):
+        return lr_factor(settings, epoch=epoch, step=step, steps_per_epoch=10, epochs=12)
+
+    def test_burn_in(self):
+        settings = ScheduleSettings(burn_in_epochs=2.0, burn_in_power=2.0, min_lr=0.0)
+        assert [self.factor(settings, *place) for place in ((0, 0), (0, 5), (1, 0), (2, 0))] == [0, 1 / 16, 1 / 4, 1]
+        # half of the way down, between epoch 2 and 12
+        assert self.factor(settings, 7) == pytest.approx(0.5)
+        assert self.factor(settings, 11, 9) < 1e-3
+
+    def test_closing_epochs_are_at_the_lowest_rate(self):
+        settings = ScheduleSettings(burn_in_epochs=0.0, min_lr=0.1, closing_epochs=2)
+        assert self.factor(settings, 0) == 1
+        assert self.factor(settings, 5) == pytest.approx(0.55)
+        assert [self.factor(settings, epoch) for epoch in (10, 11)] == [0.1, 0.1]
+
+    def test_steps(self):
+        settings = ScheduleSettings(kind="step", burn_in_epochs=0.0, steps=(4, 8))
+        assert [self.factor(settings, e, 9) for e in (3, 4, 7, 8)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("create", "said"),
+    [
+        (lambda: DataSettings(size=100), "multiples of 32 from 32 up, got 100"),
+        (lambda: DataSettings(sizes=(64, 0)), "multiples of 32 from 32 up, got 0"),
+        (lambda: DataSettings(val_fraction=1.0), "between 0 and 1, got 1.0"),
+        (lambda: RunSettings(epochs=0), "must be positive, got 0, 16, 1"),
+        (lambda: RunSettings(batch_size=6, accumulate=4), "run.batch_size 6 does not split into 4 batches"),
+    ],
+)
+def test_impossible_settings(create, said):
+    with pytest.raises(PyrafuseError, match=said):
+        create()
