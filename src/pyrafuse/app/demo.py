@@ -20,9 +20,9 @@ from pyrafuse.inference.evaluating import evaluate
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
-from pyrafuse.training.run import read_history, train
+from pyrafuse.training.run import plot_history, train
 from pyrafuse.training.settings import Recipe
-from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
+from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
 from pyrafuse.visualization.drawing import draw_ground_truth_beside, draw_objects
 from pyrafuse.visualization.report import Report
 
@@ -98,13 +98,15 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
     _describe_data(report, splits)
     report.add_section("Training")
     report.add_figure(
-        plot_training(read_history(trained.folder)),
-        "Losses, their share and the positives of each pyramid level, average precision on the validation images.",
+        plot_history(trained.folder),
+        "Losses by kind and by pyramid level, objects' positives of each level, AP on the validation images.",
     )
     _describe_quality(report, evaluation)
     report.add_section("What it finds")
     report.add_gallery(
-        beside, f"Found (left, score {score:.2f} or more) beside what is there (right), in images it never trained on."
+        beside,
+        f"Found (left, score {score:.2f} or more) beside what is there (right), in images it never trained on.",
+        tile_px=500,
     )
     _describe_fusion(report, explained, score)
     _describe_commands(report, trained.best)

@@ -6,6 +6,7 @@ argv -> command's function (imported only now) -> `pyrafuse.cli.arguments` -> ex
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence

@@ -23,9 +23,10 @@ class UnknownNameError(PyrafuseError):
     """A name that nothing is registered under."""
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameError:
-    """Build the error for a name that is not among ``choices``, with the nearest one suggested."""
-    known = sorted(choices)
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not among ``names``, with the nearest one suggested."""
+    known = sorted(names)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r};{hint} choose from {', '.join(known) or 'nothing: none is known'}")
+    choices = ", ".join(known) or "nothing: none is known"
+    return UnknownNameError(f"unknown {kind} {name!r};{hint} choose from {choices}")

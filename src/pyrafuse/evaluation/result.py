@@ -6,7 +6,7 @@ Every figure is NaN where it is undefined (no object of that class or size), is 
 import json
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,17 @@ class EvaluationResult:
             plain["precision"] = self.precision.tolist()
         return _without_nan(plain)
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "EvaluationResult":
+        """The inverse of `to_dict` ``with_curves``."""
+        values = _with_nan(dict(plain))
+        values["best"] = OperatingPoint(**values["best"])
+        values["classes"] = tuple(ClassResult(**{**c, "best": OperatingPoint(**c["best"])}) for c in values["classes"])
+        values["sizes"] = tuple(SizeResult(**s) for s in values["sizes"])
+        values["precision"] = np.array(values["precision"], np.float64).reshape(10, 101, -1)
+        values["confusion"] = np.array(values["confusion"], np.int64)
+        return cls(**values)
+
     def to_json(self, *, with_curves: bool = False) -> str:
         """The same as JSON text."""
         return json.dumps(self.to_dict(with_curves=with_curves), indent=1, ensure_ascii=False, allow_nan=False)
@@ -203,6 +214,14 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _with_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(v) for v in value]
+    return math.nan if value is None else value
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -65,7 +65,7 @@ class DetectionModule(L.LightningModule):
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
         size = len(images)
         self.log("train/loss", total, on_step=True, on_epoch=True, batch_size=size)
-        values = {f"train/{name}": values.sum() for name, values in report.losses.items()}
+        values = {f"train/loss_{name}": values.sum() for name, values in report.losses.items()}
         strides = self.detector.neck.features.strides
         for level, stride in enumerate(strides):
             values[f"level/stride_{stride}/loss"] = torch.stack([v[level] for v in report.losses.values()]).sum()
@@ -121,14 +121,17 @@ class DetectionModule(L.LightningModule):
         return create_optimizer(self.detector, self.recipe.optimizer, lr=base_lr(self.recipe))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load` needs, and the state of the random numbers."""
+        """Add what `load` needs, the best evaluation so far, and the state of the random numbers."""
+        checkpoint["best_evaluation"] = None if self.best is None else self.best.to_dict(with_curves=True)
         checkpoint[CARD_KEY] = {"card": card_to_dict(self.detector.card), "recipe": self._recipe_values}
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the random numbers where they stopped."""
+        """Go on with the random numbers where they stopped, and with the evaluation that is to be beaten."""
+        best = checkpoint.get("best_evaluation")
+        self.best = None if best is None else EvaluationResult.from_dict(best)
         torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
         if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
             torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())

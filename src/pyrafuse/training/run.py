@@ -20,6 +20,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -191,9 +192,15 @@ def _own_interrupts(folder: Path) -> Iterator[None]:
 
 def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
     """Draw the curves of the run in ``folder``: losses and AP, precision and recall, confusion."""
-    save_figure(plot_training(read_history(folder)), folder / "curves.png")
+    save_figure(plot_history(folder), folder / "curves.png")
     save_figure(plot_precision_recall(evaluation.precision, evaluation.names), folder / "precision_recall.png")
     save_figure(plot_confusion(evaluation.confusion, evaluation.names), folder / "confusion.png")
+
+
+def plot_history(folder: Path) -> Figure:
+    """Losses, levels, AP and learning rate of the run in ``folder``; recalls are in its metrics.csv alone."""
+    history = read_history(folder)
+    return plot_training({key: values for key, values in history.items() if not key.startswith("val/ar_")})
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:

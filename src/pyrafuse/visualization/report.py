@@ -105,11 +105,11 @@ class Report:
         """
         self._parts.append(_figure(_photo(image, MAX_PHOTO_SIDE_PX), caption, kind="photo"))
 
-    def add_gallery(self, images: Iterable[tuple[Picture, str]], caption: str = "") -> None:
-        """Add photographs with a caption each, side by side where there is room."""
+    def add_gallery(self, images: Iterable[tuple[Picture, str]], caption: str = "", *, tile_px: int = 340) -> None:
+        """Add photographs with a caption each, side by side where there is room for ``tile_px`` and more each."""
         tiles = "\n".join(_figure(_photo(image, MAX_GALLERY_SIDE_PX), text, kind="photo") for image, text in images)
         title = f"<p>{escape(caption)}</p>" if caption else ""
-        self._parts.append(f'{title}<div class="gallery">{tiles}</div>')
+        self._parts.append(f'{title}<div class="gallery" style="--tile: {tile_px}px">{tiles}</div>')
 
     def to_html(self) -> str:
         """The whole page."""
@@ -209,7 +209,7 @@ figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
 .chart img { background: #ffffff; padding: 0.5rem; border: 1px solid var(--line); }
 figcaption { color: var(--faint); font-size: 0.9rem; padding-top: 0.3rem; overflow-wrap: anywhere; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--tile)), 1fr)); gap: 1rem; }
 .gallery figure { margin: 0; }
 .gallery img { width: 100%; }
 @media (max-width: 600px) {

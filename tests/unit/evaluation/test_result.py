@@ -50,6 +50,17 @@ def test_table_is_aligned_and_undefined_is_a_dash(result):
     assert lines[-1].startswith("AR1 0.438  AR10 0.500  AR100 0.562")
 
 
+def test_plain_values_and_back(result):
+    plain = json.loads(result.to_json(with_curves=True))
+    again = EvaluationResult.from_dict(plain)
+    assert again.to_json(with_curves=True) == result.to_json(with_curves=True)
+    assert again.table() == result.table()
+    assert again.precision.dtype == np.float64
+    assert again.confusion.tolist() == [[6, 0, 6], [0, 0, 0], [1, 2, 0]]
+    assert plain["ap_small"] is None
+    assert np.isnan(again.ap_small)
+
+
 def test_precision_and_recall_never_name_an_average(result):
     header = result.class_header()
     assert "P" not in header

@@ -1,0 +1,231 @@
+"""Whole trainings of tiny detectors: they learn, go on as if never stopped, and say what went wrong."""
+
+import csv
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.storage import read_tensors
+from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.shapes import write_shapes
+from pyrafuse.models.checkpoint import load
+from pyrafuse.training import run as running
+from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    RunSettings,
+    ScheduleSettings,
+)
+
+TINY = {
+    "backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
+    "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (32, 48, 64)}},
+    "head_options": {
+        "anchors": (((8, 8), (12, 12), (16, 16)), ((20, 20), (28, 28), (36, 36)), ((44, 44), (56, 56), (64, 64)))
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    """Eight images, which are those of the evaluation as well."""
+    folder = write_shapes(tmp_path_factory.mktemp("data") / "shapes", num_train=8, num_val=1, size=128)
+    shutil.copy(folder / "instances_train.json", folder / "instances_val.json")
+    return folder
+
+
+def recipe_for(shapes: Path, output: Path, *, epochs: int) -> Recipe:
+    """Small, but with everything that could differ after a resume: order, augmentation, sizes, averages, schedule."""
+    return Recipe(
+        model=ModelSettings(name="yolov3_asff", options=TINY),
+        data=DataSettings(path=str(shapes), size=96, sizes=(64, 96), workers=0),
+        optimizer=OptimizerSettings(lr=0.01, lr_batch=4),
+        schedule=ScheduleSettings(burn_in_epochs=1.5),
+        run=RunSettings(epochs=epochs, batch_size=4, ema=0.9, evaluate_every=1, accelerator="cpu", output=str(output)),
+    )
+
+
+def train(recipe: Recipe) -> running.TrainingResult:
+    return running.train(recipe, console=Console(quiet=True))
+
+
+def test_eight_images_are_learnt_by_heart(shapes, tmp_path):
+    recipe = Recipe(
+        model=ModelSettings(name="yolov3_asff", options=TINY),
+        data=DataSettings(path=str(shapes), size=128, workers=0),
+        augmentation=Augmentation.none(),
+        optimizer=OptimizerSettings(name="adamw", lr=0.008, lr_batch=8, weight_decay=0.0),
+        schedule=ScheduleSettings(burn_in_epochs=5, burn_in_power=1),
+        run=RunSettings(
+            epochs=100, batch_size=8, ema=0, evaluate_every=100, accelerator="cpu", output=str(tmp_path / "run")
+        ),
+    )
+    result = train(recipe)
+    assert result.evaluation.ap50 > 0.95
+    assert json.loads((result.folder / "results.json").read_text())["ap50"] == result.evaluation.ap50
+
+    # the checkpoint alone is a detector that finds them again
+    detector = load(result.best)
+    assert detector.names == ("circle", "square", "triangle", "star", "cross")
+    truth = json.loads((shapes / "instances_train.json").read_text())
+    wanted = sum(a["image_id"] == 1 for a in truth["annotations"])
+    (found,) = detector.predict(shapes / "images" / truth["images"][0]["file_name"], score=0.3)
+    assert abs(len(found) - wanted) <= 1
+    with (result.folder / "metrics.csv").open() as stream:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(stream)]
+    assert len(losses) == 100
+    assert losses[-1] < losses[0] / 4
+
+
+class Stopped(Exception):  # noqa: N818
+    """What ends a run in the middle."""
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
+    whole = train(recipe_for(shapes, tmp_path / "whole", epochs=4))
+
+    step = DetectionModule.training_step
+
+    def stop_in_third_epoch(self, batch, batch_idx):
+        if self.current_epoch == 2 and batch_idx == 1:
+            raise Stopped
+        return step(self, batch, batch_idx)
+
+    recipe = recipe_for(shapes, tmp_path / "stopped", epochs=4)
+    monkeypatch.setattr(DetectionModule, "training_step", stop_in_third_epoch)
+    with pytest.raises(Stopped):
+        train(recipe)
+    monkeypatch.undo()
+    torch.manual_seed(1234)  # whatever happened in between
+    resumed = train(replace(recipe, run=replace(recipe.run, resume=True)))
+
+    first, second = read_tensors(whole.last), read_tensors(resumed.last)
+    assert first["epoch"] == second["epoch"] == 3
+    for key in ("state_dict", "current_model_state", "optimizer_states", "random_state"):
+        assert_same(first[key], second[key], key)
+    assert resumed.evaluation.to_dict() == whole.evaluation.to_dict()
+    assert (resumed.folder / "metrics.csv").read_text() == (whole.folder / "metrics.csv").read_text()
+
+
+def assert_same(first, second, place: str) -> None:
+    """Equal to the last bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), place
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), place
+        for key in first:
+            assert_same(first[key], second[key], f"{place}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), place
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same(a, b, f"{place}.{i}")
+    else:
+        assert first == second, place
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(shapes, tmp_path, monkeypatch):
+    recipe = recipe_for(shapes, tmp_path / "run", epochs=2)
+    last = tmp_path / "run" / "last.ckpt"
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        if last.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(PyrafuseError, match=r"cannot write .*: No space left on device; free"):
+        train(recipe)
+    monkeypatch.undo()
+    assert read_tensors(last)["epoch"] == 0
+    assert not [path.name for path in last.parent.iterdir() if path.name.startswith(".")]
+    finished = train(replace(recipe, run=replace(recipe.run, resume=True)))
+    assert read_tensors(finished.last)["epoch"] == 1
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(shapes, tmp_path, monkeypatch):
+    create = running.create_detector
+
+    def poisoned(*args, **options):
+        detector = create(*args, **options)
+        with torch.no_grad():
+            detector.head.outputs[0].bias[0] = float("nan")
+        return detector
+
+    monkeypatch.setattr(running, "create_detector", poisoned)
+    path = tmp_path / "run" / "nan_batch.pt"
+    with pytest.raises(
+        PyrafuseError, match=r"the loss became nan at step 1 \(epoch 1\); the batch is saved as .*nan_batch"
+    ):
+        train(recipe_for(shapes, tmp_path / "run", epochs=2))
+    batch = read_tensors(path)
+    assert batch["images"].shape[:2] == (4, 3)
+    assert batch["images"].dtype == torch.uint8
+    assert len(batch["indices"]) == 4
+    assert batch["targets"]["boxes"].shape[::2] == (4, 4)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_folders_of_runs_are_not_overwritten(shapes, tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    recipe = recipe_for(shapes, tmp_path, epochs=1)
+    with pytest.raises(PyrafuseError, match="holds a run already: choose another"):
+        train(recipe)
+    lost = replace(recipe, run=replace(recipe.run, output=str(tmp_path / "empty"), resume=True))
+    with pytest.raises(PyrafuseError, match=r"nothing to resume: .*last\.ckpt is not there"):
+        train(lost)
+    nameless = replace(recipe, run=replace(recipe.run, output=None, resume=True))
+    with pytest.raises(PyrafuseError, match="which run shall go on"):
+        train(nameless)
+
+
+SHARED = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from rich.console import Console
+import test_training
+from pyrafuse.training import run
+
+torch.set_num_threads(1)
+# half a batch has other statistics than a whole one: here each image has its own
+nn.BatchNorm2d.forward = lambda self, x: nn.functional.group_norm(x, 1, self.weight, self.bias)
+recipe = test_training.recipe_for(Path(sys.argv[1]), Path(sys.argv[2]), epochs=2)
+run.train(recipe, console=Console(quiet=True))
+"""
+
+
+def test_two_processes_are_one(shapes, tmp_path):
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    launch = {
+        "one": [sys.executable, str(script)],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
+    }
+    for name, command in launch.items():
+        done = subprocess.run(
+            [*command, str(shapes), str(tmp_path / name)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (read_tensors(tmp_path / name / "last.ckpt") for name in launch)
+    for key, value in one["state_dict"].items():
+        torch.testing.assert_close(
+            two["state_dict"][key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+        )
+    start, end = (json.loads((tmp_path / name / "results.json").read_text()) for name in launch)
+    assert start["ap"] == pytest.approx(end["ap"], abs=1e-3)
