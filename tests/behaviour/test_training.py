@@ -227,5 +227,10 @@ def test_two_processes_are_one(shapes, tmp_path):
         torch.testing.assert_close(
             two["state_dict"][key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
         )
+    histories = [running.read_history(tmp_path / name) for name in launch]
+    assert len(histories[0]["train/loss"]) == len(histories[1]["train/loss"]) == 2
+    for key, values in histories[0].items():
+        if key.startswith(("train/", "level/")):
+            assert histories[1][key] == pytest.approx(values, rel=1e-3), key
     start, end = (json.loads((tmp_path / name / "results.json").read_text()) for name in launch)
     assert start["ap"] == pytest.approx(end["ap"], abs=1e-3)

@@ -64,13 +64,15 @@ class DetectionModule(L.LightningModule):
         report: LevelLosses = self._criterion.by_level(self.detector(images), batch.targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
         size = len(images)
-        self.log("train/loss", total, on_step=True, on_epoch=True, batch_size=size)
-        values = {f"train/loss_{name}": values.sum() for name, values in report.losses.items()}
+        self.log("train/loss_step", total, on_step=True, on_epoch=False, batch_size=size)
+        values = {"train/loss": total}
+        values |= {f"train/loss_{name}": values.sum() for name, values in report.losses.items()}
         strides = self.detector.neck.features.strides
         for level, stride in enumerate(strides):
             values[f"level/stride_{stride}/loss"] = torch.stack([v[level] for v in report.losses.values()]).sum()
             values[f"level/stride_{stride}/positives"] = report.num_positives[level] / size
-        self.log_dict({k: v.detach() for k, v in values.items()}, on_step=False, on_epoch=True, batch_size=size)
+        averaged = {k: v.detach() for k, v in values.items()}
+        self.log_dict(averaged, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return total
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
