@@ -99,7 +99,7 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
     report.add_section("Training")
     report.add_figure(
         plot_history(trained.folder),
-        "Losses by kind and by pyramid level, objects' positives of each level, AP on the validation images.",
+        "Losses by kind and by pyramid level, positives of each level, AP on the validation images.",
     )
     _describe_quality(report, evaluation)
     report.add_section("What it finds")
