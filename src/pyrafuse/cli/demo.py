@@ -5,7 +5,7 @@ from typing import Literal
 
 
 def demo(*, output: Path | None = None, device: Literal["auto", "cpu", "gpu", "mps"] = "auto") -> int:
-    """Train, evaluate, predict and explain on generated images: one page shows it all.
+    """Train, evaluate, predict and explain on generated images, and show all of it on one page.
 
     Two cores without a GPU take a few minutes.
 

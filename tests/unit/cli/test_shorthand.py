@@ -118,7 +118,7 @@ def test_help_shows_the_short_forms(capsys):
     assert text.startswith("usage: pyrafuse train [DATA] [--recipe NAME]")
     assert "  --data PATH " in text
     assert "--data CONFIG" not in text
-    assert "Passes over the training images. (type: int, default: 24)" in " ".join(text.split())
+    assert "Passes over the training images. (type: int, default: 30)" in " ".join(text.split())
 
 
 def test_what_is_printed_is_the_whole_recipe(capsys):
