@@ -15,7 +15,10 @@ ACTIVATIONS = {
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, padded to keep the size at stride 1, then batch norm, then ``activation``."""
+    """Convolution, padded to keep the size at stride 1 unless ``padding`` is given, then batch norm, then ``activation``.
+
+    The convolution has a bias where there is no norm.
+    """
 
     def __init__(
         self,
@@ -24,13 +27,24 @@ class ConvNormAct(nn.Module):
         kernel_size: int = 1,
         *,
         stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: bool = True,
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=(kernel_size - 1) // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size - 1) // 2 if padding is None else padding,
+            dilation=dilation,
+            groups=groups,
+            bias=not norm,
         )
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:

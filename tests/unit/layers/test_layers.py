@@ -17,6 +17,17 @@ class TestConv:
         block = ConvNormAct(2, 3, kernel_size, stride=stride)
         assert block(torch.zeros(2, 2, 7, 7)).shape == (2, 3, cells, cells)
 
+    def test_dilation_keeps_the_size_and_padding_does_not(self):
+        assert ConvNormAct(2, 3, 3, dilation=4)(torch.zeros(2, 2, 7, 5)).shape == (2, 3, 7, 5)
+        assert ConvNormAct(2, 3, 3, padding=0)(torch.zeros(2, 2, 7, 5)).shape == (2, 3, 5, 3)
+
+    def test_bias_instead_of_norm(self):
+        block = ConvNormAct(2, 2, 3, groups=2, norm=False, activation="relu")
+        assert {key: tuple(v.shape) for key, v in block.state_dict().items()} == {
+            "conv.weight": (2, 1, 3, 3),
+            "conv.bias": (2,),
+        }
+
     @pytest.mark.parametrize(
         ("name", "low", "high"), [("leaky_relu", -0.2, 8), ("relu", 0, 8), ("relu6", 0, 6), ("none", -2, 8)]
     )
