@@ -1,6 +1,7 @@
 """Files in and out without surprises: tensors read without executing anything, files written whole or not at all."""
 
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -61,7 +62,8 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # every reader has its own exceptions, down to struct.error and UnicodeDecodeError
         raise CheckpointError(_why_unreadable(path, error)) from error
 
@@ -69,16 +71,18 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
 def _why_unreadable(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return f"{path} is empty"
+    # the old format names the first one only, in the reader's complaint
+    refused = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
     if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
         try:
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except Exception:  # damaged inside: fall through to the plain message
             refused = []
-        if refused:
-            return (
-                f"{path} holds code or objects that are not loaded: {', '.join(sorted(refused))}. Nothing was "
-                "executed; save its state_dict alone, with torch.save or safetensors"
-            )
+    if refused:
+        return (
+            f"{path} holds code or objects that are not loaded: {', '.join(sorted(set(refused)))}. Nothing was "
+            "executed; save its state_dict alone, with torch.save or safetensors"
+        )
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return f"{path} is no checkpoint that can be read, or is damaged ({type(error).__name__}: {first_line})"
 
