@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ConvNormAct, initialize, upsample_to
+from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.necks.registry import NECKS
 
 
@@ -37,6 +38,41 @@ class Resize(nn.Module):
         return upsample_to(self.project(x), size)
 
 
+def create_resizes(inputs: PyramidSpec, level: int, *, activation: str) -> nn.ModuleList:
+    """What brings each level of ``inputs`` to ``level``, finest first; that level itself passes as it is."""
+    width = inputs.channels[level]
+    return nn.ModuleList(
+        nn.Identity()
+        if source == level
+        else Resize((channels, width), (stride, inputs.strides[level]), activation=activation)
+        for source, (channels, stride) in enumerate(zip(inputs.channels, inputs.strides, strict=True))
+    )
+
+
+def resize_all(resizes: nn.ModuleList, pyramid: Pyramid, level: int) -> list[Tensor]:
+    """All levels at the channels and size of ``level``, by what `create_resizes` made."""
+    size = pyramid[level].shape[-2:]
+    return [
+        x if source == level else resize(x, size)
+        for source, (resize, x) in enumerate(zip(resizes, pyramid, strict=True))
+    ]
+
+
+def channels_of_levels(out_channels: int | Sequence[int] | None, inputs: PyramidSpec) -> tuple[int, ...]:
+    """One number a level: ``out_channels`` themselves, the same for all, or by default those that come in.
+
+    Raises:
+        ValueError: If there is not one a level.
+    """
+    if out_channels is None:
+        return inputs.channels
+    if isinstance(out_channels, int):
+        return (out_channels,) * len(inputs)
+    if len(out_channels) != len(inputs):
+        raise ValueError(f"{len(inputs)} levels come in, and out_channels are {tuple(out_channels)}")
+    return tuple(out_channels)
+
+
 class ASFFLevel(nn.Module):
     """Fusion at one level: pyramid -> (B, ``out_channels``, H, W) of that level."""
 
@@ -46,27 +82,28 @@ class ASFFLevel(nn.Module):
         super().__init__()
         self.level = level
         width = inputs.channels[level]
-        self.resizes = nn.ModuleList(
-            nn.Identity()
-            if source == level
-            else Resize((channels, width), (stride, inputs.strides[level]), activation=activation)
-            for source, (channels, stride) in enumerate(zip(inputs.channels, inputs.strides, strict=True))
-        )
+        self.resizes = create_resizes(inputs, level, activation=activation)
         self.squeezes = nn.ModuleList(
             ConvNormAct(width, weight_channels, 1, activation=activation) for _ in range(len(inputs))
         )
         self.weigh = nn.Conv2d(weight_channels * len(inputs), len(inputs), 1)
+        names = [f"stride_{stride}" for stride in inputs.strides]
+        self.weights = FusionWeights(names[level], names)
         self.expand = ConvNormAct(width, out_channels, 3, activation=activation)
 
-    def fuse(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
-        """Weights (B, L, H, W), summing to 1 over the L source levels, and the weighted sum (B, C, H, W)."""
+    def resize(self, pyramid: Pyramid) -> list[Tensor]:
+        """Every source level (B, C, H, W) at the channels and size of this one."""
         size = pyramid[self.level].shape[-2:]
-        resized = [
+        return [
             x if source == self.level else resize(x, size)
             for source, (resize, x) in enumerate(zip(self.resizes, pyramid, strict=True))
         ]
+
+    def fuse(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
+        """Weights (B, L, H, W), summing to 1 over the L source levels, and the weighted sum (B, C, H, W)."""
+        resized = self.resize(pyramid)
         logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, resized, strict=True)], dim=1))
-        weights = logits.softmax(dim=1)
+        weights = self.weights(logits.softmax(dim=1))
         fused = resized[0] * weights[:, 0:1]
         for source, x in enumerate(resized[1:], start=1):
             fused = fused + x * weights[:, source : source + 1]
@@ -100,17 +137,12 @@ class ASFF(Neck):
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        if out_channels is None:
-            out_channels = inputs.channels
-        elif isinstance(out_channels, int):
-            out_channels = (out_channels,) * len(inputs)
-        if len(out_channels) != len(inputs):
-            raise ValueError(f"{len(inputs)} levels come in, and out_channels are {tuple(out_channels)}")
+        widths = channels_of_levels(out_channels, inputs)
         self.levels = nn.ModuleList(
             ASFFLevel(inputs, level, out_channels=out, weight_channels=weight_channels, activation=activation)
-            for level, out in enumerate(out_channels)
+            for level, out in enumerate(widths)
         )
-        self.features = PyramidSpec(channels=tuple(out_channels), strides=inputs.strides)
+        self.features = PyramidSpec(channels=widths, strides=inputs.strides)
         initialize(self)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:

@@ -19,6 +19,7 @@ from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe
+from pyrafuse.training.watching import NeckWatch
 
 
 class LevelCriterion(Protocol):
@@ -56,13 +57,18 @@ class DetectionModule(L.LightningModule):
         self._steps_per_epoch = steps_per_epoch
         self._recipe_values = recipe_values
         self._evaluator = CocoEvaluator(val_data)
+        self._watch = NeckWatch()
+        self._batch_size = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         images = self.detector.card.preprocessing.normalize(batch.images)
         images = images.contiguous(memory_format=torch.channels_last)
-        report: LevelLosses = self._criterion.by_level(self.detector(images), batch.targets)
+        with self._watch.watching(self.detector.neck):
+            predictions = self.detector(images)
+        report: LevelLosses = self._criterion.by_level(predictions, batch.targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
+        self._watch.follow(total)
         size = len(images)
         self.log("train/loss_step", total, on_step=True, on_epoch=False, batch_size=size)
         values = {"train/loss": total}
@@ -70,10 +76,16 @@ class DetectionModule(L.LightningModule):
         strides = self.detector.neck.features.strides
         for level, stride in enumerate(strides):
             values[f"level/stride_{stride}/loss"] = torch.stack([v[level] for v in report.losses.values()]).sum()
+            values |= {f"level/stride_{stride}/loss_{name}": v[level] for name, v in report.losses.items()}
             values[f"level/stride_{stride}/positives"] = report.num_positives[level] / size
-        averaged = {k: v.detach() for k, v in values.items()}
+        averaged = {k: v.detach() for k, v in values.items()} | self._watch.weights
         self.log_dict(averaged, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self._batch_size = size
         return total
+
+    def on_after_backward(self) -> None:
+        """Log how strongly each level of the neck's output is pulled at."""
+        self.log_dict(self._watch.gradients, on_step=False, on_epoch=True, batch_size=self._batch_size, sync_dist=True)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of this step."""

@@ -1,6 +1,7 @@
 """Precision over recall, confusion, and the course of a training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,12 @@ def plot_confusion(confusion: NDArray[np.integer[Any]], names: Sequence[str]) ->
 
 
 def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -> Figure:
-    """Losses, losses and positives of each level, AP and learning rate of one training, a panel each.
+    """Losses, AP, learning rate, and what each level does in one training, a panel each.
 
-    The key decides the panel, its part before the last "/" aside: ``positives`` in it; ``loss`` and ``level`` in it;
-    ``loss`` in it; ``ap...`` or ``ar_...``; ``lr...`` or ``learning_rate...``. Other keys are not drawn; panels
-    without a curve are left out.
+    The key decides the panel, its part before the last "/" aside: ``positives`` in it; ``gradient`` and ``level`` in
+    it; ``loss`` and ``level`` in it, each part ``level/.../loss_iou`` in a panel of its own; ``loss`` in it;
+    ``fusion/OUTPUT/from_SOURCE``; ``ap...`` or ``ar_...``; ``lr...`` or ``learning_rate...``. Other keys are not
+    drawn; panels without a curve are left out.
 
     Args:
         history: One value a point of ``history[x]``, NaN where a quantity was not measured; without that key the
@@ -112,7 +114,7 @@ def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -
     for key, values in history.items():
         title = _panel_of(key)
         if title and key != x:
-            panels[title][key] = np.asarray(values, dtype=np.float64)
+            panels.setdefault(title, {})[key] = np.asarray(values, dtype=np.float64)
     panels = {title: curves for title, curves in panels.items() if curves}
     if not panels:
         raise PyrafuseError(
@@ -124,28 +126,37 @@ def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -
     figure = Figure(figsize=(5.6 * columns, 3.4 * rows), layout="constrained")
     for place, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        colors = LEVEL_COLORS if title in (_LEVEL_LOSSES, _POSITIVES) else LINE_COLORS
-        prefix = _common_folder(list(curves))
-        for i, (key, values) in enumerate(curves.items()):
+        looks = _fusion_looks(list(curves)) if title == _FUSION else _looks(title, list(curves))
+        for (key, values), look in zip(curves.items(), looks, strict=True):
             points = _points(history, x, key, len(values))
-            _plot_curve(axes, points, values, colors[i % len(colors)], key.removeprefix(prefix))
+            _plot_curve(axes, points, values, look)
         quiet_axes(axes, title=title, x=x if x in history else "step")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         _legend(axes)
-        if title in (_PRECISION, _POSITIVES):
+        if title in (_PRECISION, _POSITIVES, _GRADIENTS, _FUSION):
             axes.set_ylim(bottom=0)
         elif title == _RATE:
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
     return figure
 
 
-_LOSSES, _LEVEL_LOSSES, _POSITIVES, _PRECISION, _RATE = _PANELS = (
+_LOSSES, _LEVEL_LOSSES, _POSITIVES, _GRADIENTS, _FUSION, _PRECISION, _RATE = _PANELS = (
     "Losses",
     "Loss of each level",
     "Positives of each level",
+    "Gradient at the neck's output",
+    "Fusion weights",
     "Average precision and recall",
     "Learning rate",
 )
+_STYLES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class _Look:
+    label: str
+    color: str
+    style: str = "-"
 
 
 def _panel_of(key: str) -> str:
@@ -153,11 +164,41 @@ def _panel_of(key: str) -> str:
     name = key.rsplit("/", 1)[-1].lower()
     if "positives" in key:
         return _POSITIVES
+    if "level" in key and "gradient" in name:
+        return _GRADIENTS
     if "loss" in key:
-        return _LEVEL_LOSSES if "level" in key else _LOSSES
+        part = name.removeprefix("loss_") if key.startswith("level/") and name.startswith("loss_") else ""
+        return f"{_LEVEL_LOSSES}: {part}" if part else _LEVEL_LOSSES if "level" in key else _LOSSES
+    if key.startswith("fusion/"):
+        return _FUSION
     if name.startswith(("ap", "ar_")):
         return _PRECISION
     return _RATE if name.startswith(("lr", "learning_rate")) else ""
+
+
+def _looks(title: str, keys: Sequence[str]) -> list[_Look]:
+    """Label and colour of each curve of a panel: of "level/stride_8/loss" the level alone."""
+    is_level = title in (_POSITIVES, _GRADIENTS) or title.startswith(_LEVEL_LOSSES)
+    colors = LEVEL_COLORS if is_level else LINE_COLORS
+    prefix = _common_folder(keys)
+    labels = [key.removeprefix(prefix) for key in keys]
+    if is_level and all(key.count("/") == 2 for key in keys):
+        labels = [key.split("/")[1].replace("_", " ") for key in keys]
+    return [_Look(label, colors[i % len(colors)]) for i, label in enumerate(labels)]
+
+
+def _fusion_looks(keys: Sequence[str]) -> list[_Look]:
+    """A colour for each source and a style for each output of "fusion/stride_8/from_stride_16"."""
+    pairs = [(key.split("/")[1], key.rsplit("/", 1)[-1].removeprefix("from_")) for key in keys]
+    outputs, sources = (list(dict.fromkeys(names)) for names in zip(*pairs, strict=True))
+    return [
+        _Look(
+            f"{output} from {source}".replace("_", " "),
+            LEVEL_COLORS[sources.index(source) % len(LEVEL_COLORS)],
+            _STYLES[outputs.index(output) % len(_STYLES)],
+        )
+        for output, source in pairs
+    ]
 
 
 def _points(history: Mapping[str, Sequence[float]], x: str, key: str, count: int) -> NDArray[np.float64]:
@@ -170,18 +211,18 @@ def _points(history: Mapping[str, Sequence[float]], x: str, key: str, count: int
     return np.asarray(history[x], dtype=np.float64)
 
 
-def _plot_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], color: str, label: str) -> None:
+def _plot_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], look: _Look) -> None:
     """A line through the finite points; a long noisy one also as its running mean."""
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
-    label = plain(label)
+    options: dict[str, Any] = {"color": look.color, "linestyle": look.style, "label": plain(look.label)}
     if len(y) < _SMOOTHED_FROM:
         marker = "o" if len(y) <= 30 else ""
-        axes.plot(x, y, color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
+        axes.plot(x, y, linewidth=1.4, marker=marker, markersize=3, **options)
         return
-    axes.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
+    axes.plot(x, y, color=look.color, linewidth=0.6, alpha=0.3)
     window = len(y) // 40
     mean = np.convolve(y, np.ones(window) / window, mode="valid")
-    axes.plot(x[window - 1 :], mean, color=color, linewidth=1.6, label=label)
+    axes.plot(x[window - 1 :], mean, linewidth=1.6, **options)
 
 
 def _legend(axes: Axes, *, title: str | None = None) -> None:

@@ -102,6 +102,25 @@ def test_training_has_a_panel_for_each_kind_of_series():
     assert sum(len(axes.lines) for axes in panels.values()) == 7
 
 
+def test_what_each_level_does_has_panels_of_its_own():
+    strides = (8, 16)
+    history = {f"level/stride_{s}/loss": [2.0, 1.0] for s in strides}
+    history |= {f"level/stride_{s}/loss_iou": [1.0, 0.5] for s in strides}
+    history |= {f"level/stride_{s}/gradient": [5.0, 4.0] for s in strides}
+    history |= {f"fusion/stride_{o}/from_stride_{s}": [0.5, o / (o + s)] for o in strides for s in strides}
+    panels = {axes.get_title(loc="left"): axes for axes in plot_training(history).axes}
+    assert list(panels) == [
+        "Loss of each level", "Gradient at the neck's output", "Fusion weights", "Loss of each level: iou",
+    ]  # fmt: skip
+    for title in ("Loss of each level", "Gradient at the neck's output", "Loss of each level: iou"):
+        assert labels_of(panels[title]) == ["stride 8", "stride 16"]
+    fusion = panels["Fusion weights"]
+    assert labels_of(fusion) == [f"stride {o} from stride {s}" for o in strides for s in strides]
+    assert list(fusion.lines[1].get_ydata()) == [0.5, 8 / 24]
+    assert fusion.lines[0].get_color() == fusion.lines[2].get_color() != fusion.lines[1].get_color()
+    assert [line.get_linestyle() for line in fusion.lines] == ["-", "-", "--", "--"]
+
+
 def test_a_long_noisy_series_also_shows_its_running_mean():
     values = np.tile([0.0, 2.0], 200)
     axes = plot_training({"loss": values}, x="step").axes[0]

@@ -1,0 +1,74 @@
+"""What the levels of a neck do in one training step, told without a second pass and without waiting for the device.
+
+detector's forward (hooks) -> weights of the fusions, gradients at the neck's output -> means and norms, on the device
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.pyramid import Neck, Pyramid
+from pyrafuse.layers.fusion_weights import FusionWeights
+
+
+class NeckWatch:
+    """Values of the last step, as scalar tensors of the device by the name that they are logged under.
+
+    Attributes:
+        weights: ``fusion/stride_8/from_stride_16`` and so on: the mean weight of a source, for every fusion of the neck
+            that lets its weights pass through a `FusionWeights`.
+        gradients: ``level/stride_8/gradient`` and so on, there after the backward pass: the L2 norm of the gradient of
+            the batch's loss at the neck's output of that level.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self._scale: Tensor | None = None
+
+    @contextmanager
+    def watching(self, neck: Neck) -> Iterator[None]:
+        """Watch ``neck`` while it runs inside the block; its hooks are gone afterwards."""
+        self.weights, self.gradients, self._scale = {}, {}, None
+        handles = [
+            module.register_forward_hook(self._keep_weights)
+            for module in neck.modules()
+            if isinstance(module, FusionWeights)
+        ]
+        handles.append(neck.register_forward_hook(self._follow_levels))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def follow(self, loss: Tensor) -> None:
+        """Divide the norms by the gradient that arrives at ``loss`` (): scaling for fp16 or for accumulation is undone.
+
+        Called before the backward pass.
+        """
+        if loss.requires_grad:
+            loss.register_hook(self._keep_scale)
+
+    def _keep_weights(self, module: nn.Module, _: Any, weights: Tensor) -> None:
+        assert isinstance(module, FusionWeights)
+        for source, mean in zip(module.sources, module.mean(weights).unbind(), strict=True):
+            self.weights[f"fusion/{module.output}/from_{source}"] = mean
+
+    def _follow_levels(self, neck: nn.Module, _: Any, pyramid: Pyramid) -> None:
+        assert isinstance(neck, Neck)
+        for stride, x in zip(neck.features.strides, pyramid, strict=True):
+            if x.requires_grad:
+                x.register_hook(partial(self._keep_norm, f"level/stride_{stride}/gradient"))
+
+    def _keep_scale(self, scale: Tensor) -> None:
+        # the gradient reaches the loss first, and only then the levels
+        self._scale = scale.detach().float()
+
+    def _keep_norm(self, name: str, gradient: Tensor) -> None:
+        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)  # a sum of squares overflows in fp16
+        self.gradients[name] = norm if self._scale is None else norm / self._scale

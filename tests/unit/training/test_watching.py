@@ -1,0 +1,71 @@
+"""What is watched in a step equals what is computed by hand, and watching changes nothing."""
+
+import pytest
+import torch
+
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.asff import ASFF
+from pyrafuse.training.watching import NeckWatch
+
+SPEC = PyramidSpec(channels=(4, 6), strides=(8, 16))
+
+
+@pytest.fixture
+def neck():
+    torch.manual_seed(0)
+    return ASFF(SPEC).eval()
+
+
+@pytest.fixture
+def pyramid():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(2, c, s, s, generator=generator) for c, s in zip(SPEC.channels, (6, 3), strict=True))
+
+
+def loss_of(levels):
+    return levels[0].pow(2).sum() + 3 * levels[1].sum()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_norms_of_gradients_and_means_of_weights(neck, pyramid, scale):
+    watch = NeckWatch()
+    with watch.watching(neck):
+        levels = neck(pyramid)
+    loss = loss_of(levels)
+    watch.follow(loss)
+    (loss * scale).backward()
+    fine, coarse = (x.detach() for x in levels)
+    assert watch.gradients.keys() == {"level/stride_8/gradient", "level/stride_16/gradient"}
+    torch.testing.assert_close(watch.gradients["level/stride_8/gradient"], (2 * fine).norm())
+    torch.testing.assert_close(watch.gradients["level/stride_16/gradient"], torch.tensor(3.0 * coarse.numel() ** 0.5))
+    for level, output in zip(neck.levels, ("stride_8", "stride_16"), strict=True):
+        weights, _ = level.fuse(pyramid)
+        for source, name in enumerate(("stride_8", "stride_16")):
+            torch.testing.assert_close(
+                watch.weights[f"fusion/{output}/from_{name}"], weights[:, source].mean().detach()
+            )
+    assert len(watch.weights) == 4
+
+
+def test_nothing_is_left_behind(neck, pyramid):
+    watch = NeckWatch()
+    expected = neck(pyramid)
+    with watch.watching(neck):
+        watched = neck(pyramid)
+    for x, y in zip(watched, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+    seen = dict(watch.weights)
+    neck(tuple(2 * x for x in pyramid))
+    assert watch.weights == seen
+    assert not any(module._forward_hooks for module in neck.modules())
+
+
+def test_a_step_forgets_the_one_before(neck, pyramid):
+    watch = NeckWatch()
+    with watch.watching(neck):
+        levels = neck(pyramid)
+    loss_of(levels).backward()
+    assert watch.gradients
+    with torch.no_grad(), watch.watching(neck):
+        neck(pyramid)
+    assert not watch.gradients
