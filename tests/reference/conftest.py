@@ -1,7 +1,9 @@
-"""Golden vectors of the original ASFF, where they lie beside the repository."""
+"""Golden vectors of the originals, where they lie beside the repository."""
 
+import ast
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +62,61 @@ def goldens(shared_dir: Path) -> Goldens:
     if not (folder / "compare.py").is_file():
         pytest.skip("no golden vectors of ASFF beside the repository")
     return Goldens(folder)
+
+
+class Vectors:
+    """All folders of vectors: their arrays, and parameters and inputs made from keys, shapes and seeds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fill = _import(folder / "fill.py", "fill")
+
+    def npz(self, name: str) -> np.lib.npyio.NpzFile:
+        return np.load(self.folder / name)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    def state(
+        self, manifest: Sequence[tuple[str, Sequence[int]]], gains: float | Sequence[tuple[str, float | str]] = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """The checkpoint of a manifest; ``gains`` is one factor, or rules of which the first found in the key counts."""
+        rules = [("", gains)] if isinstance(gains, int | float) else gains
+        state = {}
+        for key, shape in manifest:
+            gain = next((gain for pattern, gain in rules if re.search(pattern, key)), 1.0)
+            is_absolute = isinstance(gain, str)
+            value = np.asarray(self.fill.value(key, shape, float(gain.removeprefix("abs")) if is_absolute else gain))
+            state[key] = torch.from_numpy(np.abs(value) if is_absolute else value).reshape(tuple(shape))
+        return state
+
+    def image(self, text: str) -> torch.Tensor:
+        """The input that an index calls ``image(SEED,(SHAPE))``; words after it are left aside."""
+        seed, shape = ast.literal_eval(re.match(r"image(\(.*?\)\))", text)[1])
+        return torch.from_numpy(self.fill.image(seed, shape))
+
+    def error(self, arrays: np.lib.npyio.NpzFile, name: str, value: torch.Tensor) -> float:
+        """Largest difference from an entry, whole or every so many values, by the entry's largest magnitude."""
+        got = value.detach().double().numpy()
+        for shape, stride, part in (("__shape", "__stride", ""), (".shape", ".stride", ".sub")):
+            if name + shape in arrays.files:
+                assert got.shape == tuple(arrays[name + shape])
+                expected = arrays[name + part].reshape(-1)
+                got = got.reshape(-1)[:: int(arrays[name + stride])]
+                break
+        else:
+            expected = arrays[name]
+        assert got.shape == expected.shape
+        return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@pytest.fixture(scope="session")
+def vectors(shared_dir: Path) -> Vectors:
+    """Golden vectors of all originals; skips where there are none."""
+    folder = shared_dir / "reference"
+    if not (folder / "fill.py").is_file():
+        pytest.skip("no golden vectors beside the repository")
+    return Vectors(folder)
 
 
 def _import(path: Path, name: str) -> ModuleType:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from pyrafuse.layers.deformable import deformable_conv3x3
+from pyrafuse.layers.deformable import DeformableConv2d, deformable_conv3x3
 
 
 @pytest.mark.parametrize("reach", [0.0, 1.0, 6.0], ids=["plain", "near", "far outside"])
@@ -52,3 +52,26 @@ def test_shifted_by_whole_cells_it_is_a_shifted_convolution():
     got = deformable_conv3x3(x, offset, weight, None)
     plain = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 3, 1, 2)), weight)
     torch.testing.assert_close(got, plain[:, :, 1:, 2:])
+
+
+def test_with_weights_of_the_samples_equal_to_torchvision():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 4, 5, 7), (2, 36, 5, 7), (3, 4, 3, 3), (3,), (2, 18, 5, 7))
+    x, offset, weight, bias, mask = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    got = deformable_conv3x3(x, offset, weight, bias, mask)
+    torch.testing.assert_close(got, deform_conv2d(x, offset, weight, bias, padding=1, mask=mask))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_fresh_one_is_a_convolution_and_modulated_half_of_it(stride):
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 7, 5)
+    for is_modulated, share in ((False, 1.0), (True, 0.5)):
+        block = DeformableConv2d(4, 6, stride=stride, modulated=is_modulated)
+        plain = torch.nn.functional.conv2d(x, block.weight, stride=stride, padding=1)
+        torch.testing.assert_close(block(x), share * plain)
+
+
+def test_groups_that_do_not_split():
+    with pytest.raises(ValueError, match="6 channels in and 4 out do not split into 4 groups and 1 deformable"):
+        DeformableConv2d(6, 4, groups=4)

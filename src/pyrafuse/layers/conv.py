@@ -15,9 +15,9 @@ ACTIVATIONS = {
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, padded to keep the size at stride 1 unless ``padding`` is given, then batch norm, then ``activation``.
+    """Convolution, then batch norm, then ``activation``.
 
-    The convolution has a bias where there is no norm.
+    It is padded to keep the size at stride 1 unless ``padding`` is given, and has a bias where there is no norm.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Deformable convolution, and feature adaption: sampling where the guided anchor shapes say.
 
-Dai et al., "Deformable Convolutional Networks", arXiv:1703.06211; Wang et al., "Region Proposal by Guided Anchoring",
-arXiv:1901.03278, as used in arXiv:1911.09516.
+Dai et al., "Deformable Convolutional Networks", arXiv:1703.06211; its second version with a weight for every sample,
+Zhu et al., arXiv:1811.11168; Wang et al., "Region Proposal by Guided Anchoring", arXiv:1901.03278, as used in
+arXiv:1911.09516.
 """
 
 import torch
@@ -12,7 +13,9 @@ from torchvision.ops import DeformConv2d, deform_conv2d
 from pyrafuse.layers.rfb import RFB
 
 
-def deformable_conv3x3(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def deformable_conv3x3(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None
+) -> Tensor:
     """Deformable 3x3 convolution, stride 1, padding 1; equal to `torchvision.ops.deform_conv2d`.
 
     On a CPU the samples come from `grid_sample`, whose kernels are vectorised and threaded: forward and backward
@@ -23,9 +26,10 @@ def deformable_conv3x3(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor |
         offset: (B, G * 9 * 2, H, W), y and x in cells of each tap of each of the G deformable groups.
         weight: (C_out, C, 3, 3).
         bias: (C_out,).
+        mask: (B, G * 9, H, W), what each sample is multiplied with (arXiv:1811.11168).
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return deform_conv2d(x, offset, weight, bias, padding=(1, 1))
+        return deform_conv2d(x, offset, weight, bias, padding=(1, 1), mask=mask)
     batch, channels, height, width = x.shape
     groups = offset.shape[1] // 18
     shift = offset.view(batch, groups, 9, 2, height, width)
@@ -39,7 +43,10 @@ def deformable_conv3x3(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor |
         places.view(batch * groups, 9 * height, width, 2),
         align_corners=False,
     )
-    columns = sampled.view(batch, channels * 9, height * width)
+    if mask is not None:
+        samples = sampled.view(batch, groups, channels // groups, 9, height, width)
+        sampled = samples * mask.view(batch, groups, 1, 9, height, width)
+    columns = sampled.reshape(batch, channels * 9, height * width)
     out = torch.matmul(weight.flatten(1), columns)
     if bias is not None:
         out = out + bias[:, None]
@@ -54,6 +61,89 @@ class DeformableConv3x3(DeformConv2d):
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
         return deformable_conv3x3(input, offset, self.weight, self.bias)
+
+
+class DeformableConv2d(nn.Module):
+    """Deformable convolution that finds its own offsets: (B, C, H, W) -> (B, C_out, H', W').
+
+    A convolution of the same form gives, for each of the deformable groups and taps, how far in cells the tap is moved
+    down and right, and in the second version a logit of the sample's weight. Both start at zero: the taps of a plain
+    convolution, each with half its weight in the second version.
+
+    Args:
+        in_channels: C.
+        out_channels: C_out.
+        kernel_size: Taps a side.
+        stride: Of the output.
+        padding: By default what keeps the size at stride 1.
+        dilation: Between the taps before they move.
+        groups: Of the convolution.
+        deformable_groups: Groups of input channels with offsets of their own.
+        bias: Give the convolution one; its offsets always have one.
+        modulated: The second version: weigh every sample (arXiv:1811.11168).
+
+    Raises:
+        ValueError: If the channels do not split into the groups.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = False,
+        modulated: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_channels % deformable_groups or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{in_channels} channels in and {out_channels} out do not split into {groups} groups"
+                f" and {deformable_groups} deformable groups"
+            )
+        self.stride = stride
+        self.padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
+        self.dilation = dilation
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.offset = nn.Conv2d(
+            in_channels,
+            (3 if modulated else 2) * deformable_groups * kernel_size**2,
+            kernel_size,
+            stride=stride,
+            padding=self.padding,
+            dilation=dilation,
+        )
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
+        self._moves = 2 * deformable_groups * kernel_size**2
+        self._is_plain3x3 = (kernel_size, stride, self.padding, dilation, groups) == (3, 1, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the sampling kernels take no half precision on every device, and the offsets need the bits
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.weight.dtype)
+            moves = self.offset(x)
+            offset, logits = moves[:, : self._moves], moves[:, self._moves :]
+            mask = logits.sigmoid() if logits.shape[1] else None
+            if self._is_plain3x3:
+                return deformable_conv3x3(x, offset, self.weight, self.bias, mask)
+            return deform_conv2d(
+                x,
+                offset,
+                self.weight,
+                self.bias,
+                stride=(self.stride, self.stride),
+                padding=(self.padding, self.padding),
+                dilation=(self.dilation, self.dilation),
+                mask=mask,
+            )
 
 
 class FeatureAdaption(nn.Module):
