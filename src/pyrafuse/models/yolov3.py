@@ -76,13 +76,18 @@ def yolov3(
     )
 
 
+def _fusions(out_channels: Sequence[int]) -> Mapping[str, Options]:
+    """ASFF and what it is compared with (table 3), alike in all but the fusion: any can stand in the neck's place."""
+    return dict.fromkeys(("asff", "sum_fusion", "concat_fusion"), {"out_channels": out_channels})
+
+
 MODELS.add("yolov3", yolov3)
 MODELS.add(
     "yolov3_asff",
     partial(
         yolov3,
         neck=("yolo_fpn", "asff"),
-        defaults={"yolo_fpn": {"widen": (True, False, False)}, "asff": {"out_channels": (256, 512, 1024)}},
+        defaults={"yolo_fpn": {"widen": (True, False, False)}, **_fusions((256, 512, 1024))},
     ),
 )
 
@@ -111,7 +116,7 @@ MODELS.add(
         defaults={
             **SMALL,
             "yolo_fpn": {"channels": (48, 64, 96), "widen": (False, False, False)},
-            "asff": {"out_channels": (96, 128, 192)},
+            **_fusions((96, 128, 192)),
         },
     ),
 )
