@@ -1,6 +1,7 @@
 """Efficient channel attention: every channel is weighed by itself and a few neighbours.
 
-Wang et al., "ECA-Net", arXiv:1910.03151. x -> mean over positions -> 1-D convolution over channels -> sigmoid -> times x
+Wang et al., "ECA-Net", arXiv:1910.03151.
+x -> mean over positions -> 1-D convolution over channels -> sigmoid -> times x
 """
 
 import math
