@@ -7,7 +7,7 @@ import torch
 import pyrafuse
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.checkpoint import save
-from pyrafuse.models.importers.asff import LAYOUTS, _key_pairs, import_asff
+from pyrafuse.models.importers.asff import LAYOUTS, asff_naming, import_asff
 from pyrafuse.postprocess.dense import DensePostprocess
 from pyrafuse.postprocess.yolov3 import decode_yolov3
 
@@ -137,7 +137,7 @@ def test_gradients(model, training, targets, smoothing):
     total = torch.stack([values.sum() for values in report.losses.values()]).sum()
     named = dict(detector.named_parameters())
     gradients = torch.autograd.grad(total, list(named.values()), retain_graph=True)
-    theirs = dict(_key_pairs(detector, layout_of(model)))
+    theirs = {ours: asff_naming(layout_of(model))(ours) for ours in detector.state_dict()}
     got = {theirs[name]: float(g.norm()) for name, g in zip(named, gradients, strict=True)}
     expected = dict(zip(golden["param_names"].tolist(), golden[f"grad_l2_{targets}_ls{smoothing}"], strict=True))
     assert got.keys() == expected.keys()
@@ -149,7 +149,7 @@ def test_gradients(model, training, targets, smoothing):
 
 def test_batch_norm_statistics(model, training):
     detector, _, golden = training
-    theirs = {other: ours for ours, other in _key_pairs(detector, layout_of(model))}
+    theirs = {asff_naming(layout_of(model))(ours): ours for ours in detector.state_dict()}
     state = detector.state_dict()
     got = [float(state[theirs[key]].norm()) for key in golden["bn_after_keys"].tolist()]
     np.testing.assert_allclose(got, golden["bn_after_l2"], rtol=1e-5)
@@ -254,7 +254,7 @@ def test_other_layouts(goldens, model, origin):
     state = goldens.state(model)
     detector = import_asff(state, source=model).eval()
     assert detector.card.origin == f"official ASFF checkpoint: {origin}"
-    pairs = dict(_key_pairs(detector, layout_of(model)))
+    pairs = {ours: asff_naming(layout_of(model))(ours) for ours in detector.state_dict()}
     assert sorted(pairs.values()) == sorted(state)
     own = detector.state_dict()
     for ours, theirs in pairs.items():

@@ -13,7 +13,8 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_atomically
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.asff import import_asff, looks_like_asff
+from pyrafuse.models.importers.registry import IMPORTERS, find_importer
+from pyrafuse.models.uninitialized import Uninitialized
 
 CARD_KEY = "pyrafuse"
 PREFIX = "detector."
@@ -43,7 +44,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Detector:
-    """Read a detector: a checkpoint of a training here, of `save`, or an official one of ASFF.
+    """Read a detector: a checkpoint of a training here, of `save`, or a foreign one of `IMPORTERS`.
 
     The file alone is enough; nothing in it is executed. The detector comes in evaluation mode.
 
@@ -51,18 +52,24 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
         CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
     """
     content = read_tensors(path)
-    if isinstance(content, Mapping) and CARD_KEY in content:
+    if is_own(content):
         detector = _from_own(content, path)
-    elif looks_like_asff(content):
-        detector = import_asff(content, source=path)
+    elif importer := find_importer(content):
+        detector = importer.build(content, source=path)
     else:
         found = (
             f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
         )
         raise CheckpointError(
-            f"{path} is no checkpoint of pyrafuse and of no layout that is known here (found {found})"
+            f"{path} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
+            f"read besides: {', '.join(importer.name for importer in IMPORTERS)} (see pyrafuse import --list)"
         )
     return detector.to(device).eval()
+
+
+def is_own(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is a checkpoint of a training here or of `save`."""
+    return isinstance(content, Mapping) and CARD_KEY in content
 
 
 def _from_own(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Detector:
@@ -72,7 +79,8 @@ def _from_own(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Detec
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} describes no detector: {error!r} is missing or of a wrong kind") from error
     try:
-        detector = create_model(card.model, **_without_weights(card.options))
+        with Uninitialized():
+            detector = create_model(card.model, **_without_weights(card.options))
     except PyrafuseError as error:
         raise CheckpointError(f"{path} needs a part that cannot be built: {error}") from error
     detector.card = replace(card)

@@ -5,17 +5,19 @@ state dict -> which of five layouts -> our detector -> every key renamed, none l
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from pyrafuse.backbones.weights import WRAPPERS, load_exactly
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.renaming import Naming, by_modules, load_renamed, unwrap_state
+from pyrafuse.models.uninitialized import Uninitialized
 
 COCO_NAMES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -30,6 +32,9 @@ COCO_NAMES = (
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 MOBILE_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (42, 119)), ((116, 90), (156, 198), (373, 326)))
 MARK = ".guide_wh.weight"
+LEVELS = 3
+SLOTS = 4
+"""Three guided anchors and the anchor-free guess of each cell."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ LAYOUTS = {
 
 def looks_like_asff(content: Any) -> bool:
     """Whether ``content``, as read from a file, holds one of the official models."""
-    state = _state_of(content)
+    state = unwrap_state(content)
     return any(key.endswith(MARK) for key in state) and any(key.startswith("module_list.0.") for key in state)
 
 
@@ -104,55 +109,51 @@ def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
     Raises:
         CheckpointError: If a key is missing, extra or of a wrong shape; each is named as the file names it.
     """
-    state = _state_of(content)
+    state = unwrap_state(content)
     has_rfb = any(".rfb." in key for key in state)
     is_mobile = "module_list.0.0.weight" in state
     is_fused = any("_fusion." in key or ".stride_level_" in key for key in state)
     layout = LAYOUTS[is_mobile, is_fused]
-    outputs = next((v for k, v in state.items() if k == f"{layout.heads[0]}.conv.weight"), None)
-    if outputs is None or outputs.shape[0] % 4 or outputs.shape[0] < 24:
+    output = f"{layout.heads[0]}.conv.weight"
+    shape = tuple(state[output].shape) if output in state else ()
+    if len(shape) != 4 or shape[0] % SLOTS or shape[0] // SLOTS < 6:
+        found = f"is {shape}" if shape else "is missing"
         raise CheckpointError(
-            f"{source}: {layout.heads[0]}.conv.weight is missing or no head of 4 x (5 + classes) channels"
+            f"{source} looks like {layout.name}, but {output} {found}; it needs {SLOTS} x (5 + classes) channels"
         )
-    num_classes = outputs.shape[0] // 4 - 5
-    detector = create_model(
-        "yolov3_asff" if is_fused else "yolov3", num_classes=num_classes, **_options(layout, has_rfb)
-    )
-    names = dict(_key_pairs(detector, layout))
-    renamed = {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
-    known = set(names.values())
-    missing = [
-        theirs for theirs in names.values() if theirs not in state and not theirs.endswith("num_batches_tracked")
-    ]
-    extra = [key for key in state if key not in known]
-    own = detector.state_dict()
-    misfits = [
-        f"{names[ours]} is {tuple(value.shape)}, needs {tuple(own[ours].shape)}"
-        for ours, value in renamed.items()
-        if value.shape != own[ours].shape
-    ]
-    if missing or extra or misfits:
-        complaints = {"missing": missing, "extra": extra, "of another shape": misfits}
-        detail = "; ".join(f"{what}: {', '.join(keys[:8])}" for what, keys in complaints.items() if keys)
-        raise CheckpointError(f"{source} looks like {layout.name}, but does not fit; {detail}")
-    load_exactly(detector, {ours: _reorder(ours, value) for ours, value in renamed.items()}, source=source)
+    num_classes = shape[0] // SLOTS - 5
+    options = _options(layout, has_rfb=has_rfb, weight_channels=_weight_channels(state))
+    with Uninitialized():
+        detector = create_model("yolov3_asff" if is_fused else "yolov3", num_classes=num_classes, **options)
+    name = f"{layout.name}{', RFB (ASFF*)' if has_rfb else ''}"
+    load_renamed(detector, state, asff_naming(layout), source=source, layout=name, change=_reorder)
     is_coco = num_classes == len(COCO_NAMES)
     detector.card = replace(
         detector.card,
         names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
         category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
         preprocessing=Preprocessing(size=(416, 416) if is_mobile else (608, 608), interpolation="opencv"),
-        origin=f"official ASFF checkpoint: {layout.name}{', RFB (ASFF*)' if has_rfb else ''}, {num_classes} classes",
+        origin=f"official ASFF checkpoint: {name}, {num_classes} classes",
     )
     return detector
 
 
-def _options(layout: Layout, has_rfb: bool) -> dict[str, Any]:
+def asff_naming(layout: Layout) -> Naming:
+    """Our key -> the official key."""
+    return by_modules(_module_pairs(layout), then=lambda rest: re.sub(r"(^|\.)norm\.", r"\1batch_norm.", rest))
+
+
+def _weight_channels(state: Mapping[str, Tensor]) -> int:
+    """Channels that a level is squeezed to before the fusion's weights: 8 in ASFF*, else 16."""
+    return next((len(value) for key, value in state.items() if ".weight_level_" in key and value.ndim == 4), 16)
+
+
+def _options(layout: Layout, *, has_rfb: bool, weight_channels: int) -> dict[str, Any]:
     options: dict[str, Any] = {
         # what the published evaluation used: every box that scores, none capped
         "postprocess_options": {"score": 0.001, "nms_iou": 0.65, "max_detections": 0, "max_candidates": 100_000},
     }
-    asff = {"weight_channels": 8} if has_rfb else {}
+    asff = {"weight_channels": weight_channels}
     if layout.is_mobile:
         options["backbone"] = "mobilenet_v2"
         options["backbone_options"] = {"classifier_conv": True}
@@ -167,21 +168,6 @@ def _options(layout: Layout, has_rfb: bool) -> dict[str, Any]:
     if has_rfb:
         options["head_options"] = {**options.get("head_options", {}), "rfb": True}
     return options
-
-
-def _key_pairs(detector: Detector, layout: Layout) -> Iterator[tuple[str, str]]:
-    """(our key, their key) of every entry of our state dict."""
-    modules = dict(_module_pairs(layout))
-    for ours in detector.state_dict():
-        prefix = next(p for p in _prefixes(ours) if p in modules)
-        rest = ours.removeprefix(prefix).replace(".norm.", ".batch_norm.")
-        yield ours, modules[prefix] + rest
-
-
-def _prefixes(key: str) -> Iterator[str]:
-    parts = key.split(".")
-    for length in range(len(parts), 0, -1):
-        yield ".".join(parts[:length])
 
 
 def _module_pairs(layout: Layout) -> Iterator[tuple[str, str]]:
@@ -233,14 +219,9 @@ def _fusion_pairs(suffix: str) -> Iterator[tuple[str, str]]:
 
 def _reorder(key: str, value: Tensor) -> Tensor:
     """Turn the weights of the levels around: theirs run coarsest first."""
-    if key.endswith(".weigh.weight"):
-        return value.unflatten(1, (3, -1)).flip(0, 1).flatten(1, 2).contiguous()
-    return value.flip(0) if key.endswith(".weigh.bias") else value
-
-
-def _state_of(content: Any) -> dict[str, Tensor]:
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    if not isinstance(content, Mapping):
-        return {}
-    return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    if ".weigh." not in key or len(value) != LEVELS:
+        return value
+    value = value.flip(0)
+    if value.ndim == 1 or value.shape[1] % LEVELS:
+        return value
+    return value.unflatten(1, (LEVELS, -1)).flip(1).flatten(1, 2)

@@ -1,0 +1,54 @@
+"""Every kind of foreign checkpoint that can be read, as (recognise, build) pairs: the one list that all doors use.
+
+content of a file -> the first importer that recognises it -> detector
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.importers.asff import LAYOUTS, import_asff, looks_like_asff
+
+
+class Build(Protocol):
+    """Content of a file -> detector with its card; ``source`` is for messages."""
+
+    def __call__(self, content: Any, *, source: str | os.PathLike[str]) -> Detector: ...
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One origin of checkpoints.
+
+    Attributes:
+        name: Of the origin, for people.
+        layouts: What can be read of it, a line each.
+        recognizes: Whether the content of a file, as `read_tensors` gives it, is of this origin.
+        build: Makes a detector of it.
+    """
+
+    name: str
+    layouts: tuple[str, ...]
+    recognizes: Callable[[Any], bool]
+    build: Build
+
+
+IMPORTERS = (
+    Importer(
+        name="official ASFF (arXiv:1911.09516)",
+        layouts=(
+            *(layout.name for layout in LAYOUTS.values()),
+            f"{LAYOUTS[False, True].name}, RFB (ASFF*)",
+        ),
+        recognizes=looks_like_asff,
+        build=import_asff,
+    ),
+)
+"""Asked in this order."""
+
+
+def find_importer(content: Any) -> Importer | None:
+    """The importer that recognises ``content``, if any does."""
+    return next((importer for importer in IMPORTERS if importer.recognizes(content)), None)
