@@ -47,3 +47,31 @@ def shape_iou(sizes: Tensor, others: Tensor, *, eps: float = 1e-16) -> Tensor:
 def centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Centres (..., 2) and sizes (..., 2) of boxes (..., 4)."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) cut at the borders of an image of ``size``, height and width in pixels."""
+    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+
+
+def enclosing_boxes(boxes: Tensor, others: Tensor) -> Tensor:
+    """The smallest box (..., 4) around each box (..., 4) and the other (..., 4) in the same place."""
+    low = torch.minimum(boxes[..., :2], others[..., :2])
+    return torch.cat((low, torch.maximum(boxes[..., 2:], others[..., 2:])), dim=-1)
+
+
+def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
+    """Least distance (...,) in pixels of each point (..., 2) to the sides of its box (..., 4); negative outside."""
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1).amin(dim=-1)
+
+
+def centerness(points: Tensor, boxes: Tensor) -> Tensor:
+    """How central each point (..., 2) lies in its box (..., 4): 1 in the middle, 0 on a side and outside.
+
+    Tian et al., "FCOS", arXiv:1904.01355, section 3.2.
+    """
+    near = torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1).clamp(min=0)
+    x, y = near[..., 0::2], near[..., 1::2]
+    ratio = (x.amin(-1) / x.amax(-1).clamp(min=1e-12)) * (y.amin(-1) / y.amax(-1).clamp(min=1e-12))
+    return ratio.sqrt()

@@ -5,10 +5,14 @@ import torch
 
 from pyrafuse.ops.boxes import (
     box_area,
+    centerness,
     centers_and_sizes,
+    clip_boxes,
+    enclosing_boxes,
     paired_iou,
     pairwise_intersection,
     pairwise_iou,
+    points_in_boxes,
     shape_iou,
 )
 
@@ -66,3 +70,21 @@ def test_gradients(overlap):
     corners = torch.rand(5, 2, generator=generator, dtype=torch.float64)
     boxes = torch.cat((corners, corners + 0.5 + torch.rand(5, 2, generator=generator, dtype=torch.float64)), dim=1)
     assert torch.autograd.gradcheck(overlap, (boxes.clone().requires_grad_(), boxes.flip(0).requires_grad_()))
+
+
+def test_clipping():
+    assert clip_boxes(torch.tensor([[-3.0, 4, 90, 70], [20, -9, 30, -2]]), (50, 80)).tolist() == [
+        [0, 4, 80, 50],
+        [20, 0, 30, 0],
+    ]
+
+
+def test_enclosing():
+    assert enclosing_boxes(A, B[:2]).tolist() == [[0, 0, 4, 2], [1, 0, 6, 5]]
+
+
+def test_points():
+    points = torch.tensor([[2.0, 1.0], [3.0, 0.5], [5.0, 1.0]])
+    box = torch.tensor([0.0, 0.0, 4.0, 2.0]).expand(3, 4)
+    assert points_in_boxes(points, box).tolist() == [1, 0.5, -1]
+    torch.testing.assert_close(centerness(points, box), torch.tensor([1, (1 / 3 / 3) ** 0.5, 0]))

@@ -1,9 +1,12 @@
 """Suppression per class, against one call of torchvision a class."""
 
+import math
+
+import pytest
 import torch
 from torchvision.ops import nms
 
-from pyrafuse.ops.suppression import class_aware_nms
+from pyrafuse.ops.suppression import class_aware_nms, soft_nms
 
 
 def test_by_hand():
@@ -34,3 +37,33 @@ def test_as_one_call_a_class():
 def test_nothing():
     none = class_aware_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), iou=0.5)
     assert none.tolist() == []
+
+
+SOFT_BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]])
+SOFT_SCORES = torch.tensor([0.8, 0.6, 0.4])
+
+
+def test_soft_by_hand():
+    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear")
+    assert kept.tolist() == [0, 2, 1]
+    torch.testing.assert_close(scores, torch.tensor([0.8, 0.4, 0.3]))
+    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="gaussian", sigma=1.0)
+    assert kept.tolist() == [0, 1, 2]
+    torch.testing.assert_close(scores, torch.tensor([0.8, 0.6 * math.exp(-0.25), 0.4]))
+
+
+def test_soft_overlap_below_the_bound_is_left_alone():
+    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear", iou=0.5)
+    assert scores.tolist() == SOFT_SCORES.tolist()
+    assert kept.tolist() == [0, 1, 2]
+
+
+def test_soft_drops_what_decays():
+    assert soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear", least_score=0.35)[0].tolist() == [0, 2]
+    assert soft_nms(SOFT_BOXES[:0], SOFT_SCORES[:0])[0].tolist() == []
+    assert soft_nms(SOFT_BOXES, SOFT_SCORES, least_score=0.9)[0].tolist() == []
+
+
+def test_soft_complaint():
+    with pytest.raises(ValueError, match="not 'hard'"):
+        soft_nms(SOFT_BOXES, SOFT_SCORES, method="hard")
