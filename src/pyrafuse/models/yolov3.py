@@ -78,7 +78,7 @@ def yolov3(
 
 def _fusions(out_channels: Sequence[int]) -> Mapping[str, Options]:
     """ASFF and what it is compared with (table 3), alike in all but the fusion: any can stand in the neck's place."""
-    return dict.fromkeys(("asff", "sum_fusion", "concat_fusion"), {"out_channels": out_channels})
+    return {name: {"out_channels": out_channels} for name in ("asff", "sum_fusion", "concat_fusion")}
 
 
 MODELS.add("yolov3", yolov3)
