@@ -6,6 +6,7 @@ He et al., arXiv:1512.03385; Xie et al., "Aggregated Residual Transformations", 
 
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -42,11 +43,11 @@ class BasicBlock(nn.Module):
 
     def add(self, x: Tensor) -> Tensor:
         """The sum of both paths, before the block's last ReLU."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.eca(self.bn2(self.conv2(y))) + self.downsample(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.add(x))
+        return F.relu(self.add(x), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -79,23 +80,12 @@ class Bottleneck(nn.Module):
 
     def add(self, x: Tensor) -> Tensor:
         """The sum of both paths, before the block's last ReLU."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         return self.eca(self.bn3(self.conv3(y))) + self.downsample(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.add(x))
-
-
-class Stem(nn.Sequential):
-    """7x7 convolution of stride 2, norm, ReLU, 3x3 max-pool of stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(3, channels, 7, stride=2)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        return F.relu(self.add(x), inplace=True)
 
 
 def resnet(
@@ -156,7 +146,7 @@ def resnet(
         channels.append(planes * expansion)
         stage_strides.append(stage_strides[-1] * downsampling[i])
     backbone = StagedBackbone(
-        Stem(width),
+        _stem(width),
         stages,
         channels=channels[1:],
         stage_strides=stage_strides[1:],
@@ -180,6 +170,17 @@ def name_resnet(key: str) -> str:
 def read_resnet(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
     """A published ResNet checkpoint, with timm's name of ECA, ``se``, made ECA-Net's."""
     return {key.replace(".se.conv.", ".eca.conv."): value for key, value in read_published(weights).items()}
+
+
+def _stem(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv1=_conv(3, channels, 7, stride=2),
+            bn1=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(inplace=True),
+            maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+        )
+    )
 
 
 def _conv(before: int, after: int, kernel_size: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
