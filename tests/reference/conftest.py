@@ -36,6 +36,27 @@ class Goldens:
             dict(self.read_json(f"manifest_{model}.json")), "mobile" if "mobile" in model else "darknet"
         )
 
+    def write_file(
+        self,
+        path: Path,
+        model: str,
+        *,
+        num_classes: int = 80,
+        prefix: str = "",
+        wrapper: str = "",
+        is_zip: bool = True,
+    ) -> Path:
+        """Write a file in the layout of ``model``, all zeros, as its authors' tools could have written it."""
+        state = {}
+        for key, shape in self.read_json(f"manifest_{model}.json"):
+            if shape and shape[0] == 4 * 85:
+                shape = [4 * (5 + num_classes), *shape[1:]]
+            dtype = torch.int64 if key.endswith("num_batches_tracked") else torch.float32
+            state[prefix + key] = torch.zeros(shape, dtype=dtype)
+        content = {wrapper: state, "epoch": 300} if wrapper else state
+        torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+        return path
+
     def fill_in(self, shapes: Mapping[str, Sequence[int]], gains: str) -> dict[str, torch.Tensor]:
         """Values of entries with these shapes; each depends on its key, its shape, and its gain in table ``gains``."""
         table = self.read_json("gains.json")[gains]
@@ -80,7 +101,7 @@ class Vectors:
     def state(
         self, manifest: Sequence[tuple[str, Sequence[int]]], gains: float | Sequence[tuple[str, float | str]] = 1.0
     ) -> dict[str, torch.Tensor]:
-        """The checkpoint of a manifest; ``gains`` is one factor, or rules of which the first found in the key counts."""
+        """The checkpoint of a manifest; ``gains`` is a factor, or rules of which the first found in the key counts."""
         rules = [("", gains)] if isinstance(gains, int | float) else gains
         state = {}
         for key, shape in manifest:

@@ -51,6 +51,10 @@ COMMANDS = {
         "pyrafuse.cli.explain:explain",
         "Show which level each detection came from, and where the neck listened to which level.",
     ),
+    "import": Command(
+        "pyrafuse.cli.import_:import_checkpoint",
+        "Turn another project's checkpoint into one of ours, which holds its classes and its preprocessing.",
+    ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."

@@ -51,20 +51,28 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
     Raises:
         CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
     """
-    content = read_tensors(path)
+    return build(read_tensors(path), source=path).to(device).eval()
+
+
+def build(content: Any, *, source: str | os.PathLike[str]) -> Detector:
+    """Make a detector of the content of a file, as `read_tensors` gives it.
+
+    Args:
+        content: Of one of our own checkpoints, or of one that an importer recognises.
+        source: Of the file, for messages.
+
+    Raises:
+        CheckpointError: If the layout is unknown, or it does not fit its own description.
+    """
     if is_own(content):
-        detector = _from_own(content, path)
-    elif importer := find_importer(content):
-        detector = importer.build(content, source=path)
-    else:
-        found = (
-            f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
-        )
-        raise CheckpointError(
-            f"{path} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
-            f"read besides: {', '.join(importer.name for importer in IMPORTERS)} (see pyrafuse import --list)"
-        )
-    return detector.to(device).eval()
+        return _from_own(content, source)
+    if importer := find_importer(content):
+        return importer.build(content, source=source)
+    found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
+    raise CheckpointError(
+        f"{source} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
+        f"read besides: {', '.join(importer.name for importer in IMPORTERS)} (see pyrafuse import --list)"
+    )
 
 
 def is_own(content: Any) -> bool:

@@ -1,0 +1,121 @@
+"""`pyrafuse import`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+from pyrafuse.core.errors import PyrafuseError
+
+if TYPE_CHECKING:
+    from pyrafuse.models.detector import Detector
+
+
+@shorthand(
+    Shorthand(
+        usage="FILE -o OUT [--names A,B,C] [--force]   or   --list",
+        options={"-o": "--output", "-f": "--force"},
+        help={"-o OUT": "output", "-f": "force"},
+        positional="--file",
+    )
+)
+def import_checkpoint(
+    *,
+    file: Path | None = None,
+    output: Path | None = None,
+    names: str | None = None,
+    force: bool = False,
+    list: bool = False,  # noqa: A002  # the option's name
+) -> int:
+    """Turn another project's checkpoint into one of ours, which holds its classes and its preprocessing.
+
+    What the file is, is told by its keys and shapes. Nothing in it is executed.
+
+    Args:
+        file: The checkpoint to read; also as a bare word.
+        output: Where ours is written.
+        names: Names of the classes, with commas between, or a file with one a line; for files that cannot tell.
+        force: Whether a file at the output's place is replaced.
+        list: Whether to list what can be imported, and do nothing.
+    """
+    from pyrafuse.core.storage import read_tensors
+    from pyrafuse.models.checkpoint import build, is_own, save
+    from pyrafuse.models.importers.registry import IMPORTERS
+
+    if list:
+        for importer in IMPORTERS:
+            print("\n  ".join((importer.name, *importer.layouts)))
+        return 0
+    if file is None or output is None:
+        raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
+    _check_output(file, output, is_forced=force)
+    content = read_tensors(file)
+    if is_own(content):
+        raise PyrafuseError(f"{file} is a checkpoint of pyrafuse already: use it as it is")
+    detector = build(content, source=file)
+    if names is not None:
+        detector.card = rename_classes(detector, read_names(names))
+    save(detector, output)
+    print(describe(detector, file=file, output=output))
+    return 0
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """The names of classes in ``text``, parted by commas, or in the file of that name, one a line.
+
+    Raises:
+        PyrafuseError: If one is empty or comes twice.
+    """
+    path = Path(text)
+    lines = path.read_text(encoding="utf-8").rstrip().splitlines() if path.is_file() else text.split(",")
+    names = tuple(line.strip() for line in lines)
+    if not all(names):
+        raise PyrafuseError(f"--names: name {names.index('') + 1} of {text!r} is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PyrafuseError(f"--names: {', '.join(twice)} comes more than once in {text!r}")
+    return names
+
+
+def rename_classes(detector: "Detector", names: tuple[str, ...]):  # noqa: ANN201  # a Card, which needs torch
+    """The detector's card with ``names``; the data's own ids stay.
+
+    Raises:
+        PyrafuseError: If they are not one a class.
+    """
+    from dataclasses import replace
+
+    count = len(detector.card.category_ids)
+    if len(names) != count:
+        raise PyrafuseError(f"--names: the checkpoint has {count} classes, and {len(names)} names are given")
+    return replace(detector.card, names=names)
+
+
+def describe(detector: "Detector", *, file: Path, output: Path) -> str:
+    """What was found, how large it is, and how it is used next."""
+    card = detector.card
+    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+    height, width = card.preprocessing.size
+    are_told = card.names != tuple(map(str, range(len(card.names))))
+    shown = ", ".join(card.names[:3]) + (" ..." if len(card.names) > 3 else "")
+    classes = shown if are_told else "the file does not name them; --names A,B,C does"
+    return "\n".join(
+        (
+            f"found      {card.origin}",
+            f"           {parameters:.1f} M parameters, input {width} x {height} px ({card.preprocessing.fit})",
+            f"classes    {len(card.names)}: {classes}",
+            f"read       {file} ({file.stat().st_size / 2**20:.1f} MiB)",
+            f"written    {output} ({output.stat().st_size / 2**20:.1f} MiB)",
+            "",
+            f"pyrafuse predict {output} images/",
+            f"pyrafuse evaluate {output} DATA",
+        )
+    )
+
+
+def _check_output(file: Path, output: Path, *, is_forced: bool) -> None:
+    if output.is_dir():
+        raise PyrafuseError(f"{output} is a folder; name a file in it, {output / file.with_suffix('.ckpt').name} say")
+    if output.exists() and file.exists() and os.path.samefile(output, file):
+        raise PyrafuseError(f"{output} is the file that is read; choose another output")
+    if output.exists() and not is_forced:
+        raise PyrafuseError(f"{output} exists; choose another output, or replace it with --force")
