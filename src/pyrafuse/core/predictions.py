@@ -56,6 +56,67 @@ class GuidedPredictions:
 
 
 @dataclass(frozen=True)
+class DenseGrid:
+    """Where the A rows of a dense head stand: level by level, the finest first, by y, x, then anchor.
+
+    Attributes:
+        anchors: (A, 4) float32, xyxy in pixels of the network's input; a head of points has squares of one stride
+            around them.
+        strides: (A,) float32, pixels a cell.
+        levels: (A,) int64, index into the pyramid, 0 the finest.
+        counts: How many rows each level has; plain numbers, so that rows can be split without asking the device.
+        sizes: Height and width of each level in cells.
+    """
+
+    anchors: Tensor
+    strides: Tensor
+    levels: Tensor
+    counts: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class AnchorGuides:
+    """What a head with guided anchors says about them (arXiv:1901.03278, section 3).
+
+    Attributes:
+        anchors: (B, A, 4) the grid's anchors after they were guided, xyxy in pixels; no gradient returns through them.
+        shapes: (B, A, 2) log of the guided width and height relative to the grid's anchor.
+        locations: (B, A) logits: does an object have its centre here?
+        least_location: Rows less likely than this are not looked at in detection.
+    """
+
+    anchors: Tensor
+    shapes: Tensor
+    locations: Tensor
+    least_location: float
+
+
+@dataclass(frozen=True)
+class DensePredictions:
+    """Raw output of a dense head, all levels in one row of A anchors or points.
+
+    Attributes:
+        classes: (B, A, K) logits.
+        deltas: (B, A, 4), a box relative to the row's anchor, as a `BoxCoder` reads it.
+        quality: (B, A) logits of how well the box lies (centerness, or its IoU), where the head says so.
+        grid: Where the rows stand.
+        guides: What shaped the anchors, for heads that guide them.
+    """
+
+    classes: Tensor
+    deltas: Tensor
+    quality: Tensor | None
+    grid: DenseGrid
+    guides: AnchorGuides | None = None
+
+    @property
+    def anchors(self) -> Tensor:
+        """(A, 4), or (B, A, 4) where they are guided: what ``deltas`` are relative to."""
+        return self.grid.anchors if self.guides is None else self.guides.anchors
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Every decoded candidate of a batch, before threshold and NMS.
 
@@ -63,12 +124,15 @@ class Candidates:
         boxes: (B, A, 4) float32, xyxy in pixels of the network's input, not clipped.
         scores: (B, A, K) float32 in 0..1.
         levels: (A,) int64, the pyramid level that each row came from, 0 the finest.
+        quality: (B, A) float32 in 0..1, how well the box lies, where the head says so: multiplies the scores of the
+            rows that pass the threshold.
     """
 
     boxes: Tensor
     scores: Tensor
     levels: Tensor
+    quality: Tensor | None = None
 
 
-for _leaves_forward in (AnchorGrid, GuidedPredictions, Candidates):
+for _leaves_forward in (AnchorGrid, GuidedPredictions, DenseGrid, AnchorGuides, DensePredictions, Candidates):
     torch.export.register_dataclass(_leaves_forward)

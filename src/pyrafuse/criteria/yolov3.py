@@ -7,30 +7,17 @@ Everything is as long as the objects are many; only objectness and the overlap t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAnchorAssigner, GuidedAssignment
+from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, pairwise_iou, shape_iou
 from pyrafuse.ops.coders import decode_guided, guided_shapes
-
-
-@dataclass(frozen=True)
-class LevelLosses:
-    """Losses and positives by pyramid level, finest first.
-
-    Attributes:
-        losses: (L,) of each term; the loss of the batch is the sum of all.
-        num_positives: (L,) float32, rows that answer for an object.
-    """
-
-    losses: dict[str, Tensor]
-    num_positives: Tensor
 
 
 class YOLOv3Criterion(nn.Module):
@@ -40,6 +27,7 @@ class YOLOv3Criterion(nn.Module):
         assigner: Which row answers for which object.
         ignore_iou: A row whose box overlaps any object by more is not punished for its objectness.
         label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0.
+        iou: Weigh in the IoU term; without it boxes learn by the L1 term alone, as in YOLOv3.
         l1: Weigh in the L1 term on centre and size.
         box_weight: Of the IoU term.
         iou_objectness: A positive's objectness learns the overlap of its box with the object instead of 1, so that
@@ -53,15 +41,19 @@ class YOLOv3Criterion(nn.Module):
         assigner: Callable[[GuidedPredictions, Targets], GuidedAssignment] | None = None,
         ignore_iou: float = 0.7,
         label_smoothing: bool = False,
+        iou: bool = True,
         l1: bool = True,
         iou_objectness: bool = False,
         box_weight: float = 1.0,
         chunk: int = 64,
     ) -> None:
         super().__init__()
+        if not (iou or l1):
+            raise ValueError("boxes need a loss: switch on iou or l1")
         self.assigner = GuidedAnchorAssigner() if assigner is None else assigner
         self.ignore_iou = ignore_iou
         self.label_smoothing = label_smoothing
+        self.iou = iou
         self.l1 = l1
         self.iou_objectness = iou_objectness
         self.box_weight = box_weight
@@ -102,6 +94,19 @@ class YOLOv3Criterion(nn.Module):
             num_positives=_sum_by_level(holds.to(boxes.dtype), grid.levels[claims.rows], num_levels),
         )
 
+    @torch.no_grad()
+    def positive_cells(self, predictions: GuidedPredictions, targets: Targets) -> tuple[Tensor, ...]:
+        """(B, H_l, W_l) bool for each level, finest first: whether a row of that cell answers for an object."""
+        grid = predictions.grid
+        claims = self.assigner(predictions, targets).positives
+        is_held = torch.zeros(predictions.objectness.shape, device=claims.rows.device)
+        is_held = is_held.scatter_reduce(1, claims.rows, claims.valid.to(is_held.dtype), "amax") > 0
+        cells = []
+        for starts, (width, height) in zip(grid.starts, grid.sizes.tolist(), strict=True):
+            rows = starts[:, None] + torch.arange(height * width, device=starts.device)  # (S, H * W)
+            cells.append(is_held[:, rows].any(dim=1).view(-1, height, width))
+        return tuple(cells)
+
     def _shape_loss(self, shapes: Tensor, claims: Claims, targets: Targets, levels: Tensor) -> Tensor:
         _, sizes = centers_and_sizes(targets.boxes)
         loss = 1 - shape_iou(_gather(shapes, claims.rows), sizes[:, claims.objects]) ** 2
@@ -113,7 +118,7 @@ class YOLOv3Criterion(nn.Module):
         grid = predictions.grid
         centers, sizes = centers_and_sizes(wanted)
         scale = 2 - box_area(wanted) / grid.extent.prod()  # small objects count up to twice
-        losses = {"iou": self.box_weight * scale * (1 - overlap**2)}
+        losses = {"iou": self.box_weight * scale * (1 - overlap**2)} if self.iou else {}
         if self.l1:
             deltas = _gather(predictions.deltas, rows)
             inside = centers / grid.strides[rows][..., None] - grid.cells[rows]

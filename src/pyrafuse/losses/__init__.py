@@ -1,0 +1,1 @@
+"""How wrong predictions are: pure functions of tensors, unreduced; the criterion weighs and normalises."""

@@ -1,0 +1,1 @@
+"""Which of the assigned rows count."""
