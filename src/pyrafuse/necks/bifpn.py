@@ -1,0 +1,137 @@
+"""BiFPN: down and up again with learned weights, repeated.
+
+Tan, Pang and Le, "EfficientDet", arXiv:1911.09070, section 3. The two other forms, PAN and the quad-path QuFPN, are of
+the published code base for EfficientDet in PyTorch.
+C3..C5 -> P6 = max-pool of (1x1 convolution of C5), P7 = max-pool of P6 -> cells; each merge: weighted sum -> SiLU ->
+separable 3x3 convolution -> batch norm
+"""
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+from pyrafuse.core.errors import unknown_name
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.fpn import name_levels
+from pyrafuse.necks.graph import Graph, Merge
+from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.merging import Conv
+from pyrafuse.necks.registry import NECKS
+
+Form = Literal["bifpn", "pan", "qufpn"]
+Fusion = Literal["fast_normalized", "softmax", "sum"]
+
+
+@NECKS.register("bifpn")
+def bifpn(
+    inputs: PyramidSpec,
+    *,
+    out_channels: int = 64,
+    num_levels: int = 5,
+    repeats: int = 3,
+    form: Form = "bifpn",
+    fusion: Fusion = "fast_normalized",
+    same_padding: bool = False,
+    redundant_bias: bool = False,
+    activation: str = "silu",
+    eps: float = 1e-3,
+    momentum: float = 0.01,
+) -> GraphNeck:
+    """BiFPN over any number of levels; by default as in EfficientDet-D0.
+
+    An input whose channels are not ``out_channels`` has a 1x1 convolution with batch norm of its own for every merge
+    that reads it.
+
+    Args:
+        inputs: What the backbone gives.
+        out_channels: Of every level.
+        num_levels: That go out; those that do not come in are made of the coarsest one.
+        repeats: How often the cell runs.
+        form: ``bifpn``; ``pan`` without the additional edges from inputs to the way up; ``qufpn``, four ways.
+        fusion: ``fast_normalized``, ``softmax`` over one weight an edge, or ``sum``.
+        same_padding: Max-pool as TensorFlow pads, for weights that were trained there.
+        redundant_bias: Give 1x1 convolutions a bias, although batch norm follows; likewise.
+        activation: Before each separable convolution, a key of `ACTIVATIONS`.
+        eps: Of batch norm.
+        momentum: Of batch norm.
+
+    Raises:
+        ValueError: If fewer levels shall go out than come in, or only one.
+        UnknownNameError: If there is no such form or fusion.
+    """
+    for kind, value, choices in (("form", form, get_args(Form)), ("fusion", fusion, get_args(Fusion))):
+        if value not in choices:
+            raise unknown_name(f"{kind} of BiFPN", value, choices)
+    names = name_levels(inputs, start_level=0, num_levels=num_levels)
+    if len(names) < 2:
+        raise ValueError("BiFPN needs two levels at least: raise num_levels")
+    bias = True if redundant_bias else None
+    project = Conv(1, norm="batch_norm", bias=bias, eps=eps, momentum=momentum)
+    pool = "max_pool_same" if same_padding else "max_pool"
+    stem = [Merge(f"C{n}", n, (f"C{n - 1}",), down=pool, project=project) for n in names[len(inputs) :]]
+    node = Merge(
+        "",
+        0,
+        (),
+        fusion=fusion,
+        down=pool,
+        project=project,
+        width=out_channels,
+        conv=replace(project, kernel_size=3, separable=True, before=activation),
+    )
+    merges, outputs = {"bifpn": _two_ways, "pan": _pan, "qufpn": _four_ways}[form](names, node)
+    return GraphNeck(
+        inputs,
+        Graph(stem=tuple(stem), merges=tuple(merges), outputs=outputs, channels=out_channels, stack=repeats),
+    )
+
+
+Cell = tuple[list[Merge], tuple[str, ...]]
+"""The merges of a cell, and the names of its outputs."""
+
+
+def _two_ways(names: tuple[int, ...], node: Merge) -> Cell:
+    """Down, then up with the inputs once more. The finest map is its own end, the coarsest its own beginning."""
+    first, last = names[0], names[-1]
+    down = {last: f"C{last}", **{n: f"T{n}" for n in names[1:-1]}, first: f"P{first}"}
+    merges = [replace(node, name=down[n], level=n, inputs=(f"C{n}", down[n + 1])) for n in reversed(names[:-1])]
+    for n in names[1:]:
+        inner = () if n == last else (down[n],)
+        merges.append(replace(node, name=f"P{n}", level=n, inputs=(f"C{n}", *inner, f"P{n - 1}")))
+    return merges, tuple(f"P{n}" for n in names)
+
+
+def _pan(names: tuple[int, ...], node: Merge) -> Cell:
+    """Down, then up; every level has a merge on both ways, the first of each way with one input."""
+    first, last = names[0], names[-1]
+    merges = [
+        replace(node, name=f"T{n}", level=n, inputs=(f"C{n}",) if n == last else (f"C{n}", f"T{n + 1}"))
+        for n in reversed(names)
+    ]
+    merges += [
+        replace(node, name=f"P{n}", level=n, inputs=(f"T{n}",) if n == first else (f"T{n}", f"P{n - 1}")) for n in names
+    ]
+    return merges, tuple(f"P{n}" for n in names)
+
+
+def _four_ways(names: tuple[int, ...], node: Merge) -> Cell:
+    """BiFPN's two ways; up first and then down, from the inputs again; and the sums of both ends."""
+    first, last = names[0], names[-1]
+    merges, ends = _two_ways(names, node)
+    merges = [
+        replace(
+            merge,
+            name=merge.name.replace("P", "A"),
+            inputs=tuple(name.replace("P", "A") for name in merge.inputs),
+        )
+        for merge in merges
+    ]
+    up = {first: f"C{first}", **{n: f"U{n}" for n in names[1:-1]}, last: f"B{last}"}
+    for n in names[1:]:
+        merges.append(replace(node, name=up[n], level=n, inputs=(f"C{n}", up[n - 1])))
+    for n in reversed(names[:-1]):
+        inner = () if n == first else (up[n],)
+        merges.append(replace(node, name=f"B{n}", level=n, inputs=(f"C{n}", *inner, f"B{n + 1}")))
+    # these are weighted even where all others are plain sums
+    weighted = "fast_normalized" if node.fusion == "sum" else node.fusion
+    merges += [replace(node, name=f"P{n}", level=n, inputs=(f"A{n}", f"B{n}"), fusion=weighted) for n in names]
+    return merges, ends

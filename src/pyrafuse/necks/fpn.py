@@ -1,0 +1,112 @@
+"""Feature pyramid network: what coarse levels know flows down to the fine ones.
+
+Lin et al., "Feature Pyramid Networks for Object Detection", arXiv:1612.03144, section 3; extra levels as in
+"Focal Loss for Dense Object Detection", arXiv:1708.02002, and "FCOS", arXiv:1904.01355.
+C5 -> L5 = M5 -> P5; (C4 -> L4) + M5 upsampled = M4 -> P4; and so on down; P6, P7 from C5, L5 or P5
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from pyrafuse.core.errors import unknown_name
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.graph import Graph, Merge, number_levels
+from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.merging import Conv
+from pyrafuse.necks.registry import NECKS
+
+ExtraLevels = Literal["max_pool", "input", "lateral", "output"]
+
+
+@NECKS.register("fpn")
+def fpn(
+    inputs: PyramidSpec,
+    *,
+    out_channels: int = 256,
+    num_levels: int | None = None,
+    start_level: int = 0,
+    extra: ExtraLevels = "max_pool",
+    relu_before_extra: bool = False,
+    norm: str = "none",
+    lateral_norm: bool = True,
+) -> GraphNeck:
+    """FPN over any number of levels.
+
+    Args:
+        inputs: What the backbone gives.
+        out_channels: Of every level.
+        num_levels: That go out; by default as many as are read.
+        start_level: The finest that is read; finer ones are left aside.
+        extra: What further levels are made of: ``max_pool`` takes every second cell of the last output (Faster R-CNN's
+            P6); a 3x3 convolution of stride 2 reads the last ``input`` (RetinaNet's P6), ``lateral`` or ``output``
+            (FCOS), and for each level past the first, the one before.
+        relu_before_extra: A ReLU before each such convolution but the first.
+        norm: Behind each convolution, a key of `NORMS`.
+        lateral_norm: Whether the lateral ones have it too.
+
+    Raises:
+        ValueError: If ``start_level`` or ``num_levels`` do not fit what comes in.
+        UnknownNameError: If ``extra`` is none of these.
+    """
+    names = name_levels(inputs, start_level=start_level, num_levels=num_levels)
+    graph = Graph(
+        merges=(
+            *top_down({n: f"P{n}" for n in names[start_level : len(inputs)]}, norm=norm, lateral_norm=lateral_norm),
+            *extra_levels(names, len(inputs), extra=extra, relu_before=relu_before_extra, norm=norm),
+        ),
+        outputs=tuple(f"P{n}" for n in names[start_level:]),
+        channels=out_channels,
+        ignored=tuple(f"C{n}" for n in names[:start_level]),
+    )
+    return GraphNeck(inputs, graph)
+
+
+def name_levels(inputs: PyramidSpec, *, start_level: int, num_levels: int | None) -> tuple[int, ...]:
+    """Numbers of all levels: those that come in, and as many past them as ``num_levels`` from ``start_level`` need."""
+    numbers = number_levels(inputs.strides)
+    if not 0 <= start_level < len(numbers):
+        raise ValueError(f"start_level must be one of the {len(numbers)} levels from 0 on, got {start_level}")
+    num_read = len(numbers) - start_level
+    num_levels = num_read if num_levels is None else num_levels
+    if num_levels < num_read:
+        raise ValueError(
+            f"num_levels={num_levels} is less than the {num_read} levels that are read; raise start_level to read fewer"
+        )
+    return (*numbers, *(numbers[-1] + i for i in range(1, num_levels - num_read + 1)))
+
+
+def top_down(outputs: Mapping[int, str], *, norm: str, lateral_norm: bool) -> tuple[Merge, ...]:
+    """Lateral 1x1 convolutions L, their sums M with what comes from above, and 3x3 convolutions of these.
+
+    Args:
+        outputs: Name of the last one of each level, finest first.
+        norm: See `fpn`.
+        lateral_norm: See `fpn`.
+    """
+    names = tuple(outputs)
+    last = names[-1]
+    lateral = Conv(1, norm=norm if lateral_norm else "none")
+    summed = {**{n: f"M{n}" for n in names[:-1]}, last: f"L{last}"}
+    laterals = [Merge(f"L{n}", n, (f"C{n}",), conv=lateral) for n in names]
+    sums = [Merge(f"M{n}", n, (f"L{n}", summed[n + 1])) for n in reversed(names[:-1])]
+    ends = [Merge(outputs[n], n, (summed[n],), conv=Conv(3, norm=norm)) for n in names]
+    return (*laterals, *sums, *ends)
+
+
+def extra_levels(
+    names: tuple[int, ...], num_inputs: int, *, extra: ExtraLevels, relu_before: bool, norm: str
+) -> tuple[Merge, ...]:
+    """Levels past the ``num_inputs`` first ones of ``names``, as `fpn` says."""
+    if extra not in get_args(ExtraLevels):
+        raise unknown_name("way to extra levels", extra, get_args(ExtraLevels))
+    last = names[num_inputs - 1]
+    first = {"max_pool": f"P{last}", "input": f"C{last}", "lateral": f"L{last}", "output": f"P{last}"}[extra]
+    merges: list[Merge] = []
+    for n in names[num_inputs:]:
+        source = first if n == last + 1 else f"P{n - 1}"
+        if extra == "max_pool":
+            merges.append(Merge(f"P{n}", n, (source,), down="subsample"))
+        else:
+            before = "relu" if relu_before and n > last + 1 else "none"
+            merges.append(Merge(f"P{n}", n, (source,), down="conv", project=Conv(3, before=before, norm=norm)))
+    return tuple(merges)

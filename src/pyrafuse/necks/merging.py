@@ -1,0 +1,336 @@
+"""What merges of a pyramid are made of: convolutions, ways from one level to another, and fusions.
+
+Each paper's own words: lateral and output convolutions (FPN, arXiv:1612.03144), bottom-up strided convolutions (PANet,
+arXiv:1803.01534), global attention (NAS-FPN, arXiv:1904.07392), fast normalized fusion (BiFPN, arXiv:1911.09070),
+softmax at every position (ASFF, arXiv:1911.09516).
+(x of a source, project -> resize) for each source -> fuse -> activation, convolution, norm, activation
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyrafuse.core.errors import unknown_name
+from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, upsample_to
+from pyrafuse.layers.fusion_weights import FusionWeights
+from pyrafuse.necks.asff import Resize
+
+Size = Sequence[int]
+"""Cells down and across."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution at stride 1 that keeps the size, and what stands around it.
+
+    Attributes:
+        kernel_size: Odd.
+        separable: A depthwise convolution of this size without bias, then a 1x1 convolution.
+        before: Activation in front of the convolution, a key of `ACTIVATIONS`.
+        norm: A key of `NORMS`.
+        activation: Activation behind the norm, a key of `ACTIVATIONS`.
+        bias: Of the (1x1) convolution; by default there is one where no norm follows.
+        eps: Of the norm.
+        momentum: Of batch norm.
+
+    Raises:
+        ValueError: If the kernel is even or not positive.
+        UnknownNameError: If there is no such norm or activation.
+    """
+
+    kernel_size: int = 3
+    separable: bool = False
+    before: str = "none"
+    norm: str = "none"
+    activation: str = "none"
+    bias: bool | None = None
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"a convolution that keeps the size has an odd kernel, got {self.kernel_size}")
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+        for name in (self.before, self.activation):
+            if name not in ACTIVATIONS:
+                raise unknown_name("activation", name, ACTIVATIONS)
+
+
+NORMS: dict[str, Callable[[int, Conv], nn.Module]] = {
+    "none": lambda _channels, _form: nn.Identity(),
+    "batch_norm": lambda channels, form: nn.BatchNorm2d(channels, eps=form.eps, momentum=form.momentum),
+    "group_norm": lambda channels, form: nn.GroupNorm(32, channels, eps=form.eps),
+}
+
+
+class Convolution(nn.Module):
+    """The module that a `Conv` describes, from ``in_channels`` to ``out_channels``, at ``stride``."""
+
+    def __init__(self, in_channels: int, out_channels: int, form: Conv, *, stride: int = 1) -> None:
+        super().__init__()
+        size, has_norm = form.kernel_size, form.norm != "none"
+        bias = (not has_norm) if form.bias is None else form.bias
+        before = ACTIVATIONS[form.before]()
+        if hasattr(before, "inplace"):
+            before.inplace = False  # what comes in may be somebody else's input too
+        parts: list[tuple[str, nn.Module]] = [("before", before)]
+        groups = in_channels if form.separable else 1
+        middle, its_bias = (in_channels, False) if form.separable else (out_channels, bias)
+        spatial = nn.Conv2d(in_channels, middle, size, stride=stride, padding=size // 2, groups=groups, bias=its_bias)
+        if form.separable:
+            parts += [("depthwise", spatial), ("conv", nn.Conv2d(in_channels, out_channels, 1, bias=bias))]
+        else:
+            parts.append(("conv", spatial))
+        parts += [("norm", NORMS[form.norm](out_channels, form)), ("activation", ACTIVATIONS[form.activation]())]
+        self._names = tuple(name for name, part in parts if not isinstance(part, nn.Identity))
+        for name in self._names:
+            self.add_module(name, dict(parts)[name])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self._names:
+            x = self._modules[name](x)  # type: ignore[misc]  # never None
+        return x
+
+
+class SameMaxPool(nn.Module):
+    """Max-pool 3x3 of stride 2 with TensorFlow's "same" padding: an even side is padded at its end alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, left = (side % 2 for side in x.shape[-2:])
+        x = F.pad(x, (left, 1, top, 1), value=-math.inf)
+        return F.max_pool2d(x, 3, stride=2)
+
+
+class FloorMaxPool(nn.Module):
+    """Max-pool 2x2 of stride 2 that drops an odd last row, but never the only one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = [min(2, side) for side in x.shape[-2:]]
+        return F.max_pool2d(x, kernel, stride=kernel)
+
+
+def max_pool_to(x: Tensor, size: Size) -> Tensor:
+    """Max-pool x (B, C, H, W) to ``size`` with windows that do not overlap.
+
+    Where a side is no multiple of the wished one, zeros are put around it first, the odd one behind.
+    """
+    kernel = [-(-have // want) for have, want in zip(x.shape[-2:], size, strict=True)]
+    down, across = (k * want - have for k, want, have in zip(kernel, size, x.shape[-2:], strict=True))
+    if down or across:
+        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+    return F.max_pool2d(x, kernel, stride=kernel)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """From a fine level to a coarser one: channels before and after, how often the sides are halved, and by what form
+    of convolution.
+    """
+
+    before: int
+    after: int
+    halvings: int
+    form: Conv
+
+
+def _strided(way: Descent) -> nn.Module:
+    form = replace(way.form, kernel_size=3)
+    first = Convolution(way.before, way.after, form, stride=2)
+    return nn.Sequential(first, *(Convolution(way.after, way.after, form, stride=2) for _ in range(way.halvings - 1)))
+
+
+def _pooled_then_strided(way: Descent) -> nn.Module:
+    return Resize((way.before, way.after), (1, 2**way.halvings), activation=way.form.activation).project
+
+
+def _repeat(create: Callable[[], nn.Module]) -> Callable[[Descent], nn.Module]:
+    return lambda way: nn.Sequential(*(create() for _ in range(way.halvings)))
+
+
+DOWN: dict[str, Callable[[Descent], nn.Module]] = {
+    "max_pool": _repeat(lambda: nn.MaxPool2d(3, stride=2, padding=1)),
+    "max_pool_same": _repeat(SameMaxPool),
+    "max_pool_floor": _repeat(FloorMaxPool),
+    "max_pool_to_size": lambda _: nn.Identity(),
+    "subsample": _repeat(lambda: nn.MaxPool2d(1, stride=2)),
+    "conv": _strided,
+    "max_pool_conv": _pooled_then_strided,
+}
+"""Ways from a fine level to a coarser one.
+
+``max_pool`` 3x3 of stride 2 a level, ``max_pool_same`` with TensorFlow's padding, ``max_pool_floor`` 2x2 without
+padding; ``max_pool_to_size`` with windows as large as the sides' ratio; ``subsample`` every second cell; ``conv`` 3x3
+of stride 2 a level; ``max_pool_conv`` max-pools, and for the last level a 3x3 convolution with batch norm (ASFF).
+"""
+
+CONVOLVING = ("conv", "max_pool_conv")
+"""Those ways down that bring the channels along, and need no 1x1 convolution before."""
+
+UP = ("nearest", "bilinear")
+"""Ways from a coarse level to a finer one."""
+
+
+class Edge(nn.Module):
+    """One source's way into a merge: to the merge's channels, then to its level.
+
+    Args:
+        channels: Before and after.
+        levels: Numbers of the source's level and of the merge's.
+        up: One of `UP`.
+        down: A key of `DOWN`.
+        project: The 1x1 convolution where channels differ, and the norm and activation of convolutions on the way down.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int], levels: tuple[int, int], *, up: str, down: str, project: Conv
+    ) -> None:
+        super().__init__()
+        halvings = levels[1] - levels[0]
+        self._growth = 2 ** max(-halvings, 0)
+        self._shrinkage = 2 ** max(halvings, 0)
+        self._is_bilinear = up == "bilinear"
+        self._is_to_size = halvings > 0 and down == "max_pool_to_size"
+        brings_channels = halvings > 0 and down in CONVOLVING
+        self.project = None if channels[0] == channels[1] or brings_channels else Convolution(*channels, project)
+        before = channels[0] if brings_channels else channels[1]
+        halve = DOWN[down](Descent(before, channels[1], halvings, project)) if halvings > 0 else nn.Identity()
+        self.halve = None if isinstance(halve, nn.Identity) else halve
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything passes as it is."""
+        return (
+            self.project is None and self.halve is None and not self._is_to_size and self._growth * self._shrinkage == 1
+        )
+
+    def forward(self, x: Tensor, size: Size | None) -> Tensor:
+        """X (B, C, H, W) at ``size``; without one, at the size that the way leads to."""
+        if self.project is not None:
+            x = self.project(x)
+        if self.halve is not None:
+            x = self.halve(x)
+        if size is None and self._growth > 1:
+            size = [side * self._growth for side in x.shape[-2:]]
+        if self._is_to_size:
+            return max_pool_to(x, [-(-side // self._shrinkage) for side in x.shape[-2:]] if size is None else size)
+        if size is None:
+            return x
+        if self._is_bilinear and self._growth > 1:
+            return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+        return upsample_to(x, size)
+
+
+class Sum(nn.Module):
+    """x1 + x2 + ..."""
+
+    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+        total = xs[0]
+        for x in xs[1:]:
+            total = total + x
+        return total
+
+
+class Concat(nn.Module):
+    """Channels of x1, then those of x2, and so on."""
+
+    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(xs), dim=1)
+
+
+class WeightedSum(nn.Module):
+    """One learned weight a source: w1 x1 + w2 x2 + ...
+
+    Tan, Pang and Le, "EfficientDet", arXiv:1911.09070, section 3.3.
+
+    Args:
+        output: Name of the merge.
+        sources: Names of what it reads.
+        is_fast: Weights are max(w, 0) / (sum of these + 0.0001), "fast normalized fusion"; else a softmax.
+    """
+
+    def __init__(self, output: str, sources: Sequence[str], *, is_fast: bool) -> None:
+        super().__init__()
+        self.edge_weights = nn.Parameter(torch.ones(len(sources)))
+        self.weights = FusionWeights(output, sources)
+        self._is_fast = is_fast
+
+    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+        if self._is_fast:
+            weights = self.edge_weights.relu()
+            weights = weights / (weights.sum() + 1e-4)
+        else:
+            weights = self.edge_weights.softmax(dim=0)
+        weights = self.weights(weights).to(xs[0].dtype)
+        total = xs[0] * weights[0]
+        for source, x in enumerate(xs[1:], start=1):
+            total = total + x * weights[source]
+        return total
+
+
+class SpatialSoftmax(nn.Module):
+    """ASFF's fusion: at every position, weights of the sources by a softmax over what 1x1 convolutions see there."""
+
+    def __init__(
+        self, output: str, sources: Sequence[str], *, channels: int, weight_channels: int, activation: str
+    ) -> None:
+        super().__init__()
+        self.squeezes = nn.ModuleList(ConvNormAct(channels, weight_channels, 1, activation=activation) for _ in sources)
+        self.weigh = nn.Conv2d(weight_channels * len(sources), len(sources), 1)
+        self.weights = FusionWeights(output, sources)
+
+    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+        squeezed = [squeeze(x) for squeeze, x in zip(self.squeezes, xs, strict=True)]
+        weights = self.weights(self.weigh(torch.cat(squeezed, dim=1)).softmax(dim=1))
+        total = xs[0] * weights[:, 0:1]
+        for source, x in enumerate(xs[1:], start=1):
+            total = total + x * weights[:, source : source + 1]
+        return total
+
+
+class GlobalAttention(nn.Module):
+    """x2 + sigmoid(mean of x2 over all positions) * x1: NAS-FPN's "global pooling"."""
+
+    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+        first, second = xs
+        return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
+
+
+@dataclass(frozen=True)
+class FusionPlace:
+    """Where a fusion stands.
+
+    Attributes:
+        output: Name of the merge.
+        sources: Names of what it reads.
+        channels: Of every source, and of the result unless they are concatenated.
+        weight_channels: That ``spatial_softmax`` squeezes each source to.
+        activation: Of these 1x1 convolutions.
+    """
+
+    output: str
+    sources: tuple[str, ...]
+    channels: int
+    weight_channels: int
+    activation: str
+
+
+FUSIONS: dict[str, Callable[[FusionPlace], nn.Module]] = {
+    "sum": lambda _: Sum(),
+    "concat": lambda _: Concat(),
+    "fast_normalized": lambda place: WeightedSum(place.output, place.sources, is_fast=True),
+    "softmax": lambda place: WeightedSum(place.output, place.sources, is_fast=False),
+    "spatial_softmax": lambda place: SpatialSoftmax(
+        place.output,
+        place.sources,
+        channels=place.channels,
+        weight_channels=place.weight_channels,
+        activation=place.activation,
+    ),
+    "global_attention": lambda _: GlobalAttention(),
+}
+"""Ways to make one map of several."""
