@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     from pyrafuse.core.detections import Detections
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.models.checkpoint import load
+    from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
 
-__all__ = ["Detections", "PyrafuseError", "create_backbone", "create_model", "list_models", "load"]
+__all__ = ["Detections", "PyrafuseError", "create_backbone", "create_classifier", "create_model", "list_models", "load"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Detections": "pyrafuse.core.detections",
     "PyrafuseError": "pyrafuse.core.errors",
     "create_backbone": "pyrafuse.models.factory",
+    "create_classifier": "pyrafuse.models.classifier",
     "create_model": "pyrafuse.models.factory",
     "list_models": "pyrafuse.models.factory",
     "load": "pyrafuse.models.checkpoint",

@@ -1,14 +1,16 @@
 """Darknet-53: residual 1x1-3x3 pairs between strided 3x3 convolutions.
 
-Redmon and Farhadi, "YOLOv3", arXiv:1804.02767. images -> stem -> five stages -> maps at strides 8, 16, 32
+Redmon and Farhadi, "YOLOv3", arXiv:1804.02767. images -> stem -> five stages -> maps
 """
 
 import os
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import load_exactly, read_state_dict
+from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ConvNormAct, initialize
 
@@ -32,7 +34,11 @@ class Darknet53(Backbone):
     Args:
         width: Multiplies every channel count; 0.25 is a small form for work without a GPU.
         depths: Residual blocks a stage.
+        strides: Which maps to give, of 2, 4, 8, 16 and 32; stages behind the last are left out.
         weights: Checkpoint with this module's keys.
+
+    Raises:
+        PyrafuseError: If there is no map at one of ``strides``.
     """
 
     def __init__(
@@ -40,16 +46,21 @@ class Darknet53(Backbone):
         *,
         width: float = 1.0,
         depths: tuple[int, ...] = (1, 2, 8, 8, 4),
+        strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        channels = [max(8, round(32 * 2**i * width)) for i in range(6)]
+        offered = tuple(2 ** (i + 1) for i in range(len(depths)))
+        if not strides or not set(strides) <= set(offered):
+            raise PyrafuseError(f"darknet53 has maps at strides {offered}; {tuple(strides)} were asked for")
+        self._taps = tuple(offered.index(stride) for stride in strides)
+        channels = [max(8, round(32 * 2**i * width)) for i in range(self._taps[-1] + 2)]
         self.stem = ConvNormAct(3, channels[0], 3)
         self.stages = nn.ModuleList(
             nn.Sequential(ConvNormAct(before, after, 3, stride=2), *(Residual(after) for _ in range(depth)))
             for before, after, depth in zip(channels, channels[1:], depths, strict=False)
         )
-        self.features = PyramidSpec(channels=tuple(channels[3:]), strides=(8, 16, 32))
+        self.features = PyramidSpec(channels=tuple(channels[tap + 1] for tap in self._taps), strides=tuple(strides))
         initialize(self)
         if weights is not None:
             load_exactly(self, read_state_dict(weights), source=weights)
@@ -60,4 +71,4 @@ class Darknet53(Backbone):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return tuple(maps[2:])
+        return tuple(maps[tap] for tap in self._taps)

@@ -200,7 +200,7 @@ def dpn(
     initialize(backbone, slope=0)
     if weights is not None:
         unused = (r"classifier\.", r"features\.conv5_bn_ac\.", rf"features\.conv[{len(backbone.stages) + 2}-9]_\d")
-        load_exactly(backbone, read_published(weights), source=weights, naming=name_dpn, unused=unused)
+        load_exactly(backbone, read_published(weights), source=weights, naming=name_dpn, unused=unused, model="DPN")
     return backbone
 
 

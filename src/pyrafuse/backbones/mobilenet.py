@@ -1,17 +1,25 @@
-"""MobileNetV2 as a pyramid, on torchvision's layers and with its checkpoints.
+"""MobileNetV2 as a pyramid, on torchvision's layers and with its checkpoints; with ECA on wish.
 
-Sandler et al., arXiv:1801.04381. images -> inverted residuals -> maps at strides 8, 16, 32
+Sandler et al., arXiv:1801.04381; Wang et al., "ECA-Net", arXiv:1910.03151.
+images -> inverted residuals -> maps
 """
 
 import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 from pyrafuse.backbones.registry import BACKBONES
-from pyrafuse.backbones.weights import load_exactly, read_state_dict
+from pyrafuse.backbones.weights import load_exactly, read_published
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+from pyrafuse.layers.eca import ECA
+
+TAPS = {2: 1, 4: 3, 8: 6, 16: 13, 32: 17}
+"""Stride -> the last layer that has it."""
 
 
 @BACKBONES.register("mobilenet_v2")
@@ -21,7 +29,10 @@ class MobileNetV2(Backbone):
     Args:
         width: torchvision's ``width_mult``.
         classifier_conv: Go on through the 1x1 convolution to 1280 channels, as the light ASFF of arXiv:1911.09516 does.
-        weights: torchvision ``mobilenet_v2`` checkpoint.
+        eca: Weigh the channels that each inverted residual ends with, by kernels of 1 below 96 channels and of 3 from
+            there on, as the authors of ECA-Net do.
+        strides: Which maps to give, of 2, 4, 8, 16 and 32; layers behind the last are left out.
+        weights: Checkpoint of torchvision's ``mobilenet_v2``, or of ECA-Net's; a file or ``torchvision/mobilenet_v2``.
         frozen: Leading layers, 0 to 6, that keep their weights and statistics. Four of them are the maps at strides 2
             and 4: a few edge filters, and two thirds of the backbone's time in training.
     """
@@ -31,28 +42,30 @@ class MobileNetV2(Backbone):
         *,
         width: float = 1.0,
         classifier_conv: bool = False,
+        eca: bool = False,
+        strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
         frozen: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= frozen <= 6:
             raise PyrafuseError(f"mobilenet_v2 can freeze its first 0 to 6 layers, got frozen={frozen}")
+        if not strides or not set(strides) <= set(TAPS):
+            raise PyrafuseError(f"mobilenet_v2 has maps at strides {tuple(TAPS)}; {tuple(strides)} were asked for")
         layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
-        if not classifier_conv:
-            layers = layers[:-1]
-        self.layers = layers
-        self._taps = (6, 13, len(layers) - 1)
+        if eca:
+            residuals: Any = layers[1:-1]
+            for residual in residuals:
+                channels = _out_channels(residual)
+                residual.conv.append(ECA(channels, kernel_size=1 if channels < 96 else 3))
+        taps = {**TAPS, 32: 18} if classifier_conv else TAPS
+        self._taps = tuple(taps[stride] for stride in strides)
+        self.layers = layers = layers[: self._taps[-1] + 1]
         channels = tuple(_out_channels(layers[tap]) for tap in self._taps)
-        self.features = PyramidSpec(channels=channels, strides=(8, 16, 32))
+        self.features = PyramidSpec(channels=channels, strides=tuple(strides))
         if weights is not None:
-            state = read_state_dict(weights)
-            unused = ("classifier.",) if classifier_conv else ("classifier.", "features.18.")
-            ours = {
-                key.replace("features.", "layers.", 1): value
-                for key, value in state.items()
-                if not key.startswith(unused)
-            }
-            load_exactly(self, ours, source=weights)
+            unused = [r"classifier\.", *(rf"features\.{left_out}\." for left_out in range(len(layers), 19))]
+            load_exactly(self, read_published(weights), source=weights, naming=name_mobilenet_v2, unused=unused)
         self._frozen = frozen
         layers[:frozen].requires_grad_(requires_grad=False)
 
@@ -72,5 +85,13 @@ class MobileNetV2(Backbone):
         return tuple(maps)
 
 
+def name_mobilenet_v2(key: str) -> str:
+    """The published key (torchvision's) of a MobileNetV2's key."""
+    return key.replace("layers.", "features.", 1)
+
+
 def _out_channels(layer: nn.Module) -> int:
     return [part.out_channels for part in layer.modules() if isinstance(part, nn.Conv2d)][-1]
+
+
+BACKBONES.add("eca_mobilenet_v2", partial(MobileNetV2, eca=True))

@@ -126,7 +126,8 @@ def resnet(
     """
     if depth not in DEPTHS or style not in ("pytorch", "caffe"):
         raise ValueError(
-            f"no ResNet of depth {depth} in {style!r} style: {', '.join(map(str, DEPTHS))}; pytorch, caffe"
+            f"no ResNet of depth {depth} in style {style!r}: depths are {', '.join(map(str, DEPTHS))}, "
+            "styles pytorch and caffe"
         )
     if len(downsampling) != 4 or (attention is not None and len(attention) != 4):
         raise ValueError(f"four stages need four of each: downsampling {downsampling}, attention {attention}")
@@ -157,7 +158,9 @@ def resnet(
     initialize(backbone, slope=0)
     if weights is not None:
         unused = (r"fc\.", rf"layer[{len(backbone.stages) + 1}-9]\.")
-        load_exactly(backbone, read_resnet(weights), source=weights, naming=name_resnet, unused=unused)
+        load_exactly(
+            backbone, read_resnet(weights), source=weights, naming=name_resnet, unused=unused, model=f"ResNet-{depth}"
+        )
     return backbone
 
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor
 
-from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.core.errors import CheckpointError, PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.core.storage import read_tensors
 
@@ -35,19 +35,19 @@ class TimmPyramid(Backbone):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            raise unknown_name("timm model", name, timm.list_models())
         with torch.device("meta"):
-            offered = tuple(_create(name).feature_info.reduction())
+            offered = tuple(create_timm_model(name, features_only=True).feature_info.reduction())
         if not set(strides) <= set(offered):
             raise PyrafuseError(
                 f"timm/{name} offers maps at strides {offered}, and {strides} are needed; choose a hierarchical model"
             )
-        options: dict[str, Any] = {"pretrained": pretrained}
-        if weights is not None:
-            read_tensors(weights)  # refuses, in our own words, what would execute code
-            options = {"pretrained": True, "pretrained_cfg_overlay": {"file": os.fspath(weights)}}
-        self.trunk = _create(name, out_indices=tuple(offered.index(s) for s in strides), **options)
+        self.trunk = create_timm_model(
+            name,
+            weights=weights,
+            pretrained=pretrained,
+            features_only=True,
+            out_indices=tuple(offered.index(s) for s in strides),
+        )
         self.features = PyramidSpec(channels=tuple(self.trunk.feature_info.channels()), strides=strides)
         self._is_channels_last = "NHWC" in str(getattr(self.trunk, "output_fmt", ""))
 
@@ -56,8 +56,43 @@ class TimmPyramid(Backbone):
         return tuple(m.permute(0, 3, 1, 2).contiguous() for m in maps) if self._is_channels_last else tuple(maps)
 
 
-def _create(name: str, **options: Any) -> Any:
+def create_timm_model(
+    name: str, *, weights: str | os.PathLike[str] | None = None, pretrained: bool = False, **options: Any
+) -> Any:
+    """Build a timm model.
+
+    Args:
+        name: timm's name.
+        weights: File with published weights, in timm's keys.
+        pretrained: Let timm fetch its default weights.
+        options: Keyword arguments of `timm.create_model`.
+
+    Raises:
+        UnknownNameError: If timm has no such model.
+        CheckpointError: If ``weights`` cannot be read safely or do not fit; what does not is named.
+    """
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models())
+    if weights is not None:
+        read_tensors(weights)  # refuses, in our own words, what would execute code
+        pretrained, options = True, {**options, "pretrained_cfg_overlay": {"file": os.fspath(weights)}}
     try:  # windowed families refuse every size but the one they were trained at, unless told otherwise
-        return timm.create_model(name, features_only=True, strict_img_size=False, **options)
+        return timm.create_model(name, pretrained=pretrained, strict_img_size=False, **options)
     except TypeError:
-        return timm.create_model(name, features_only=True, **options)
+        return _create(name, weights, pretrained=pretrained, **options)
+    except RuntimeError as error:
+        raise _misfit(name, weights, error) from error
+
+
+def _create(name: str, weights: str | os.PathLike[str] | None, **options: Any) -> Any:
+    try:
+        return timm.create_model(name, **options)
+    except RuntimeError as error:
+        raise _misfit(name, weights, error) from error
+
+
+def _misfit(name: str, weights: str | os.PathLike[str] | None, error: RuntimeError) -> Exception:
+    if weights is None:
+        return error
+    findings = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+    return CheckpointError(f"{weights} does not fit timm/{name}; {findings[:600] or error}")

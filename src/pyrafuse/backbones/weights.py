@@ -68,6 +68,7 @@ def load_exactly(
     source: str | os.PathLike[str],
     naming: Naming = str,
     unused: Iterable[str] = (),
+    model: str = "",
 ) -> None:
     """Load ``state`` into ``module``; every key must be there, fit, and be used.
 
@@ -77,6 +78,7 @@ def load_exactly(
         source: Where they are from, for messages.
         naming: Our key -> the key in ``state``; by default they are the same.
         unused: Regular expressions of keys in ``state`` that are left aside; each must match from the key's start.
+        model: What ``module`` is called, for messages; its class by default.
 
     Raises:
         CheckpointError: Naming the keys that are missing, extra or of another shape, as ``state`` names them.
@@ -96,7 +98,7 @@ def load_exactly(
             for what, keys in (("missing", missing), ("extra", extra), ("of another shape", misfits))
             if keys
         ]
-        raise CheckpointError(f"{source} does not fit {type(module).__name__}; {'; '.join(findings)}")
+        raise CheckpointError(f"{source} does not fit {model or type(module).__name__}; {'; '.join(findings)}")
     module.load_state_dict({ours: state[k] for k, (ours, _) in own.items() if k in state}, strict=False)
 
 

@@ -1,0 +1,185 @@
+"""Image classifiers: a backbone, and what its authors put on top of it for ImageNet.
+
+images -> backbone -> coarsest map -> (norm and activation) -> mean over positions -> linear -> logits
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from timm.data import resolve_data_config  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from pyrafuse.backbones.dpn import FORMS, PreActivation, name_dpn
+from pyrafuse.backbones.mobilenet import name_mobilenet_v2
+from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.backbones.resnet import name_resnet, read_resnet
+from pyrafuse.backbones.timm_pyramid import create_timm_model
+from pyrafuse.backbones.weights import Naming, load_exactly, read_published
+from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.data.cropping import CenterCrop
+
+RESNETS = tuple(f"{prefix}resnet{depth}" for depth in (18, 34, 50, 101, 152) for prefix in ("", "eca_"))
+RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
+MOBILENETS = ("mobilenet_v2", "eca_mobilenet_v2")
+
+_DPN_STD = 1 / (0.0167 * 255)
+DPN_CROP = CenterCrop(
+    interpolation="bicubic", mean=(124 / 255, 117 / 255, 104 / 255), std=(_DPN_STD, _DPN_STD, _DPN_STD)
+)
+"""What the authors trained dual path networks with; the later "b" forms have ImageNet's usual values."""
+
+
+class Classifier(nn.Module):
+    """Images (B, 3, H, W), normalised -> logits (B, K).
+
+    Args:
+        trunk: Images -> pyramid.
+        head: Pyramid -> logits.
+        preprocessing: What the images must have gone through.
+        num_classes: K.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, *, preprocessing: CenterCrop, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.preprocessing = preprocessing
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(images))
+
+
+class LinearHead(nn.Module):
+    """Pyramid -> logits: the coarsest map's mean over positions, drop-out, a linear layer."""
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        return self.fc(self.dropout(pyramid[-1].mean((2, 3))))
+
+
+class DPNHead(nn.Module):
+    """Pyramid -> logits: the norm and activation that the last stage has left out, the mean, a 1x1 convolution."""
+
+    def __init__(self, channels: int, num_classes: int, *, activation: str) -> None:
+        super().__init__()
+        self.closing = PreActivation(channels, activation=activation)
+        self.fc = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        return self.fc(self.closing(pyramid[-1]).mean((2, 3), keepdim=True)).flatten(1)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What turns a backbone into its authors' classifier.
+
+    Attributes:
+        head: (channels, number of classes) -> head.
+        naming: The backbone's key -> the published key.
+        head_names: The head's modules -> the published ones.
+        preprocessing: What the authors evaluated with.
+        read: File or name -> published parameters.
+        trunk_options: The backbone's, besides the one map.
+    """
+
+    head: Callable[[int, int], nn.Module]
+    naming: Naming
+    head_names: Mapping[str, str]
+    preprocessing: CenterCrop = field(default_factory=CenterCrop)
+    read: Callable[[str | os.PathLike[str]], dict[str, Tensor]] = read_published
+    trunk_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def name(self, key: str) -> str:
+        """The published key of a classifier's key."""
+        part, _, rest = key.partition(".")
+        if part == "trunk":
+            return self.naming(rest)
+        module = next(ours for ours in self.head_names if rest.startswith(f"{ours}."))
+        return self.head_names[module] + rest.removeprefix(module)
+
+
+CLASSIFIERS: Mapping[str, Family] = {
+    **dict.fromkeys((*RESNETS, *RESNEXTS), Family(LinearHead, name_resnet, {"fc": "fc"}, read=read_resnet)),
+    **dict.fromkeys(
+        MOBILENETS,
+        Family(
+            partial(LinearHead, dropout=0.2),
+            name_mobilenet_v2,
+            {"fc": "classifier.1"},
+            trunk_options={"classifier_conv": True},
+        ),
+    ),
+    **{
+        name: Family(
+            partial(DPNHead, activation=form.activation),
+            name_dpn,
+            {"closing.norm": "features.conv5_bn_ac.bn", "fc": "classifier"},
+            preprocessing=CenterCrop(interpolation="bicubic") if form.is_split else DPN_CROP,
+        )
+        for name, form in FORMS.items()
+    },
+}
+
+
+def create_classifier(
+    name: str, *, num_classes: int = 1000, weights: str | os.PathLike[str] | None = None, **options: Any
+) -> Classifier:
+    """Build a classifier with ImageNet's head, in evaluation mode.
+
+    Args:
+        name: One of `list_classifiers`, or ``timm/NAME`` for any model of timm.
+        num_classes: K.
+        weights: Published checkpoint: a file, ``torchvision/NAME`` or ``timm/NAME``.
+        options: Keyword arguments of the backbone's constructor, ``frozen_stages`` say; of `timm.create_model` for one
+            of timm, ``pretrained`` say.
+
+    Raises:
+        UnknownNameError: If there is no such classifier.
+        PyrafuseError: If ``num_classes`` is not positive, or the backbone takes no such option.
+        CheckpointError: If ``weights`` cannot be read or do not fit; missing, extra and misshapen keys are named.
+    """
+    if num_classes < 1:
+        raise PyrafuseError(f"a classifier needs at least one class, got num_classes={num_classes}")
+    if name.startswith("timm/"):
+        return _create_timm_classifier(name.removeprefix("timm/"), num_classes, weights, options)
+    if name not in CLASSIFIERS:
+        raise unknown_name("classifier", name, list_classifiers())
+    family = CLASSIFIERS[name]
+    try:
+        trunk = create_backbone(name, strides=(32,), **family.trunk_options, **options)
+    except TypeError as error:  # the signature is the schema: its complaint names the option
+        raise PyrafuseError(f"cannot build {name}: {error}") from error
+    head = family.head(trunk.features.channels[-1], num_classes)
+    classifier = Classifier(trunk, head, preprocessing=family.preprocessing, num_classes=num_classes)
+    if weights is not None:
+        load_exactly(classifier, family.read(weights), source=weights, naming=family.name, model=name)
+    return classifier.eval()
+
+
+def list_classifiers() -> tuple[str, ...]:
+    """Names of all classifiers; any model of timm is one besides."""
+    return tuple(sorted(CLASSIFIERS))
+
+
+def _create_timm_classifier(
+    name: str, num_classes: int, weights: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> Classifier:
+    model = create_timm_model(name, weights=weights, num_classes=num_classes, **options)
+    config = resolve_data_config(model=model)
+    size = config["input_size"][-1]
+    crop = CenterCrop(
+        size_px=size,
+        resize_px=int(size / config["crop_pct"]),
+        interpolation="bicubic" if config["interpolation"] == "bicubic" else "bilinear",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+    return Classifier(model, nn.Identity(), preprocessing=crop, num_classes=num_classes).eval()
