@@ -1,13 +1,13 @@
-"""What a neck fuses, kept while a detector runs once.
+"""What a neck fuses, kept while a detector runs once; and detectors with a part replaced.
 
-pyramid -> parts of the neck, one by one -> pyramid, and aside: weights and weighted sums of the part that weighs levels
+pyramid -> parts of the neck, one by one -> pyramid, and aside: what the part that weighs levels read, and what it made
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid
 from pyrafuse.models.detector import Detector
@@ -30,47 +30,86 @@ class WeighingLevel(Protocol):
         ...
 
 
+@runtime_checkable
+class ResizingLevel(WeighingLevel, Protocol):
+    """One that also tells what it weighs."""
+
+    def resize(self, pyramid: Pyramid) -> Sequence[Tensor]:
+        """Each source level (B, C, H, W) at the channels and size of this one."""
+        ...
+
+
 class RecordingNeck(Neck):
     """Does what ``neck`` does and keeps what was fused in the last pass.
 
     If several necks of a chain weigh levels, the last one counts. One whose strides are not those of the chain's output
     does not: the level of a detection would be none of its levels.
 
+    Args:
+        neck: What is recorded.
+        cut: Let no gradient past the sources: they become leaves that take it.
+
     Attributes:
+        sources: What the part that weighs levels read; without such a part, what the neck read.
+        levels: The levels of that part, finest first; none without such a part.
         weights: (B, L, H, W) of each output level, finest first; none where the neck has no such weights.
         fused: (B, C, H, W) of each output level: the weighted sum, or, without weights, the neck's output.
     """
 
-    def __init__(self, neck: Neck) -> None:
+    def __init__(self, neck: Neck, *, cut: bool = False) -> None:
         super().__init__()
         self.neck = neck
         self.features = neck.features
+        self.sources: Pyramid = ()
+        self.levels: tuple[WeighingLevel, ...] = ()
         self.weights: Pyramid | None = None
         self.fused: Pyramid = ()
+        self._cut = cut
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
+        sources = pyramid = self._begin(pyramid)
+        weighing: tuple[WeighingLevel, ...] = ()
         weights, fused = None, None
         for part in _parts(self.neck):
             levels = _weighing_levels(part)
             if levels and part.features.strides == self.features.strides:
-                weights, fused = zip(*(level.fuse(pyramid) for level in levels), strict=True)
+                sources, weighing = self._begin(pyramid), levels
+                weights, fused = zip(*(level.fuse(sources) for level in levels), strict=True)
                 pyramid = tuple(level.expand(x) for level, x in zip(levels, fused, strict=True))
             else:
                 pyramid = part(pyramid)
-        self.weights, self.fused = weights, fused or pyramid
+        self.sources, self.levels, self.weights, self.fused = sources, weighing, weights, fused or pyramid
         return pyramid
 
+    def _begin(self, pyramid: Pyramid) -> Pyramid:
+        return tuple(x.detach().requires_grad_() for x in pyramid) if self._cut else pyramid
 
-def record(detector: Detector) -> tuple[Detector, RecordingNeck]:
-    """The same detector, sharing all its parts, with a neck that keeps what it fuses.
+
+class Given(nn.Module):
+    """Stands in for a part whose output is known: gives ``pyramid`` whatever comes in."""
+
+    def __init__(self, pyramid: Pyramid) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, _: object) -> Pyramid:
+        return self.pyramid
+
+
+def record(detector: Detector, *, cut: bool = False) -> tuple[Detector, RecordingNeck]:
+    """The same detector, sharing all its parts, with a neck that keeps what it fuses."""
+    neck = RecordingNeck(detector.neck, cut=cut)
+    return replace_parts(detector, neck=neck), neck
+
+
+def replace_parts(detector: Detector, **parts: nn.Module) -> Detector:
+    """The same detector, sharing all its parts but those given.
 
     ``detector`` itself is left as it is, which a hook would not do: other threads may go on using it.
     """
-    neck = RecordingNeck(detector.neck)
     twin = copy(detector)
-    twin._modules = dict(detector._modules)  # a shallow copy shares even the table of its parts
-    twin.neck = neck
-    return twin, neck
+    twin._modules = {**detector._modules, **parts}  # a shallow copy shares even the table of its parts
+    return twin
 
 
 def _parts(neck: Neck) -> Iterator[Neck]:

@@ -1,0 +1,146 @@
+"""What each source level of a fusion learns from each output level, and how far these lessons conflict.
+
+Liu et al., "Learning Spatial Fusion for Single-Shot Object Detection", arXiv:1911.09516, section 3.4, equations 3 to 6.
+images, objects -> losses by output level -> gradients at the sources, a backward pass a level -> `Conflicts`
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.pyramid import Pyramid
+from pyrafuse.core.targets import Targets
+from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives
+from pyrafuse.explain.recording import ResizingLevel, record
+from pyrafuse.models.detector import Detector
+
+NETWORK, WEIGHTS, SUM = "network", "weights", "sum"
+RULES: Mapping[str, str] = {
+    NETWORK: "the network's own gradient, as autograd has it",
+    WEIGHTS: "equation 6: each output level's gradient times its weight",
+    SUM: "equation 4: sum and concatenation, which pass every output level's gradient as it is",
+}
+"""Ways for an output level's gradient to reach a source level."""
+
+
+class _LevelLosses(Protocol):
+    losses: dict[str, Tensor]
+
+
+@runtime_checkable
+class PositiveCriterion(Protocol):
+    """A criterion that knows its losses and its positives by pyramid level."""
+
+    def by_level(self, predictions: Any, targets: Targets) -> _LevelLosses: ...
+
+    def positive_cells(self, predictions: Any, targets: Targets) -> Sequence[Tensor]:
+        """(B, H_l, W_l) bool of each level, finest first: whether a cell answers for an object."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SourceGradients:
+    """What S source levels receive from N output levels, for a batch.
+
+    Attributes:
+        source_strides: Pixels a cell of each source level, finest first.
+        output_strides: Of each output level.
+        received: For each rule of `RULES` that the neck allows, and each source level, (N, B, C, H, W).
+        is_positive: For each source level (N, B, H, W): whether a cell of the output level that overlaps this position
+            answers for an object.
+    """
+
+    source_strides: tuple[int, ...]
+    output_strides: tuple[int, ...]
+    received: dict[str, tuple[Tensor, ...]]
+    is_positive: tuple[Tensor, ...]
+
+    def conflicts(self) -> dict[str, tuple[Conflicts, ...]]:
+        """Of each rule and source level. The norms are all measured where ``sum`` has its conflicts, so that they can
+        be compared; where there is no ``sum``, at the rule's own conflicts.
+        """  # fmt: skip
+        judged: list[Tensor | None] = [None] * len(self.source_strides)
+        if SUM in self.received:
+            judged = [find_conflicts(g, p) for g, p in zip(self.received[SUM], self.is_positive, strict=True)]
+        return {
+            rule: tuple(
+                measure_conflicts(g, p, judged=j) for g, p, j in zip(gradients, self.is_positive, judged, strict=True)
+            )
+            for rule, gradients in self.received.items()
+        }
+
+    def norms(self, rule: str) -> tuple[Tensor, ...]:
+        """(N, B, H, W) of each source level: the norm over channels of what it receives."""
+        return tuple(torch.linalg.vector_norm(g, dim=2) for g in self.received[rule])
+
+    def conflict_maps(self, rule: str) -> tuple[Tensor, ...]:
+        """(B, H, W) bool of each source level: whether the position is in conflict."""
+        return tuple(
+            find_conflicts(g, p).any(dim=0).any(dim=0)
+            for g, p in zip(self.received[rule], self.is_positive, strict=True)
+        )
+
+
+def compute_source_gradients(detector: Detector, images: Tensor, targets: Targets) -> SourceGradients:
+    """One forward pass, and a backward pass for the loss of each output level.
+
+    The source levels are what the part of the neck that weighs levels reads; without such a part, what the neck reads,
+    and only the network's own gradient is told. The weights are taken as constants by ``weights`` and as they are,
+    functions of the sources, by ``network``.
+
+    Args:
+        detector: In the mode to be explained: evaluation, so that no image depends on the others.
+        images: (B, 3, H, W), normalised.
+        targets: Objects in pixels of ``images``.
+
+    Raises:
+        PyrafuseError: If the detector's criterion does not tell losses and positives by level.
+    """
+    criterion = detector.criterion
+    if not isinstance(criterion, PositiveCriterion):
+        raise PyrafuseError(
+            f"gradients by level need a criterion with by_level and positive_cells, and {type(criterion).__name__} "
+            "lacks one: explain this detector without gradients"
+        )
+    twin, neck = record(detector, cut=True)
+    with torch.enable_grad():
+        predictions = twin(images)
+        report = criterion.by_level(predictions, targets)
+        losses = torch.stack(list(report.losses.values())).sum(dim=0)
+        received = {NETWORK: _stack([_pull(loss, neck.sources) for loss in losses])}
+        resizing = [level for level in neck.levels if isinstance(level, ResizingLevel)]
+        if neck.weights is not None and len(resizing) == len(neck.levels):
+            pulls = [_pull(loss, neck.fused)[level] for level, loss in enumerate(losses)]
+            unweighted, weighted = [], []
+            for level, weights, pull in zip(resizing, neck.weights, pulls, strict=True):
+                resized = level.resize(neck.sources)
+                shares = [pull * w[:, None] for w in weights.detach().unbind(dim=1)]
+                unweighted.append(_pull(resized, neck.sources, [pull] * len(resized)))
+                weighted.append(_pull(resized, neck.sources, shares))
+            received |= {WEIGHTS: _stack(weighted), SUM: _stack(unweighted)}
+    positives = criterion.positive_cells(predictions, targets)
+    output_strides = detector.neck.features.strides
+    strides = output_strides if neck.levels else detector.backbone.features.strides
+    return SourceGradients(
+        source_strides=strides,
+        output_strides=output_strides,
+        received=received,
+        is_positive=tuple(
+            spread_positives(positives, output_strides, (x.shape[-2], x.shape[-1]), stride)
+            for x, stride in zip(neck.sources, strides, strict=True)
+        ),
+    )
+
+
+def _pull(outputs: Any, inputs: Pyramid, gradients: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+    """The gradient of ``outputs`` at each of ``inputs``; zero where there is no way."""
+    return torch.autograd.grad(outputs, inputs, gradients, retain_graph=True, materialize_grads=True)
+
+
+def _stack(by_output: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Tensors by output and source level, as one of all outputs for each source level."""
+    return tuple(torch.stack(of_source) for of_source in zip(*by_output, strict=True))
