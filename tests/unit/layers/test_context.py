@@ -143,7 +143,7 @@ class TestConvAWS:
             [7 - 5 / 2**0.5, 7 + 5 / 2**0.5], rel=1e-5
         )
         x = torch.tensor([[[[1.0, 10.0]]]])
-        assert float(conv(x)) == pytest.approx(77 + 45 / 2**0.5, rel=1e-5)
+        assert conv(x).item() == pytest.approx(77 + 45 / 2**0.5, rel=1e-5)
 
     def test_fresh_and_loaded_without_gamma_it_convolves_with_its_weight(self):
         torch.manual_seed(0)

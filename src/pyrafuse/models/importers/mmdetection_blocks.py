@@ -3,7 +3,47 @@
 Learnt from published files' keys and shapes. our key -> theirs, each naming for one of our modules
 """
 
-from pyrafuse.models.importers.renaming import by_patterns
+from pyrafuse.models.importers.renaming import Naming, by_modules, by_patterns
 
 name_sac = by_patterns([(r"^offset_near\.", "offset_s."), (r"^offset_far\.", "offset_l.")])
 """Of a `SwitchableAtrousConv`."""
+
+_NON_LOCAL = [("value", "g.conv"), ("query", "theta.conv"), ("key", "phi.conv"), ("out", "conv_out.conv")]
+
+name_non_local = by_modules(_NON_LOCAL)
+"""Of a `NonLocal`."""
+
+name_bfp = by_modules([("refine.conv", "refine.conv"), *((f"refine.{ours}", f"refine.{t}") for ours, t in _NON_LOCAL)])
+"""Of a `BFP` whose levels have equal channels."""
+
+name_ssd_extra = by_patterns(
+    [
+        (r"^extra_levels\.(\d+)\.reduce\.", r"extra_layers.\1.0."),
+        (r"^extra_levels\.(\d+)\.down\.", r"extra_layers.\1.1."),
+        (r"\.norm\.", ".bn."),
+    ]
+)
+"""Of `SSDExtraLevels`."""
+
+name_ssd_extra_depthwise = by_patterns(
+    [
+        (r"^extra_levels\.(\d+)\.reduce\.", r"extra_layers.\1.0."),
+        (r"^extra_levels\.(\d+)\.down\.", r"extra_layers.\1.1.depthwise_conv."),
+        (r"^extra_levels\.(\d+)\.expand\.", r"extra_layers.\1.1.pointwise_conv."),
+        (r"\.norm\.", ".bn."),
+    ]
+)
+"""Of separable `SSDExtraLevels`."""
+
+
+def naming_yolov3_neck(num_levels: int = 3) -> Naming:
+    """Of a `YOLOFPN` without SPP and without widening; theirs counts from the coarsest level."""
+    pairs: list[tuple[str, str]] = []
+    for level in range(num_levels):
+        theirs = num_levels - level
+        # DropBlock, which has no parameters, stands inside the second pair of the coarsest stack, else of the first
+        places = (0, 1, 2, 3, 5) if level == num_levels - 1 else (0, 1, 3, 4, 5)
+        pairs += [(f"stacks.{level}.{place}", f"detect{theirs}.conv{i + 1}") for i, place in enumerate(places)]
+        if level < num_levels - 1:
+            pairs.append((f"reductions.{level}", f"conv{theirs - 1}"))
+    return by_modules(pairs, then=by_patterns([(r"^norm\.", "bn.")]))
