@@ -1,6 +1,7 @@
 """Every recipe is valid, survives YAML, and says what its authors say."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from pyrafuse.cli.main import main
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.run import train
-from pyrafuse.training.schedule import lr_factor
+from pyrafuse.training.schedule import block_sizes, lr_factor, mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import to_plain
 
 NAMES = RECIPES.names()
@@ -33,21 +34,73 @@ def test_a_recipe_has_a_source_and_a_sentence(name):
     assert name in SOURCES
 
 
-@pytest.mark.parametrize("name", ["yolov3_coco", "yolov3_asff_coco", "yolov3_asff_mobilenetv2_coco"])
+PAPER = [name for name in NAMES if SOURCES[name].paper == "arXiv:1911.09516"]
+COCO_IMAGES = 118_287
+
+
+def test_the_paper_s_recipes_are_there():
+    assert PAPER == [
+        "yolov3_asff_coco",
+        "yolov3_asff_mobilenetv2_coco",
+        "yolov3_asff_star_coco",
+        "yolov3_asff_voc",
+        "yolov3_coco",
+        "yolov3_voc",
+    ]
+
+
+@pytest.mark.parametrize("name", PAPER)
 def test_the_paper_s_learning_rate(name, shared_dir):
     recipe = RECIPES.create(name)
     official = json.loads((shared_dir / "reference/asff/lr_schedule.json").read_text())
-    steps = official["iterations_per_epoch"]
+    batches = COCO_IMAGES / recipe.run.batch_size
+    assert math.floor(batches) == official["epoch_size_used_by_formula"]
+    assert math.ceil(batches) == official["iterations_per_epoch"]
     base = recipe.optimizer.lr * recipe.run.batch_size / recipe.optimizer.lr_batch
-    for epoch, rate in official["per_epoch_first_iter"].items():
-        if int(epoch) >= 5:
-            factor = lr_factor(recipe.schedule, epoch=int(epoch), step=0, steps_per_epoch=steps, epochs=301)
-            assert base * factor == pytest.approx(rate, rel=1e-9), epoch
-    for place, rate in official["burn_in"].items():
+    stepped = replace(recipe.schedule, kind="step")
+
+    def rate(epoch, step, settings=recipe.schedule):
+        return base * lr_factor(settings, epoch=epoch, step=step, steps_per_epoch=batches, epochs=recipe.run.epochs)
+
+    for epoch, expected in official["per_epoch_first_iter"].items():
+        assert rate(int(epoch), 0) == pytest.approx(expected, rel=1e-12), epoch
+    for place, expected in official["burn_in"].items():
         epoch, step = map(int, place.split(":"))
-        factor = lr_factor(recipe.schedule, epoch=epoch, step=step, steps_per_epoch=steps, epochs=301)
-        # the original counts one step too few an epoch
-        assert base * factor == pytest.approx(rate, rel=5e-3, abs=1e-9), place
+        assert rate(epoch, step) == pytest.approx(expected, rel=1e-12), place
+    for settings in (stepped, replace(stepped, steps=())):  # the default steps are the paper's
+        for epoch, expected in official["step_mode_cos_false"].items():
+            last = 2365 if epoch == "4" else 0
+            assert rate(int(epoch), last, settings) == pytest.approx(expected, rel=1e-12), epoch
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_last_epochs(name):
+    recipe = RECIPES.create(name)
+    assert mixed_epochs(recipe.schedule, epochs=301) == 272  # epoch 271 is the last with mixup
+    assert scaled_epochs(recipe.schedule, epochs=301) == 291  # epoch 290 is the last with many sizes
+    assert recipe.data.size == (416 if "voc" in name or "mobile" in name else 608)
+    assert tuple(recipe.data.sizes) == (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
+
+
+def test_asff_star_is_the_official_one(shared_dir):
+    recipe = RECIPES.create("yolov3_asff_star_coco")
+    assert [recipe.dropblock.keep_prob] * 3 == read_dropblock(shared_dir)["keep_prob"]
+    detector = create_model(recipe.model.name, **recipe.model.options)
+    manifest = json.loads((shared_dir / "reference/asff/manifest_asff_rfb.json").read_text())
+    ours = sorted(tuple(v.shape) for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked"))
+    assert ours == sorted(tuple(shape) for key, shape in manifest if not key.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize("epoch", [0, 4, 5, 6, 79, 80, 149, 150, 300])
+def test_the_paper_s_dropblock(epoch, shared_dir):
+    phases = read_dropblock(shared_dir)["from_epoch_block_size"]
+    sizes = phases[str(max(int(first) for first in phases if int(first) <= epoch))]
+    ours = block_sizes(RECIPES.create("yolov3_asff_star_coco").dropblock, epoch=epoch)
+    assert ours == tuple(reversed(sizes or ()))  # theirs run coarsest first
+
+
+def read_dropblock(shared_dir):
+    return json.loads((shared_dir / "reference/asff/dropblock_schedule.json").read_text())
 
 
 def test_the_paper_s_settings():
@@ -91,7 +144,10 @@ def test_recipes_are_listed_with_commands_that_parse(capsys):
     assert main(["recipes"]) == 0
     out = capsys.readouterr().out
     assert "40.6 AP at 608 px" in out
-    commands = [line.partition("pyrafuse ")[2] for line in out.splitlines() if line.startswith("  one device")]
-    assert len(commands) == len(NAMES)
-    for command in commands:
+    assert out.count("10 GPUs x 5 images") == len(PAPER)
+    for title in ("one GPU", "8 GPUs", "each of 2 machines"):
+        assert out.count(f"  {title} ") == len(PAPER)
+    commands = [line.partition("pyrafuse train ")[2] for line in out.splitlines() if " train --recipe " in line]
+    assert len(commands) == len(NAMES) + 2 * len(PAPER)
+    for command in (f"train {words}" for words in commands):
         assert main([*command.split(), "--print_config"]) == 0

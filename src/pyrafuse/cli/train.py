@@ -6,15 +6,20 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
+from pyrafuse.recipes.tricks import TRICKS, switch
 from pyrafuse.training.settings import Recipe, to_plain
 
 HELP = {
     "--data PATH": "data.path: a folder, a data.yaml, a COCO JSON file, or shapes; also as a bare word",
     "--recipe NAME": "one of `pyrafuse recipes`, or a YAML file; by default small. Other options change it",
+    "--with A,B": f"switch tricks of the strong baseline on: {', '.join(TRICKS)}",
+    "--without A,B": "switch them off",
     "--model NAME": "model.name: one of `pyrafuse models`",
     "--weights FILE": "model.backbone_weights",
     "--size N": "data.size",
@@ -56,7 +61,8 @@ def read_recipe(text: str) -> list[str]:
 
 
 def put_recipe_first(words: Sequence[str]) -> list[str]:
-    """Recipes before what changes them; a run that is resumed brings its own."""
+    """Recipes before what changes them, tricks switched in them; a run that is resumed brings its own."""
+    words, tricks = _take_tricks(words)
     recipes = [word for word in words if word.startswith("--config=")]
     changes = [word for word in words if not word.startswith("--config=")]
     resume = next((word for word in reversed(changes) if word.startswith("--run.resume")), "--run.resume=false")
@@ -69,7 +75,33 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
         if not own.is_file():
             raise PyrafuseError(f"nothing to resume: {own} is not there; give the folder of a run as --output")
         recipes = [f"--config={own}"]
-    return [*recipes, *changes]
+    return [*_switch_tricks(recipes, tricks), *changes]
+
+
+def _take_tricks(words: Sequence[str]) -> tuple[list[str], list[tuple[str, bool]]]:
+    """The other words, and each trick that is named with whether it shall be on."""
+    tricks, others = [], []
+    for word in words:
+        option, equals, names = word.partition("=")
+        if option not in {"--with", "--without"}:
+            others.append(word)
+        elif not (equals and names):
+            raise PyrafuseError(f"{option} needs a trick, or several with commas between: {', '.join(TRICKS)}")
+        else:
+            tricks.extend((name, option == "--with") for name in names.split(","))
+    return others, tricks
+
+
+def _switch_tricks(recipes: list[str], tricks: list[tuple[str, bool]]) -> list[str]:
+    """The same recipes with ``tricks`` switched in the last one."""
+    if not tricks:
+        return recipes
+    *before, last = recipes or [f"--config={json.dumps(to_plain(small()))}"]
+    given = last.removeprefix("--config=")
+    values = yaml.safe_load(given if given.startswith("{") else Path(given).read_text(encoding="utf-8"))
+    for name, is_on in tricks:
+        values = switch(values, name, on=is_on)
+    return [*before, f"--config={json.dumps(values)}"]
 
 
 def describe_defaults() -> dict[str, Any]:
@@ -94,6 +126,8 @@ def _flatten(settings: Any, prefix: str = "") -> Mapping[str, Any]:
         options={
             "--data": "--data.path",
             "--recipe": read_recipe,
+            "--with": "--with",  # `put_recipe_first` takes them out
+            "--without": "--without",
             "--model": "--model.name",
             "--weights": "--model.backbone_weights",
             "--size": "--data.size",

@@ -12,7 +12,7 @@ class DropBlock(nn.Module):
     """Zero squares of ``block_size`` cells in training so that ``keep_prob`` of the map stays; identity in evaluation.
 
     The original keeps the rate that it computed at its first input's width; here it follows each input.
-    A ``block_size`` of 0 is off; a schedule may change it while training.
+    A ``block_size`` of 0 is off, an even one would shift its squares; a schedule may change it while training.
     """
 
     def __init__(self, block_size: int = 0, *, keep_prob: float = 0.9) -> None:
@@ -26,9 +26,10 @@ class DropBlock(nn.Module):
         rate = drop_rate(x.shape[-1], block_size=self.block_size, keep_prob=self.keep_prob)
         seeds = torch.bernoulli(torch.full_like(x, rate))
         keep = 1 - F.max_pool2d(seeds, self.block_size, stride=1, padding=self.block_size // 2)
-        return x * keep * (keep.numel() / keep.sum().clamp(min=1))
+        # float32: half precision stops at 65504, and bfloat16 counts in steps of hundreds long before
+        return x * keep * (keep.numel() / keep.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
 
 
 def drop_rate(width: int, *, block_size: int, keep_prob: float) -> float:
     """Probability of a square starting at a cell of a map ``width`` cells wide."""
-    return (1 - keep_prob) * width**2 / (block_size**2 * max(width - block_size + 1, 1) ** 2)
+    return min(1.0, (1 - keep_prob) * width**2 / (block_size**2 * max(width - block_size + 1, 1) ** 2))

@@ -17,11 +17,13 @@ class Source:
     Attributes:
         paper: Its arXiv number; empty for a recipe of our own.
         published: What the authors report for it; not what was measured here.
+        hardware: What they trained it on.
         arguments: What its command needs besides the name.
     """
 
     paper: str = ""
     published: str = ""
+    hardware: str = ""
     arguments: str = ""
 
 
@@ -30,13 +32,13 @@ SOURCES: dict[str, Source] = {}
 
 
 def recipe(
-    *, paper: str = "", published: str = "", arguments: str = ""
+    *, paper: str = "", published: str = "", hardware: str = "", arguments: str = ""
 ) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
     """Register the decorated function under its own name; its docstring is what `pyrafuse recipes` shows."""
 
     def decorate(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
         RECIPES.add(function.__name__, function)
-        SOURCES[function.__name__] = Source(paper, published, arguments)
+        SOURCES[function.__name__] = Source(paper, published, hardware, arguments)
         return function
 
     return decorate

@@ -16,6 +16,9 @@ from torch import Tensor
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_atomically
 from pyrafuse.core.targets import Batch
+from pyrafuse.layers.dropblock import DropBlock
+from pyrafuse.training.schedule import block_sizes
+from pyrafuse.training.settings import DropBlockSettings
 
 
 class WeightEMA(WeightAveraging):
@@ -83,6 +86,31 @@ class EpochStart(Callback):
         trainer.train_dataloader.batch_sampler.set_epoch(trainer.current_epoch)  # type: ignore[union-attr]
         is_last = trainer.current_epoch + 1 == self._epochs
         trainer.check_val_every_n_epoch = 1 if is_last else self._every
+
+
+class DropBlockSchedule(Callback):
+    """Set the squares of the neck's DropBlocks as the epoch says; a resumed training finds its phase by its epoch."""
+
+    def __init__(self, settings: DropBlockSettings) -> None:
+        self._settings = settings
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set what this epoch drops.
+
+        Raises:
+            PyrafuseError: If the neck has not as many DropBlocks as the phases have sizes.
+        """
+        blocks = [part for part in pl_module.modules() if isinstance(part, DropBlock)]
+        num_levels = len(self._settings.phases[0]) - 1
+        if len(blocks) != num_levels:
+            raise PyrafuseError(
+                f"dropblock.phases speak of {num_levels} levels, but the neck has {len(blocks)} DropBlocks; give one "
+                "size for each, or switch it off with --dropblock.phases []"
+            )
+        sizes = block_sizes(self._settings, epoch=trainer.current_epoch) or (0,) * num_levels
+        for block, size in zip(blocks, sizes, strict=True):
+            block.block_size = size
+            block.keep_prob = self._settings.keep_prob
 
 
 class History(Callback):

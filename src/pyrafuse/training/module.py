@@ -35,7 +35,7 @@ class DetectionModule(L.LightningModule):
         detector: What is trained.
         recipe: How.
         val_data: What evaluation compares with.
-        steps_per_epoch: Batches an epoch of this process.
+        steps_per_epoch: Images over batch size; a fraction says that the last batch is not full.
         recipe_values: The recipe as plain values, for the checkpoints.
     """
 
@@ -45,7 +45,7 @@ class DetectionModule(L.LightningModule):
         recipe: Recipe,
         *,
         val_data: DetectionData,
-        steps_per_epoch: int,
+        steps_per_epoch: float,
         recipe_values: dict[str, Any],
     ) -> None:
         super().__init__()

@@ -32,9 +32,10 @@ from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.training.callbacks import EpochStart, History, NaNGuard, Narrator, WeightEMA
+from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.preparing import create_detector
+from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
 from pyrafuse.visualization.figures import save_figure
@@ -84,7 +85,6 @@ class DetectionLoaders(L.LightningDataModule):
         """Batches of the training images, of this process's share."""
         data, run, schedule = self._recipe.data, self._recipe.run, self._recipe.schedule
         rank, world_size = self._share()
-        closing = run.epochs - schedule.closing_epochs
         loader = create_train_loader(
             self._splits.train,
             preprocessing=self._preprocessing,
@@ -93,8 +93,8 @@ class DetectionLoaders(L.LightningDataModule):
             num_workers=default_num_workers() if data.workers is None else data.workers,
             seed=run.seed,
             sizes=data.sizes,
-            scale_epochs=closing if schedule.closing_epochs else None,
-            mix_epochs=closing if schedule.closing_epochs else None,
+            scale_epochs=scaled_epochs(schedule, epochs=run.epochs),
+            mix_epochs=mixed_epochs(schedule, epochs=run.epochs),
             cache_mb=data.cache_mb,
             rank=rank,
             world_size=world_size,
@@ -147,8 +147,9 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if not (recipe.run.resume and (folder / "recipe.yaml").exists()):
         write_text(folder / "recipe.yaml", yaml.safe_dump(values, sort_keys=False))
 
-    steps = math.ceil(len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate))
-    module = DetectionModule(detector, recipe, val_data=splits.val, steps_per_epoch=steps, recipe_values=values)
+    batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
+    steps = math.ceil(batches)
+    module = DetectionModule(detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=values)
     loaders = DetectionLoaders(splits, recipe, detector.card.preprocessing)
     last = folder / "last.ckpt"
     if recipe.run.resume:
@@ -220,6 +221,8 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         History(folder / "metrics.csv"),
         Narrator(epochs=run.epochs, steps_per_epoch=steps, console=console),
     ]
+    if recipe.dropblock.phases:
+        callbacks.append(DropBlockSchedule(recipe.dropblock))
     if run.ema:
         callbacks.append(WeightEMA(run.ema))
     if run.patience:

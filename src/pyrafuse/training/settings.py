@@ -104,9 +104,12 @@ class ScheduleSettings:
         burn_in_power: 4 in ASFF and Darknet.
         hold_epochs: Epochs, counted from the start, before the cosine falls.
         min_lr: Where the cosine ends, relative to ``lr``.
-        steps: Epochs at which the ``step`` schedule multiplies the rate by 0.1.
-        closing_epochs: Last epochs at the lowest rate, without mixup and mosaic.
+        steps: Epochs at which the ``step`` schedule multiplies the rate by 0.1; by default at 60 and 80 % of the run.
+        closing_epochs: Last epochs at the lowest rate, without mixup and mosaic, at one input size.
+        unmixed_epochs: Last epochs without mixup and mosaic, where they are not the closing ones.
+        one_size_epochs: Last epochs at ``data.size`` alone, where they are not the closing ones.
         by_epoch: Change the cosine once an epoch, as the original does, instead of at every step.
+        burn_in_full_batches: Let a last batch that is not full not count in the burn-in, as in the original.
     """
 
     kind: Literal["cosine", "step"] = "cosine"
@@ -116,7 +119,43 @@ class ScheduleSettings:
     min_lr: float = 0.01
     steps: tuple[int, ...] = ()
     closing_epochs: int = 0
+    unmixed_epochs: int | None = None
+    one_size_epochs: int | None = None
     by_epoch: bool = False
+    burn_in_full_batches: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("closing_epochs", "unmixed_epochs", "one_size_epochs"):
+            if (getattr(self, name) or 0) < 0:
+                raise PyrafuseError(f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class DropBlockSettings:
+    """When the neck's DropBlocks drop squares, and how large ones.
+
+    Attributes:
+        phases: A row a phase: its first epoch (from 0), then the side of the squares in cells at each level, finest
+            first; 0 drops nothing there. Empty is off.
+        keep_prob: Share of a map that stays.
+    """
+
+    phases: tuple[tuple[int, ...], ...] = ()
+    keep_prob: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_prob <= 1:
+            raise PyrafuseError(f"dropblock.keep_prob must lie in 0..1, got {self.keep_prob}")
+        for row in self.phases:
+            if len(row) < 2 or row[0] < 0 or any(size < 0 or (size and size % 2 == 0) for size in row[1:]):
+                raise PyrafuseError(
+                    f"dropblock.phases: {list(row)} is no row of a first epoch and one odd side (or 0) a level"
+                )
+        if len({len(row) for row in self.phases}) > 1 or len({row[0] for row in self.phases}) < len(self.phases):
+            raise PyrafuseError(
+                f"dropblock.phases: rows need one side a level and each its own first epoch, got "
+                f"{[list(row) for row in self.phases]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -175,6 +214,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation.light)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    dropblock: DropBlockSettings = field(default_factory=DropBlockSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
 
