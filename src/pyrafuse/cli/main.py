@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,10 @@ COMMANDS = {
         "pyrafuse.cli.evaluate:evaluate",
         "Measure a detector: COCO's average precision, class by class and size by size.",
     ),
+    "evaluate-classifier": Command(
+        "pyrafuse.cli.evaluate_classifier:evaluate_classifier",
+        "Measure an image classifier: top-1 and top-5 accuracy on a folder of images, FOLDER/CLASS/image.jpg.",
+    ),
     "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
     "explain": Command(
         "pyrafuse.cli.explain:explain",
@@ -55,12 +60,19 @@ COMMANDS = {
         "pyrafuse.cli.import_:import_checkpoint",
         "Turn another project's checkpoint into one of ours, which holds its classes and its preprocessing.",
     ),
+    "compare": Command(
+        "pyrafuse.cli.compare:compare",
+        "Compare necks, or any variants of a recipe, fairly: the same data, seeds and number of steps for all.",
+    ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
     ),
     "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
 }
+
+IMPORTS: ContextVar[tuple[str, ...]] = ContextVar("IMPORTS", default=())
+"""What --import named, for processes that a command starts."""
 
 HELP = """\
 pyrafuse {version}: object detectors built on fused feature pyramids
@@ -116,6 +128,7 @@ def _run(invocation: _Invocation) -> int:
         return 0 if arguments else 2
     for module in invocation.imports:
         _import_user_code(module)
+    IMPORTS.set(invocation.imports)
     function = COMMANDS[name].load()
     from pyrafuse.cli.arguments import call  # jsonargparse and yaml: not for --help
 

@@ -27,6 +27,7 @@ class Shorthand:
         options: Short form -> meaning.
         help: A sentence for each short form.
         positional: The option that a bare word gives its value to; empty for none.
+        takes_several: Whether there may be several bare words; ``complete`` then puts them together.
         complete: Called with the words at the end.
         defaults: Values that the options have, by their full name, if they are not those of the signature.
     """
@@ -35,6 +36,7 @@ class Shorthand:
     options: Mapping[str, Meaning]
     help: Mapping[str, str]
     positional: str = ""
+    takes_several: bool = False
     complete: Callable[[list[str]], list[str]] = list
     defaults: Callable[[], Mapping[str, Any]] = field(default=dict)
 
@@ -80,7 +82,7 @@ class Shorthand:
         key, equals, value = word.partition("=")
         if equals and f"--{key}" in {*self.options, *known}:  # a habit from tools that take data=photos
             raise PyrafuseError(f"unexpected {word!r}; did you mean --{key} {value}?")
-        if has_positional or not self.positional:
+        if (has_positional and not self.takes_several) or not self.positional:
             raise PyrafuseError(f"unexpected {word!r}")
 
 

@@ -1,0 +1,237 @@
+"""`pyrafuse compare`."""
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+from pyrafuse.cli.train import describe_defaults
+from pyrafuse.core.errors import PyrafuseError
+
+if TYPE_CHECKING:
+    from pyrafuse.comparison.planning import Variant
+    from pyrafuse.training.settings import Recipe
+
+SHORT = {
+    "--model": "--model.name",
+    "--weights": "--model.backbone_weights",
+    "--size": "--data.size",
+    "--epochs": "--run.epochs",
+    "--batch": "--run.batch_size",
+    "--lr": "--optimizer.lr",
+}
+GROUPS = frozenset(key.partition(".")[0] for key in describe_defaults())
+"""First parts of a recipe's options; whatever begins so is an option of all variants."""
+
+SYNTAX = 'write "NAME: KEY=VALUE KEY=VALUE", for example --vary "wide: model.neck=[yolo_fpn,asff] optimizer.lr=0.002"'
+
+
+def gather_words(words: list[str]) -> list[str]:
+    """Repeated words as one list each, and a recipe's options as the list of what all variants share.
+
+    Raises:
+        PyrafuseError: If an option of a recipe has no value.
+    """
+    several: dict[str, list[str]] = {"--data": [], "--vary": []}
+    shared: list[str] = []
+    rest = []
+    for word in words:
+        option, _, value = word.partition("=")
+        is_recipe = option.removeprefix("--").removeprefix("no_").partition(".")[0] in GROUPS and "." in option
+        if is_recipe and value.startswith("--"):
+            raise PyrafuseError(f"{option} needs a value")
+        if is_recipe:
+            shared.append(word)
+        elif option in several:
+            several[option].append(value)
+        else:
+            rest.append(word)
+    lists = {**several, "--shared": shared}
+    return [*rest, *(f"{option}={json.dumps(values)}" for option, values in lists.items() if values)]
+
+
+@shorthand(
+    Shorthand(
+        usage="DATA [DATA ...] [--necks A,B] [--vary 'NAME: KEY=VALUE'] [--seeds 0,1,2] [options of pyrafuse train]",
+        options=SHORT,
+        help={
+            "--vary TEXT": f"a variant; may be repeated: {SYNTAX}",
+            "--model NAME": "model.name of all variants",
+            "--weights FILE": "model.backbone_weights of all variants",
+            "--size N": "data.size of all variants",
+            "--epochs N": "run.epochs of all variants",
+            "--batch N": "run.batch_size of all variants",
+            "--lr X": "optimizer.lr of all variants",
+            "--KEY VALUE": "any other option of pyrafuse train, for all variants: --optimizer.name sgd",
+        },
+        positional="--data",
+        takes_several=True,
+        complete=gather_words,
+    )
+)
+def compare(
+    *,
+    data: tuple[str, ...],
+    necks: tuple[str, ...] = (),
+    vary: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    variants: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    recipe: str = "small",
+    shared: list[str] = [],  # noqa: B006
+    minutes: float | None = None,
+    device: str = "auto",
+    parallel: int | None = None,
+    output: Path = Path("runs/comparison"),
+) -> int:
+    """Compare necks, or any variants of a recipe, fairly: the same data, seeds and number of steps for all.
+
+    Ends with a table of AP (mean and spread over seeds), parameters, GFLOPs and latency, and says which differences lie
+    within the spread: comparison.md, comparison.json and comparison.png. The same command goes on where it stopped. The
+    status is 1 if a run failed; the others are finished all the same.
+
+    Args:
+        data: Data sets as `pyrafuse train` takes them; bare words.
+        necks: Each in the place of the model's last neck; A+B for a whole row. In short for --vary "A: model.neck=...".
+        vary: Variants by name, each with its own options of `pyrafuse train`.
+        variants: YAML file of variants: NAME: {KEY: VALUE}.
+        seeds: Each variant is trained once with each.
+        recipe: What all variants start from: one of `pyrafuse recipes`, or a YAML file.
+        shared: Options of `pyrafuse train` for all variants, as words; they may as well be typed as they are.
+        minutes: Instead of --epochs: how long one run of the slowest variant may train; all take as many steps.
+        device: auto, cpu, mps, gpu, or numbers of GPUs such as 0,1. Each GPU trains one run at a time.
+        parallel: Runs at a time; by default one a GPU, one on the processor.
+        output: Folder for everything; new, or that of the same comparison.
+    """
+    from rich.console import Console
+
+    from pyrafuse.cli.main import IMPORTS
+    from pyrafuse.comparison.comparing import compare as run
+    from pyrafuse.comparison.planning import Comparison, Variant, name_data_sets, refuse_own_settings, with_neck
+    from pyrafuse.comparison.running import find_slots
+
+    check_shared(shared, minutes=minutes)
+    base = read_recipe([f"--recipe={recipe}", *shared])
+    found = [Variant(name, with_neck(base, name)) for name in necks]
+    if variants is not None:
+        found += read_variants(variants, recipe, shared)
+    found += [read_variant(text, recipe, shared) for text in vary]
+    for variant in found:
+        refuse_own_settings(variant, base)
+    comparison = Comparison(tuple(found), name_data_sets(data), seeds, minutes)
+    slots = find_slots(device, parallel=parallel, workers=base.data.workers)
+    result = run(comparison, output, slots=slots, imports=IMPORTS.get(), console=Console(stderr=True, soft_wrap=True))
+    print(result.report.markdown())
+    print(f"written to {result.folder}: comparison.md, comparison.json, comparison.png")
+    return int(bool(result.report.failures))
+
+
+def check_shared(shared: Sequence[str], *, minutes: float | None) -> None:
+    """Refuse options for all variants that the comparison sets itself.
+
+    Raises:
+        PyrafuseError: If there is one, with what to use instead.
+    """
+    from pyrafuse.comparison.planning import OWN_SETTINGS
+
+    for word in shared:
+        key = word.removeprefix("--").removeprefix("no_").partition("=")[0]
+        if key == "run.epochs" and minutes is not None:
+            raise PyrafuseError("--minutes and --epochs are two budgets: give one of them")
+        if (key in OWN_SETTINGS and key.partition(".")[0] == "run" and key != "run.epochs") or key == "data.path":
+            raise PyrafuseError(f"--{key} is set by the comparison: {OWN_SETTINGS[key]}")
+
+
+def read_recipe(words: Sequence[str]) -> "Recipe":
+    """The recipe that `pyrafuse train` with these words would run."""
+    from pyrafuse.cli.arguments import call
+    from pyrafuse.cli.train import train
+
+    found: list[Recipe] = []
+
+    @functools.wraps(train)
+    def keep(recipe: "Recipe") -> int:
+        found.append(recipe)
+        return 0
+
+    call(keep, words, prog="pyrafuse train")
+    if not found:
+        raise PyrafuseError(f"{' '.join(words)} is no recipe")
+    return found[0]
+
+
+def read_variant(text: str, recipe: str, shared: Sequence[str]) -> "Variant":
+    """A variant from ``NAME: KEY=VALUE KEY=VALUE``.
+
+    Args:
+        text: As typed.
+        recipe: Name or file of what all variants start from.
+        shared: Options of all variants.
+
+    Raises:
+        PyrafuseError: If ``text`` is not of that form, or an option is unknown.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon or not re.fullmatch(r"\s*[\w.+-]+\s*", name):
+        raise PyrafuseError(f"--vary {text!r} names no variant: {SYNTAX}")
+    words = re.split(r"\s+(?=[\w.-]+=)", rest.strip()) if rest.strip() else []
+    for word in words:
+        if not re.match(r"[\w.-]+=", word):
+            raise PyrafuseError(f"--vary {text!r}: {word!r} is no KEY=VALUE; {SYNTAX}")
+    return _create_variant(name.strip(), [f"--{word}" for word in words], recipe, shared)
+
+
+def read_variants(path: Path, recipe: str, shared: Sequence[str]) -> "list[Variant]":
+    """The variants of a YAML file, ``NAME: {model.neck: [yolo_fpn, asff]}``; groups may be nested as in a recipe.
+
+    Raises:
+        PyrafuseError: If the file cannot be read, has a name twice, or an option is unknown.
+    """
+    try:
+        content = yaml.load(path.read_text(), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise PyrafuseError(f"--variants {path} cannot be read: {reason}") from error
+    if not isinstance(content, Mapping) or not all(isinstance(v, Mapping) or v is None for v in content.values()):
+        raise PyrafuseError(f"--variants {path} must hold a line NAME: {{KEY: VALUE}} for each variant")
+    return [
+        _create_variant(
+            str(name), [f"--{k}={json.dumps(v)}" for k, v in flatten(given or {}).items()], recipe, shared
+        )
+        for name, given in content.items()
+    ]  # fmt: skip
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as dotted keys, down to the settings of a recipe."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" in GROUPS:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _create_variant(name: str, words: Sequence[str], recipe: str, shared: Sequence[str]) -> "Variant":
+    from pyrafuse.comparison.planning import Variant
+
+    try:
+        return Variant(name, read_recipe([f"--recipe={recipe}", *shared, *words]))
+    except PyrafuseError as error:
+        raise PyrafuseError(f"variant {name!r}: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, which YAML would silently let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} is there twice, {str(node.start_mark).strip()}")
+        return super().construct_mapping(node, deep)
