@@ -10,6 +10,7 @@ from PIL import Image
 
 from pyrafuse.cli.main import main
 from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.data.shapes import write_shapes
 from pyrafuse.explain.fusion import explain_image
 from pyrafuse.models.checkpoint import load, save
 from pyrafuse.models.factory import create_model
@@ -84,3 +85,24 @@ def test_a_wrong_option(checkpoint, photos, tmp_path, capsys, option, message):
     assert main(["explain", str(checkpoint), str(photos), "--output", str(tmp_path / "out"), *option]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_gradients_of_labelled_images(checkpoint, tmp_path, capsys):
+    data = write_shapes(tmp_path / "shapes", num_train=1, num_val=2, size=96)
+    output = tmp_path / "out"
+    argv = ["explain", "--gradients", str(checkpoint), str(data), "--output", str(output), "--device", "cpu"]
+    assert main(argv) == 2
+    assert "does not know circle, square, triangle, star, cross; it knows fish, shark, ray" in capsys.readouterr().err
+    labels = json.loads((data / "instances_val.json").read_text())
+    labels["categories"] = [{"id": i, "name": name} for i, name in enumerate(("fish", "shark", "ray"))]
+    for row in labels["annotations"]:
+        row["category_id"] %= 3
+    (data / "instances_val.json").write_text(json.dumps(labels))
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["network", "weights", "sum", "concat"]
+    assert lines[-1] == str(output / "report.html")
+    assert json.loads((output / "gradients.json").read_text())["images"] == 2
+    assert main([*argv, "--split", "test"]) == 2
+    assert main([*argv[:3], str(data), str(data), "--output", str(output)]) == 2
+    assert "--gradients takes one data set with labels, got 2" in capsys.readouterr().err

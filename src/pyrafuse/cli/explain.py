@@ -7,6 +7,8 @@ def explain(
     model: Path,
     /,
     *sources: str,
+    gradients: bool = False,
+    split: str = "val",
     output: Path = Path("explanation"),
     score: float = 0.25,
     limit: int | None = None,
@@ -18,12 +20,18 @@ def explain(
     For every image a picture, its arrays (.npz) and its numbers (.json), and one report.html over all. The status is 1
     if some inputs could not be read.
 
+    With --gradients, of labelled images: what each source level learns from each output level, and where these lessons
+    conflict; pictures, gradients.json and report.html.
+
     Args:
         model: A checkpoint. The size and preprocessing that it was trained with are in it.
         sources: Images, videos, folders, globs, camera numbers or http(s) URLs.
+        gradients: Tell gradients instead; the source is then one data set: a folder, a data.yaml, a COCO JSON file, or
+            shapes.
+        split: Of that data set: train, val or test.
         output: Folder for the results.
         score: Least score of a detection that is told, 0..1.
-        limit: Only so many images, the first ones.
+        limit: Only so many images, the first ones; with --gradients 32 by default.
         stride: Of a video or a camera only every so many-th frame is read.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
@@ -32,10 +40,38 @@ def explain(
     from pyrafuse.explain.report import explain_to
     from pyrafuse.models.checkpoint import load
 
+    if gradients:
+        return _explain_gradients(model, sources, split=split, output=output, limit=limit, device=device)
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
     images = "image" if summary.num_images == 1 else "images"
     print(f"{summary.num_images} {images} explained, {len(summary.failures)} could not be read")
+    print(summary.report)
+    return int(bool(summary.failures))
+
+
+def _explain_gradients(
+    model: Path, sources: tuple[str, ...], *, split: str, output: Path, limit: int | None, device: str
+) -> int:
+    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.errors import PyrafuseError
+    from pyrafuse.data.layout import read_split
+    from pyrafuse.explain.gradient_report import explain_gradients_to
+    from pyrafuse.models.checkpoint import load
+
+    if len(sources) != 1:
+        raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")
+    data = read_split(sources[0], split).data
+    detector = load(model, device=choose_device(device))
+    summary, report = explain_gradients_to(detector, data, output, limit=limit, progress=True)
+    values = report.to_dict()
+    for rule, of_sources in values["rules"].items():
+        every = of_sources["all"]
+        cosine = "no mixed positions" if every["mean_cosine"] is None else f"mean cosine {every['mean_cosine']:.3f}"
+        print(f"{rule:<8} {every['conflicting']} of {every['mixed']} mixed positions in conflict, {cosine}")
+    if (values["weights_remove"] or {}).get("all", {}).get("of_uniform") is not None:
+        removed = values["weights_remove"]["all"]["of_uniform"]
+        print(f"the weights remove {removed:.1%} of the opposing gradient that uniform weights let through")
     print(summary.report)
     return int(bool(summary.failures))
