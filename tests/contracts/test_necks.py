@@ -20,8 +20,8 @@ OPTIONS = {
     "yolo_fpn": {"width": 1 / 16},
     "fpn": {"out_channels": 8},
     "pafpn": {"out_channels": 8},
-    "nas_fpn": {"out_channels": 8, "stack": 2},
-    "bifpn": {"out_channels": 8, "repeats": 2},
+    "nas_fpn": {"out_channels": 8, "stack": 1},
+    "bifpn": {"out_channels": 8, "repeats": 1},
 }
 
 
@@ -83,7 +83,7 @@ def test_same_answer_twice_and_for_each_image_alone(neck, inputs):
     alone = neck(tuple(x[1:] for x in pyramid))
     for a, b, c in zip(first, second, alone, strict=True):
         assert torch.equal(a, b)
-        torch.testing.assert_close(a[1:], c, rtol=1e-4, atol=1e-5)
+        assert (a[1:] - c).abs().max() < 1e-5 * a.abs().max()
 
 
 @torch.no_grad()

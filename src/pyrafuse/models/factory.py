@@ -7,6 +7,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.registry import MODELS
+from pyrafuse.necks.graph_text import embed_graphs
 from pyrafuse.necks.registry import NECKS
 
 __all__ = ["create_backbone", "create_model", "list_models", "list_parts"]
@@ -27,6 +28,8 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
     if num_classes < 1:
         raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
     builder = MODELS.get(name)
+    if "neck" in options:
+        options["neck"] = embed_graphs(options["neck"])
     try:
         detector = builder(num_classes, **options)
     except TypeError as error:  # the signature is the schema: its complaint names the option

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyrafuse.core.errors import unknown_name
 from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
-from pyrafuse.necks.asff import Resize
+from pyrafuse.necks.resizing import Resize
 
 Size = Sequence[int]
 """Cells down and across."""

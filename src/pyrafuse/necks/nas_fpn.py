@@ -38,7 +38,7 @@ def nas_fpn(
     *,
     out_channels: int = 256,
     stack: int = 7,
-    start_level: int | None = None,
+    start_level: int = 0,
     norm: str = "batch_norm",
 ) -> GraphNeck:
     """The published NAS-FPN: five levels, of which those that do not come in are made by max-pooling.
@@ -47,15 +47,12 @@ def nas_fpn(
         inputs: What the backbone gives.
         out_channels: Of every level.
         stack: How often the seven cells run.
-        start_level: The finest level that is read; by default the one of stride 8 where it comes in and not more than
-            five follow, else the first.
+        start_level: The finest that is read; finer ones are left aside. The paper's has stride 8.
         norm: Behind each convolution, a key of `NORMS`.
 
     Raises:
         ValueError: If more than five levels are read.
     """
-    if start_level is None:
-        start_level = inputs.strides.index(8) if 8 in inputs.strides else 0
     if len(inputs) - start_level > NUM_LEVELS:
         raise ValueError(
             f"NAS-FPN's cells were found for {NUM_LEVELS} levels, and {len(inputs) - start_level} are read from "

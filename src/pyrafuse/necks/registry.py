@@ -8,6 +8,8 @@ from torch import nn
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.core.registry import Registry
+from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.graph_text import is_graph, read_graph
 
 NECKS: Registry[Neck] = Registry("neck", "pyrafuse.necks")
 
@@ -32,21 +34,27 @@ def create_neck(
     """Build the neck, or the chain of necks, called ``names`` on a pyramid of ``inputs``.
 
     Args:
-        names: One registered name or several, first reads first.
+        names: One registered name or several, first reads first. The file (.yaml) or text of a graph is a name, too.
         inputs: Channels and strides of what comes in.
-        options: Keyword arguments of each neck's constructor, by its name.
+        options: Keyword arguments of each neck's constructor, by its name; a graph has none.
 
     Raises:
         UnknownNameError: If there is no such neck.
-        PyrafuseError: If ``options`` speak of a neck that is not among ``names``.
+        PyrafuseError: If ``options`` speak of a neck that is not among ``names`` or is a graph, or a graph has faults.
     """
     chain = [names] if isinstance(names, str) else list(names)
     options = options or {}
     if strangers := sorted(set(options) - set(chain)):
         raise PyrafuseError(f"options are given for {', '.join(strangers)}, but the necks are {', '.join(chain)}")
+    if graphs := [name for name in options if is_graph(name)]:
+        raise PyrafuseError(f"a graph takes no options, it says all itself: change {graphs[0]}")
     if not chain:
         raise PyrafuseError(f"a neck is needed; choose from {', '.join(NECKS.names())}")
     necks: list[Neck] = []
     for name in chain:
-        necks.append(NECKS.create(name, necks[-1].features if necks else inputs, **options.get(name, {})))
+        spec = necks[-1].features if necks else inputs
+        if is_graph(name):
+            necks.append(GraphNeck(spec, read_graph(name)))
+        else:
+            necks.append(NECKS.create(name, spec, **options.get(name, {})))
     return necks[0] if len(necks) == 1 else NeckChain(necks)

@@ -1,0 +1,189 @@
+"""Graphs as a few lines of YAML.
+
+    channels: 64
+    defaults: {fusion: fast_normalized, conv: {separable: true, before: silu, norm: batch_norm}}
+    merges:
+      T4: [C4, C5]                                    # inputs; the level is the number in the name
+      P3: [C3, T4]
+      P4: {inputs: [C4, T4, P3], fusion: sum}
+      P5: [C5, P4]
+    outputs: [P3, P4, P5]
+
+The keys are the fields of `Graph`, `Merge` and `Conv`.
+"""
+
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.necks.graph import Graph, Merge
+from pyrafuse.necks.merging import Conv
+
+SUFFIXES = (".yaml", ".yml")
+T = TypeVar("T")
+
+
+def is_graph(name: str) -> bool:
+    """Whether ``name`` is a graph's file or text, and not a registered name."""
+    return name.endswith(SUFFIXES) or "merges:" in name
+
+
+def read_graph(name: str) -> Graph:
+    """Read the graph in the file or text ``name``.
+
+    Raises:
+        PyrafuseError: If there is no such file, it is no YAML, a key is unknown, twice there or missing, or a value is
+            of a wrong kind; the message names the merge.
+    """
+    source = name if name.endswith(SUFFIXES) else "the graph"
+    return _create_graph(_parse(read_text(name), source), source)
+
+
+def read_text(name: str) -> str:
+    """The text of the graph ``name``: the file's, or ``name`` itself.
+
+    Raises:
+        PyrafuseError: If there is no such file.
+    """
+    if not name.endswith(SUFFIXES):
+        return name
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PyrafuseError(f"cannot read the graph {os.fspath(name)}: {error}") from error
+
+
+def embed_graphs(names: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> str | list[str]:
+    """Necks' names with each graph's file or mapping replaced by its text, so that a checkpoint is all there is."""
+    if isinstance(names, Mapping):
+        return yaml.safe_dump(dict(names), sort_keys=False)
+    if isinstance(names, str):
+        return read_text(names)
+    return [one for name in names if isinstance(one := embed_graphs(name), str)]
+
+
+def write_graph(graph: Graph) -> str:
+    """``graph`` as YAML that `read_graph` reads back to an equal one; defaults are left out."""
+    values = _differences(graph)
+    for part in ("stem", "merges"):
+        if part in values:
+            values[part] = {merge["name"]: _shorten(merge) for merge in values[part]}
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _shorten(merge: Mapping[str, Any]) -> Any:
+    """A merge's fields without its name, and its inputs alone where the name tells all the rest."""
+    number = re.search(r"\d+", merge["name"])
+    has_level = number is not None and int(number.group()) == merge["level"]
+    rest = {key: value for key, value in merge.items() if key != "name" and not (key == "level" and has_level)}
+    return rest["inputs"] if list(rest) == ["inputs"] else rest
+
+
+def _differences(value: Any) -> Any:
+    """Plain values of a dataclass' fields, without those that are at their default."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return [_differences(v) for v in value] if isinstance(value, tuple) else value
+    found = {}
+    for field in fields(value):
+        own = getattr(value, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if own != default:
+            found[field.name] = _differences(own)
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise PyrafuseError(f"line {key_node.start_mark.line + 1}: there are two of {key}; rename one")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parse(text: str, source: str) -> Mapping[str, Any]:
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise PyrafuseError(f"{source} is no YAML: {error}") from error
+    except PyrafuseError as error:
+        raise PyrafuseError(f"{source}: {error}") from error
+    if not isinstance(content, Mapping):
+        raise PyrafuseError(f"{source} is no graph: keys `merges` and `outputs` are needed")
+    return content
+
+
+def _create_graph(content: Mapping[str, Any], source: str) -> Graph:
+    values = dict(content)
+    defaults = values.pop("defaults", {})
+    _check_keys(values, Graph, f"{source}: key", also=("defaults",))
+    if not isinstance(defaults, Mapping):
+        raise PyrafuseError(f"{source}: `defaults` must be fields of every merge, got {defaults!r}")
+    for part in ("stem", "merges"):
+        merges = values.get(part, {})
+        if not isinstance(merges, Mapping):
+            raise PyrafuseError(f"{source}: `{part}` must be names with their inputs, such as P4: [C4, C5]")
+        values[part] = tuple(_create_merge(str(name), given, defaults, source) for name, given in merges.items())
+    for key in ("outputs", "ignored"):
+        values[key] = _names(values.get(key, ()), f"{source}: `{key}`")
+    for key in ("channels", "stack"):
+        if not isinstance(values.get(key, 1), int) or isinstance(values.get(key), bool):
+            raise PyrafuseError(f"{source}: `{key}` must be a whole number, got {values[key]!r}")
+    return Graph(**values)
+
+
+def _create_merge(name: str, given: Any, defaults: Mapping[str, Any], source: str) -> Merge:
+    place = f"{source}: merge {name}"
+    values = {**defaults, **(given if isinstance(given, Mapping) else {"inputs": given})}
+    _check_keys(values, Merge, f"key of {place}", without=("name",))
+    values["inputs"] = _names(values.get("inputs", ()), f"{place}: inputs")
+    if "level" not in values:
+        number = re.search(r"\d+", name)
+        if number is None:
+            raise PyrafuseError(f"{place}: no number in its name tells the level; add `level`")
+        values["level"] = int(number.group())
+    for key in ("level", "channels", "width", "weight_channels"):
+        if key in values and values[key] is not None and type(values[key]) is not int:
+            raise PyrafuseError(f"{place}: {key} must be a whole number, got {values[key]!r}")
+    for key in ("conv", "project"):
+        if values.get(key) is not None:
+            base = {} if key == "conv" else {"kernel_size": 1}
+            values[key] = _create_conv(values[key], base, f"{place}: {key}")
+    if "project" in values and values["project"] is None:
+        del values["project"]
+    return Merge(name=name, **values)
+
+
+def _create_conv(given: Any, base: Mapping[str, Any], place: str) -> Conv:
+    if not isinstance(given, Mapping):
+        raise PyrafuseError(f"{place} must be a mapping such as {{kernel_size: 3, norm: batch_norm}}, got {given!r}")
+    _check_keys(given, Conv, f"key of {place}")
+    try:
+        return Conv(**{**base, **given})
+    except (TypeError, ValueError) as error:
+        raise PyrafuseError(f"{place}: {error}") from error
+
+
+def _check_keys(
+    values: Mapping[str, Any], kind: type, what: str, *, also: Iterable[str] = (), without: Iterable[str] = ()
+) -> None:
+    known = ({field.name for field in fields(kind)} | set(also)) - set(without)
+    for key in values:
+        if key not in known:
+            raise unknown_name(what, str(key), known)
+
+
+def _names(values: Any, place: str) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+        raise PyrafuseError(f"{place} must be a list of names such as [C4, P5], got {values!r}")
+    return tuple(values)
