@@ -23,6 +23,7 @@ from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import (
     DataSettings,
+    DropBlockSettings,
     ModelSettings,
     OptimizerSettings,
     Recipe,
@@ -95,7 +96,8 @@ class Stopped(Exception):  # noqa: N818
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
-    whole = train(recipe_for(shapes, tmp_path / "whole", epochs=4))
+    dropblock = DropBlockSettings(phases=((1, 3, 1, 1), (3, 5, 3, 1)))  # random, and other squares after the resume
+    whole = train(replace(recipe_for(shapes, tmp_path / "whole", epochs=4), dropblock=dropblock))
 
     step = DetectionModule.training_step
 
@@ -104,7 +106,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
             raise Stopped
         return step(self, batch, batch_idx)
 
-    recipe = recipe_for(shapes, tmp_path / "stopped", epochs=4)
+    recipe = replace(recipe_for(shapes, tmp_path / "stopped", epochs=4), dropblock=dropblock)
     monkeypatch.setattr(DetectionModule, "training_step", stop_in_third_epoch)
     with pytest.raises(Stopped):
         train(recipe)
