@@ -1,15 +1,48 @@
 """What every backbone promises: the maps that its spec describes, gradients everywhere, the same answer twice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from pyrafuse.backbones.dpn import DPNForm
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.core.errors import PyrafuseError, UnknownNameError
 
 TIMM = ("resnet18", "mobilenetv2_100", "mobilenetv3_small_100", "convnext_atto", "swin_tiny_patch4_window7_224")
-SMALL = {"darknet53": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "mobilenet_v2": {"width": 0.25}}
-NAMES = (*BACKBONES.names(), *(f"timm/{name}" for name in TIMM))
+DPN = DPNForm(8, 3, 16, 16, 4, (2, 1, 1, 2), (4, 8, 8, 16))
+SMALL = {
+    "darknet53": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
+    "mobilenet_v2": {"width": 0.25},
+    "eca_mobilenet_v2": {"width": 0.25},
+    "vgg16": {},
+    "resnet18": {"width": 16},
+    "resnet50": {"width": 16, "style": "caffe"},
+    "eca_resnet50": {"width": 16},
+    "resnext50_32x4d": {"width": 16},
+    "dpn92": {"form": DPN},
+    "dpn68b": {"form": replace(DPN, is_split=True, activation="silu")},
+}
+NAMES = (*SMALL, *(f"timm/{name}" for name in TIMM))
+
+
+def test_every_form_has_a_small_one():
+    """What is swept below holds for the large ones: they are the same functions with other numbers."""
+    forms = {getattr(BACKBONES.get(name), "func", BACKBONES.get(name)) for name in SMALL}
+    assert {getattr(BACKBONES.get(name), "func", BACKBONES.get(name)) for name in BACKBONES.names()} == forms
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_maps_of_full_size_equal_the_spec(name):
+    strides = (4, 8, 16) if name == "vgg16" else (4, 8, 16, 32)
+    with torch.device("meta"):  # shapes without numbers
+        backbone = create_backbone(name, strides=strides).eval()
+        maps = backbone(torch.zeros(1, 3, 203, 97))
+    assert backbone.features.strides == strides
+    sides = [(-(-203 // stride), -(-97 // stride)) for stride in strides]
+    expected = [(1, c, *side) for c, side in zip(backbone.features.channels, sides, strict=True)]
+    assert [tuple(m.shape) for m in maps] == expected
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -25,12 +58,12 @@ def backbone(name):
 
 @pytest.mark.parametrize("size", [(64, 96), (72, 104)])
 @torch.no_grad()
-def test_maps_equal_the_spec(backbone, size):
+def test_maps_equal_the_spec(name, backbone, size):
     maps = backbone.eval()(torch.randn(2, 3, *size))
     spec = backbone.features
-    assert spec.strides == (8, 16, 32)
+    assert spec.strides == ((8, 16) if name == "vgg16" else (8, 16, 32))
     assert [m.shape[1] for m in maps] == list(spec.channels)
-    assert [m.shape[0] for m in maps] == [2, 2, 2]
+    assert [m.shape[0] for m in maps] == [2] * len(spec)
     for m, stride in zip(maps, spec.strides, strict=True):
         for cells, side in zip(m.shape[2:], size, strict=True):  # most pad the last cell, ConvNeXt drops it
             assert cells in (side // stride, -(-side // stride))
@@ -63,6 +96,93 @@ def test_half_precision(backbone):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         maps = backbone.eval()(torch.randn(1, 3, 64, 64))
     assert all(m.isfinite().all() for m in maps)
+
+
+@torch.no_grad()
+def test_weights_in_half_precision(backbone):
+    try:
+        maps = backbone.eval().bfloat16()(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
+        assert all(m.isfinite().all() and m.dtype == torch.bfloat16 for m in maps)
+    finally:
+        backbone.float()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "eca_resnet50", "dpn68b", "eca_mobilenet_v2", "vgg16"], indirect=True)
+@torch.no_grad()
+def test_export(backbone):
+    images = torch.randn(1, 3, 49, 64)
+    exported = torch.export.export(backbone.eval(), (images,)).module()(images)
+    for ours, theirs in zip(backbone(images), exported, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 33), (31, 2)])
+@pytest.mark.parametrize("name", ["resnet50", "dpn92", "eca_mobilenet_v2", "vgg16", "darknet53"], indirect=True)
+@torch.no_grad()
+def test_the_smallest_images(backbone, size):
+    for m, stride in zip(backbone.eval()(torch.randn(1, 3, *size)), backbone.features.strides, strict=True):
+        assert m.shape[2:] == (-(-size[0] // stride), -(-size[1] // stride))
+
+
+class TestFreezing:
+    @pytest.mark.parametrize("frozen_stages", [-1, 0, 2, 4])
+    @pytest.mark.parametrize("name", ["resnet18", "dpn92"])
+    def test_weights_and_statistics_stay(self, name, frozen_stages):
+        torch.manual_seed(0)
+        backbone = create_backbone(name, **SMALL[name], frozen_stages=frozen_stages).train()
+        before = {key: value.clone() for key, value in backbone.state_dict().items()}
+        images = torch.randn(2, 3, 64, 64, requires_grad=True)
+        sum(m.square().mean() for m in backbone(images)).backward()
+        with torch.no_grad():
+            for parameter in backbone.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+        frozen = ("stem.", *(f"stages.{i}." for i in range(frozen_stages)))[: frozen_stages + 1]
+        for key, value in backbone.state_dict().items():
+            assert torch.equal(value, before[key]) == key.startswith(frozen), key
+
+    @pytest.mark.parametrize("name", ["resnet18", "dpn92"])
+    def test_norms_in_evaluation_mode_learn_and_count_nothing(self, name):
+        torch.manual_seed(0)
+        backbone = create_backbone(name, **SMALL[name], norm_eval=True)
+        images = torch.randn(2, 3, 64, 64)
+        before = {key: value.clone() for key, value in backbone.named_buffers()}
+        trained = backbone.train()(images)
+        assert all(torch.equal(value, before[key]) for key, value in backbone.named_buffers())
+        assert all(torch.equal(a, b) for a, b in zip(trained, backbone.eval()(images), strict=True))
+        sum(m.square().mean() for m in trained).backward()
+        assert all(p.grad is not None for p in backbone.parameters())
+
+    def test_a_switch_to_training_thaws_nothing(self):
+        backbone = create_backbone("resnet18", width=16, frozen_stages=1)
+        backbone.eval().train()
+        assert not any(part.training for part in (*backbone.stem.modules(), *backbone.stages[0].modules()))
+        assert backbone.stages[1].training
+
+    def test_no_such_stage(self):
+        with pytest.raises(PyrafuseError, match="up to 4 stages, got 5"):
+            create_backbone("resnet18", frozen_stages=5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "dpn92", "mobilenet_v2", "darknet53"])
+def test_maps_at_other_strides_are_the_same_maps(name):
+    torch.manual_seed(0)
+    whole = create_backbone(name, **SMALL[name], strides=(4, 8, 16, 32)).eval()
+    part = create_backbone(name, **SMALL[name], strides=(4, 16)).eval()
+    own = part.state_dict()
+    assert set(own) < set(whole.state_dict())
+    part.load_state_dict({key: value for key, value in whole.state_dict().items() if key in own})
+    images = torch.randn(1, 3, 40, 56)
+    for ours, theirs in zip(part(images), (whole(images)[0], whole(images)[2]), strict=True):
+        assert torch.equal(ours, theirs)
+    assert part.features.channels == (whole.features.channels[0], whole.features.channels[2])
+
+
+@pytest.mark.parametrize("strides", [(), (64,), (8, 12)])
+@pytest.mark.parametrize("name", ["resnet18", "dpn68", "mobilenet_v2", "darknet53", "vgg16"])
+def test_no_map_at_such_a_stride(name, strides):
+    with torch.device("meta"), pytest.raises(PyrafuseError, match="maps at strides"):
+        create_backbone(name, strides=strides)
 
 
 def test_frozen_layers_keep_weights_and_statistics():

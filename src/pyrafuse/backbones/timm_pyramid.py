@@ -1,15 +1,16 @@
 """Any timm model with a feature pyramid as a backbone: ``timm/NAME``."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor
 
+from pyrafuse.backbones.weights import read_state_dict
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
-from pyrafuse.core.storage import read_tensors
 
 
 class TimmPyramid(Backbone):
@@ -18,7 +19,7 @@ class TimmPyramid(Backbone):
     Args:
         name: timm's name, ``resnet50`` or ``swin_tiny_patch4_window7_224``.
         strides: Which maps to take, finest first.
-        weights: File with the model's published weights, in timm's keys.
+        weights: File with the model's published weights, in timm's keys; ``timm/NAME``, its own name, is fetched.
         pretrained: Let timm fetch its default weights.
 
     Raises:
@@ -63,7 +64,7 @@ def create_timm_model(
 
     Args:
         name: timm's name.
-        weights: File with published weights, in timm's keys.
+        weights: File with published weights, in timm's keys; ``timm/NAME``, the model's own name, is fetched.
         pretrained: Let timm fetch its default weights.
         options: Keyword arguments of `timm.create_model`.
 
@@ -73,26 +74,35 @@ def create_timm_model(
     """
     if not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models())
-    if weights is not None:
-        read_tensors(weights)  # refuses, in our own words, what would execute code
-        pretrained, options = True, {**options, "pretrained_cfg_overlay": {"file": os.fspath(weights)}}
-    try:  # windowed families refuse every size but the one they were trained at, unless told otherwise
-        return timm.create_model(name, pretrained=pretrained, strict_img_size=False, **options)
-    except TypeError:
-        return _create(name, weights, pretrained=pretrained, **options)
-    except RuntimeError as error:
-        raise _misfit(name, weights, error) from error
-
-
-def _create(name: str, weights: str | os.PathLike[str] | None, **options: Any) -> Any:
-    try:
-        return timm.create_model(name, **options)
-    except RuntimeError as error:
-        raise _misfit(name, weights, error) from error
-
-
-def _misfit(name: str, weights: str | os.PathLike[str] | None, error: RuntimeError) -> Exception:
+    if weights is not None and os.fspath(weights) == f"timm/{name}" and not os.path.exists(weights):
+        weights, pretrained = None, True
     if weights is None:
-        return error
-    findings = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-    return CheckpointError(f"{weights} does not fit timm/{name}; {findings[:600] or error}")
+        return _create(name, pretrained=pretrained, **options)
+    state = read_state_dict(weights)  # refuses, in our own words, what would execute code
+    from_file: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": os.fspath(weights)}}
+    try:
+        if options.get("features_only"):
+            # timm fills a part of a model with whatever it finds; only a whole model, head as in the file, is strict
+            head = _count_classes(name, state)
+            overlay = {**from_file["pretrained_cfg_overlay"], "num_classes": head}
+            _create(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=head)
+        return _create(name, **from_file, **options)
+    except RuntimeError as error:
+        findings = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise CheckpointError(f"{weights} does not fit timm/{name}; {findings[:600] or error}") from error
+
+
+def _create(name: str, **options: Any) -> Any:
+    try:  # windowed families refuse every size but the one they were trained at, unless told otherwise
+        return timm.create_model(name, strict_img_size=False, **options)
+    except TypeError:
+        return timm.create_model(name, **options)
+
+
+def _count_classes(name: str, state: Mapping[str, Tensor]) -> int:
+    """How many classes the file's head tells; 0 if it has none."""
+    published = timm.get_pretrained_cfg(name)
+    head = published.classifier if published is not None else None
+    first = head[0] if isinstance(head, tuple | list) else head
+    weight = state.get(f"{first}.weight")
+    return 0 if weight is None else len(weight)

@@ -1,0 +1,223 @@
+"""Published files, made here of the libraries' own models, and what is said of those that do not fit."""
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from pyrafuse.backbones import weights as weights_module
+from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.backbones.resnet import ECA_KERNELS
+from pyrafuse.backbones.weights import load_exactly, read_published
+from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
+from pyrafuse.models.classifier import CLASSIFIERS, create_classifier
+
+
+def randomize(model):
+    """Values that tell every parameter and every statistic from its neighbour."""
+    generator = torch.Generator().manual_seed(0)
+    for key, value in model.state_dict().items():
+        if value.is_floating_point() and value.ndim < 2:
+            low = 0.5 if key.endswith(("weight", "var")) else -0.1
+            value.copy_(torch.rand(value.shape, generator=generator) * (1 if low > 0 else 0.2) + low)
+    return model.eval()
+
+
+def save(state, tmp_path, name="published.pth"):
+    torch.save(state, tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("resnet18", lambda: torchvision.models.resnet18()),
+        ("resnet50", lambda: torchvision.models.resnet50()),
+        ("resnext50_32x4d", lambda: torchvision.models.resnext50_32x4d()),
+        ("mobilenet_v2", lambda: torchvision.models.mobilenet_v2()),
+        ("resnet34", lambda: timm.create_model("resnet34")),
+        ("dpn48b", lambda: timm.create_model("dpn48b")),
+        ("dpn68b", lambda: timm.create_model("dpn68b")),
+    ],
+)
+@torch.no_grad()
+def test_logits_are_those_of_the_original(name, build, tmp_path):
+    torch.manual_seed(0)
+    original = randomize(build())
+    classifier = create_classifier(name, weights=save(original.state_dict(), tmp_path))
+    assert not classifier.training
+    images = torch.randn(1, 3, 65, 71)
+    expected = original(images)
+    torch.testing.assert_close(classifier(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def test_a_whole_vgg_is_thinned_out(tmp_path):
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in torchvision.models.vgg16().state_dict().items()}
+    small = {key: torch.randn(shape) for key, shape in shapes.items() if not key.startswith("classifier")}
+    fc6 = torch.arange(4096.0).view(-1, 1, 1, 1) + torch.arange(49.0).view(1, 1, 7, 7) / 100
+    classifier = {
+        "classifier.0.weight": fc6.expand(4096, 512, 7, 7).reshape(4096, -1),
+        "classifier.0.bias": torch.arange(4096.0),
+        "classifier.3.weight": torch.arange(4096.0)[:, None] + torch.arange(4096.0) / 10000,
+        "classifier.3.bias": -torch.arange(4096.0),
+        "classifier.6.weight": torch.zeros(1000, 1),
+        "classifier.6.bias": torch.zeros(1000),
+    }
+    backbone = create_backbone("vgg16", weights=save({**small, **classifier}, tmp_path))
+    first, second = (part for part in backbone.stages[-1] if getattr(part, "out_channels", 0) == 1024)
+    assert torch.equal(backbone.stem[2].weight, small["features.2.weight"])
+    assert first.weight[3, 7].flatten().tolist() == pytest.approx(
+        [12 + tap / 100 for tap in (0, 3, 6, 21, 24, 27, 42, 45, 48)]
+    )
+    assert first.bias[3] == 12
+    assert float(second.weight[2, 5]) == pytest.approx(8 + 20 / 10000)
+    assert second.bias[2] == -8
+
+
+def test_the_backbone_of_a_classifier_or_detector_of_openmmlab(tmp_path):
+    state = torchvision.models.resnet18().state_dict()
+    head = {"fc.weight": "head.fc.weight", "fc.bias": "head.fc.bias"}
+    wrapped = {"state_dict": {head.get(k, f"backbone.{k}"): v for k, v in state.items()}, "meta": {"epoch": 1}}
+    path = save({**wrapped, "state_dict": {**wrapped["state_dict"], "neck.a.weight": torch.ones(1)}}, tmp_path)
+    assert torch.equal(create_classifier("resnet18", weights=path).head.fc.weight, state["fc.weight"])
+    backbone = create_backbone("resnet18", weights=path, strides=(4, 8))
+    assert torch.equal(backbone.stages[1][0].conv1.weight, state["layer2.0.conv1.weight"])
+
+
+def test_counters_of_batches_may_be_missing(tmp_path):
+    state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if "num_batches" not in k}
+    create_backbone("resnet18", weights=save(state, tmp_path))
+
+
+class TestMisfits:
+    def test_missing_and_extra_keys_have_the_names_of_the_file(self, tmp_path):
+        state = torchvision.models.resnet18().state_dict()
+        state["layer2.1.conv7.weight"] = state.pop("layer2.1.conv1.weight")
+        state["bn1.bias"] = torch.zeros(3)
+        with pytest.raises(CheckpointError) as failure:
+            create_backbone("resnet18", weights=save(state, tmp_path))
+        message = str(failure.value)
+        assert "does not fit ResNet-18" in message
+        assert "missing: layer2.1.conv1.weight" in message
+        assert "extra: layer2.1.conv7.weight" in message
+        assert "of another shape: bn1.bias is (3,), needs (64,)" in message
+
+    def test_a_deeper_net_is_not_cut_in_silence(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"extra: layer1\.2\.conv1\.weight"):
+            create_backbone("resnet18", weights=save(torchvision.models.resnet34().state_dict(), tmp_path))
+
+    def test_other_classes(self, tmp_path):
+        path = save(torchvision.models.resnet18().state_dict(), tmp_path)
+        with pytest.raises(CheckpointError, match=r"of another shape: fc\.weight is \(1000, 512\), needs \(7, "):
+            create_classifier("resnet18", num_classes=7, weights=path)
+
+    def test_eca_is_missing_in_a_plain_file(self, tmp_path):
+        path = save(torchvision.models.resnet18().state_dict(), tmp_path)
+        with pytest.raises(CheckpointError, match=r"missing: layer1\.0\.eca\.conv\.weight"):
+            create_backbone("eca_resnet18", weights=path)
+
+    def test_a_file_for_another_timm_model(self, tmp_path):
+        path = save(torchvision.models.resnet18().state_dict(), tmp_path)
+        for create in (create_backbone, create_classifier):
+            with pytest.raises(CheckpointError, match=r"does not fit timm/resnet34; .*layer1\.2\.conv1\.weight"):
+                create("timm/resnet34", weights=path)
+
+    @pytest.mark.parametrize("has_head", [True, False])
+    def test_a_timm_file_of_other_classes_or_none(self, tmp_path, has_head):
+        state = timm.create_model("resnet18", num_classes=7).state_dict()
+        state = {key: value for key, value in state.items() if has_head or not key.startswith("fc.")}
+        backbone = create_backbone("timm/resnet18", weights=save(state, tmp_path))
+        assert torch.equal(backbone.trunk.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+
+    def test_the_same_names_and_no_others(self):
+        with pytest.raises(CheckpointError, match="somewhere does not fit Linear; missing: bias; extra: basis"):
+            load_exactly(
+                torch.nn.Linear(1, 1), {"weight": torch.ones(1, 1), "basis": torch.ones(1)}, source="somewhere"
+            )
+
+
+class TestNames:
+    def test_libraries_fetch(self, tmp_path, monkeypatch):
+        state = torchvision.models.resnet18().state_dict()
+        asked = []
+
+        def fetch(name):
+            asked.append(name)
+            return state
+
+        monkeypatch.setitem(weights_module._FETCHERS, "torchvision", (fetch, lambda: ["resnet18"]))
+        backbone = create_backbone("resnet18", weights="torchvision/resnet18")
+        assert asked == ["resnet18"]
+        assert torch.equal(backbone.stem.conv1.weight, state["conv1.weight"])
+
+    def test_a_file_comes_first(self, tmp_path, monkeypatch):
+        (tmp_path / "timm").mkdir()
+        save({"a": torch.ones(2)}, tmp_path, "timm/resnet18")
+        monkeypatch.chdir(tmp_path)
+        assert list(read_published("timm/resnet18")) == ["a"]
+
+    def test_no_connection(self, monkeypatch):
+        def fail(name):
+            raise OSError("no route to host")
+
+        monkeypatch.setitem(weights_module._FETCHERS, "timm", (fail, lambda: ["dpn92"]))
+        with pytest.raises(CheckpointError, match=r"weights timm/dpn92\.mx_in1k: no route to host; give"):
+            read_published("timm/dpn92.mx_in1k")
+
+    @pytest.mark.parametrize(("name", "near"), [("timm/dpn93", "dpn9"), ("torchvision/resnet51", "resnet5")])
+    def test_unknown_models(self, name, near):
+        with pytest.raises(UnknownNameError, match=f"did you mean '{near}"):
+            read_published(name)
+
+    def test_no_such_file(self):
+        with pytest.raises(CheckpointError, match=r"no such checkpoint: none\.pth"):
+            create_backbone("dpn68", weights="none.pth")
+
+
+class TestClassifiers:
+    def test_eca_kernels_of_the_published_files(self):
+        with torch.device("meta"):
+            classifier = create_classifier("eca_resnet50", num_classes=4)
+        sizes = [stage[0].eca.conv.kernel_size[0] for stage in classifier.trunk.stages]
+        assert sizes == list(ECA_KERNELS[50]) == [3, 5, 5, 7]
+        assert classifier.head.fc.out_features == classifier.num_classes == 4
+
+    def test_kernels_of_mobilenet(self):
+        with torch.device("meta"):
+            state = create_classifier("eca_mobilenet_v2").state_dict()
+        kernels = {CLASSIFIERS["eca_mobilenet_v2"].name(k): v.shape[2] for k, v in state.items() if v.ndim == 3}
+        assert len(kernels) == 17
+        assert kernels["features.1.conv.3.conv.weight"] == 1
+        assert kernels["features.10.conv.4.conv.weight"] == 1
+        assert kernels["features.11.conv.4.conv.weight"] == 3
+        assert kernels["features.17.conv.4.conv.weight"] == 3
+
+    @pytest.mark.parametrize("name", sorted(CLASSIFIERS))
+    def test_all_of_them_give_logits(self, name):
+        with torch.device("meta"):
+            logits = create_classifier(name, num_classes=10)(torch.zeros(2, 3, 64, 49))
+        assert logits.shape == (2, 10)
+
+    def test_preprocessing_of_timm(self):
+        crop = create_classifier("timm/resnet18").preprocessing
+        assert (crop.size_px, crop.resize_px, crop.interpolation) == (224, 235, "bicubic")
+
+    def test_frozen(self):
+        trunk = create_classifier("resnet18", width=8, frozen_stages=4).trunk
+        assert not any(p.requires_grad for p in trunk.parameters())
+
+    def test_bad_values(self):
+        with pytest.raises(UnknownNameError, match="unknown classifier 'dpn93'; did you mean 'dpn9"):
+            create_classifier("dpn93")
+        with pytest.raises(PyrafuseError, match="at least one class, got num_classes=0"):
+            create_classifier("dpn92", num_classes=0)
+        with pytest.raises(PyrafuseError, match=r"cannot build resnet18: .*'colour'"):
+            create_classifier("resnet18", colour="red")
+        with pytest.raises(ValueError, match="no ResNet of depth 20"):
+            create_backbone("resnet50", depth=20)
+        with pytest.raises(ValueError, match="no bottlenecks to group, got groups=2"):
+            create_backbone("resnet18", groups=2)
+        with pytest.raises(ValueError, match="four of each"):
+            create_backbone("resnet18", attention=(3, 3))
