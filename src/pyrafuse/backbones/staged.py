@@ -25,6 +25,9 @@ class StagedBackbone(Backbone):
             their norms the statistics.
         norm_eval: Batch norms normalise by their stored statistics in training too.
 
+    Attributes:
+        taps: Which stage gives each map.
+
     Raises:
         PyrafuseError: If there is no map at one of ``strides``, or no stage ``frozen_stages``.
     """
@@ -48,10 +51,10 @@ class StagedBackbone(Backbone):
             raise PyrafuseError(
                 f"frozen_stages must be -1 (none), 0 (the stem) or up to {len(stages)} stages, got {frozen_stages}"
             )
-        self._taps = tuple(list(stage_strides).index(stride) for stride in strides)
-        self.features = PyramidSpec(channels=tuple(channels[tap] for tap in self._taps), strides=tuple(strides))
+        self.taps = tuple(list(stage_strides).index(stride) for stride in strides)
+        self.features = PyramidSpec(channels=tuple(channels[tap] for tap in self.taps), strides=tuple(strides))
         self.stem = stem
-        self.stages = nn.ModuleList(stages[: self._taps[-1] + 1])
+        self.stages = nn.ModuleList(stages[: self.taps[-1] + 1])
         self._norm_eval = norm_eval
         self._num_frozen = frozen_stages + 1
         for part in self._frozen():
@@ -74,7 +77,7 @@ class StagedBackbone(Backbone):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return tuple(maps[tap] for tap in self._taps)
+        return tuple(maps[tap] for tap in self.taps)
 
     def _frozen(self) -> Sequence[nn.Module]:
         return [self.stem, *self.stages][: self._num_frozen]

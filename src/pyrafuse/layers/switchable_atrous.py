@@ -101,6 +101,35 @@ class SwitchableAtrousConv(ConvAWS):
             )
 
 
+def switch_convs(module: nn.Module, *, deform: bool) -> None:
+    """Replace the 3x3 convolutions inside ``module`` by switchable ones of the same weights, in place.
+
+    What they compute stays the same but for the 1e-5 in the deviation.
+    """
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and type(child) in (nn.Conv2d, ConvAWS) and child.kernel_size == (3, 3):
+                setattr(parent, name, _as_switchable(child, deform=deform))
+
+
+def _as_switchable(conv: nn.Conv2d, *, deform: bool) -> SwitchableAtrousConv:
+    (stride, _), (dilation, _), padding = conv.stride, conv.dilation, conv.padding
+    assert not isinstance(padding, str)
+    twin = SwitchableAtrousConv(
+        conv.in_channels,
+        conv.out_channels,
+        stride=stride,
+        padding=padding[0],
+        dilation=dilation,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        deform=deform,
+    )
+    twin.to(device=conv.weight.device, dtype=conv.weight.dtype)
+    twin.take_over(conv)
+    return twin
+
+
 def _mean5x5(x: Tensor) -> Tensor:
     """Mean of the 5x5 cells around each cell, the map mirrored at its edges; a map of under 3 cells repeats them."""
     mode = "reflect" if min(x.shape[2:]) > 2 else "replicate"

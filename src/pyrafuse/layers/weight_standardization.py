@@ -54,6 +54,15 @@ class ConvAWS(nn.Conv2d):
         self.weight_gamma.copy_(deviation)
         self.weight_beta.copy_(mean)
 
+    def take_over(self, conv: nn.Conv2d) -> None:
+        """Convolve with the weight and bias of ``conv``, learning them if it did."""
+        with torch.no_grad():
+            self.weight.copy_(conv.weight)
+            if conv.bias is not None and self.bias is not None:
+                self.bias.copy_(conv.bias)
+        self.keep_weight()
+        self.requires_grad_(conv.weight.requires_grad)
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         weight = self.standardized_weight()
         return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -95,12 +104,7 @@ def as_conv_aws(conv: nn.Conv2d) -> ConvAWS:
         bias=conv.bias is not None,
     )
     twin.to(device=conv.weight.device, dtype=conv.weight.dtype)
-    with torch.no_grad():
-        twin.weight.copy_(conv.weight)
-        if conv.bias is not None and twin.bias is not None:
-            twin.bias.copy_(conv.bias)
-    twin.keep_weight()
-    twin.weight.requires_grad_(conv.weight.requires_grad)
+    twin.take_over(conv)
     return twin
 
 

@@ -3,7 +3,12 @@
 Learnt from published files' keys and shapes. our key -> theirs, each naming for one of our modules
 """
 
+import re
+
+from pyrafuse.backbones.resnet import name_resnet
+from pyrafuse.models.importers.mmdetection_necks import name_fpn
 from pyrafuse.models.importers.renaming import Naming, by_modules, by_patterns
+from pyrafuse.models.recursive_fpn import RecursiveFPN
 
 name_sac = by_patterns([(r"^offset_near\.", "offset_s."), (r"^offset_far\.", "offset_l.")])
 """Of a `SwitchableAtrousConv`."""
@@ -47,3 +52,29 @@ def naming_yolov3_neck(num_levels: int = 3) -> Naming:
         if level < num_levels - 1:
             pairs.append((f"reductions.{level}", f"conv{theirs - 1}"))
     return by_modules(pairs, then=by_patterns([(r"^norm\.", "bn.")]))
+
+
+def naming_recursive_fpn(model: RecursiveFPN) -> Naming:
+    """Of a whole `RecursiveFPN` on `fpn`: ``backbone.conv1.weight``, ``neck.rfp_modules.0.layer2.0.rfp_conv.bias``."""
+    neck = name_fpn(model.neck)
+
+    def name(key: str) -> str:
+        part, _, rest = key.partition(".")
+        if part == "trunk":
+            return f"backbone.{_name_trunk(rest)}"
+        if part == "neck":
+            return f"neck.{neck(rest)}"
+        if part == "aspp":
+            return "neck.rfp_aspp." + re.sub(r"^branches\.(\d+)\.conv\.", r"aspp.\1.", rest)
+        if part == "fusion":
+            return f"neck.rfp_weight.{rest}"
+        number, _, rest = rest.partition(".")
+        if found := re.fullmatch(r"feedback\.(\d+)\.(\w+)", rest):
+            return f"neck.rfp_modules.{number}.layer{int(found[1]) + 1}.0.rfp_conv.{found[2]}"
+        return f"neck.rfp_modules.{number}.{_name_trunk(rest.removeprefix('trunk.'))}"
+
+    return name
+
+
+def _name_trunk(key: str) -> str:
+    return name_resnet(key).replace(".offset_near.", ".offset_s.").replace(".offset_far.", ".offset_l.")
