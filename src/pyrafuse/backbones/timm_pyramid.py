@@ -49,7 +49,7 @@ class TimmPyramid(Backbone):
             features_only=True,
             out_indices=tuple(offered.index(s) for s in strides),
         )
-        self.features = PyramidSpec(channels=tuple(self.trunk.feature_info.channels()), strides=strides)
+        self.features = PyramidSpec(channels=tuple(self.trunk.feature_info.channels()), strides=tuple(strides))
         self._is_channels_last = "NHWC" in str(getattr(self.trunk, "output_fmt", ""))
 
     def forward(self, images: Tensor) -> Pyramid:
