@@ -198,12 +198,12 @@ def read_variants(path: Path, recipe: str, shared: Sequence[str]) -> "list[Varia
         raise PyrafuseError(f"--variants {path} cannot be read: {reason}") from error
     if not isinstance(content, Mapping) or not all(isinstance(v, Mapping) or v is None for v in content.values()):
         raise PyrafuseError(f"--variants {path} must hold a line NAME: {{KEY: VALUE}} for each variant")
-    return [
-        _create_variant(
-            str(name), [f"--{k}={json.dumps(v)}" for k, v in flatten(given or {}).items()], recipe, shared
-        )
-        for name, given in content.items()
-    ]  # fmt: skip
+    found = []
+    for name, given in content.items():
+        settings = flatten(given or {}).items()
+        words = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings]
+        found.append(_create_variant(str(name), words, recipe, shared))
+    return found
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.preparing import create_detector
-from pyrafuse.training.run import PRECISIONS, DetectionLoaders
+from pyrafuse.training.run import PRECISIONS, DetectionLoaders, quieten
 from pyrafuse.training.settings import Recipe, to_plain
 
 TIMED_STEPS = 8
@@ -134,6 +134,7 @@ def epochs_within(minutes: float, *, steps: Mapping[str, int], seconds: Mapping[
 
 def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int | None) -> float:
     """Median seconds of a training step with the recipe's own loader, model, criterion and optimiser."""
+    quieten()
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

@@ -217,7 +217,7 @@ def claim_folder(folder: Path, comparison: Comparison) -> dict[str, int]:
         try:
             stored = yaml.safe_load(path.read_text())
             epochs = stored.pop("epochs", {})
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, AttributeError, TypeError, UnicodeDecodeError) as error:
             raise PyrafuseError(f"{path} is damaged: choose another --output, or remove {folder}") from error
         if difference := next(find_differences(stored, wanted), ""):
             raise PyrafuseError(

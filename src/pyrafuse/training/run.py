@@ -131,7 +131,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     """
     console = console or Console()
     L.seed_everything(recipe.run.seed, verbose=False)
-    _quieten()
+    quieten()
     splits = read_splits(
         recipe.data.path,
         val_fraction=recipe.data.val_fraction,
@@ -285,7 +285,7 @@ def _folder_of(recipe: Recipe) -> Path:
     raise PyrafuseError(f"runs/ holds 9,999 runs of {stem}: give run.output")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep Lightning's advice to itself: what a person needs is said here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

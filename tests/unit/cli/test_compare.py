@@ -1,0 +1,128 @@
+"""What may be typed after `pyrafuse compare`, and what it becomes."""
+
+import functools
+
+import pytest
+
+from pyrafuse.cli.arguments import call
+from pyrafuse.cli.compare import compare, flatten, read_recipe, read_variant, read_variants
+from pyrafuse.cli.main import main
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.recipes.registry import RECIPES
+
+
+def parse(*argv: str) -> dict:
+    seen = []
+
+    @functools.wraps(compare)
+    def remember(**values) -> int:
+        seen.append(values)
+        return 0
+
+    assert call(remember, argv, prog="pyrafuse compare") == 0
+    return seen[0]
+
+
+def test_words_and_options_in_any_order():
+    found = parse("a", "--necks", "asff,sum_fusion", "b", "--seeds=3", "--size", "96", "--optimizer.name", "sgd",
+                  "--vary", "x: lr=1, y", "--vary=y: epochs=[1]", "--no-run.sync-bn")  # fmt: skip
+    assert found["data"] == ("a", "b")
+    assert found["necks"] == ("asff", "sum_fusion")
+    assert found["seeds"] == (3,)
+    assert found["vary"] == ["x: lr=1, y", "y: epochs=[1]"]
+    assert found["shared"] == ["--data.size=96", "--optimizer.name=sgd", "--no_run.sync_bn"]
+
+
+def test_a_recipe_is_that_of_train():
+    assert read_recipe(["--recipe=small"]) == RECIPES.create("small")
+    assert read_recipe(["--recipe=small", "--data.size=96", "--no_run.sync_bn"]).data.size == 96
+
+
+def test_a_variant_as_typed():
+    variant = read_variant(
+        "hot: lr=0.5 model.options={head_options: {reach: 1.0}, x: [1, 2]} model.neck=[yolo_fpn,asff]",
+        "small",
+        ["--data.size=96"],
+    )
+    assert variant.name == "hot"
+    assert variant.recipe.optimizer.lr == 0.5
+    assert variant.recipe.data.size == 96
+    assert variant.recipe.model.options == {"head_options": {"reach": 1.0}, "x": [1, 2]}
+    assert variant.recipe.model.neck == ("yolo_fpn", "asff")
+    assert read_variant("base:", "small", []).recipe == RECIPES.create("small")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model.neck=asff", "names no variant: write"),
+        ("asff", "names no variant: write"),
+        ("a b: lr=1", "names no variant: write"),
+        ("x: lr 1", "'lr 1' is no KEY=VALUE"),
+        ("x: learning=1", "variant 'x': unknown option --learning; did you mean --lr?"),
+        ("x: run.epoch=1", "variant 'x': unknown option --run.epoch; did you mean --run.epochs?"),
+        ("x: data.size=100", "variant 'x': data.size and data.sizes must be multiples of 32"),
+        ("x: lr=fast", "variant 'x': --optimizer.lr: expected float, got 'fast'"),
+    ],
+)
+def test_a_variant_that_is_none(text, said):
+    with pytest.raises(PyrafuseError, match=said.replace("?", r"\?")):
+        read_variant(text, "small", [])
+
+
+def test_variants_of_a_file(tmp_path):
+    path = tmp_path / "variants.yaml"
+    path.write_text(
+        "a: {model.name: yolov3_small, run.precision: '32'}\n"
+        "b: {optimizer: {lr: 0.5}, model: {options: {head_options: {}}}}\nc:\n"
+    )
+    a, b, c = read_variants(path, "small", ["--data.size=96"])
+    assert (a.name, a.recipe.model.name, a.recipe.data.size) == ("a", "yolov3_small", 96)
+    assert (b.recipe.optimizer.lr, b.recipe.model.options) == (0.5, {"head_options": {}})
+    assert c.recipe.data.size == 96
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {lr: 1}\na: {lr: 2}\n", "'a' is there twice"),
+        ("- a\n- b\n", "must hold a line NAME"),
+        ("a: 3\n", "must hold a line NAME"),
+        ("a: {model: {nck: x}}\n", "variant 'a': unknown option --model.nck; did you mean --model.neck"),
+        ("a: [\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, text, said):
+    path = tmp_path / "variants.yaml"
+    path.write_text(text)
+    with pytest.raises(PyrafuseError, match=said):
+        read_variants(path, "small", [])
+
+
+def test_groups_are_flattened_down_to_settings():
+    assert flatten({"model": {"neck": ["a"], "options": {"x": 1}}, "run.epochs": 3}) == {
+        "model.neck": ["a"], "model.options": {"x": 1}, "run.epochs": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["shapes"], "nothing to compare: name necks"),
+        (["--necks", "asff"], "--data is required"),
+        (["shapes", "--necks", "asff,sum_fuson"], "unknown neck 'sum_fuson'; did you mean 'sum_fusion'"),
+        (["shapes", "--necks", "asff,asff"], "variant 'asff' is there twice"),
+        (["shapes", "--necks", "asff", "--vary", "base:"], "are the same recipe"),
+        (["shapes", "--necks", "asff", "--seeds="], "no seeds"),
+        (["shapes", "--necks", "asff", "--run.seed", "3"], "--run.seed is set by the comparison: use --seeds"),
+        (["shapes", "--vary", "x: seed=3"], "variant 'x' has run.seed 3 where others have 0"),
+        (["shapes", "--necks", "asff", "--minutes", "2", "--epochs", "3"], "two budgets: give one of them"),
+        (["shapes", "--necks", "asff", "--data.strict", "--epochs", "3"], "--data.strict needs a value"),
+        (["no/such/folder", "--necks", "asff", "--device", "cpu"], "no such data set: "),
+        (["shapes", "--necks", "asff", "--recipe", "smal"], "unknown recipe 'smal'; did you mean 'small'"),
+    ],
+)
+def test_complaints_come_before_any_training(argv, said, tmp_path, capsys):
+    assert main(["compare", *argv, "--output", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

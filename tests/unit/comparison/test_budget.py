@@ -1,0 +1,63 @@
+"""How long each run is: epochs as they are given, or as minutes allow the slowest."""
+
+from dataclasses import replace
+
+import pytest
+
+from pyrafuse.comparison.budget import check_models, count_steps, epochs_within, read_data, set_budget
+from pyrafuse.comparison.planning import Comparison, Variant
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.data.shapes import write_shapes
+from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
+
+TINY = {
+    "backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
+    "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
+    "head_options": {"adaption": False},
+}
+BASE = Recipe(
+    model=ModelSettings(name="yolov3_asff", options=TINY),
+    data=DataSettings(size=64, workers=0),
+    run=RunSettings(epochs=7, batch_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return str(write_shapes(tmp_path_factory.mktemp("shapes"), num_train=6, num_val=2, size=64))
+
+
+def test_steps():
+    assert count_steps(BASE, 8) == 2
+    assert count_steps(BASE, 9) == 3
+    assert count_steps(replace(BASE, run=replace(BASE.run, accumulate=2)), 9) == 5
+
+
+def test_the_slowest_sets_the_epochs_of_all():
+    steps, seconds = {"a": 30, "b": 30}, {"a": 0.5, "b": 2.0}  # an epoch of b takes a minute
+    assert epochs_within(5.9, steps=steps, seconds=seconds) == 5
+    assert epochs_within(1, steps=steps, seconds=seconds) == 1
+    with pytest.raises(PyrafuseError, match=r"one epoch of 'b' takes about 1\.0 minutes here, and a run may take 0\.5"):
+        epochs_within(0.5, steps=steps, seconds=seconds)
+
+
+def test_epochs_as_given_and_as_they_were_set_before(data):
+    comparison = Comparison((Variant("a", BASE),), {"x": data}, (0,))
+    splits = read_data(comparison)
+    assert set_budget(comparison, splits, epochs={}, accelerator="cpu")["x"].epochs == 7
+    again = set_budget(replace(comparison, minutes=1.0), splits, epochs={"x": 3}, accelerator="cpu")["x"]
+    assert (again.epochs, again.steps, again.seconds) == (3, {"a": 2}, {})
+
+
+def test_minutes_are_measured_by_real_steps(data):
+    comparison = Comparison((Variant("a", BASE),), {"x": data}, (0,), minutes=60)
+    budget = set_budget(comparison, read_data(comparison), epochs={}, accelerator="cpu", threads=1)["x"]
+    assert 0 < budget.seconds["a"] < 60
+    assert budget.epochs == int(3600 / (2 * budget.seconds["a"]))
+
+
+def test_what_cannot_be_built_is_said_before_anything_is_trained(data):
+    wrong = replace(BASE, model=replace(BASE.model, options={**TINY, "head_options": {"anchor": 3}}))
+    comparison = Comparison((Variant("fine", BASE), Variant("wrong", wrong)), {"x": data}, (0,))
+    with pytest.raises(PyrafuseError, match=r"variant 'wrong': cannot build yolov3_asff: .*'anchor'"):
+        check_models(comparison, read_data(comparison))
