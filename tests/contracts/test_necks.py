@@ -15,6 +15,7 @@ INPUTS = {
     "five": PyramidSpec((3, 4, 5, 6, 7), (8, 16, 32, 64, 128)),
 }
 OPTIONS = {
+    "dilated_encoder": {"out_channels": 16},
     "mlfpn": {"num_levels": 2, "channels": 32, "shallow_channels": 4, "deep_channels": 4},
     "ssd_extra": {"out_channels": (32, 24, 32, 16)},
     "yolo_fpn": {"width": 1 / 16},

@@ -1,4 +1,4 @@
-"""BFP, SSD's extra levels and YOLOv3's pyramid, against what mmdetection computed."""
+"""BFP, SSD's extra levels, YOLOv3's pyramid and the dilated encoder, against what mmdetection computed."""
 
 import pytest
 import torch
@@ -8,10 +8,12 @@ from pyrafuse.models.importers.mmdetection_blocks import (
     name_bfp,
     name_ssd_extra,
     name_ssd_extra_depthwise,
+    naming_dilated_encoder,
     naming_yolov3_neck,
 )
 from pyrafuse.models.importers.renaming import load_renamed
 from pyrafuse.necks.bfp import BFP
+from pyrafuse.necks.dilated_encoder import DilatedEncoder
 from pyrafuse.necks.ssd_extra import SSDExtraLevels
 from pyrafuse.necks.yolo_fpn import YOLOFPN
 
@@ -64,3 +66,7 @@ def test_yolov3(check):
     inputs = PyramidSpec((8, 16, 32), (8, 16, 32))
     neck = YOLOFPN(inputs, channels=(4, 8, 16), widen=(False,) * 3, spp=False)
     check(neck, naming_yolov3_neck(), "yolov3neck", coarsest_first=True)
+
+
+def test_dilated_encoder(check):
+    check(DilatedEncoder(PyramidSpec((32,), (32,)), out_channels=16), naming_dilated_encoder(), "dilated_encoder")

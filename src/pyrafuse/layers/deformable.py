@@ -53,6 +53,36 @@ def deformable_conv3x3(
     return out.view(batch, -1, height, width)
 
 
+def deformable_conv(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: int,
+    padding: int,
+    dilation: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`torchvision.ops.deform_conv2d` of any form; bfloat16, which its kernels do not know, goes through float32."""
+    dtype = x.dtype
+    if dtype == torch.bfloat16:
+        x, offset, weight = x.float(), offset.float(), weight.float()
+        bias = None if bias is None else bias.float()
+        mask = None if mask is None else mask.float()
+    out = deform_conv2d(
+        x,
+        offset,
+        weight,
+        bias,
+        stride=(stride, stride),
+        padding=(padding, padding),
+        dilation=(dilation, dilation),
+        mask=mask,
+    )
+    return out.to(dtype)
+
+
 class DeformableConv3x3(DeformConv2d):
     """`torchvision.ops.DeformConv2d` of 3x3 taps at stride 1, through `deformable_conv3x3`."""
 
@@ -134,14 +164,14 @@ class DeformableConv2d(nn.Module):
             mask = logits.sigmoid() if logits.shape[1] else None
             if self._is_plain3x3:
                 return deformable_conv3x3(x, offset, self.weight, self.bias, mask)
-            return deform_conv2d(
+            return deformable_conv(
                 x,
                 offset,
                 self.weight,
                 self.bias,
-                stride=(self.stride, self.stride),
-                padding=(self.padding, self.padding),
-                dilation=(self.dilation, self.dilation),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
                 mask=mask,
             )
 

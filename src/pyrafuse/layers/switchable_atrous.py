@@ -6,8 +6,8 @@ Qiao et al., "DetectoRS", arXiv:2006.02334, section 4. global context -> two dil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
+from pyrafuse.layers.deformable import deformable_conv
 from pyrafuse.layers.weight_standardization import ConvAWS
 
 ATROUS = 3
@@ -91,13 +91,12 @@ class SwitchableAtrousConv(ConvAWS):
         padding, dilation = self._padding * spread, self._dilation * spread
         if find_offsets is None:
             return F.conv2d(x, weight, self.bias, self._stride, padding, dilation, self.groups)
-        stride = (self._stride, self._stride)
         # the sampling kernels take no half precision on every device, and the offsets need the bits
         with torch.autocast(x.device.type, enabled=False):
             dtype = self.weight.dtype
             x, weight, offset = x.to(dtype), weight.to(dtype), find_offsets(around.to(dtype))
-            return deform_conv2d(
-                x, offset, weight, self.bias, stride=stride, padding=(padding, padding), dilation=(dilation, dilation)
+            return deformable_conv(
+                x, offset, weight, self.bias, stride=self._stride, padding=padding, dilation=dilation
             )
 
 

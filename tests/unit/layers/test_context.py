@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pyrafuse.layers.aspp import ASPP, FeedbackASPP
+from pyrafuse.layers.deformable import DeformableConv2d
 from pyrafuse.layers.l2_norm import L2Norm
 from pyrafuse.layers.non_local import NonLocal
 from pyrafuse.layers.spp import YOLOSPP, SpatialPyramidPooling
@@ -186,6 +187,16 @@ class TestSwitchableAtrousConv:
         x = torch.randn(2, 4, *size)
         expected = nn.functional.conv2d(x, block.weight, stride=stride, padding=1)
         torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    @torch.no_grad()
+    def test_half_precision(self, dtype):
+        torch.manual_seed(0)
+        for block in (SwitchableAtrousConv(4, 4, deform=True), DeformableConv2d(4, 4, stride=2, modulated=True)):
+            x = torch.randn(1, 4, 6, 6)
+            exact, rough = block(x), block.to(dtype)(x.to(dtype))
+            assert rough.dtype == dtype
+            assert (rough.float() - exact).norm() < 0.02 * exact.norm()
 
     def test_the_switch(self):
         torch.manual_seed(0)

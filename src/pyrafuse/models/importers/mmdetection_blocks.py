@@ -78,3 +78,13 @@ def naming_recursive_fpn(model: RecursiveFPN) -> Naming:
 
 def _name_trunk(key: str) -> str:
     return name_resnet(key).replace(".offset_near.", ".offset_s.").replace(".offset_far.", ".offset_l.")
+
+
+def naming_dilated_encoder(num_blocks: int = 4) -> Naming:
+    """Of a `DilatedEncoder` of one level."""
+    names = ("lateral_conv", "lateral_norm", "fpn_conv", "fpn_norm")
+    pairs = [(f"levels.0.{i}", theirs) for i, theirs in enumerate(names)]
+    for block in range(num_blocks):
+        ours, theirs = f"levels.0.{block + len(names)}", f"dilated_encoder_blocks.{block}"
+        pairs += [(f"{ours}.{part}", f"{theirs}.conv{i}") for i, part in enumerate(("reduce", "look", "expand"), 1)]
+    return by_modules(pairs, then=by_patterns([(r"^norm\.", "bn.")]))
