@@ -69,6 +69,7 @@ COMMANDS = {
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
     ),
     "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
+    "draw": Command("pyrafuse.cli.draw:draw", "Draw a neck as a graph, or write it down as YAML to change it."),
 }
 
 IMPORTS: ContextVar[tuple[str, ...]] = ContextVar("IMPORTS", default=())

@@ -108,5 +108,5 @@ def extra_levels(
             merges.append(Merge(f"P{n}", n, (source,), down="subsample"))
         else:
             before = "relu" if relu_before and n > last + 1 else "none"
-            merges.append(Merge(f"P{n}", n, (source,), down="conv", project=Conv(3, before=before, norm=norm)))
+            merges.append(Merge(f"P{n}", n, (source,), down="conv", project=Conv(1, before=before, norm=norm)))
     return tuple(merges)

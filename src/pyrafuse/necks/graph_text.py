@@ -9,7 +9,7 @@
       P5: [C5, P4]
     outputs: [P3, P4, P5]
 
-The keys are the fields of `Graph`, `Merge` and `Conv`.
+The keys are the fields of `Graph`, `Merge` and `Conv`; ``defaults`` are of every merge outside of the stem.
 """
 
 import os
@@ -69,20 +69,54 @@ def embed_graphs(names: str | Mapping[str, Any] | Sequence[str | Mapping[str, An
 
 
 def write_graph(graph: Graph) -> str:
-    """``graph`` as YAML that `read_graph` reads back to an equal one; defaults are left out."""
+    """``graph`` as YAML that `read_graph` reads back to an equal one; what most merges share is said once."""
     values = _differences(graph)
-    for part in ("stem", "merges"):
-        if part in values:
-            values[part] = {merge["name"]: _shorten(merge) for merge in values[part]}
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+    for merge in (*values.get("stem", ()), *values["merges"]):
+        if "project" in merge:  # where it says nothing else, it is 1x1
+            size = merge["project"].pop("kernel_size", Conv.kernel_size)
+            merge["project"].update({} if size == 1 else {"kernel_size": size})
+    defaults = _most_frequent(values["merges"])
+    content: dict[str, Any] = {"defaults": defaults} if defaults else {}
+    for part in ("channels", "stack", "stem", "merges", "outputs", "ignored"):
+        if part not in values:
+            continue
+        if part in ("stem", "merges"):
+            shared = defaults if part == "merges" else {}
+            content[part] = {merge["name"]: _shorten(merge, shared) for merge in values[part]}
+        else:
+            content[part] = values[part]
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _shorten(merge: Mapping[str, Any]) -> Any:
-    """A merge's fields without its name, and its inputs alone where the name tells all the rest."""
+def _most_frequent(merges: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values that more than half of the merges share, by field."""
+    shared = {}
+    for key in ("fusion", "up", "down", "conv", "project", "width"):
+        given = [merge[key] for merge in merges if key in merge]
+        best = max(given, key=given.count, default=None)
+        if best is not None and 2 * given.count(best) > len(merges):
+            shared[key] = best
+    return shared
+
+
+def _shorten(merge: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+    """A merge's fields without its name and the defaults, and its inputs alone where these tell all the rest."""
     number = re.search(r"\d+", merge["name"])
-    has_level = number is not None and int(number.group()) == merge["level"]
-    rest = {key: value for key, value in merge.items() if key != "name" and not (key == "level" and has_level)}
+    plain = {field.name: field.default for field in fields(Merge)}
+    rest = {"inputs": merge["inputs"]}
+    if number is None or int(number.group()) != merge["level"]:
+        rest["level"] = merge["level"]
+    own = {key: value for key, value in merge.items() if key not in ("name", "level", "inputs")}
+    rest |= {key: value for key, value in own.items() if defaults.get(key) != value}
+    rest |= {key: None if key == "project" else plain[key] for key in defaults if key not in merge}
     return rest["inputs"] if list(rest) == ["inputs"] else rest
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes the same mapping twice, where another would refer to the first."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # PyYAML's own signature
+        return True
 
 
 def _differences(value: Any) -> Any:
@@ -128,12 +162,12 @@ def _create_graph(content: Mapping[str, Any], source: str) -> Graph:
     defaults = values.pop("defaults", {})
     _check_keys(values, Graph, f"{source}: key", also=("defaults",))
     if not isinstance(defaults, Mapping):
-        raise PyrafuseError(f"{source}: `defaults` must be fields of every merge, got {defaults!r}")
-    for part in ("stem", "merges"):
+        raise PyrafuseError(f"{source}: `defaults` must be a mapping such as fusion: softmax, got {defaults!r}")
+    for part, shared in (("stem", {}), ("merges", defaults)):
         merges = values.get(part, {})
         if not isinstance(merges, Mapping):
             raise PyrafuseError(f"{source}: `{part}` must be names with their inputs, such as P4: [C4, C5]")
-        values[part] = tuple(_create_merge(str(name), given, defaults, source) for name, given in merges.items())
+        values[part] = tuple(_create_merge(str(name), given, shared, source) for name, given in merges.items())
     for key in ("outputs", "ignored"):
         values[key] = _names(values.get(key, ()), f"{source}: `{key}`")
     for key in ("channels", "stack"):
@@ -159,8 +193,8 @@ def _create_merge(name: str, given: Any, defaults: Mapping[str, Any], source: st
         if values.get(key) is not None:
             base = {} if key == "conv" else {"kernel_size": 1}
             values[key] = _create_conv(values[key], base, f"{place}: {key}")
-    if "project" in values and values["project"] is None:
-        del values["project"]
+    if values.get("project", 0) is None:
+        del values["project"]  # as it is without a word
     return Merge(name=name, **values)
 
 

@@ -35,7 +35,7 @@ def pafpn(
     conv = Conv(3, norm=norm)
     down = top_down({first: f"P{first}", **{n: f"F{n}" for n in others}}, norm=norm, lateral_norm=lateral_norm)
     summed = {first: f"P{first}", **{n: f"B{n}" for n in others}}
-    sums = [Merge(summed[n], n, (f"F{n}", summed[n - 1]), down="conv", project=conv) for n in others]
+    sums = [Merge(summed[n], n, (f"F{n}", summed[n - 1]), down="conv", project=Conv(1, norm=norm)) for n in others]
     ends = [Merge(f"P{n}", n, (summed[n],), conv=conv) for n in others]
     more = extra_levels(names, len(inputs), extra=extra, relu_before=relu_before_extra, norm=norm)
     graph = Graph(

@@ -1,0 +1,121 @@
+"""`pyrafuse draw`."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+from pyrafuse.core.errors import PyrafuseError
+
+if TYPE_CHECKING:
+    from pyrafuse.core.pyramid import PyramidSpec
+    from pyrafuse.necks.graph import Graph, Merge
+    from pyrafuse.visualization.pyramid_graph import GraphNode
+
+
+@shorthand(
+    Shorthand(
+        usage="NECK [-o FILE] [--strides 8,16,32] [--channels 256,512,1024]",
+        options={"-o": "--output"},
+        help={"-o FILE": "output"},
+        positional="--neck",
+    )
+)
+def draw(
+    *,
+    neck: str | None = None,
+    output: Path | None = None,
+    strides: tuple[int, ...] = (8, 16, 32),
+    channels: tuple[int, ...] | None = None,
+) -> int:
+    """Draw a neck as a graph: levels as rows, merges in the order in which they run; or write it down as YAML.
+
+    Args:
+        neck: A neck that is written as a graph, such as nas_fpn, or the YAML file of your own; also as a bare word.
+        output: .svg, .png, .pdf, .jpg or .webp for a picture, .yaml for a text to change and name as a neck; by
+            default the neck's name with .svg.
+        strides: Of what comes in, finest first.
+        channels: Of what comes in; by default doubling from 256 on.
+    """
+    from pyrafuse.core.pyramid import PyramidSpec
+    from pyrafuse.core.storage import write_text
+    from pyrafuse.necks.graph_text import SUFFIXES, write_graph
+    from pyrafuse.visualization.figures import save_figure
+    from pyrafuse.visualization.pyramid_graph import plot_graph
+
+    if neck is None:
+        raise PyrafuseError("which neck shall be drawn? pyrafuse draw NECK -o FILE")
+    widths = tuple(256 * 2**i for i in range(len(strides))) if channels is None else tuple(channels)
+    try:
+        inputs = PyramidSpec(widths, tuple(strides))
+    except ValueError as error:
+        raise PyrafuseError(str(error)) from error
+    graph = find_graph(neck, inputs)
+    path = Path(f"{Path(neck).stem}.svg") if output is None else output
+    if path.suffix in SUFFIXES:
+        write_text(path, write_graph(graph))
+    else:
+        title = Path(neck).stem + (f", {graph.stack} times" if graph.stack > 1 else "")
+        save_figure(plot_graph(list_nodes(graph, inputs), title=title), path)
+    print(path)
+    return 0
+
+
+def find_graph(neck: str, inputs: "PyramidSpec") -> "Graph":
+    """The graph of the neck called ``neck`` on ``inputs``.
+
+    Raises:
+        PyrafuseError: If there is no such neck, or it is not written as a graph.
+    """
+    import torch
+
+    from pyrafuse.necks.asff_graph import asff_graph
+    from pyrafuse.necks.graph_neck import GraphNeck
+    from pyrafuse.necks.registry import NECKS, create_neck
+
+    if neck == "asff":
+        return asff_graph(inputs)
+    try:
+        with torch.device("meta"):  # no weights are needed
+            built = create_neck(neck, inputs)
+    except PyrafuseError:
+        raise
+    except ValueError as error:  # a constructor that refuses what comes in
+        raise PyrafuseError(f"{neck}: {error}") from error
+    if not isinstance(built, GraphNeck):
+        graphs = [name for name in NECKS.names() if inspect.get_annotations(NECKS.get(name)).get("return") is GraphNeck]
+        raise PyrafuseError(f"{neck} is not written as a graph; choose from asff, {', '.join(graphs)}, or a YAML file")
+    return built.graph
+
+
+def list_nodes(graph: "Graph", inputs: "PyramidSpec") -> "list[GraphNode]":
+    """What `plot_graph` draws: the maps that come in, and one run of the merges."""
+    from dataclasses import replace
+
+    from pyrafuse.necks.graph import plan_graph
+    from pyrafuse.visualization.pyramid_graph import GraphNode
+
+    plan = plan_graph(replace(graph, stack=1), inputs)
+    nodes = [GraphNode(f"C{level}", level) for level in plan.levels if f"C{level}" not in graph.ignored]
+    nodes += [
+        GraphNode(
+            step.merge.name,
+            step.merge.level,
+            step.merge.inputs,
+            operation=describe(step.merge),
+            is_output=step.merge.name in graph.outputs,
+        )
+        for step in plan.steps
+    ]
+    return nodes
+
+
+def describe(merge: "Merge") -> str:
+    """The operation of a merge in words."""
+    words = []
+    if len(merge.inputs) > 1 or merge.fusion not in ("sum", "concat"):
+        words.append(merge.fusion)
+    if merge.conv is not None:
+        size = merge.conv.kernel_size
+        words.append(f"{'separable ' if merge.conv.separable else ''}{size}x{size}")
+    return ", ".join(words) or merge.down

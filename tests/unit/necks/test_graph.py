@@ -1,0 +1,293 @@
+"""What a graph may be, what is refused, and that one runs as the same network written by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.asff import ASFF
+from pyrafuse.necks.asff_graph import asff_graph
+from pyrafuse.necks.bifpn import bifpn
+from pyrafuse.necks.fpn import fpn
+from pyrafuse.necks.graph import Graph, Merge, number_levels, plan_graph
+from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.merging import Conv
+from pyrafuse.necks.nas_fpn import nas_fpn
+from pyrafuse.necks.pafpn import pafpn
+
+INPUTS = PyramidSpec((4, 6, 8), (8, 16, 32))
+GRAPH = Graph(
+    merges=(
+        Merge("T4", 4, ("C4", "C5")),
+        Merge("P3", 3, ("C3", "T4"), conv=Conv()),
+        Merge("P4", 4, ("T4", "P3"), conv=Conv()),
+    ),
+    outputs=("P3", "P4"),
+    channels=5,
+)
+
+
+def changed(number: int, **values) -> Graph:
+    merges = list(GRAPH.merges)
+    merges[number] = replace(merges[number], **values)
+    return replace(GRAPH, merges=tuple(merges))
+
+
+def pyramid_of(spec: PyramidSpec, height=52, width=76):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(2, c, -(-height // s), -(-width // s), generator=generator)
+        for c, s in zip(spec.channels, spec.strides, strict=True)
+    )
+
+
+class TestLevels:
+    def test_numbers_are_the_papers(self):
+        assert number_levels((4, 8, 16)) == (2, 3, 4)
+        assert number_levels((8, 32)) == (3, 5)
+        assert number_levels((5, 6, 7)) == (2, 3, 4)  # no two of one number
+
+    def test_strides_go_on(self):
+        more = replace(GRAPH, merges=(*GRAPH.merges, Merge("P5", 5, ("P4",)), Merge("P6", 6, ("P5",))))
+        plan = plan_graph(replace(more, outputs=("P3", "P4", "P5", "P6")), INPUTS)
+        assert plan.features == PyramidSpec((5, 5, 5, 5), (8, 16, 32, 64))
+
+    def test_a_finer_level(self):
+        graph = Graph((Merge("P2", 2, ("C3", "C4", "C5"), down="conv"),), ("P2",), channels=3)
+        neck = GraphNeck(INPUTS, graph)
+        assert neck.features == PyramidSpec((3,), (4,))
+        assert neck(pyramid_of(INPUTS))[0].shape == (2, 3, 14, 20)
+
+
+class TestChannels:
+    def test_of_a_concatenation(self):
+        plain = Graph((Merge("P4", 4, ("C3", "C4", "C5"), fusion="concat"),), ("P4",))
+        assert plan_graph(plain, INPUTS).features.channels == (18,)
+        merges = (Merge("P4", 4, ("C3", "C4", "C5"), fusion="concat", conv=Conv(1), channels=7),)
+        assert plan_graph(Graph(merges, ("P4",)), INPUTS).features.channels == (7,)
+
+    def test_projection_only_where_they_differ(self):
+        neck = GraphNeck(PyramidSpec((5, 6, 8), (8, 16, 32)), GRAPH)
+        projected = {name.split(".edges")[0] for name, _ in neck.named_parameters() if ".project." in name}
+        assert projected == {"merges.T4"}
+
+    def test_nobody_makes_them(self):
+        with pytest.raises(PyrafuseError, match="merge P4 gives 18 channels and no convolution makes 9 of them"):
+            plan_graph(Graph((Merge("P4", 4, ("C3", "C4", "C5"), fusion="concat", channels=9),), ("P4",)), INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (replace(GRAPH, merges=()), "the graph has no merges"),
+        (replace(GRAPH, stack=0), "at least once, got stack=0"),
+        (replace(GRAPH, channels=0), "must be positive, got 0"),
+        (changed(0, name="P3"), "there are two of P3: it is a merge already"),
+        (changed(1, name="C4"), "there are two of C4: it comes in"),
+        (changed(1, name="P-3"), "'P-3' cannot be a merge's name"),
+        (changed(1, name="keys"), "'keys' cannot be a merge's name"),
+        (changed(0, inputs=()), "merge T4 has no inputs"),
+        (changed(0, inputs=("C4", "T4")), "merge T4 reads itself"),
+        (changed(0, inputs=("C4", "P4")), "merge T4 reads P4, which comes later"),
+        (changed(0, inputs=("C4", "C6")), "unknown input of merge T4: 'C6'; did you mean 'C[35]'"),
+        (changed(0, inputs=("C4", "C4")), "merge T4 reads C4 twice"),
+        (changed(0, level=9), "merge T4: there is no level 9; so far there are 3, 4, 5, and a merge may add 2 or 6"),
+        (changed(0, fusion="some"), "unknown fusion of merge T4: 'some'; did you mean 'sum'"),
+        (changed(0, up="down"), "unknown up of merge T4: 'down'"),
+        (changed(0, down="maxpool"), "unknown down of merge T4: 'maxpool'; did you mean 'max_pool'"),
+        (changed(1, fusion="global_attention", inputs=("C3",)), "merge P3: global_attention takes 2 inputs, got 1: C3"),
+        (changed(1, width=0), "merge P3: width must be positive, got 0"),
+        (replace(GRAPH, outputs=()), "the graph has no outputs"),
+        (replace(GRAPH, outputs=("P3", "P5")), "unknown output of the graph: 'P5'"),
+        (replace(GRAPH, outputs=("P4", "P3")), r"P3 \(level 3\) follows P4 \(level 4\)"),
+        (replace(GRAPH, outputs=("P4", "P4")), r"P4 \(level 4\) follows P4"),
+        (replace(GRAPH, outputs=("P3",)), "nothing reads P4: read it, put it out, or strike it"),
+        (changed(0, inputs=("C4",)), "nothing reads C5: read it, or list it in `ignored`"),
+        (replace(GRAPH, ignored=("C5",)), "C5 is ignored, yet it is read"),
+        (replace(GRAPH, ignored=("C9",)), "unknown ignored map: 'C9'"),
+    ],
+)
+def test_faults_are_named(graph, message):
+    with pytest.raises(PyrafuseError, match=message):
+        plan_graph(graph, INPUTS)
+
+
+class TestStack:
+    GRAPH = Graph(
+        stem=(Merge("S5", 5, ("C5",), conv=Conv(1)),),
+        merges=(Merge("T4", 4, ("C4", "S5")), Merge("P3", 3, ("C3", "T4")), Merge("P5", 5, ("S5", "P3"))),
+        outputs=("P3", "T4", "P5"),
+        stack=3,
+    )
+
+    def test_later_times_read_what_came_out_before(self):
+        steps = plan_graph(self.GRAPH, INPUTS).steps
+        assert [(step.merge.name, step.merge.inputs) for step in steps] == [
+            ("S5", ("C5",)),
+            ("T4_1", ("C4", "S5")),
+            ("P3_1", ("C3", "T4_1")),
+            ("P5_1", ("S5", "P3_1")),
+            ("T4_2", ("T4_1", "P5_1")),
+            ("P3_2", ("P3_1", "T4_2")),
+            ("P5_2", ("P5_1", "P3_2")),
+            ("T4_3", ("T4_2", "P5_2")),
+            ("P3_3", ("P3_2", "T4_3")),
+            ("P5_3", ("P5_2", "P3_3")),
+        ]
+
+    def test_what_is_not_put_out_is_read_again(self):
+        steps = plan_graph(replace(GRAPH, stack=2), INPUTS).steps
+        assert [(step.merge.name, step.merge.inputs) for step in steps][3:] == [
+            ("T4_2", ("P4_1", "C5")),
+            ("P3_2", ("P3_1", "T4_2")),
+            ("P4_2", ("T4_2", "P3_2")),
+        ]
+
+
+def up(x, like):
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+
+
+def assert_equal(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+class TestAgainstHand:
+    """Each network once more, written down without the executor, with the same modules."""
+
+    @torch.no_grad()
+    def test_fpn(self):
+        neck = fpn(INPUTS, out_channels=5, num_levels=5, extra="lateral", relu_before_extra=True).eval()
+        c3, c4, c5 = pyramid_of(INPUTS)
+        m = neck.merges
+        l5 = m["L5"].conv.conv(c5)
+        m4 = m["L4"].conv.conv(c4) + up(l5, c4)
+        m3 = m["L3"].conv.conv(c3) + up(m4, c3)
+        p6 = m["P6"].edges[0].halve[0].conv(l5)
+        p7 = m["P7"].edges[0].halve[0].conv(p6.relu())
+        expected = (m["P3"].conv.conv(m3), m["P4"].conv.conv(m4), m["P5"].conv.conv(l5), p6, p7)
+        assert_equal(neck((c3, c4, c5)), expected)
+
+    @torch.no_grad()
+    def test_pafpn(self):
+        neck = pafpn(INPUTS, out_channels=5).eval()
+        c3, c4, c5 = pyramid_of(INPUTS)
+        m = neck.merges
+        l5 = m["L5"].conv.conv(c5)
+        m4 = m["L4"].conv.conv(c4) + up(l5, c4)
+        p3 = m["P3"].conv.conv(m["L3"].conv.conv(c3) + up(m4, c3))
+        b4 = m["F4"].conv.conv(m4) + m["B4"].edges[1].halve[0].conv(p3)
+        b5 = m["F5"].conv.conv(l5) + m["B5"].edges[1].halve[0].conv(b4)
+        assert_equal(neck((c3, c4, c5)), (p3, m["P4"].conv.conv(b4), m["P5"].conv.conv(b5)))
+
+    @pytest.mark.parametrize("fusion", ["fast_normalized", "softmax", "sum"])
+    @torch.no_grad()
+    def test_bifpn(self, fusion):
+        spec = PyramidSpec((6, 6, 6), (8, 16, 32))
+        neck = bifpn(spec, out_channels=6, num_levels=3, repeats=1, fusion=fusion).eval()
+        c3, c4, c5 = pyramid_of(spec)
+        weights = {}
+        for name, merge in neck.merges.items():
+            if fusion != "sum":
+                merge.fusion.edge_weights.copy_(torch.randn(len(merge.edges)))
+                w = merge.fusion.edge_weights
+                weights[name] = w.softmax(0) if fusion == "softmax" else w.clamp(min=0) / (w.clamp(min=0).sum() + 1e-4)
+
+        def merge(name, *xs):
+            w = weights.get(name, torch.ones(len(xs)))
+            conv = neck.merges[name].conv
+            x = F.silu(sum(wi * x for wi, x in zip(w, xs, strict=True)))
+            return conv.norm(conv.conv(conv.depthwise(x)))
+
+        def down(x):
+            return F.max_pool2d(x, 3, 2, 1)
+
+        t4 = merge("T4", c4, up(c5, c4))
+        p3 = merge("P3", c3, up(t4, c3))
+        p4 = merge("P4", c4, t4, down(p3))
+        p5 = merge("P5", c5, down(p4))
+        assert_equal(neck((c3, c4, c5)), (p3, p4, p5))
+
+    @torch.no_grad()
+    def test_nas_fpn(self):
+        spec = PyramidSpec((4, 4, 4, 4, 4), (8, 16, 32, 64, 128))
+        neck = nas_fpn(spec, out_channels=4, stack=1, norm="none").eval()
+        pyramid = pyramid_of(spec, 256, 384)
+        m = neck.merges
+        p3, p4, p5, p6, p7 = (m[f"P{n}"].conv.conv(x) for n, x in zip(range(3, 8), pyramid, strict=True))
+
+        def to(x, like):
+            ratio = x.shape[-1] // like.shape[-1]
+            return up(x, like) if ratio < 1 else F.max_pool2d(x, ratio, ratio) if ratio > 1 else x
+
+        def attend(a, b, like):
+            a, b = to(a, like), to(b, like)
+            return b + b.mean((2, 3), keepdim=True).sigmoid() * a
+
+        def conv(name, x):
+            return m[name].conv.conv(x.relu())
+
+        gp = conv("gp_64", attend(p6, p4, p4))
+        s4 = conv("sum_44", gp + p4)
+        o3 = conv("out_3", to(s4, p3) + p3)
+        o4 = conv("out_4", to(o3, p4) + s4)
+        o5 = conv("out_5", p5 + attend(o4, o3, p5))
+        o7 = conv("out_7", p7 + attend(o5, s4, p7))
+        o6 = conv("out_6", attend(o7, o5, p6))
+        assert_equal(neck(pyramid), (o3, o4, o5, o6, o7))
+
+    @pytest.mark.parametrize("spec", [INPUTS, PyramidSpec((4, 4, 6, 8), (4, 8, 16, 32))], ids=["three", "four"])
+    @torch.no_grad()
+    def test_asff(self, spec):
+        module = ASFF(spec, weight_channels=3).eval()
+        neck = GraphNeck(spec, asff_graph(spec, weight_channels=3)).eval()
+        for level, merge in zip(module.levels, neck.merges.values(), strict=True):
+            merge.fusion.squeezes.load_state_dict(level.squeezes.state_dict())
+            merge.fusion.weigh.load_state_dict(level.weigh.state_dict())
+            merge.conv.load_state_dict(level.expand.state_dict())
+            for edge, resize in zip(merge.edges, level.resizes, strict=True):
+                parts = list(edge.children())
+                assert len(parts) <= 1
+                if parts:
+                    parts[0].load_state_dict(resize.project.state_dict())
+        assert_equal(neck(pyramid_of(spec)), module(pyramid_of(spec)))
+
+
+def test_memory_is_given_back():
+    neck = fpn(PyramidSpec((4, 4), (8, 16)), out_channels=4)
+    spent = {step.merge.name: places for step, (_, _, places) in zip(neck.plan.steps, neck._steps, strict=True)}
+    names = ["C3", "C4", *spent]
+    assert {name: [names[p] for p in places] for name, places in spent.items()} == {
+        "L3": ["C3"], "L4": ["C4"], "M3": ["L3"], "P3": ["M3"], "P4": ["L4"],
+    }  # fmt: skip
+
+
+class TestConstructors:
+    def test_levels_that_do_not_fit(self):
+        with pytest.raises(ValueError, match="num_levels=2 is less than the 3 levels that are read"):
+            fpn(INPUTS, num_levels=2)
+        with pytest.raises(ValueError, match="one of the 3 levels from 0 on, got 3"):
+            pafpn(INPUTS, start_level=3)
+        with pytest.raises(ValueError, match="found for 5 levels, and 6 are read from start_level=0"):
+            nas_fpn(PyramidSpec((1,) * 6, tuple(2**i for i in range(6))))
+        with pytest.raises(ValueError, match="two levels at least"):
+            bifpn(PyramidSpec((4,), (8,)), num_levels=1)
+
+    def test_choices(self):
+        with pytest.raises(PyrafuseError, match="unknown way to extra levels 'pool'"):
+            fpn(INPUTS, extra="pool")
+        with pytest.raises(PyrafuseError, match="unknown form of BiFPN 'bi'"):
+            bifpn(INPUTS, form="bi")
+        with pytest.raises(PyrafuseError, match="unknown norm 'bn'"):
+            fpn(INPUTS, norm="bn")
+        with pytest.raises(ValueError, match="odd kernel, got 2"):
+            Conv(2)
+
+    def test_a_single_level(self):
+        one = PyramidSpec((4,), (8,))
+        for neck in (pafpn(one, out_channels=4, num_levels=3), fpn(one, out_channels=4, num_levels=3, extra="output")):
+            assert [x.shape[2:] for x in neck((torch.zeros(1, 4, 7, 9),))] == [(7, 9), (4, 5), (2, 3)]

@@ -1,0 +1,132 @@
+"""Graphs as YAML: what a few lines mean, that written ones are read back, and what is complained of."""
+
+import pytest
+import torch
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.models.checkpoint import load, save
+from pyrafuse.models.factory import create_model
+from pyrafuse.necks.asff_graph import asff_graph
+from pyrafuse.necks.bifpn import bifpn
+from pyrafuse.necks.fpn import fpn
+from pyrafuse.necks.graph import Graph, Merge
+from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.graph_text import embed_graphs, read_graph, write_graph
+from pyrafuse.necks.merging import Conv
+from pyrafuse.necks.nas_fpn import nas_fpn
+from pyrafuse.necks.pafpn import pafpn
+from pyrafuse.necks.registry import create_neck
+
+INPUTS = PyramidSpec((4, 6, 8), (8, 16, 32))
+TEXT = """\
+channels: 16
+defaults: {fusion: softmax, conv: {separable: true, before: silu, norm: batch_norm}}
+merges:
+  T4: [C4, C5]
+  P3: [C3, T4]
+  P4: {inputs: [C4, T4, P3], fusion: sum, conv: {kernel_size: 1}}
+  last: {level: 5, inputs: [C5, P4], down: conv, project: {norm: batch_norm}, conv: null}
+outputs: [P3, P4, last]
+"""
+
+
+def test_a_few_lines():
+    conv = Conv(3, separable=True, before="silu", norm="batch_norm")
+    assert read_graph(TEXT) == Graph(
+        merges=(
+            Merge("T4", 4, ("C4", "C5"), fusion="softmax", conv=conv),
+            Merge("P3", 3, ("C3", "T4"), fusion="softmax", conv=conv),
+            Merge("P4", 4, ("C4", "T4", "P3"), conv=Conv(1)),
+            Merge("last", 5, ("C5", "P4"), fusion="softmax", down="conv", project=Conv(1, norm="batch_norm")),
+        ),
+        outputs=("P3", "P4", "last"),
+        channels=16,
+    )
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        read_graph(TEXT),
+        fpn(INPUTS, out_channels=8, num_levels=5, extra="output", relu_before_extra=True).graph,
+        pafpn(INPUTS, out_channels=8, start_level=1, norm="batch_norm", lateral_norm=False).graph,
+        nas_fpn(INPUTS, out_channels=8, stack=2).graph,
+        bifpn(INPUTS, out_channels=8, same_padding=True, redundant_bias=True).graph,
+        bifpn(INPUTS, out_channels=8, form="qufpn", fusion="sum").graph,
+        asff_graph(INPUTS),
+        Graph((Merge("P4", 4, ("C3", "C4", "C5"), project=Conv(5)),), ("P4",)),
+    ],
+    ids=["text", "fpn", "pafpn", "nas_fpn", "bifpn", "qufpn", "asff", "wide projection"],
+)
+def test_written_graphs_are_read_back(graph):
+    assert read_graph(write_graph(graph)) == graph
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("channels: 16", "chanels: 16", "unknown the graph: key 'chanels'; did you mean 'channels'"),
+        ("channels: 16", "channels: many", "`channels` must be a whole number, got 'many'"),
+        ("fusion: sum", "fuse: sum", "unknown key of the graph: merge P4 'fuse'; did you mean 'fusion'"),
+        ("{kernel_size: 1}", "{kernel: 1}", "unknown key of the graph: merge P4: conv 'kernel'"),
+        ("{kernel_size: 1}", "{kernel_size: 2}", "merge P4: conv: .*odd kernel, got 2"),
+        ("{kernel_size: 1}", "1x1", "merge P4: conv must be a mapping such as"),
+        ("{kernel_size: 1}", "{norm: bn}", "merge P4: conv: unknown norm 'bn'"),
+        ("level: 5, ", "", "merge last: no number in its name tells the level"),
+        ("level: 5", "level: top", "merge last: level must be a whole number, got 'top'"),
+        ("T4: [C4, C5]", "T4: C4", "merge T4: inputs must be a list of names such as"),
+        ("  P3: [C3, T4]", "  T4: [C3, T4]", "line 5: there are two of T4"),
+        ("outputs: [P3, P4, last]", "outputs: P3", "`outputs` must be a list of names"),
+        ("merges:", "merges: [", "the graph is no YAML"),
+        ("defaults: {", "defaults: [{", "the graph is no YAML"),
+    ],
+)
+def test_complaints_name_the_place(old, new, message):
+    assert old in TEXT
+    with pytest.raises(PyrafuseError, match=message):
+        read_graph(TEXT.replace(old, new))
+
+
+def test_not_a_graph(tmp_path):
+    with pytest.raises(PyrafuseError, match=r"cannot read the graph .*none\.yaml"):
+        read_graph(str(tmp_path / "none.yaml"))
+    path = tmp_path / "list.yaml"
+    path.write_text("- a\n")
+    with pytest.raises(PyrafuseError, match="is no graph: keys `merges` and `outputs` are needed"):
+        read_graph(str(path))
+
+
+class TestAsANeck:
+    def test_file_text_and_mapping(self, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text(TEXT)
+        for name in (str(path), TEXT):
+            neck = create_neck(name, INPUTS)
+            assert isinstance(neck, GraphNeck)
+            assert neck.features == PyramidSpec((16, 16, 16), (8, 16, 32))
+        assert embed_graphs(str(path)) == TEXT
+        mapping = {"merges": {"P3": ["C3", "C4", "C5"]}, "outputs": ["P3"]}
+        (text, other) = embed_graphs([mapping, "asff"])
+        assert other == "asff"
+        assert read_graph(text) == Graph((Merge("P3", 3, ("C3", "C4", "C5")),), ("P3",))
+
+    def test_in_a_chain(self):
+        neck = create_neck([TEXT, "asff"], INPUTS)
+        assert neck.features.channels == (16, 16, 16)
+
+    def test_options_are_refused(self):
+        with pytest.raises(PyrafuseError, match="a graph takes no options"):
+            create_neck([TEXT], INPUTS, {TEXT: {"channels": 8}})
+
+    def test_a_checkpoint_holds_the_graph(self, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text(TEXT)
+        options = {"backbone_options": {"width": 0.25}, "neck": (str(path),)}
+        detector = create_model("yolov3_small", num_classes=2, **options).eval()
+        save(detector, tmp_path / "model.pt")
+        path.unlink()
+        loaded = load(tmp_path / "model.pt")
+        images = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(loaded.decode(images).scores, detector.decode(images).scores)
