@@ -24,12 +24,13 @@ from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.storage import write_atomically, write_text
 from pyrafuse.data.fitting import Fit, compute_inner_size
 from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows
+from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record
 from pyrafuse.models.detector import Detector
+from pyrafuse.visualization.cam import plot_cams
 from pyrafuse.visualization.figures import save_figure
 from pyrafuse.visualization.fusion import plot_fusion
-
-Map = NDArray[np.float32]
 
 MAX_PICTURE_SIDE_PX = 1024
 """Larger images are reduced to this before they are drawn upon: a map is smaller on paper."""
@@ -55,6 +56,9 @@ class FusionExplanation:
         shares: (L, L), row an output level, column a source level: the weight's mean over the image.
         detection_weights: (N, L), the weights of the source levels in the cell that holds the centre of each box, at
             the level that it came from.
+        ablation: What each level that the neck reads brings to its output and to each detection; of any neck. Its maps
+            end where the image does, too.
+        cams: Where class and box of the best detections look, one each.
     """
 
     source: str
@@ -65,33 +69,66 @@ class FusionExplanation:
     fused: tuple[Map, ...]
     shares: Map | None
     detection_weights: Map | None
+    ablation: Ablation | None = None
+    cams: tuple[DetectionCAM, ...] = ()
 
     def figure(self) -> Figure:
-        """The image with its detections coloured by level; below, a row an output level, weights and fused map."""
+        """The image with its detections coloured by level, and what each level brings to each of the best; below, a row
+        an output level, the weights and the fused map.
+
+        A neck without weights has the share of each level that it reads in the change of its output in their place.
+        """
         assert self.detections.image is not None
         image, factor = _reduce(self.detections.image)
-        weights = None
-        if self.weights is not None:
-            weights = [
-                np.stack([self._over_image(cells, stride) for cells in level])
-                for level, stride in zip(self.weights, self.strides, strict=True)
-            ]
-        fused = [self._over_image(cells, stride) for cells, stride in zip(self.fused, self.strides, strict=True)]
         detections = replace(self.detections, boxes=self.detections.boxes * factor)
-        figure = plot_fusion(image, detections, weights, fused, self.strides)
+        fused = [self._over_image(cells, stride) for cells, stride in zip(self.fused, self.strides, strict=True)]
+        maps, sources, meaning = self.weights, self.strides, "weight of the source level"
+        if maps is None and self.ablation is not None:
+            maps = tuple(shares.numpy() for shares in self.ablation.output_shares)
+            sources, meaning = self.ablation.strides, "share of the change without the source level"
+        if maps is not None:
+            maps = [
+                np.stack([self._over_image(cells, stride) for cells in level])
+                for level, stride in zip(maps, self.strides, strict=True)
+            ]
+        figure = plot_fusion(
+            image,
+            detections,
+            maps,
+            fused,
+            self.strides,
+            sources=sources,
+            meaning=meaning,
+            attributions=None if self.ablation is None else self.ablation.shares,
+            attribution_strides=() if self.ablation is None else self.ablation.strides,
+        )
         if self.weights is None:
-            found, *maps = figure.axes
-            found.set_title("")
-            found.set_title(f"{len(self.detections)} detections; a neck without weights", loc="left", fontsize=10)
-            for axes, stride in zip(maps, self.strides, strict=True):
-                axes.set_title(f"output of stride {stride}, own scale", fontsize=8)
+            figure.axes[0].set_title(f"{len(self.detections)} detections; a neck without weights", fontsize=10)
+            for axes in figure.axes:
+                axes.set_title(axes.get_title().replace("fused at", "output of"), fontsize=8)
         return figure
+
+    def cam_figure(self) -> Figure | None:
+        """A row a detection of the best: its box, and where its class and its box look; none without detections."""
+        if not self.cams:
+            return None
+        assert self.detections.image is not None
+        image, factor = _reduce(self.detections.image)
+        best = self.detections[: len(self.cams)]
+        strides = [self.strides[level] for level in best.levels.tolist()]
+        classification, regression = (
+            [self._over_image(getattr(cam, name), s) for cam, s in zip(self.cams, strides, strict=True)]
+            for name in ("classification", "regression")
+        )
+        return plot_cams(image, replace(best, boxes=best.boxes * factor), classification, regression, self.strides)
 
     def save(self, folder: str | os.PathLike[str], *, name: str | None = None) -> tuple[Path, Path, Path]:
         """Write NAME_fusion.png, .npz and .json to ``folder``, each whole or not at all, and return their paths.
 
-        The arrays are ``weights_stride8``, ``fused_stride8`` and so on, ``boxes``, ``scores``, ``labels``, ``levels``,
-        ``strides``, ``scale`` and ``detection_weights``.
+        Beside them lies NAME_cam.png where there is a detection. The arrays are ``weights_stride8``, ``fused_stride8``
+        and so on, ``boxes``, ``scores``, ``labels``, ``levels``, ``strides``, ``scale`` and ``detection_weights``;
+        ``changes_stride8`` and so on, ``attributions`` and ``score_changes`` of the ablation; ``cam_class_0``,
+        ``cam_box_0`` and so on, of the best detections.
 
         Args:
             folder: Made when it is not there.
@@ -103,6 +140,8 @@ class FusionExplanation:
         stem = Path(folder) / f"{name or name_of(self.source)}_fusion"
         picture, arrays, values = (stem.with_name(stem.name + suffix) for suffix in (".png", ".npz", ".json"))
         save_figure(self.figure(), picture)
+        if (cams := self.cam_figure()) is not None:
+            save_figure(cams, cam_picture_of(picture))
         with write_atomically(arrays) as stream:
             np.savez_compressed(stream, **self.arrays())
         write_text(values, json.dumps(self.to_dict(), indent=1))
@@ -119,22 +158,43 @@ class FusionExplanation:
         if self.weights is not None and self.detection_weights is not None:
             arrays |= {f"weights_stride{s}": weight for s, weight in zip(self.strides, self.weights, strict=True)}
             arrays["detection_weights"] = self.detection_weights
+        if self.ablation is not None:
+            shares = zip(self.strides, self.ablation.output_shares, strict=True)
+            arrays |= {f"changes_stride{s}": share.numpy() for s, share in shares}
+            arrays |= {"attributions": self.ablation.shares, "score_changes": self.ablation.score_changes}
+        for rank, cam in enumerate(self.cams):
+            arrays |= {f"cam_class_{rank}": cam.classification, f"cam_box_{rank}": cam.regression}
         return arrays
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON: `Detections.to_dict` with each object's stride and weights, and the shares."""
+        """Plain values, ready for JSON: `Detections.to_dict` with each object's stride, weights and attribution to the
+        levels that the neck reads; the mean weights, and the mean shares in the change of each output level.
+        """
         values = self.detections.to_dict()
         for row, found in enumerate(values["objects"]):
             found["stride"] = self.strides[found["level"]]
             if self.detection_weights is not None:
-                found["weights"] = self._by_stride(self.detection_weights[row])
+                found["weights"] = _by_stride(self.strides, self.detection_weights[row])
+            if self.ablation is not None:
+                found["attribution"] = _by_stride(self.ablation.strides, self.ablation.shares[row])
+                found["score_change"] = _by_stride(self.ablation.strides, self.ablation.score_changes[row])
         shares = None
         if self.shares is not None:
-            shares = {f"stride{s}": self._by_stride(row) for s, row in zip(self.strides, self.shares, strict=True)}
-        return {**values, "strides": list(self.strides), "scale": list(self.scale), "shares": shares}
+            rows = zip(self.strides, self.shares, strict=True)
+            shares = {f"stride{s}": _by_stride(self.strides, row) for s, row in rows}
+        values |= {"strides": list(self.strides), "scale": list(self.scale), "shares": shares}
+        if self.ablation is not None:
+            rows = zip(self.strides, self.change_shares(), strict=True)
+            values["changes"] = {f"stride{s}": _by_stride(self.ablation.strides, row) for s, row in rows}
+        return values
 
-    def _by_stride(self, weights: Map) -> dict[str, float]:
-        return {f"stride{s}": float(weight) for s, weight in zip(self.strides, weights, strict=True)}
+    def change_shares(self) -> Map:
+        """(L, T), row an output level, column a level that the neck reads: its mean share in the change over the image.
+
+        Of an explanation with an ablation.
+        """
+        assert self.ablation is not None
+        return np.stack([shares.mean(dim=(1, 2)).numpy() for shares in self.ablation.output_shares])
 
     def _over_image(self, cells: Map, stride: int) -> Map:
         """``cells`` resampled to what the image alone covers, where the last row or column sees padding too."""
@@ -179,10 +239,19 @@ def explain_image(
     fit = Fit.of(*detections.image_size, preprocessing)
     strides, scale = neck.features.strides, (fit.scale_x, fit.scale_y)
 
-    def crop(cells: Tensor, stride: int) -> Map:
+    def cut(cells: Tensor, stride: int) -> Tensor:
         """``cells`` (..., h, w) without the rows and columns that see padding alone."""
-        rows, columns = math.ceil(inner_height / stride), math.ceil(inner_width / stride)
-        return cells[..., :rows, :columns].float().cpu().numpy()
+        return cells[..., : math.ceil(inner_height / stride), : math.ceil(inner_width / stride)].float().cpu()
+
+    def crop(cells: Tensor, stride: int) -> Map:
+        return cut(cells, stride).numpy()
+
+    with torch.inference_mode():
+        rows = find_rows(decode_pyramid(detector, neck.made), detections, fit.to_network(detections.boxes))
+    ablation = ablate(detector, neck, detections, rows)
+    best = slice(0, MAX_CAMS)
+    levels = detections.levels[best]
+    cams = compute_cams(detector, neck.made, rows[best], detections.labels[best], levels)
 
     weights = None
     if neck.weights is not None:
@@ -196,6 +265,14 @@ def explain_image(
         fused=tuple(crop(x[0].float().abs().mean(dim=0), s) for x, s in zip(neck.fused, strides, strict=True)),
         shares=None if weights is None else np.stack([w.mean(axis=(1, 2)) for w in weights]),
         detection_weights=None if weights is None else _weights_at(detections, weights, strides, scale),
+        ablation=replace(
+            ablation,
+            output_shares=tuple(cut(shares, s) for shares, s in zip(ablation.output_shares, strides, strict=True)),
+        ),
+        cams=tuple(
+            DetectionCAM(*(crop(torch.from_numpy(m), strides[level]) for m in (cam.classification, cam.regression)))
+            for cam, level in zip(cams, levels.tolist(), strict=True)
+        ),
     )
 
 
@@ -205,6 +282,15 @@ def name_of(source: str) -> str:
     path = Path(unquote(urlsplit(place).path)) if "://" in place else Path(place)
     stem = path.stem or "image"
     return f"{stem}_{number}" if number else stem
+
+
+def cam_picture_of(picture: Path) -> Path:
+    """NAME_cam.png beside NAME_fusion.png."""
+    return picture.with_name(picture.name.replace("_fusion.png", "_cam.png"))
+
+
+def _by_stride(strides: tuple[int, ...], values: Map) -> dict[str, float]:
+    return {f"stride{s}": float(value) for s, value in zip(strides, values, strict=True)}
 
 
 def _reduce(image: Tensor) -> tuple[Tensor, float]:

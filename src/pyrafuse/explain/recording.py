@@ -50,6 +50,8 @@ class RecordingNeck(Neck):
         cut: Let no gradient past the sources: they become leaves that take it.
 
     Attributes:
+        read: What the neck read.
+        made: What it gave.
         sources: What the part that weighs levels read; without such a part, what the neck read.
         levels: The levels of that part, finest first; none without such a part.
         weights: (B, L, H, W) of each output level, finest first; none where the neck has no such weights.
@@ -60,6 +62,8 @@ class RecordingNeck(Neck):
         super().__init__()
         self.neck = neck
         self.features = neck.features
+        self.read: Pyramid = ()
+        self.made: Pyramid = ()
         self.sources: Pyramid = ()
         self.levels: tuple[WeighingLevel, ...] = ()
         self.weights: Pyramid | None = None
@@ -67,7 +71,7 @@ class RecordingNeck(Neck):
         self._cut = cut
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        sources = pyramid = self._begin(pyramid)
+        read = sources = pyramid = self._begin(pyramid)
         weighing: tuple[WeighingLevel, ...] = ()
         weights, fused = None, None
         for part in _parts(self.neck):
@@ -78,6 +82,7 @@ class RecordingNeck(Neck):
                 pyramid = tuple(level.expand(x) for level, x in zip(levels, fused, strict=True))
             else:
                 pyramid = part(pyramid)
+        self.read, self.made = read, pyramid
         self.sources, self.levels, self.weights, self.fused = sources, weighing, weights, fused or pyramid
         return pyramid
 

@@ -15,7 +15,8 @@ from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.data.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.data.sources import Frame, Source, open_source
-from pyrafuse.explain.fusion import Map, explain_image, name_of
+from pyrafuse.explain.ablation import Map
+from pyrafuse.explain.fusion import cam_picture_of, explain_image, name_of
 from pyrafuse.models.detector import Detector
 from pyrafuse.visualization.report import Report
 
@@ -47,6 +48,9 @@ class _Row:
     detections: Detections
     shares: Map | None
     detection_weights: Map | None
+    source_strides: tuple[int, ...]
+    change_shares: Map
+    attributions: Map
 
 
 def explain_to(
@@ -58,7 +62,7 @@ def explain_to(
     limit: int | None = None,
     progress: bool = False,
 ) -> Summary:
-    """Explain every image of ``source``: three files each in ``output`` (see `FusionExplanation.save`) and report.html.
+    """Explain every image of ``source``: its files in ``output`` (see `FusionExplanation.save`) and report.html.
 
     An input that cannot be read is passed over and told in the page. When a camera is stopped by an interrupt, the
     page is written all the same.
@@ -107,7 +111,17 @@ def explain_to(
 def _explain_frame(detector: Detector, frame: Frame, output: Path, name: str, score: float) -> _Row:
     found = explain_image(detector, frame, score=score)
     picture, _, _ = found.save(output, name=name)
-    return _Row(name, picture, replace(found.detections, image=None), found.shares, found.detection_weights)
+    assert found.ablation is not None
+    return _Row(
+        name,
+        picture,
+        replace(found.detections, image=None),
+        found.shares,
+        found.detection_weights,
+        found.ablation.strides,
+        found.change_shares(),
+        found.ablation.shares,
+    )
 
 
 def _choose_name(frame: Frame, taken: set[str], output: Path) -> str:
@@ -139,6 +153,7 @@ def _describe(rows: Sequence[_Row], failures: Sequence[str], strides: tuple[int,
     if failures:
         report.add_section("Not readable")
         report.add_table(("reason",), [(failure,) for failure in failures])
+    _add_changes(report, rows, strides)
     for row in rows[:MAX_PICTURES]:
         _add_image(report, row, strides)
     if len(rows) > MAX_PICTURES:
@@ -154,8 +169,9 @@ def _add_shares(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) 
     if not shares:
         if rows:
             report.add_text(
-                "The neck of this detector has no weights of positions. The maps show how strong its output is: "
-                "the mean over channels of the absolute value, each on a scale of its own."
+                "The neck of this detector has no weights of positions. The maps show what each level that it reads "
+                "brings to its output, and how strong this is: the mean over channels of the absolute value, each on "
+                "a scale of its own."
             )
         return
     at_objects = np.concatenate([row.detection_weights for row in rows if row.detection_weights is not None])
@@ -199,29 +215,72 @@ def _add_sizes(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -
     )
 
 
+def _add_changes(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -> None:
+    if not rows:
+        return
+    sources = tuple(f"due to stride {s}" for s in rows[0].source_strides)
+    levels = np.concatenate([row.detections.levels.numpy() for row in rows])
+    attributions = np.concatenate([row.attributions for row in rows])
+    report.add_section("What each level brings")
+    report.add_text(
+        "Each level that the neck reads is replaced in turn by its mean over all positions; what changes is due to it. "
+        "Of any neck."
+    )
+    report.add_table(
+        ("output", *sources),
+        [
+            (f"stride {s}", *_format(mean))
+            for s, mean in zip(strides, np.mean([row.change_shares for row in rows], axis=0), strict=True)
+        ],
+        caption="Mean share of each level in the change of each output level, over all positions of all images.",
+    )
+    report.add_table(
+        ("found at", *sources, "detections"),
+        [
+            (
+                f"stride {stride}",
+                *(
+                    _format(attributions[levels == level].mean(axis=0))
+                    if (levels == level).any()
+                    else ["-"] * len(sources)
+                ),
+                int((levels == level).sum()),
+            )
+            for level, stride in enumerate(strides)
+        ],
+        caption="Mean share of each level in the change of the detections' scores.",
+    )
+
+
 def _add_image(report: Report, row: _Row, strides: tuple[int, ...]) -> None:
     found = row.detections
     report.add_section(row.name)
     report.add_image(row.picture, caption=found.source)
+    if (cams := cam_picture_of(row.picture)).exists():
+        report.add_image(cams, caption="Grad-CAM of the best detections: where their class and where their box looks.")
     weights = [()] * len(found) if row.detection_weights is None else [tuple(_format(w)) for w in row.detection_weights]
     sources = () if row.detection_weights is None else tuple(f"from stride {s}" for s in strides)
+    due_to = tuple(f"due to stride {s}" for s in row.source_strides)
     if not len(found):
         report.add_text("Nothing was found.")
         return
     report.add_table(
-        ("object", "score", "side in pixels", "found at", *sources),
+        ("object", "score", "side in pixels", "found at", *sources, *due_to),
         [
-            (found.name_of(label), f"{score:.2f}", f"{side:.0f}", f"stride {strides[level]}", *listened)
-            for label, score, side, level, listened in zip(
+            (found.name_of(label), f"{score:.2f}", f"{side:.0f}", f"stride {strides[level]}", *listened, *_format(due))
+            for label, score, side, level, listened, due in zip(
                 found.labels.tolist(),
                 found.scores.tolist(),
                 _sides_px(found).tolist(),
                 found.levels.tolist(),
                 weights,
+                row.attributions,
                 strict=True,
             )
         ],
-        caption="Side: the root of the box's area. From: the weights at the centre of the box." if sources else "",
+        caption="Side: the root of the box's area. "
+        + ("From: the weights at the centre of the box. " if sources else "")
+        + "Due to: share of the level in the change of the score.",
     )
 
 

@@ -50,3 +50,4 @@ def photo():
 def blank_pictures(monkeypatch):
     """Empty figures, for tests of what surrounds them: a real one takes a second."""
     monkeypatch.setattr(FusionExplanation, "figure", lambda _: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(FusionExplanation, "cam_figure", lambda _: None)

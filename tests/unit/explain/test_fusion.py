@@ -91,7 +91,7 @@ def test_detections_are_those_of_predict(asff, photo, explained):
     assert explained.source == "photos/reef.jpg"
 
 
-def test_the_network_runs_once(asff, photo):
+def test_the_backbone_runs_once_and_the_neck_once_more_a_level(asff, photo):
     passes = []
     handles = [
         part.register_forward_hook(lambda part, *_: passes.append(type(part).__name__))
@@ -100,7 +100,8 @@ def test_the_network_runs_once(asff, photo):
     explain_image(asff, photo)
     for handle in handles:
         handle.remove()
-    assert sorted(passes) == ["Conv2d", "MobileNetV2", "YOLOFPN", "YOLOv3Head"]
+    assert passes.count("MobileNetV2") == 1
+    assert passes.count("YOLOFPN") == passes.count("Conv2d") == 1 + 3
 
 
 def test_padding_changes_with_the_fit(asff, photo, plain):
@@ -126,8 +127,11 @@ def test_a_neck_without_weights_shows_its_output(plain, photo):
         np.testing.assert_allclose(
             got, expected[0].abs().mean(dim=0)[: got.shape[0], : got.shape[1]], rtol=1e-4, atol=1e-6
         )
-    titles = [axes.get_title() or axes.get_title(loc="left") for axes in explained.figure().axes]
-    assert titles == ["40 detections; a neck without weights", *(f"output of stride {s}, own scale" for s in STRIDES)]
+    titles = [axes.get_title() for axes in explained.figure().axes if axes.get_title()]
+    means = explained.change_shares()
+    assert titles[0] == "40 detections; a neck without weights"
+    assert titles[1:4] == [f"from stride {s}, mean {mean:.2f}" for s, mean in zip(STRIDES, means[0], strict=True)]
+    assert [t for t in titles if t.startswith("output")] == [f"output of stride {s}, own scale" for s in STRIDES]
     assert "detection_weights" not in explained.arrays()
     assert explained.to_dict()["shares"] is None
 
@@ -137,6 +141,8 @@ def test_nothing_found(asff, photo):
     assert len(explained.detections) == 0
     assert explained.detection_weights.shape == (0, 3)
     assert explained.to_dict()["objects"] == []
+    assert explained.ablation.shares.shape == (0, 3)
+    assert explained.cam_figure() is None
 
 
 def test_maps_lie_over_the_image_alone():
@@ -172,7 +178,7 @@ def test_a_large_image_is_reduced_for_the_picture_with_its_boxes(plain):
 def test_files_hold_what_was_explained(explained, tmp_path):
     paths = explained.save(tmp_path / "new")
     assert [p.name for p in paths] == ["reef_fusion.png", "reef_fusion.npz", "reef_fusion.json"]
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in paths)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(["reef_cam.png", *(p.name for p in paths)])
     picture, arrays, values = paths
     with Image.open(picture) as opened:
         assert opened.format == "PNG"
@@ -180,8 +186,10 @@ def test_files_hold_what_was_explained(explained, tmp_path):
     with np.load(arrays) as stored:
         assert set(stored) == {
             *(f"weights_stride{s}" for s in STRIDES), *(f"fused_stride{s}" for s in STRIDES), "boxes", "scores",
-            "labels", "levels", "strides", "scale", "detection_weights",
+            "labels", "levels", "strides", "scale", "detection_weights", *(f"changes_stride{s}" for s in STRIDES),
+            "attributions", "score_changes", *(f"cam_{what}_{rank}" for what in ("class", "box") for rank in range(4)),
         }  # fmt: skip
+        np.testing.assert_array_equal(stored["attributions"], explained.ablation.shares)
         for level, stride in enumerate(STRIDES):
             np.testing.assert_array_equal(stored[f"weights_stride{stride}"], explained.weights[level])
             np.testing.assert_array_equal(stored[f"fused_stride{stride}"], explained.fused[level])

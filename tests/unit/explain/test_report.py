@@ -58,7 +58,11 @@ def tables_of(page):
 
 def test_every_image_leaves_its_files(summary, output, folder):
     assert sorted(p.name for p in output.iterdir()) == sorted(
-        [f"{name}_fusion{suffix}" for name in ("reef", "reef-2") for suffix in (".png", ".npz", ".json")]
+        [
+            f"{name}_{end}"
+            for name in ("reef", "reef-2")
+            for end in ("cam.png", "fusion.png", "fusion.npz", "fusion.json")
+        ]
         + ["report.html"]
     )
     assert summary.report == output / "report.html"
@@ -71,8 +75,8 @@ def test_the_page_stands_alone_and_names_what_it_shows(summary, folder):
     text = summary.report.read_text()
     assert re.findall(r"(?:src|href)=\"(?!data:|#)", text) == []
     assert "://" not in text
-    assert text.count("<img ") == 2
-    assert len(re.findall(r'<img src="data:image/jpeg;base64,', text)) == 2
+    assert text.count("<img ") == 4
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,', text)) == 4
     for place in ("a/reef.png", "b/reef.png"):
         assert f"<figcaption>{folder / place}</figcaption>" in text
     assert "80, with a score of 0 or more" in text
@@ -110,9 +114,10 @@ def test_detections_are_counted_by_level_and_size(summary, explained):
 
 
 def test_each_detection_has_a_row(summary, explained):
-    table = tables_of(summary.report)[4]
+    table = tables_of(summary.report)[6]
     assert table[0] == [
         "object", "score", "side in pixels", "found at", "from stride 8", "from stride 16", "from stride 32",
+        "due to stride 8", "due to stride 16", "due to stride 32",
     ]  # fmt: skip
     assert len(table) == 1 + 40
     found = explained[0].detections
@@ -123,16 +128,30 @@ def test_each_detection_has_a_row(summary, explained):
         f"{((x2 - x1) * (y2 - y1)) ** 0.5:.0f}",
         f"stride {8 << int(found.levels[7])}",
         *(f"{w:.2f}" for w in explained[0].detection_weights[7]),
+        *(f"{share:.2f}" for share in explained[0].ablation.shares[7]),
     ]
+
+
+def test_what_each_level_brings_is_the_mean_over_images_and_detections(summary, explained):
+    outputs, found = tables_of(summary.report)[4:6]
+    sources = ["due to stride 8", "due to stride 16", "due to stride 32"]
+    assert outputs[0] == ["output", *sources]
+    mean = (explained[0].change_shares() + explained[1].change_shares()) / 2
+    assert outputs[1:] == [
+        [f"stride {s}", *(f"{w:.2f}" for w in row)] for s, row in zip((8, 16, 32), mean, strict=True)
+    ]
+    assert found[0] == ["found at", *sources, "detections"]
+    assert sum(int(row[-1]) for row in found[1:]) == 80
 
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_neck_without_weights_says_so(plain, folder, tmp_path):
     page = explain_to(plain, folder / "a", tmp_path, score=0).report
     assert "has no weights of positions" in page.read_text()
-    sizes, objects = tables_of(page)
+    sizes, outputs, _, objects = tables_of(page)
     assert sizes[0][0] == "found at"
-    assert objects[0] == ["object", "score", "side in pixels", "found at"]
+    assert outputs[0] == ["output", "due to stride 8", "due to stride 16", "due to stride 32"]
+    assert objects[0][:5] == ["object", "score", "side in pixels", "found at", "due to stride 8"]
     assert len(objects) == 41
 
 
@@ -140,9 +159,10 @@ def test_a_neck_without_weights_says_so(plain, folder, tmp_path):
 def test_nothing_found(asff, folder, tmp_path):
     page = explain_to(asff, folder / "a", tmp_path, score=1).report
     assert "Nothing was found." in page.read_text()
-    _, at_objects, sizes = tables_of(page)
+    _, at_objects, sizes, _, found = tables_of(page)
     assert [row[1:] for row in at_objects[1:]] == [["-", "-", "-", "0"]] * 3
     assert [row[1:] for row in sizes[1:]] == [["0"] * 4] * 3
+    assert [row[1:] for row in found[1:]] == [["-", "-", "-", "0"]] * 3
 
 
 def test_nothing_readable(asff, folder, tmp_path):
@@ -223,4 +243,4 @@ def test_names_of_classes_are_shown_letter_by_letter(asff, photo, tmp_path):
     finally:
         asff.card = card
     assert "<b>fish</b>" not in page.read_text()
-    assert {row[0] for row in tables_of(page)[3][1:]} <= {"<b>fish</b>", "$x_1$", "&"}
+    assert {row[0] for row in tables_of(page)[5][1:]} <= {"<b>fish</b>", "$x_1$", "&"}

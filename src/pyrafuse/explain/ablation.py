@@ -1,0 +1,98 @@
+"""What each source level brings to a neck's output and to each detection: the level is flattened, the change measured.
+
+pyramid that the neck reads, one level replaced by its mean over positions -> neck -> head -> scores of the same rows
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrafuse.core.detections import Detections
+from pyrafuse.core.predictions import Candidates
+from pyrafuse.core.pyramid import Pyramid
+from pyrafuse.explain.recording import Given, RecordingNeck, replace_parts
+from pyrafuse.models.detector import Detector
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """Changes in one image when each of the T levels that the neck reads is flattened in turn.
+
+    Attributes:
+        strides: Pixels a cell of the T levels, finest first.
+        output_shares: For each output level (T, H, W): the share of each in the change of this position; the change is
+            the L2 norm over channels. All 0 where nothing changes.
+        score_changes: (N, T), a detection's score less its score without the level; below 0 where the level harms it.
+        shares: (N, T), the absolute changes of a detection's score, divided by their sum; all 0 where nothing changes.
+    """
+
+    strides: tuple[int, ...]
+    output_shares: tuple[Tensor, ...]
+    score_changes: Map
+    shares: Map
+
+
+@torch.inference_mode()
+def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Tensor) -> Ablation:
+    """Flatten each level that ``neck`` has read in its last pass over one image, and measure what changes.
+
+    Args:
+        detector: That the neck belongs to.
+        neck: After a pass.
+        found: N detections of that image.
+        rows: (N,) of the candidates that became them, from `find_rows`.
+    """
+    labels = found.labels.to(rows.device)
+    whole = _scores(detector, neck.made, rows, labels)
+    output_changes: list[list[Tensor]] = [[] for _ in neck.made]
+    score_changes = []
+    for source, x in enumerate(neck.read):
+        flat = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
+        made = neck.neck((*neck.read[:source], flat, *neck.read[source + 1 :]))
+        for changes, before, after in zip(output_changes, neck.made, made, strict=True):
+            changes.append(torch.linalg.vector_norm((before - after)[0].float(), dim=0))
+        score_changes.append(whole - _scores(detector, made, rows, labels))
+    changes = torch.stack(score_changes, dim=1)
+    return Ablation(
+        strides=detector.backbone.features.strides,
+        output_shares=tuple(_to_shares(torch.stack(c), dim=0) for c in output_changes),
+        score_changes=changes.float().cpu().numpy(),
+        shares=_to_shares(changes.float().abs(), dim=1).cpu().numpy(),
+    )
+
+
+def find_rows(candidates: Candidates, found: Detections, boxes: Tensor) -> Tensor:
+    """(N,) int64: the row of one image's candidates that became each detection.
+
+    Args:
+        candidates: Of a batch of one.
+        found: The detections.
+        boxes: (N, 4), those of ``found`` in pixels of the network's input.
+    """
+    device = candidates.boxes.device
+    distance = torch.cdist(boxes.to(device), candidates.boxes[0].to(boxes.dtype), p=1)
+    scores = candidates.scores[0][:, found.labels.to(device)].T
+    # boxes of two rows may be equal, and rounding has moved them: then the score tells
+    distance = distance + (scores - found.scores.to(device)[:, None]).abs()
+    is_other = found.levels.to(device)[:, None] != candidates.levels
+    return distance.masked_fill(is_other, float("inf")).argmin(dim=1)
+
+
+def decode_pyramid(detector: Detector, pyramid: Pyramid) -> Candidates:
+    """The candidates for the output of the neck."""
+    twin = replace_parts(detector, backbone=Given(pyramid), neck=torch.nn.Identity())
+    return twin.decode(pyramid[0])
+
+
+def _scores(detector: Detector, pyramid: Pyramid, rows: Tensor, labels: Tensor) -> Tensor:
+    return decode_pyramid(detector, pyramid).scores[0][rows, labels]
+
+
+def _to_shares(changes: Tensor, *, dim: int) -> Tensor:
+    total = changes.sum(dim=dim, keepdim=True)
+    return torch.where(total > 0, changes / total.where(total > 0, 1), 0)
