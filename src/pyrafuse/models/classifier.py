@@ -29,7 +29,12 @@ _DPN_STD = 1 / (0.0167 * 255)
 DPN_CROP = CenterCrop(
     interpolation="bicubic", mean=(124 / 255, 117 / 255, 104 / 255), std=(_DPN_STD, _DPN_STD, _DPN_STD)
 )
-"""What the authors trained dual path networks with; the later "b" forms have ImageNet's usual values."""
+"""What the authors trained dual path networks with."""
+
+_DPN_CROPS = {  # of timm's own trainings
+    "dpn48b": CenterCrop(interpolation="bicubic"),
+    "dpn68b": CenterCrop(resize_px=235, interpolation="bicubic"),
+}
 
 
 class Classifier(nn.Module):
@@ -122,7 +127,7 @@ CLASSIFIERS: Mapping[str, Family] = {
             partial(DPNHead, activation=form.activation),
             name_dpn,
             {"closing.norm": "features.conv5_bn_ac.bn", "fc": "classifier"},
-            preprocessing=CenterCrop(interpolation="bicubic") if form.is_split else DPN_CROP,
+            preprocessing=_DPN_CROPS.get(name, DPN_CROP),
         )
         for name, form in FORMS.items()
     },

@@ -41,12 +41,14 @@ class Vectors:
         return self.save({f"module.{key}": self.value(key, shape, gain) for key, shape in manifest})
 
     def mmdet_checkpoint(self, model):
-        """A whole detector's file."""
+        """A detector's file, its head apart."""
         gains = self.read_json(f"mmdet/{model}.meta.json")["gains"]
         assert all(not isinstance(gain, str) for pattern, gain in gains if "backbone" in pattern)
         manifest = self.read_json(f"mmdet/{model}.manifest.json")
         state = {}
         for key, shape in manifest:
+            if not key.startswith(("backbone.", "neck.")):
+                continue
             gain = next((gain for pattern, gain in gains if re.search(pattern, key)), 1.0)
             state[key] = self.value(key, shape, gain if isinstance(gain, int | float) else 1.0)
         return self.save(state)

@@ -38,6 +38,7 @@ def save(state, tmp_path, name="published.pth"):
         ("resnet34", lambda: timm.create_model("resnet34")),
         ("dpn48b", lambda: timm.create_model("dpn48b")),
         ("dpn68b", lambda: timm.create_model("dpn68b")),
+        ("dpn92", lambda: timm.create_model("dpn92")),
     ],
 )
 @torch.no_grad()
