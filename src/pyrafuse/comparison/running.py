@@ -169,6 +169,8 @@ def run_all(
                     else:
                         progress.tell(f"done    {training.run.title}, {_duration(training.seconds)}")
                 progress.update(active=[training.run for training in active.values()])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with what is left") from None
     finally:
         _stop(training.process for training in active.values())
     return tuple(failures)

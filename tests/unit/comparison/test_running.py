@@ -107,7 +107,7 @@ def test_an_interrupt_ends_the_trainings(tmp_path, program, number):
     threading.Thread(target=stop, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         run_all(runs, (Slot("cpu"),), program=program, poll_s=0.01)
     assert signal.getsignal(signal.SIGTERM) is before
     assert time.monotonic() - start < 25  # the training itself would take 60 seconds
