@@ -120,6 +120,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
         assert_same(first[key], second[key], key)
     assert resumed.evaluation.to_dict() == whole.evaluation.to_dict()
     assert (resumed.folder / "metrics.csv").read_text() == (whole.folder / "metrics.csv").read_text()
+    with (whole.folder / "metrics.csv").open() as stream:
+        *_, last = csv.DictReader(stream)
+    for stride in (8, 16, 32):
+        assert float(last[f"level/stride_{stride}/gradient"]) > 0
+        assert float(last[f"level/stride_{stride}/loss_objectness"]) > 0
+        weights = [float(last[f"fusion/stride_{stride}/from_stride_{source}"]) for source in (8, 16, 32)]
+        assert sum(weights) == pytest.approx(1, abs=1e-4)
 
 
 def assert_same(first, second, place: str) -> None:

@@ -21,19 +21,26 @@ class NeckWatch:
     Attributes:
         weights: ``fusion/stride_8/from_stride_16`` and so on: the mean weight of a source, for every fusion of the neck
             that lets its weights pass through a `FusionWeights`.
-        gradients: ``level/stride_8/gradient`` and so on, there after the backward pass: the L2 norm of the gradient of
-            the batch's loss at the neck's output of that level.
     """
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
+        self._names: list[str] = []
+        self._norms: dict[str, Tensor] = {}
         self._scale: Tensor | None = None
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """``level/stride_8/gradient`` and so on, finest first, there after the backward pass.
+
+        The L2 norm of the gradient of the batch's loss at the neck's output of that level.
+        """
+        return {name: self._norms[name] for name in self._names if name in self._norms}
 
     @contextmanager
     def watching(self, neck: Neck) -> Iterator[None]:
         """Watch ``neck`` while it runs inside the block; its hooks are gone afterwards."""
-        self.weights, self.gradients, self._scale = {}, {}, None
+        self.weights, self._names, self._norms, self._scale = {}, [], {}, None
         handles = [
             module.register_forward_hook(self._keep_weights)
             for module in neck.modules()
@@ -63,7 +70,8 @@ class NeckWatch:
         assert isinstance(neck, Neck)
         for stride, x in zip(neck.features.strides, pyramid, strict=True):
             if x.requires_grad:
-                x.register_hook(partial(self._keep_norm, f"level/stride_{stride}/gradient"))
+                self._names.append(f"level/stride_{stride}/gradient")
+                x.register_hook(partial(self._keep_norm, self._names[-1]))
 
     def _keep_scale(self, scale: Tensor) -> None:
         # the gradient reaches the loss first, and only then the levels
@@ -71,4 +79,4 @@ class NeckWatch:
 
     def _keep_norm(self, name: str, gradient: Tensor) -> None:
         norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)  # a sum of squares overflows in fp16
-        self.gradients[name] = norm if self._scale is None else norm / self._scale
+        self._norms[name] = norm if self._scale is None else norm / self._scale
