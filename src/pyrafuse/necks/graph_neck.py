@@ -18,7 +18,7 @@ class MergeNode(nn.Module):
 
     Attributes:
         edges: The way of each input; idle ones pass it as it is.
-        fusion: A module over the list of maps; none where one input is all there is.
+        fusion: A function or module over the list of maps; none where one input is all there is.
         conv: None where there is no convolution.
     """
 
@@ -36,14 +36,27 @@ class MergeNode(nn.Module):
         self.conv = None if merge.conv is None else Convolution(step.fused, step.channels, merge.conv)
 
     def forward(self, inputs: Sequence[Tensor], size: Size | None) -> Tensor:
-        """Args: the inputs (B, C, H, W) of their levels, and the size of this merge's level where it is known."""
+        """The map of this merge.
+
+        Args:
+            inputs: (B, C, H, W), each of its level.
+            size: Of this merge's level, where it is known.
+        """
+        # Parts that hold others are not called but looked into: on small maps a call of Python's counts. Hooks on
+        # fusions and on whatever has parameters are served.
+        x = self._fuse(inputs, size)
+        if self.conv is not None:
+            for part in self.conv:
+                x = part(x)
+        return x
+
+    def _fuse(self, inputs: Sequence[Tensor], size: Size | None) -> Tensor:
         maps: list[Tensor] = []
         for x, edge, is_idle in zip(inputs, self.edges, self._is_idle, strict=True):
-            arrived = x if is_idle else edge(x, size)
+            arrived = x if is_idle else edge.forward(x, size)
             size = arrived.shape[-2:] if size is None else size  # of a new level: as the first input arrives
             maps.append(arrived)
-        x = maps[0] if self.fusion is None else self.fusion(maps)
-        return x if self.conv is None else self.conv(x)
+        return maps[0] if self.fusion is None else self.fusion(maps)
 
 
 class GraphNeck(Neck):
@@ -89,7 +102,7 @@ class GraphNeck(Neck):
         for rank, x in zip(self._input_ranks, pyramid, strict=True):
             sizes[rank] = x.shape[-2:]
         for (sources, rank, spent), merge in zip(self._steps, self.merges.values(), strict=True):
-            x = merge([maps[source] for source in sources], sizes[rank])
+            x = merge.forward([maps[source] for source in sources], sizes[rank])  # see there why it is not called
             if sizes[rank] is None:
                 sizes[rank] = x.shape[-2:]
             maps.append(x)

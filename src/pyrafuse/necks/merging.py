@@ -7,6 +7,7 @@ softmax at every position (ASFF, arXiv:1911.09516).
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,11 +69,10 @@ NORMS: dict[str, Callable[[int, Conv], nn.Module]] = {
 }
 
 
-class Convolution(nn.Module):
+class Convolution(nn.Sequential):
     """The module that a `Conv` describes, from ``in_channels`` to ``out_channels``, at ``stride``."""
 
     def __init__(self, in_channels: int, out_channels: int, form: Conv, *, stride: int = 1) -> None:
-        super().__init__()
         size, has_norm = form.kernel_size, form.norm != "none"
         bias = (not has_norm) if form.bias is None else form.bias
         before = ACTIVATIONS[form.before]()
@@ -87,14 +87,7 @@ class Convolution(nn.Module):
         else:
             parts.append(("conv", spatial))
         parts += [("norm", NORMS[form.norm](out_channels, form)), ("activation", ACTIVATIONS[form.activation]())]
-        self._names = tuple(name for name, part in parts if not isinstance(part, nn.Identity))
-        for name in self._names:
-            self.add_module(name, dict(parts)[name])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for name in self._names:
-            x = self._modules[name](x)  # type: ignore[misc]  # never None
-        return x
+        super().__init__(OrderedDict((name, part) for name, part in parts if not isinstance(part, nn.Identity)))
 
 
 class SameMaxPool(nn.Module):
@@ -149,7 +142,7 @@ def _pooled_then_strided(way: Descent) -> nn.Module:
 
 
 def _repeat(create: Callable[[], nn.Module]) -> Callable[[Descent], nn.Module]:
-    return lambda way: nn.Sequential(*(create() for _ in range(way.halvings)))
+    return lambda way: create() if way.halvings == 1 else nn.Sequential(*(create() for _ in range(way.halvings)))
 
 
 DOWN: dict[str, Callable[[Descent], nn.Module]] = {
@@ -225,21 +218,23 @@ class Edge(nn.Module):
         return upsample_to(x, size)
 
 
-class Sum(nn.Module):
+def add(xs: Sequence[Tensor]) -> Tensor:
     """x1 + x2 + ..."""
-
-    def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        total = xs[0]
-        for x in xs[1:]:
-            total = total + x
-        return total
+    total = xs[0]
+    for x in xs[1:]:
+        total = total + x
+    return total
 
 
-class Concat(nn.Module):
+def concatenate(xs: Sequence[Tensor]) -> Tensor:
     """Channels of x1, then those of x2, and so on."""
+    return torch.cat(list(xs), dim=1)
 
-    def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(xs), dim=1)
+
+def attend_globally(xs: Sequence[Tensor]) -> Tensor:
+    """x2 + sigmoid(mean of x2 over all positions) * x1: NAS-FPN's "global pooling"."""
+    first, second = xs
+    return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
 
 
 class WeightedSum(nn.Module):
@@ -265,10 +260,10 @@ class WeightedSum(nn.Module):
             weights = weights / (weights.sum() + 1e-4)
         else:
             weights = self.edge_weights.softmax(dim=0)
-        weights = self.weights(weights).to(xs[0].dtype)
-        total = xs[0] * weights[0]
-        for source, x in enumerate(xs[1:], start=1):
-            total = total + x * weights[source]
+        first, *others = self.weights(weights).to(xs[0].dtype).unbind()
+        total = xs[0] * first
+        for x, weight in zip(xs[1:], others, strict=True):
+            total = total + x * weight
         return total
 
 
@@ -292,14 +287,6 @@ class SpatialSoftmax(nn.Module):
         return total
 
 
-class GlobalAttention(nn.Module):
-    """x2 + sigmoid(mean of x2 over all positions) * x1: NAS-FPN's "global pooling"."""
-
-    def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        first, second = xs
-        return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
-
-
 @dataclass(frozen=True)
 class FusionPlace:
     """Where a fusion stands.
@@ -319,9 +306,9 @@ class FusionPlace:
     activation: str
 
 
-FUSIONS: dict[str, Callable[[FusionPlace], nn.Module]] = {
-    "sum": lambda _: Sum(),
-    "concat": lambda _: Concat(),
+FUSIONS: dict[str, Callable[[FusionPlace], Callable[[Sequence[Tensor]], Tensor]]] = {
+    "sum": lambda _: add,
+    "concat": lambda _: concatenate,
     "fast_normalized": lambda place: WeightedSum(place.output, place.sources, is_fast=True),
     "softmax": lambda place: WeightedSum(place.output, place.sources, is_fast=False),
     "spatial_softmax": lambda place: SpatialSoftmax(
@@ -331,6 +318,6 @@ FUSIONS: dict[str, Callable[[FusionPlace], nn.Module]] = {
         weight_channels=place.weight_channels,
         activation=place.activation,
     ),
-    "global_attention": lambda _: GlobalAttention(),
+    "global_attention": lambda _: attend_globally,
 }
 """Ways to make one map of several."""

@@ -11,9 +11,9 @@ from pyrafuse.necks.merging import (
     Convolution,
     Edge,
     FloorMaxPool,
-    GlobalAttention,
     SameMaxPool,
     WeightedSum,
+    attend_globally,
     max_pool_to,
 )
 
@@ -109,7 +109,7 @@ class TestFusions:
 
     def test_global_attention(self):
         first, second = torch.full((1, 1, 1, 2), 10.0), torch.tensor([[[[-1.0, 1.0]]]])
-        assert GlobalAttention()([first, second]).tolist() == [[[[4, 6]]]]  # the mean is 0, its sigmoid a half
+        assert attend_globally([first, second]).tolist() == [[[[4, 6]]]]  # the mean is 0, its sigmoid a half
 
 
 class TestConvolution:
