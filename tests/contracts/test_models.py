@@ -1,10 +1,9 @@
-"""What every head and every detector promises, training and leaving Python included."""
+"""What the YOLO heads and detectors promise, training and leaving Python included."""
 
 from dataclasses import fields
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrafuse.assigners.neighbours import NeighbourAssigner
 from pyrafuse.core.predictions import GuidedPredictions
@@ -26,7 +25,7 @@ SMALL = {
     },
 }
 VARIANTS = {
-    **{name: (name, SMALL.get(name, {})) for name in list_models()},
+    **{name: (name, SMALL.get(name, {})) for name in list_models() if name.startswith("yolov3")},
     "plain anchors": ("yolov3", {**SMALL["yolov3"], "head_options": {"guided": False, "adaption": False}}),
     "neighbours": (
         "yolov3_asff_small",
@@ -50,16 +49,6 @@ def build(variant: str):
 @pytest.fixture(scope="module", params=VARIANTS)
 def detector(request):
     return build(request.param)
-
-
-def some_targets() -> Targets:
-    """Two images: objects of every size, one in a corner, one in a crowd's place; and none."""
-    boxes = torch.tensor([[4, 4, 20, 30], [30, 10, 90, 64], [0, 0, 96, 64], [88, 60, 96, 64], [40, 2, 60, 40]])
-    return Targets.pad(
-        [boxes.float(), torch.zeros(0, 4)],
-        [torch.tensor([0, 1, 2, 0, 1]), torch.zeros(0)],
-        crowd=[torch.tensor([False, False, False, False, True]), torch.zeros(0)],
-    )
 
 
 @pytest.mark.parametrize("size", [(64, 96), (72, 104)])
@@ -94,9 +83,9 @@ def test_same_answer_twice(detector):
     assert all(torch.equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(first))
 
 
-def test_training_reaches_every_parameter(detector):
+def test_training_reaches_every_parameter(detector, some_targets):
     detector.train().zero_grad()
-    losses = detector.criterion(detector(torch.randn(2, 3, 64, 96)), some_targets())
+    losses = detector.criterion(detector(torch.randn(2, 3, 64, 96)), some_targets)
     assert all(loss.shape == () and loss.isfinite() and loss >= 0 for loss in losses.values())
     sum(losses.values()).backward()
     guides = {id(p) for p in detector.head.guides.parameters()} if detector.head.guides is not None else set()
@@ -119,12 +108,12 @@ def test_no_objects_at_all(detector, rows):
 
 
 @pytest.mark.parametrize("variant", ["yolov3_asff", "neighbours"])
-def test_half_precision(variant):
+def test_half_precision(variant, some_targets):
     detector = build(variant).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictions = detector(torch.randn(2, 3, 32, 64))
     assert predictions.deltas.dtype == torch.float32
-    losses = detector.criterion(predictions, some_targets())
+    losses = detector.criterion(predictions, some_targets)
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
 
@@ -138,34 +127,15 @@ def test_detect(detector):
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
 
 
-class NoLooking(TorchDispatchMode):
-    """Refuse whatever makes the host wait for the device: reading a number, or a shape that depends on numbers."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__
-        if any(name.startswith(word) for word in self.FORBIDDEN):
-            raise AssertionError(f"{name} makes the host wait for the device")
-        if name.startswith("index") and any(
-            isinstance(i, torch.Tensor) and i.dtype == torch.bool
-            for arg in args
-            if isinstance(arg, (list, tuple))
-            for i in arg
-        ):
-            raise AssertionError(f"{name} by a mask makes the host wait for the device")
-        return func(*args, **(kwargs or {}))
-
-
-def test_the_host_never_waits_in_training(detector, monkeypatch):
+def test_the_host_never_waits_in_training(detector, some_targets, no_looking, monkeypatch):
     def refuse(*_):
         raise AssertionError("reading a tensor makes the host wait for the device")
 
     for reader in ("tolist", "numpy", "cpu", "item", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, reader, refuse)
     detector.train()
-    images, targets = torch.randn(2, 3, 64, 96), some_targets()
-    with NoLooking():
+    images, targets = torch.randn(2, 3, 64, 96), some_targets
+    with no_looking():
         predictions = detector(images)
         report = detector.criterion.by_level(predictions, targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
@@ -174,16 +144,16 @@ def test_the_host_never_waits_in_training(detector, monkeypatch):
 
 
 @pytest.mark.parametrize("look", [lambda x: x.max().item(), lambda x: x.nonzero(), lambda x: x[x > 0], bool])
-def test_looking_is_noticed(look):
-    with pytest.raises(AssertionError, match="wait"), NoLooking():
+def test_looking_is_noticed(look, no_looking):
+    with pytest.raises(AssertionError, match="wait"), no_looking():
         look(torch.ones(1))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_host_never_waits_for_a_gpu(detector):
+def test_the_host_never_waits_for_a_gpu(detector, some_targets):
     detector.cuda().train()
-    images, targets = torch.randn(2, 3, 64, 96).cuda(), some_targets().to("cuda")
+    images, targets = torch.randn(2, 3, 64, 96).cuda(), some_targets.to("cuda")
     sum(detector.criterion(detector(images), targets).values()).backward()  # algorithms are chosen at first use
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -196,19 +166,10 @@ def test_the_host_never_waits_for_a_gpu(detector):
         detector.cpu()
 
 
-class Decoding(torch.nn.Module):
-    def __init__(self, detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images):
-        return self.detector.decode(images)
-
-
-def test_export(detector):
+def test_export(detector, decoding):
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        program = torch.export.export(Decoding(detector.eval()), (images,))
+        program = torch.export.export(decoding(detector.eval()), (images,))
         exported, eager = program.module()(images), detector.decode(images)
     torch.testing.assert_close(exported.boxes, eager.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(exported.scores, eager.scores, rtol=1e-4, atol=1e-5)
@@ -220,7 +181,7 @@ def test_neighbours_are_named_by_their_options():
 
 
 class TestHeads:
-    @pytest.mark.parametrize("name", HEADS.names())
+    @pytest.mark.parametrize("name", ["yolov3"])
     @pytest.mark.parametrize("spec", [PyramidSpec((8, 16), (4, 8)), PyramidSpec((8, 12, 16, 20), (8, 16, 32, 64))])
     def test_any_pyramid(self, name, spec):
         head = HEADS.create(name, spec, num_classes=5)

@@ -30,6 +30,8 @@ class YOLOv3Criterion(nn.Module):
         iou: Weigh in the IoU term; without it boxes learn by the L1 term alone, as in YOLOv3.
         l1: Weigh in the L1 term on centre and size.
         box_weight: Of the IoU term.
+        class_weight: Of the classification term.
+        objectness_weight: Of the objectness term.
         iou_objectness: A positive's objectness learns the overlap of its box with the object instead of 1, so that
             well-placed boxes come first.
         chunk: Objects compared with all rows at a time; bounds the memory of crowded images.
@@ -45,6 +47,8 @@ class YOLOv3Criterion(nn.Module):
         l1: bool = True,
         iou_objectness: bool = False,
         box_weight: float = 1.0,
+        class_weight: float = 1.0,
+        objectness_weight: float = 1.0,
         chunk: int = 64,
     ) -> None:
         super().__init__()
@@ -57,6 +61,8 @@ class YOLOv3Criterion(nn.Module):
         self.l1 = l1
         self.iou_objectness = iou_objectness
         self.box_weight = box_weight
+        self.class_weight = class_weight
+        self.objectness_weight = objectness_weight
         self.chunk = chunk
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
@@ -78,7 +84,7 @@ class YOLOv3Criterion(nn.Module):
         losses = {
             "anchor": self._shape_loss(shapes, assignment.shapes, targets, grid.levels),
             **self._box_losses(predictions, overlap, shapes, claims.rows, wanted),
-            "classification": self._class_loss(predictions, claims, targets),
+            "classification": self.class_weight * self._class_loss(predictions, claims, targets),
         }
         rows = {"anchor": assignment.shapes.rows}
         held = {name: values if name == "anchor" else values.where(holds, 0) for name, values in losses.items()}
@@ -87,7 +93,7 @@ class YOLOv3Criterion(nn.Module):
             for name, values in held.items()
         }
         objectness = self._objectness_loss(predictions, boxes.detach(), overlap.detach(), claims, holds, targets)
-        parts["objectness"] = _sum_by_level(objectness.sum(dim=0), grid.levels, num_levels)
+        parts["objectness"] = self.objectness_weight * _sum_by_level(objectness.sum(dim=0), grid.levels, num_levels)
         batch_size = len(targets.labels)
         return LevelLosses(
             losses={name: values / batch_size for name, values in parts.items()},

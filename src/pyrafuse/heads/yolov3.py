@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrafuse.core.predictions import AnchorGrid, GuidedPredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.registry import HEADS
-from pyrafuse.layers.conv import initialize_small
+from pyrafuse.layers.conv import ConvNormAct, initialize, initialize_small
 from pyrafuse.layers.deformable import FeatureAdaption
 
 ANCHORS = (
@@ -32,6 +32,30 @@ def anchors_for(strides: Sequence[int]) -> tuple[tuple[tuple[float, float], ...]
     return tuple(tuple((w * stride / 16, h * stride / 16) for w, h in ANCHORS[1]) for stride in strides)
 
 
+class BranchedOutput(nn.Module):
+    """Classes and boxes predicted from a 3x3 convolution each, after YOLOX (Ge et al., arXiv:2107.08430, section 2.1).
+
+    Classes then do not have to learn through what boxes and objectness, whose gradients are the larger, make of the
+    map: (B, C, H, W) -> (B, slots * (5 + K), H, W), channels as from one convolution.
+    """
+
+    def __init__(self, in_channels: int, *, num_slots: int, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.box_branch = ConvNormAct(in_channels, channels, 3)
+        self.class_branch = ConvNormAct(in_channels, channels, 3)
+        initialize(self)
+        self.boxes = nn.Conv2d(channels, num_slots * 5, 1)
+        self.classes = nn.Conv2d(channels, num_slots * num_classes, 1)
+        initialize_small(self.boxes)
+        initialize_small(self.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        boxes = self.boxes(self.box_branch(x)).unflatten(1, (self.num_slots, -1))
+        classes = self.classes(self.class_branch(x)).unflatten(1, (self.num_slots, -1))
+        return torch.cat((boxes, classes), dim=2).flatten(1, 2)
+
+
 @HEADS.register("yolov3")
 class YOLOv3Head(nn.Module):
     """Pyramid -> `GuidedPredictions`, rows ordered by level (coarsest first), anchor, y, x, as in YOLOv3.
@@ -44,6 +68,8 @@ class YOLOv3Head(nn.Module):
             strides). Without: the plain anchors.
         adaption: Sample features by the guided shapes (needs ``guided``).
         rfb: Receptive field block before the adaption (ASFF*).
+        branches: Channels of a 3x3 convolution for classes and one for boxes (`BranchedOutput`); 0 predicts both from
+            the map itself, as the paper does.
         reach: Cells that a centre may lie outside its own; neighbours of an object's cell can find it then.
         prior: Objectness that training starts from; the original starts at one half, which costs it the first epochs.
 
@@ -60,6 +86,7 @@ class YOLOv3Head(nn.Module):
         guided: bool = True,
         adaption: bool = True,
         rfb: bool = False,
+        branches: int = 0,
         reach: float = 0.0,
         prior: float = 0.01,
     ) -> None:
@@ -83,17 +110,24 @@ class YOLOv3Head(nn.Module):
 
         self.guides = per_level(lambda c: nn.Conv2d(c, 2 * self.num_slots, 1)) if guided else None
         self.adaptions = per_level(lambda c: FeatureAdaption(c, self.num_slots, rfb=rfb)) if adaption else None
-        self.outputs = per_level(lambda c: self._create_output(c, prior))
+        self.outputs = per_level(lambda c: self._create_output(c, branches, prior))
         # anchors start as they are given, and boxes as their anchors; the original starts from random shapes
         for guide in self.guides or ():
             initialize_small(guide)
 
-    def _create_output(self, channels: int, prior: float) -> nn.Conv2d:
-        output = nn.Conv2d(channels, self.num_slots * (5 + self.num_classes), 1)
-        initialize_small(output)
+    def _create_output(self, channels: int, branches: int, prior: float) -> nn.Module:
+        if branches:
+            output: nn.Module = BranchedOutput(
+                channels, num_slots=self.num_slots, num_classes=self.num_classes, channels=branches
+            )
+            biases = output.boxes.bias
+        else:
+            output = nn.Conv2d(channels, self.num_slots * (5 + self.num_classes), 1)
+            initialize_small(output)
+            biases = output.bias
         with torch.no_grad():
-            assert output.bias is not None
-            output.bias.view(self.num_slots, -1)[:, 4] = -math.log((1 - prior) / prior)
+            assert isinstance(biases, Tensor)
+            biases.view(self.num_slots, -1)[:, 4] = -math.log((1 - prior) / prior)
         return output
 
     def forward(self, pyramid: Pyramid) -> GuidedPredictions:

@@ -100,8 +100,8 @@ class Detector(nn.Module, Generic[P]):
 
         The detector's mode is left as it is: call ``eval()`` first, as `load` does.
         """
-        found = (postprocess or self.postprocess)(self.decode(images))
         size = (images.shape[-2], images.shape[-1])
+        found = (postprocess or self.postprocess)(self.decode(images), size)
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
     def predict(

@@ -111,3 +111,9 @@ class DistanceCoder:
         """Boxes (..., 4) of distances (..., 4), not clipped to the image."""
         centers, _ = centers_and_sizes(anchors)
         return torch.cat((centers - deltas[..., :2], centers + deltas[..., 2:]), dim=-1)
+
+
+def guide_anchors(anchors: Tensor, shapes: Tensor) -> Tensor:
+    """Boxes (..., 4) around the centres of ``anchors``, their sides stretched by exp of ``shapes`` (..., 2)."""
+    deltas = torch.cat((torch.zeros_like(shapes), shapes), dim=-1)
+    return DeltaCoder(largest_log=-math.log(1e-6)).decode(anchors, deltas)

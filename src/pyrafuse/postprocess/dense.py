@@ -5,8 +5,24 @@ from dataclasses import dataclass
 import torch
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.predictions import Candidates
+from pyrafuse.core.predictions import Candidates, DensePredictions
+from pyrafuse.ops.boxes import clip_boxes
+from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms
+
+
+def decode_dense(predictions: DensePredictions, *, coder: BoxCoder) -> Candidates:
+    """Boxes in pixels, scores of the classes and qualities; guided anchors in unlikely places score nothing."""
+    scores = predictions.classes.sigmoid()
+    guides = predictions.guides
+    if guides is not None:
+        scores = scores * (guides.locations.sigmoid() >= guides.least_location)[..., None]
+    return Candidates(
+        boxes=coder.decode(predictions.anchors, predictions.deltas),
+        scores=scores,
+        levels=predictions.grid.levels,
+        quality=None if predictions.quality is None else predictions.quality.sigmoid(),
+    )
 
 
 @dataclass(frozen=True)
@@ -19,6 +35,8 @@ class DensePostprocess:
         max_detections: Kept an image, the best first; 0 keeps all.
         max_candidates: Boxes an image that suppression looks at, the best first; bounds its time in crowded images.
         multi_label: Let a box stand for every class that scores, instead of its best one.
+        max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
+        clip: Cut boxes at the borders of the image, and drop what lies outside.
     """
 
     score: float = 0.01
@@ -26,15 +44,15 @@ class DensePostprocess:
     max_detections: int = 300
     max_candidates: int = 10_000
     multi_label: bool = False
+    max_per_level: int = 0
+    clip: bool = False
 
-    def __call__(self, candidates: Candidates) -> tuple[Detections, ...]:
-        """One `Detections` an image, in pixels of the network's input."""
-        return tuple(
-            self._of_image(boxes, scores, candidates)
-            for boxes, scores in zip(candidates.boxes, candidates.scores, strict=True)
-        )
+    def __call__(self, candidates: Candidates, size: tuple[int, int] | None = None) -> tuple[Detections, ...]:
+        """One `Detections` an image, in pixels of the network's input, which has ``size``: height and width."""
+        return tuple(self._of_image(image, candidates, size) for image in range(len(candidates.boxes)))
 
-    def _of_image(self, boxes: torch.Tensor, scores: torch.Tensor, candidates: Candidates) -> Detections:
+    def _of_image(self, image: int, candidates: Candidates, size: tuple[int, int] | None) -> Detections:
+        boxes, scores = candidates.boxes[image], candidates.scores[image]
         if self.multi_label:
             rows, labels = (scores >= self.score).nonzero().unbind(1)
             best = scores[rows, labels]
@@ -42,6 +60,15 @@ class DensePostprocess:
             best, labels = scores.max(dim=1)
             rows = (best >= self.score).nonzero().squeeze(1)
             best, labels = best[rows], labels[rows]
+        if self.max_per_level:
+            order = self._best_of_levels(best, candidates.levels[rows])
+            best, rows, labels = best[order], rows[order], labels[order]
+        if candidates.quality is not None:
+            best = best * candidates.quality[image, rows]
+        if self.clip and size is not None:
+            boxes = clip_boxes(boxes, size)
+            is_inside = (boxes[rows, 2:] > boxes[rows, :2]).all(dim=1)
+            best, rows, labels = best[is_inside], rows[is_inside], labels[is_inside]
         if len(best) > self.max_candidates:
             best, order = best.topk(self.max_candidates)
             rows, labels = rows[order], labels[order]
@@ -54,3 +81,11 @@ class DensePostprocess:
             labels=labels[kept],
             levels=candidates.levels[rows[kept]],
         )
+
+    def _best_of_levels(self, scores: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Indices of the best ``max_per_level`` of each level."""
+        kept = []
+        for level in levels.unique():
+            rows = (levels == level).nonzero().squeeze(1)
+            kept.append(rows[scores[rows].topk(min(self.max_per_level, len(rows))).indices])
+        return torch.cat(kept) if kept else levels[:0]

@@ -1,0 +1,20 @@
+"""By what losses are divided."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@torch.no_grad()
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of ``value`` over all processes of a training, so that each object weighs the same in all of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def sum_by_level(values: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Sums (L,) of ``values`` (B, A) over the rows of each level, of which there are ``counts``."""
+    return torch.stack([of_level.sum() for of_level in values.split(counts, dim=1)])

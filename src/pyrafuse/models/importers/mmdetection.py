@@ -1,0 +1,191 @@
+"""mmdetection's dense detectors -> ours: RetinaNet, with NAS-FPN, Libra and guided anchors; ATSS, DDOD and FCOS.
+
+What a key means was learnt from the published files' keys and shapes.
+state dict -> which of seven detectors, on which ResNet -> ours -> every key renamed, none left over
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyrafuse.backbones.resnet import name_resnet
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.pyramid import Neck
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.mmdetection_blocks import name_bfp
+from pyrafuse.models.importers.mmdetection_necks import name_fpn, name_nas_fpn
+from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.necks.registry import NeckChain
+
+DEPTHS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True, 36): 152}
+"""(has bottlenecks, blocks of the third stage) -> depth of the ResNet."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of the detectors.
+
+    Attributes:
+        title: In words.
+        model: Its registered name here.
+        mark: A key that only its checkpoints have, where they are asked for in this order.
+        classifier: The key whose channels tell the number of classes.
+        num_slots: Anchors a cell.
+        style: Where the ResNet of its published checkpoints strides; the keys do not tell.
+        outputs: Ours -> theirs, for the convolutions that end the head's branches.
+    """
+
+    title: str
+    model: str
+    mark: str
+    classifier: str
+    num_slots: int
+    style: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+_RETINA = {"classes": "retina_cls", "deltas": "retina_reg"}
+_GUIDES = {
+    "location": "conv_loc",
+    "shape": "conv_shape",
+    "class_adaption": "feature_adaption_cls.conv_adaption",
+    "class_adaption.offset": "feature_adaption_cls.conv_offset",
+    "box_adaption": "feature_adaption_reg.conv_adaption",
+    "box_adaption.offset": "feature_adaption_reg.conv_offset",
+}
+_ATSS = {"classes": "atss_cls", "deltas": "atss_reg"}
+_FCOS = {"classes": "conv_cls", "deltas": "conv_reg", "quality": "conv_centerness"}
+
+FAMILIES = (
+    Family(
+        "GA-RetinaNet", "ga_retinanet", "conv_loc.weight", "retina_cls.weight", 1, "caffe", {**_RETINA, **_GUIDES}
+    ),
+    Family("DDOD", "ddod", "atss_iou.weight", "atss_cls.weight", 1, "pytorch", {**_ATSS, "quality": "atss_iou"}),
+    Family(
+        "ATSS", "atss", "atss_centerness.weight", "atss_cls.weight", 1, "pytorch",
+        {**_ATSS, "quality": "atss_centerness"},
+    ),
+    Family("FCOS", "fcos", "conv_centerness.weight", "conv_cls.weight", 1, "caffe", _FCOS),
+    Family(
+        "RetinaNet with NAS-FPN", "retinanet_nas_fpn", "cls_convs.0.0.conv.weight", "retina_cls.weight", 9, "pytorch",
+        _RETINA,
+    ),
+    Family("RetinaNet", "retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA),
+)  # fmt: skip
+LIBRA = Family("Libra RetinaNet", "libra_retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA)
+HEAD = "bbox_head."
+
+# how older files called the same
+_RENEWED = by_patterns(
+    [
+        (r"^bbox_head\.fcos_(cls|reg|centerness)\.", r"bbox_head.conv_\1."),
+        (r"^(bbox_head\.(?:cls|reg)_convs\.\d+)\.conv_offset\.", r"\1.conv.conv_offset."),
+        (r"^(bbox_head\.scales\.\d+)$", r"\1.scale"),
+    ]
+)
+
+
+def looks_like_mmdetection(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is a dense detector of mmdetection."""
+    return _family_of(_renew(content)) is not None
+
+
+def import_mmdetection(
+    content: Any, *, source: str | os.PathLike[str], style: str | None = None, options: Mapping[str, Any] | None = None
+) -> Detector:
+    """Build the detector that ``content`` holds the parameters of.
+
+    The card names the model and its origin; how images are made ready is for the caller to say, as no key tells.
+
+    Args:
+        content: As `read_tensors` gives it.
+        source: Of the file, for messages.
+        style: Where the ResNet strides, ``pytorch`` or ``caffe``; by default as the published checkpoints of the
+            detector do.
+        options: Further options of the model.
+
+    Raises:
+        CheckpointError: If it is none of the detectors, or does not fit; keys are named.
+    """
+    state = _renew(content)
+    family = _family_of(state)
+    if family is None:
+        titles = ", ".join(f.title for f in (*FAMILIES, LIBRA))
+        raise CheckpointError(f"{source} is no dense detector of mmdetection that is known here: {titles}")
+    options = dict(options or {})
+    trunk = {"style": style or family.style, **options.pop("backbone_options", {})}
+    num_classes = state[HEAD + family.classifier].shape[0] // family.num_slots
+    with Uninitialized():
+        detector = create_model(
+            family.model,
+            num_classes=num_classes,
+            backbone=f"resnet{_depth_of(state, source)}",
+            backbone_options=trunk,
+            **options,
+        )
+    naming, unused = name_detector(detector, family)
+    counters = {k: v for k, v in detector.state_dict().items() if k.startswith("criterion.")}
+    load_renamed(
+        detector, {**state, **counters}, naming, source=source, layout=f"mmdetection's {family.title}", unused=unused
+    )
+    return detector
+
+
+def name_detector(detector: Detector, family: Family) -> tuple[Naming, tuple[str, ...]]:
+    """Names of a whole detector of ``family``, and patterns of the keys that stay unused."""
+    last = len(detector.neck.features) - 1
+    is_repeated = family.model == "retinanet_nas_fpn"
+    tower = [
+        (r"^class_tower\.", "cls_convs."),
+        (r"^box_tower\.", "reg_convs."),
+        (r"^(\w+_convs)\.norms\.(\d+)\.(\d+)\.", r"\1.\3.\2.bn." if is_repeated else r"\1.\2.gn."),
+        # theirs repeats the convolutions that all levels share; the last level's are in effect
+        (r"^(\w+_convs)\.convs\.(\d+)\.", rf"\1.{last}.\2.conv." if is_repeated else r"\1.\2.conv."),
+        (r"\.conv\.offset\.", ".conv.conv_offset."),
+        (r"^scales\.(\d+)$", r"scales.\1.scale"),
+    ]
+    outputs = sorted(family.outputs.items(), key=lambda pair: -len(pair[0]))
+    ends = [(rf"^{re.escape(ours)}\.(?=weight|bias)", f"{theirs}.") for ours, theirs in outputs]
+    parts: dict[str, tuple[str, Naming]] = {
+        "backbone": ("backbone", name_resnet),
+        "head": (HEAD.rstrip("."), by_patterns([*ends, *tower])),
+        "criterion": ("criterion", str),  # counters of ours that theirs does not keep
+    }
+    if isinstance(detector.neck, NeckChain):
+        for i, neck in enumerate(detector.neck.necks):
+            parts[f"neck.necks.{i}"] = (f"neck.{i}", name_bfp if i else name_fpn(_neck(neck)))
+    else:
+        parts["neck"] = ("neck", name_nas_fpn(detector.neck) if is_repeated else name_fpn(detector.neck))
+    unused = (rf"bbox_head\.(cls|reg)_convs\.[0-{last - 1}]\.\d+\.conv\.",) if is_repeated else ()
+    return by_parts(parts), unused
+
+
+def _neck(module: nn.Module) -> Neck:
+    assert isinstance(module, Neck)
+    return module
+
+
+def _renew(content: Any) -> dict[str, Tensor]:
+    return {_RENEWED(key): value for key, value in unwrap_state(content).items()}
+
+
+def _family_of(state: Mapping[str, Tensor]) -> Family | None:
+    if not any(key.startswith("backbone.layer1.") for key in state):
+        return None
+    family = next((f for f in FAMILIES if HEAD + f.mark in state and HEAD + f.classifier in state), None)
+    is_balanced = any(key.startswith("neck.1.") for key in state)
+    return LIBRA if family is not None and family.model == "retinanet" and is_balanced else family
+
+
+def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
+    blocks = {int(found[1]) for key in state if (found := re.match(r"backbone\.layer3\.(\d+)\.", key))}
+    is_deep = "backbone.layer1.0.conv3.weight" in state
+    if (is_deep, len(blocks)) not in DEPTHS:
+        raise CheckpointError(f"{source} has a ResNet with {len(blocks)} blocks in its third stage, which none has")
+    return DEPTHS[is_deep, len(blocks)]
