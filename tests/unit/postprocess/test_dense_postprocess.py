@@ -1,0 +1,75 @@
+"""Candidates of dense heads to detections, by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pyrafuse.core.predictions import AnchorGuides, Candidates, DenseGrid, DensePredictions
+from pyrafuse.ops.coders import DeltaCoder
+from pyrafuse.postprocess.dense import DensePostprocess, decode_dense
+
+BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [30, 30, 50, 50], [-20, -20, -5, 90]])
+SCORES = torch.tensor([[0.9, 0.3], [0.8, 0.1], [0.2, 0.7], [0.6, 0.0]])
+CANDIDATES = Candidates(boxes=BOXES[None], scores=SCORES[None], levels=torch.tensor([0, 0, 1, 1]))
+
+
+def rows(found) -> list[tuple[int, int, float]]:
+    places = {tuple(box): i for i, box in enumerate(BOXES.tolist())}
+    return [
+        (places[tuple(box)], label, round(score, 4))
+        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+    ]
+
+
+def test_every_class_that_scores():
+    (found,) = DensePostprocess(score=0.25, nms_iou=0.5, multi_label=True)(CANDIDATES)
+    assert rows(found) == [(0, 0, 0.9), (2, 1, 0.7), (3, 0, 0.6), (0, 1, 0.3)]
+    assert found.levels.tolist() == [0, 1, 1, 0]
+
+
+def test_the_best_of_each_level():
+    (found,) = DensePostprocess(score=0.05, nms_iou=0.95, multi_label=True, max_per_level=2)(CANDIDATES)
+    assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7), (3, 0, 0.6)]
+
+
+def test_quality_multiplies_what_passed():
+    candidates = replace(CANDIDATES, quality=torch.tensor([[0.5, 1.0, 0.1, 1.0]]))
+    (found,) = DensePostprocess(score=0.25, nms_iou=0.5, multi_label=True)(candidates)
+    # the threshold saw 0.7 and 0.3; the second box now suppresses the first
+    assert rows(found) == [(1, 0, 0.8), (3, 0, 0.6), (0, 1, 0.15), (2, 1, 0.07)]
+
+
+def test_clipping():
+    (found,) = DensePostprocess(score=0.65, nms_iou=0.5, clip=True)(CANDIDATES, (40, 45))
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 45, 40]]
+    (found,) = DensePostprocess(score=0.55, nms_iou=0.5, clip=True)(CANDIDATES, (40, 45))
+    assert len(found) == 2  # the one beside the image is gone
+    (found,) = DensePostprocess(score=0.55, nms_iou=0.5, clip=True)(CANDIDATES)
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_nothing(multi_label):
+    (found,) = DensePostprocess(score=0.99, max_per_level=5, clip=True, multi_label=multi_label)(CANDIDATES, (9, 9))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+def test_decoding():
+    grid = DenseGrid(BOXES[:2], torch.full((2,), 8.0), torch.zeros(2, dtype=torch.int64), (2,), ((1, 2),))
+    predictions = DensePredictions(
+        classes=torch.zeros(1, 2, 3), deltas=torch.zeros(1, 2, 4), quality=torch.tensor([[0.0, 9.0]]), grid=grid
+    )
+    candidates = decode_dense(predictions, coder=DeltaCoder())
+    assert candidates.boxes.tolist() == [BOXES[:2].tolist()]
+    assert candidates.scores.unique().tolist() == [0.5]
+    assert candidates.quality is not None
+    assert candidates.quality[0, 0] == 0.5
+    guides = AnchorGuides(
+        anchors=BOXES[None, 2:], shapes=torch.zeros(1, 2, 2), locations=torch.tensor([[-9.0, 9.0]]), least_location=0.01
+    )
+    candidates = decode_dense(replace(predictions, quality=None, guides=guides), coder=DeltaCoder())
+    assert candidates.boxes.tolist() == [BOXES[2:].tolist()]
+    assert candidates.scores.tolist() == [[[0] * 3, [0.5] * 3]]
+    assert candidates.quality is None
