@@ -7,7 +7,7 @@ state dict -> which of seven detectors, on which ResNet -> ours -> every key ren
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.asff import COCO_IDS, COCO_NAMES
 from pyrafuse.models.importers.mmdetection_blocks import name_bfp
 from pyrafuse.models.importers.mmdetection_necks import name_fpn, name_nas_fpn
 from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns, load_renamed, unwrap_state
@@ -39,6 +40,7 @@ class Family:
         num_slots: Anchors a cell.
         style: Where the ResNet of its published checkpoints strides; the keys do not tell.
         outputs: Ours -> theirs, for the convolutions that end the head's branches.
+        options: Of our model, where its defaults are not what the checkpoints were trained with.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Family:
     num_slots: int
     style: str
     outputs: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _RETINA = {"classes": "retina_cls", "deltas": "retina_reg"}
@@ -64,7 +67,8 @@ _FCOS = {"classes": "conv_cls", "deltas": "conv_reg", "quality": "conv_centernes
 
 FAMILIES = (
     Family(
-        "GA-RetinaNet", "ga_retinanet", "conv_loc.weight", "retina_cls.weight", 1, "caffe", {**_RETINA, **_GUIDES}
+        "GA-RetinaNet", "ga_retinanet", "conv_loc.weight", "retina_cls.weight", 1, "caffe", {**_RETINA, **_GUIDES},
+        {"criterion_options": {"inverted_locations": True}},
     ),
     Family("DDOD", "ddod", "atss_iou.weight", "atss_cls.weight", 1, "pytorch", {**_ATSS, "quality": "atss_iou"}),
     Family(
@@ -73,7 +77,7 @@ FAMILIES = (
     ),
     Family("FCOS", "fcos", "conv_centerness.weight", "conv_cls.weight", 1, "caffe", _FCOS),
     Family(
-        "RetinaNet with NAS-FPN", "retinanet_nas_fpn", "cls_convs.0.0.conv.weight", "retina_cls.weight", 9, "pytorch",
+        "RetinaNet with NAS-FPN", "retinanet_nas_fpn", "cls_convs.0.0.bn.weight", "retina_cls.weight", 9, "pytorch",
         _RETINA,
     ),
     Family("RetinaNet", "retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA),
@@ -118,14 +122,15 @@ def import_mmdetection(
     if family is None:
         titles = ", ".join(f.title for f in (*FAMILIES, LIBRA))
         raise CheckpointError(f"{source} is no dense detector of mmdetection that is known here: {titles}")
-    options = dict(options or {})
+    options = {**family.options, **(options or {})}
     trunk = {"style": style or family.style, **options.pop("backbone_options", {})}
+    depth = _depth_of(state, source)
     num_classes = state[HEAD + family.classifier].shape[0] // family.num_slots
     with Uninitialized():
         detector = create_model(
             family.model,
             num_classes=num_classes,
-            backbone=f"resnet{_depth_of(state, source)}",
+            backbone=f"resnet{depth}",
             backbone_options=trunk,
             **options,
         )
@@ -133,6 +138,13 @@ def import_mmdetection(
     counters = {k: v for k, v in detector.state_dict().items() if k.startswith("criterion.")}
     load_renamed(
         detector, {**state, **counters}, naming, source=source, layout=f"mmdetection's {family.title}", unused=unused
+    )
+    is_coco = num_classes == len(COCO_NAMES)
+    detector.card = replace(
+        detector.card,
+        names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
+        category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
+        origin=f"mmdetection checkpoint: {family.title} on ResNet-{depth}, {num_classes} classes",
     )
     return detector
 
