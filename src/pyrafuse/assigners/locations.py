@@ -54,7 +54,7 @@ class LocationAssigner:
         cells = (grid.anchors[:, :2] + grid.anchors[:, 2:]) / 2 / grid.strides[:, None]
         x, y = cells.round().unbind(dim=1)
         last = [(width - 1, height - 1) for height, width in grid.sizes]
-        ends = torch.tensor(last, device=x.device, dtype=x.dtype)[grid.levels]
+        ends = torch.tensor(last, dtype=x.dtype).to(x.device, non_blocking=True)[grid.levels]
         sides = targets.boxes[..., 2:] - targets.boxes[..., :2]
         size = sides.clamp(min=0).prod(dim=-1).sqrt().clamp(min=1e-6)
         own = (size.log2() - (self.side * grid.strides[0]).log2() + 0.5).floor().clamp(0, len(grid.counts) - 1)

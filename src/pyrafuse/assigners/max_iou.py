@@ -170,7 +170,7 @@ class ApproxMaxIoUAssigner:
     def assign(self, squares: Tensor, targets: Targets) -> Assignment:
         """Assign ``squares`` (A, 4), xyxy in pixels."""
         centers, sizes = centers_and_sizes(squares)
-        halves = sizes[:, None] * self.shapes.to(squares.device) / 2
+        halves = sizes[:, None] * self.shapes.to(squares.device, non_blocking=True) / 2
         around = torch.cat((centers[:, None] - halves, centers[:, None] + halves), dim=-1)  # (A, S, 4)
 
         def overlap(boxes: Tensor) -> Tensor:

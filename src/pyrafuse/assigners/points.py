@@ -45,7 +45,7 @@ class PointAssigner:
         batch, num_objects = targets.labels.shape
         device = targets.boxes.device
         points, _ = centers_and_sizes(predictions.anchors.expand(batch, -1, -1))
-        bounds = torch.tensor(self.ranges, device=device)[grid.levels]
+        bounds = torch.tensor(self.ranges).to(device, non_blocking=True)[grid.levels]
         smallest = torch.full(points.shape[:2], math.inf, device=device)
         objects = torch.full(points.shape[:2], BACKGROUND, device=device)
         for columns in chunks(4 * points.numel(), num_objects):

@@ -88,7 +88,8 @@ class DeltaCoder:
         return torch.cat((centers - halves, centers + halves), dim=-1)
 
     def _stds(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.stds, device=like.device, dtype=like.dtype)
+        # non-blocking: a plain copy would make the host wait for the device
+        return torch.tensor(self.stds, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
