@@ -38,6 +38,7 @@ ROWS = {
     "shape": "shapes",
     "loc": "locations",
 }
+QUICK = ("ddod_r50_fpn", "ga-retinanet_r50-caffe_fpn")  # between them they use nearly every part
 
 
 class Original:
