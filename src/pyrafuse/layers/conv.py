@@ -51,10 +51,44 @@ class ConvNormAct(nn.Module):
         return self.activation(self.norm(self.conv(x)))
 
 
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts with weights of zero, and that `initialize` and `initialize_small` leave so.
+
+    What it adds, offsets or feedback say, is nothing at first, whoever else fills the module that holds it.
+
+    Args:
+        in_channels: As of `nn.Conv2d`.
+        out_channels: Likewise.
+        kernel_size: Likewise.
+        stride: Likewise.
+        padding: Likewise.
+        dilation: Likewise.
+        start: What the biases start at, and so all of the output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        start: float = 0.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation)
+        assert self.bias is not None
+        nn.init.constant_(self.bias, start)
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 def initialize(module: nn.Module, *, slope: float = 0.1) -> None:
     """Kaiming-normal convolutions (fan in, leaky slope ``slope``), zero biases, identity norms."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and not isinstance(part, ZeroConv2d):
             nn.init.kaiming_normal_(part.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
@@ -66,7 +100,7 @@ def initialize(module: nn.Module, *, slope: float = 0.1) -> None:
 def initialize_small(module: nn.Module) -> None:
     """Weights near zero and zero biases: a predictor that starts from its biases."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and not isinstance(part, ZeroConv2d):
             nn.init.normal_(part.weight, std=0.01)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

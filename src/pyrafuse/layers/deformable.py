@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d, deform_conv2d
 
+from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.rfb import RFB
 
 
@@ -141,7 +142,7 @@ class DeformableConv2d(nn.Module):
         self.dilation = dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.offset = nn.Conv2d(
+        self.offset = ZeroConv2d(
             in_channels,
             (3 if modulated else 2) * deformable_groups * kernel_size**2,
             kernel_size,
@@ -150,8 +151,6 @@ class DeformableConv2d(nn.Module):
             dilation=dilation,
         )
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Conv2d
-        for parameter in self.offset.parameters():
-            nn.init.zeros_(parameter)
         self._moves = 2 * deformable_groups * kernel_size**2
         self._is_plain3x3 = (kernel_size, stride, self.padding, dilation, groups) == (3, 1, 1, 1, 1)
 

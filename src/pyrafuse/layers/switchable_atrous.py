@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.deformable import deformable_conv
 from pyrafuse.layers.weight_standardization import ConvAWS
 
@@ -60,20 +61,14 @@ class SwitchableAtrousConv(ConvAWS):
         )
         self._stride, self._padding, self._dilation = stride, self_padding, dilation
         self.weight_diff = nn.Parameter(torch.zeros_like(self.weight))
-        self.switch = nn.Conv2d(in_channels, 1, 1, stride=stride)
-        self.pre_context = nn.Conv2d(in_channels, in_channels, 1)
-        self.post_context = nn.Conv2d(out_channels, out_channels, 1)
-        starts = [(self.switch, 1.0), (self.pre_context, 0.0), (self.post_context, 0.0)]
+        self.switch = ZeroConv2d(in_channels, 1, stride=stride, start=1.0)
+        self.pre_context = ZeroConv2d(in_channels, in_channels)
+        self.post_context = ZeroConv2d(out_channels, out_channels)
         self.offset_near, self.offset_far = None, None
         if deform:
             self.offset_near, self.offset_far = (
-                nn.Conv2d(in_channels, 2 * kernel_size**2, 3, stride=stride, padding=1) for _ in range(2)
+                ZeroConv2d(in_channels, 2 * kernel_size**2, 3, stride=stride, padding=1) for _ in range(2)
             )
-            starts += [(self.offset_near, 0.0), (self.offset_far, 0.0)]
-        for conv, start in starts:
-            nn.init.zeros_(conv.weight)
-            if conv.bias is not None:
-                nn.init.constant_(conv.bias, start)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         x = input + self.pre_context(input.mean((2, 3), keepdim=True))

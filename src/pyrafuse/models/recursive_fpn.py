@@ -18,12 +18,12 @@ from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.layers.aspp import FeedbackASPP
+from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.switchable_atrous import switch_convs
 from pyrafuse.layers.weight_standardization import standardize_weights
 from pyrafuse.necks.registry import create_neck
 
 Options = Mapping[str, Any]
-NO_OPTIONS: Options = MappingProxyType({})
 
 
 class FeedbackTrunk(nn.Module):
@@ -50,10 +50,7 @@ class FeedbackTrunk(nn.Module):
         taps = zip(trunk.taps, trunk.features.channels, trunk.features.strides, strict=True)
         for stage, out_channels, stride in taps:
             if stage and stride in neck.features.strides:
-                conv = nn.Conv2d(channels, out_channels, 1)
-                for parameter in conv.parameters():
-                    nn.init.zeros_(parameter)
-                self.feedback[str(stage)] = conv
+                self.feedback[str(stage)] = ZeroConv2d(channels, out_channels)
                 self._levels[stage] = neck.features.strides.index(stride)
         if not self._levels:
             raise PyrafuseError(
@@ -126,9 +123,7 @@ class RecursiveFPN(Backbone):
         self.rounds = nn.ModuleList(
             FeedbackTrunk(trunk, neck, channels=self.aspp.out_channels) for trunk in resnets[1:]
         )
-        self.fusion = nn.Conv2d(channels, 1, 1)
-        for parameter in self.fusion.parameters():
-            nn.init.zeros_(parameter)
+        self.fusion = ZeroConv2d(channels, 1)
         self.features = neck.features
 
     def forward(self, images: Tensor) -> Pyramid:

@@ -4,11 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, initialize, upsample_to
-from pyrafuse.layers.deformable import FeatureAdaption
+from pyrafuse.layers.conv import (
+    ACTIVATIONS,
+    ConvNormAct,
+    ZeroConv2d,
+    initialize,
+    initialize_small,
+    upsample_to,
+)
+from pyrafuse.layers.deformable import DeformableConv2d, FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock, drop_rate
 from pyrafuse.layers.rfb import RFB
 from pyrafuse.layers.spp import YOLOSPP
+from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 
 
 class TestConv:
@@ -33,6 +41,22 @@ class TestConv:
     )
     def test_activations(self, name, low, high):
         assert ACTIVATIONS[name]()(torch.tensor([-2.0, 8.0])).tolist() == pytest.approx([low, high])
+
+    @pytest.mark.parametrize("fill", [initialize, initialize_small])
+    def test_what_starts_at_zero_stays_there_when_its_module_is_filled(self, fill):
+        block = nn.Sequential(
+            ZeroConv2d(4, 2, 3, padding=1, start=0.5),
+            DeformableConv2d(2, 3, modulated=True),
+            SwitchableAtrousConv(3, 3, deform=True),
+        )
+        fill(block)
+        x = torch.randn(1, 4, 5, 6)
+        assert torch.equal(block[0](x), torch.full((1, 2, 5, 6), 0.5))
+        _, deformable, switchable = block
+        for conv in (deformable.offset, switchable.offset_near, switchable.offset_far, switchable.pre_context):
+            assert not any(parameter.any() for parameter in conv.parameters())
+        assert switchable.switch.bias.tolist() == [1]
+        assert switchable.weight.any()
 
     def test_initialize(self):
         torch.manual_seed(0)
