@@ -1,6 +1,7 @@
 """Files in and out without surprises: tensors read without executing anything, files written whole or not at all."""
 
 import os
+import pickle
 import re
 import tempfile
 import zipfile
@@ -12,6 +13,7 @@ from typing import IO, Any
 import torch
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.pickled_names import find_names, stand_in_for
 
 
 @contextmanager
@@ -50,9 +52,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def read_tensors(path: str | os.PathLike[str]) -> Any:
     """Read a ``.safetensors`` file or a ``torch.save`` file of tensors and plain values; nothing in it is executed.
 
+    Settings and logs of mmdetection's files come as `OrderedDict`, numpy's values as they are.
+
     Raises:
-        CheckpointError: If the file is missing, is no checkpoint, is cut off, or holds anything but tensors and plain
-            values (those names are listed and never called).
+        CheckpointError: If the file is missing, is no checkpoint, is cut off, or holds anything else (those names are
+            listed and never called).
     """
     path = Path(path)
     if not path.is_file():
@@ -62,22 +66,31 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        try:
+            return _load(path)
+        except pickle.UnpicklingError:
+            stand_ins, _ = stand_in_for(find_names(path))
+        with torch.serialization.safe_globals(stand_ins):
+            return _load(path)
     except Exception as error:  # every reader has its own exceptions, down to struct.error and UnicodeDecodeError
         raise CheckpointError(_why_unreadable(path, error)) from error
+
+
+def _load(path: Path) -> Any:
+    # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return f"{path} is empty"
-    # the old format names the first one only, in the reader's complaint
+    # torch's reader names the first one only, in its complaint
     refused = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+    if path.suffix != ".safetensors" and isinstance(error, pickle.UnpicklingError):
         try:
-            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except Exception:  # damaged inside: fall through to the plain message
-            refused = []
+            refused = stand_in_for(find_names(path))[1] or refused
+        except Exception:  # damaged inside: what torch's reader names has to do
+            refused = list(refused)
     if refused:
         return (
             f"{path} holds code or objects that are not loaded: {', '.join(sorted(set(refused)))}. Nothing was "
