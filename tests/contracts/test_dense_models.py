@@ -18,8 +18,21 @@ TINY = {
     "head_options": {"channels": 16, "num_convs": 1},
 }
 CELLS = {**TINY, "neck_options": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
+TWO_MAPS = {"backbone": "resnet18", "backbone_options": {"width": 8, "strides": (8, 16)}}
+OF_MODELS = {
+    "retinanet_nas_fpn": CELLS,
+    "ssd300": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
+    "ssd512": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
+}
+"""Where `TINY` does not fit."""
+OTHER_KINDS = ("yolo", "rcnn", "efficientdet")
+"""In the names of models that have contracts of their own."""
 VARIANTS = {
-    **{name: (name, CELLS if name == "retinanet_nas_fpn" else TINY) for name in list_models() if "yolo" not in name},
+    **{
+        name: (name, OF_MODELS.get(name, TINY))
+        for name in list_models()
+        if not any(kind in name for kind in OTHER_KINDS)
+    },
     "thresholds of their own": (
         "retinanet",
         {
@@ -45,7 +58,8 @@ VARIANTS = {
         },
     ),
 }
-DENSE_HEADS = tuple(name for name in HEADS.names() if name != "yolov3")
+SHARED_HEADS = ("atss", "ddod", "fcos", "ga_retinanet", "retinanet")
+"""Heads whose convolutions all levels share."""
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -67,7 +81,10 @@ def cells_of(detector, size) -> list[int]:
 def test_candidates(detector, size):
     images = torch.randn(2, 3, *size)
     candidates = detector.eval().decode(images)
-    counts = [detector.head.num_slots * cells for cells in cells_of(detector, size)]
+    slots = detector.head.num_slots
+    cells = cells_of(detector, size)
+    slots = [slots] * len(cells) if isinstance(slots, int) else slots
+    counts = [s * c for s, c in zip(slots, cells, strict=True)]
     assert candidates.boxes.shape == (2, sum(counts), 4)
     assert candidates.scores.shape == (2, sum(counts), 3)
     assert candidates.boxes.dtype == candidates.scores.dtype == torch.float32
@@ -110,7 +127,8 @@ def test_training_reaches_every_parameter(detector, some_targets):
 @pytest.mark.parametrize("rows", [0, 3])
 def test_no_objects_at_all(detector, rows):
     losses = detector.train().criterion(detector(torch.randn(2, 3, 64, 64)), Targets.empty(2, rows))
-    assert losses["classification"] > 0
+    # where negatives are mined for each positive, there are none without an object
+    assert (losses["classification"] > 0) == (getattr(detector.criterion, "mine", None) is None)
     assert all(loss == 0 for name, loss in losses.items() if name not in ("classification", "location"))
     sum(losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
@@ -160,11 +178,12 @@ def test_detect(detector):
     assert len(found) == 2
     for detections in found:
         assert detections.image_size == (64, 96)
-        assert len(detections) <= detector.postprocess.max_detections
+        assert len(detections) <= (detector.postprocess.max_detections or 10_000)
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
-        assert (detections.boxes >= 0).all()
-        assert (detections.boxes[:, 2] <= 96).all()
-        assert (detections.boxes[:, 3] <= 64).all()
+        if detector.postprocess.clip:
+            assert (detections.boxes >= 0).all()
+            assert (detections.boxes[:, 2] <= 96).all()
+            assert (detections.boxes[:, 3] <= 64).all()
 
 
 def test_the_host_never_waits_in_training(detector, some_targets, no_looking, monkeypatch):
@@ -192,7 +211,7 @@ def test_export(detector, decoding):
 
 
 class TestHeads:
-    @pytest.mark.parametrize("name", DENSE_HEADS)
+    @pytest.mark.parametrize("name", SHARED_HEADS)
     @pytest.mark.parametrize("spec", [PyramidSpec((8, 8), (4, 8)), PyramidSpec((12, 12, 12, 12), (8, 16, 32, 64))])
     def test_any_pyramid(self, name, spec):
         head = HEADS.create(name, spec, num_classes=5, channels=8, num_convs=2)
@@ -207,7 +226,7 @@ class TestHeads:
         (predictions.deltas.sum() + predictions.classes.sum()).backward()
         assert all(x.grad is not None and x.grad.isfinite().all() for x in pyramid)
 
-    @pytest.mark.parametrize("name", DENSE_HEADS)
+    @pytest.mark.parametrize("name", SHARED_HEADS)
     def test_rows_run_finest_first_then_by_y_x(self, name):
         spec = PyramidSpec((4, 4), (8, 16))
         head = HEADS.create(name, spec, num_classes=1, channels=4, num_convs=0)
@@ -221,7 +240,7 @@ class TestHeads:
         assert grid.levels.tolist() == [0] * 6 * slots + [1] * 2 * slots
         assert grid.counts == (6 * slots, 2 * slots)
 
-    @pytest.mark.parametrize("name", DENSE_HEADS)
+    @pytest.mark.parametrize("name", SHARED_HEADS)
     def test_a_row_belongs_to_its_cell(self, name):
         spec = PyramidSpec((4, 4), (8, 16))
         head = HEADS.create(name, spec, num_classes=2, channels=4, num_convs=0).eval()
@@ -239,13 +258,13 @@ class TestHeads:
         changed = (rows - base).abs() > 1
         assert changed.nonzero().tolist() == [[5 * head.num_slots, 0]]
 
-    @pytest.mark.parametrize("name", DENSE_HEADS)
+    @pytest.mark.parametrize("name", SHARED_HEADS)
     def test_training_starts_from_few_objects(self, name):
         head = HEADS.create(name, PyramidSpec((8,), (8,)), num_classes=2, channels=8, prior=0.02)
         found = head((torch.zeros(1, 8, 3, 3),)).classes.sigmoid()
         torch.testing.assert_close(found, torch.full_like(found, 0.02))
 
-    @pytest.mark.parametrize("name", DENSE_HEADS)
+    @pytest.mark.parametrize("name", SHARED_HEADS)
     def test_complaint(self, name):
         with pytest.raises(ValueError, match=r"have \(4, 8\) channels; put a neck"):
             HEADS.create(name, PyramidSpec((4, 8), (8, 16)), num_classes=2)

@@ -26,6 +26,8 @@ from pyrafuse.samplers.sampling import keep_all
 
 Assign = Callable[[DensePredictions, Targets], Assignment]
 Sample = Callable[[Assignment], Assignment]
+Mine = Callable[[Assignment, Tensor], Assignment]
+"""(assignment, losses of the classes (B, A)) -> the same assignment, with rows ignored."""
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 """Of classes: (logits (B, A, K), labels (B, A), negative for background) -> (B, A). Of boxes: (found, wanted), both
 (B, A, 4), -> (B, A) or (B, A, 4)."""
@@ -48,6 +50,7 @@ class DenseCriterion(nn.Module):
         coder: Of the boxes.
         box_assigner: The same for boxes and quality, where they have rows of their own; by default the same rows.
         sampler: Which of the assigned rows count.
+        mine: Which of these count for the classes, told by their losses; by default all.
         class_loss: Of a row.
         box_loss: Of a row or of each of its four numbers.
         decoded: It compares boxes in pixels instead of deltas.
@@ -70,6 +73,7 @@ class DenseCriterion(nn.Module):
         coder: BoxCoder,
         box_assigner: Assign | None = None,
         sampler: Sample = keep_all,
+        mine: Mine | None = None,
         class_loss: RowLoss = focal_of_labels,
         box_loss: RowLoss = l1,
         decoded: bool = False,
@@ -86,6 +90,7 @@ class DenseCriterion(nn.Module):
         self.assigner = assigner
         self.box_assigner = box_assigner
         self.sampler = sampler
+        self.mine = mine
         self.coder = coder
         self.class_loss = class_loss
         self.box_loss = box_loss
@@ -135,10 +140,13 @@ class DenseCriterion(nn.Module):
 
     def _class_losses(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> Tensor:
         labels = assignment.of_rows(targets.labels).where(assignment.is_positive, -1)
+        losses = self.class_loss(predictions.classes, labels)
+        if self.mine is not None:
+            assignment = self.mine(assignment, losses.detach())
         weights = assignment.of_rows(targets.weights).where(
             assignment.is_positive, assignment.is_negative.to(targets.weights.dtype)
         )
-        return self.class_loss(predictions.classes, labels) * weights
+        return losses * weights
 
     def _box_terms(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> BoxTerms:
         is_positive = assignment.is_positive

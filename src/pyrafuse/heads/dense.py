@@ -12,7 +12,7 @@ from pyrafuse.core.predictions import DenseGrid
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.layers.conv import initialize_small
 from pyrafuse.layers.deformable import DeformableConv2d
-from pyrafuse.ops.anchors import lay_anchors
+from pyrafuse.ops.anchors import Stride, lay_anchors
 
 TowerNorm = Literal["none", "group_norm", "level_norm"]
 
@@ -118,15 +118,30 @@ def rows_of(maps: Sequence[Tensor], num_anchors: int) -> Tensor:
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
-def grid_of(pyramid: Pyramid, strides: Sequence[int], shapes: Tensor, *, offset: float = 0.0) -> DenseGrid:
-    """Anchors of ``shapes`` (L, S, 2), in pixels, in every cell of the pyramid; ``offset`` as in `lay_anchors`."""
+def grid_of(
+    pyramid: Pyramid,
+    strides: Sequence[float],
+    shapes: Tensor | Sequence[Tensor],
+    *,
+    offset: float = 0.0,
+    steps: Sequence[Stride] | None = None,
+) -> DenseGrid:
+    """Anchors of ``shapes`` (S, 2) of each level, in pixels, in every cell of the pyramid.
+
+    Args:
+        pyramid: Whose cells.
+        strides: Of the levels.
+        shapes: Of the levels.
+        offset: As in `lay_anchors`.
+        steps: Distance of neighbouring anchors, where it is not the stride.
+    """
     sizes = tuple((x.shape[-2], x.shape[-1]) for x in pyramid)
     boxes = [
-        lay_anchors(shape, size, stride, offset=offset)
-        for shape, size, stride in zip(shapes, sizes, strides, strict=True)
+        lay_anchors(shape, size, step, offset=offset)
+        for shape, size, step in zip(shapes, sizes, strides if steps is None else steps, strict=True)
     ]
     counts = tuple(len(level) for level in boxes)
-    device = shapes.device
+    device = boxes[0].device
     return DenseGrid(
         anchors=torch.cat(boxes),
         strides=torch.cat([torch.full((n,), float(s), device=device) for n, s in zip(counts, strides, strict=True)]),

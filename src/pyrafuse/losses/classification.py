@@ -82,3 +82,8 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax cross entropy (...,) of logits (..., K) whose last class may be the background."""
     return -logits.log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
+
+
+def softmax_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
+    """`cross_entropy` (...,) of logits (..., K + 1), the last of the background, where a negative label is that."""
+    return cross_entropy(logits, labels.where(labels >= 0, logits.shape[-1] - 1))

@@ -13,7 +13,7 @@ from torch import nn
 
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.core.errors import unknown_name
-from pyrafuse.core.predictions import DensePredictions
+from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.criteria.dense import RowLoss
 from pyrafuse.heads.registry import HEADS
@@ -36,6 +36,8 @@ BOX_LOSSES: Mapping[str, RowLoss] = {
     "eiou": eiou_loss,
     "siou": siou_loss,
 }
+Decode = Callable[..., Candidates]
+"""(predictions, coder=) -> candidates."""
 TESTED = {"score": 0.05, "max_per_level": 1000, "max_detections": 100, "multi_label": True, "clip": True}
 """Thresholds of the published figures, all but the suppression's."""
 
@@ -49,12 +51,14 @@ class DenseParts:
         coder: Of its boxes.
         criterion: (the head's pyramid, the coder, options) -> criterion.
         defaults: Options of the ``head`` and of ``postprocess``, and those of each neck by its name.
+        decode: What makes candidates of its predictions.
     """
 
     head: str
     coder: BoxCoder
     criterion: Callable[[PyramidSpec, BoxCoder, Options], nn.Module]
     defaults: Mapping[str, Options]
+    decode: Decode = decode_dense
 
 
 def dense_detector(
@@ -93,7 +97,7 @@ def dense_detector(
         trunk,
         fusion,
         head,
-        decode=partial(decode_dense, coder=parts.coder),
+        decode=partial(parts.decode, coder=parts.coder),
         criterion=parts.criterion(fusion.features, parts.coder, criterion_options),
         postprocess=DensePostprocess(**{**TESTED, **parts.defaults.get("postprocess", {}), **postprocess_options}),
     )

@@ -54,9 +54,25 @@ def ssd_shapes(
         )
     step = (high - low) // (len(ratios) - 2)
     shares = [smallest[size, low], *(low + i * step for i in range(len(ratios)))]
+    return multibox_shapes([size * share // 100 for share in shares], ratios=ratios)  # whole pixels, as in its code
+
+
+def multibox_shapes(sizes: Sequence[float], *, ratios: Sequence[Sequence[float]]) -> tuple[Tensor, ...]:
+    """Shapes (S, 2) of each level in pixels, in the order of SSD (arXiv:1512.02325, section 2.2) and M2Det.
+
+    A square of the level's size, one of the geometric mean with the next level's, then r:1 and 1:r for each ratio.
+
+    Args:
+        sizes: Of each level, finest first, and one more behind the last, in pixels.
+        ratios: For each level, those above 1.
+
+    Raises:
+        ValueError: If ``sizes`` are not one more than there are levels, or not positive.
+    """
+    if len(sizes) != len(ratios) + 1 or min(sizes) <= 0:
+        raise ValueError(f"{len(ratios)} levels need {len(ratios) + 1} positive sizes, got {tuple(sizes)}")
     levels = []
-    for level, extra in enumerate(ratios):
-        least, greatest = size * shares[level] // 100, size * shares[level + 1] // 100  # whole pixels, as in its code
+    for least, greatest, extra in zip(sizes, sizes[1:], ratios, strict=False):
         shapes = [(least, least), (math.sqrt(least * greatest),) * 2]
         for ratio in extra:
             long, short = least * math.sqrt(ratio), least / math.sqrt(ratio)
@@ -65,16 +81,21 @@ def ssd_shapes(
     return tuple(levels)
 
 
+Stride = float | tuple[float, float]
+"""Pixels a cell: of both sides, or down and across."""
+
+
 def lay_points(
-    size: tuple[int, int], stride: float, *, offset: float = 0.5, device: torch.device | None = None
+    size: tuple[int, int], stride: Stride, *, offset: float = 0.5, device: torch.device | None = None
 ) -> Tensor:
     """(H * W, 2) x and y in pixels of the point of each cell; ``size`` is height and width in cells."""
-    y = (torch.arange(size[0], device=device) + offset) * stride
-    x = (torch.arange(size[1], device=device) + offset) * stride
+    down, across = stride if isinstance(stride, tuple) else (stride, stride)
+    y = (torch.arange(size[0], device=device) + offset) * down
+    x = (torch.arange(size[1], device=device) + offset) * across
     return torch.stack((x.expand(size[0], -1), y[:, None].expand(-1, size[1])), dim=-1).view(-1, 2)
 
 
-def lay_anchors(shapes: Tensor, size: tuple[int, int], stride: float, *, offset: float = 0.0) -> Tensor:
+def lay_anchors(shapes: Tensor, size: tuple[int, int], stride: Stride, *, offset: float = 0.0) -> Tensor:
     """Boxes (H * W * S, 4) of ``shapes`` (S, 2) in every cell of a map of ``size``, height and width in cells.
 
     Args:
@@ -83,7 +104,6 @@ def lay_anchors(shapes: Tensor, size: tuple[int, int], stride: float, *, offset:
         stride: Pixels a cell.
         offset: Where in its cell an anchor has its centre: 0 for RetinaNet and its heirs, 0.5 for SSD and YOLO.
     """
-    center = offset * stride
-    base = torch.cat((center - 0.5 * shapes, center + 0.5 * shapes), dim=-1)
-    shifts = lay_points(size, stride, offset=0, device=shapes.device).repeat(1, 2)
+    base = torch.cat((-0.5 * shapes, 0.5 * shapes), dim=-1)
+    shifts = lay_points(size, stride, offset=offset, device=shapes.device).repeat(1, 2)
     return (shifts[:, None] + base).view(-1, 4)

@@ -32,7 +32,7 @@ def draw_at_random(
 ) -> Tensor:
     """Each candidate is as likely as any other."""
     keys = torch.rand(candidates.shape, generator=generator, device=candidates.device)
-    return candidates & (_ranks(keys.masked_fill(~candidates, 2)) < number[:, None])
+    return candidates & (ranks_of(keys.masked_fill(~candidates, 2)) < number[:, None])
 
 
 class Sampler:
@@ -150,7 +150,7 @@ class InstanceBalancedPositives:
         return torch.where((candidates.sum(dim=1) <= number)[:, None], candidates, drawn)
 
 
-def _ranks(keys: Tensor) -> Tensor:
+def ranks_of(keys: Tensor) -> Tensor:
     """Place (B, A) of each key in the order of its row."""
     order = keys.argsort(dim=1)
     places = torch.arange(keys.shape[1], device=keys.device).expand_as(order)

@@ -1,0 +1,188 @@
+"""The heads of SSD and M2Det: a convolution for classes and one for boxes on each level, which share nothing.
+
+Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325, section 2; Zhao et al., "M2Det", arXiv:1811.04533,
+section 4.1. map -> 3x3 -> classes and background of each anchor; map -> 3x3 -> deltas of each anchor
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.predictions import DensePredictions
+from pyrafuse.core.pyramid import Pyramid, PyramidSpec
+from pyrafuse.heads.dense import grid_of, rows_of
+from pyrafuse.heads.registry import HEADS
+from pyrafuse.ops.anchors import multibox_shapes, ssd_shapes
+
+
+class MultiBoxHead(nn.Module):
+    """Pyramid -> `DensePredictions` whose classes are softmax logits (B, A, K + 1), the last of the background.
+
+    Args:
+        features: The pyramid that comes in.
+        num_classes: K, without the background.
+        shapes: Width and height (S, 2) of each level's anchors, in pixels; levels may differ in S.
+        steps: Pixels between neighbouring anchors of each level; the first is centred at half of them.
+
+    Raises:
+        ValueError: If shapes or steps are not one a level.
+    """
+
+    def __init__(
+        self,
+        features: PyramidSpec,
+        *,
+        num_classes: int,
+        shapes: Sequence[Tensor],
+        steps: Sequence[float],
+    ) -> None:
+        super().__init__()
+        if not len(features) == len(shapes) == len(steps):
+            raise ValueError(
+                f"this head has {len(shapes)} levels of anchors and {len(steps)} steps, and {len(features)} levels of "
+                f"strides {features.strides} come in; give the neck or the head as many as the other has"
+            )
+        self.strides = features.strides
+        self.steps = tuple(float(step) for step in steps)
+        self.num_classes = num_classes
+        self.num_slots = tuple(len(of_level) for of_level in shapes)
+        self.shapes: Tensor
+        self.register_buffer("shapes", torch.cat(tuple(shapes)), persistent=False)
+        pairs = tuple(zip(features.channels, self.num_slots, strict=True))
+        self.classes = nn.ModuleList(nn.Conv2d(c, slots * (num_classes + 1), 3, padding=1) for c, slots in pairs)
+        self.deltas = nn.ModuleList(nn.Conv2d(c, slots * 4, 3, padding=1) for c, slots in pairs)
+        for conv in (*self.classes, *self.deltas):
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, pyramid: Pyramid) -> DensePredictions:
+        return DensePredictions(
+            classes=self._rows(self.classes, pyramid),
+            deltas=self._rows(self.deltas, pyramid),
+            quality=None,
+            grid=grid_of(pyramid, self.strides, self.shapes.split(self.num_slots), offset=0.5, steps=self.steps),
+        )
+
+    def _rows(self, convs: nn.ModuleList, pyramid: Pyramid) -> Tensor:
+        levels = zip(convs, pyramid, self.num_slots, strict=True)
+        return torch.cat([rows_of([conv(x)], slots) for conv, x, slots in levels], dim=1)
+
+
+@dataclass(frozen=True)
+class SSDForm:
+    """SSD's published anchors of one input size: ratios above 1 and steps of each level, and `ssd_shapes`' coverage."""
+
+    ratios: tuple[tuple[float, ...], ...]
+    steps: tuple[float, ...]
+    coverage: tuple[float, float]
+
+
+SSD_FORMS: Mapping[int, SSDForm] = {
+    300: SSDForm(((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)), (8, 16, 32, 64, 100, 300), (0.15, 0.9)),
+    512: SSDForm(
+        ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)), (8, 16, 32, 64, 128, 256, 512), (0.1, 0.9)
+    ),
+}  # fmt: skip
+"""By the side of the input in pixels; for COCO. The coverage for Pascal VOC begins at 0.05 more."""
+
+
+@HEADS.register("ssd")
+def ssd_head(
+    features: PyramidSpec,
+    *,
+    num_classes: int,
+    size: int = 300,
+    coverage: tuple[float, float] | None = None,
+    sizes: Sequence[float] | None = None,
+    ratios: Sequence[Sequence[float]] | None = None,
+    steps: Sequence[float] | None = None,
+) -> MultiBoxHead:
+    """SSD's head; at 300 and 512 px with the published anchors, which are for these sizes alone.
+
+    Args:
+        features: The pyramid that comes in.
+        num_classes: K.
+        size: Side of the input in pixels, 300 or 512; not looked at where ``sizes`` are given.
+        coverage: See `ssd_shapes`; COCO's by default, (0.2, 0.9) and (0.15, 0.9) are Pascal VOC's.
+        sizes: Of the anchors of each level in pixels, finest first, and one more, for any other input.
+        ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest.
+        steps: Pixels between neighbouring anchors of each level; with ``sizes`` the strides by default.
+
+    Raises:
+        ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
+    """
+    if sizes is not None:
+        if ratios is None:
+            ends = (0, len(features) - 2, len(features) - 1)
+            ratios = [(2,) if level in ends else (2, 3) for level in range(len(features))]
+        shapes = multibox_shapes(sizes, ratios=ratios)
+        steps = features.strides if steps is None else steps
+    elif size in SSD_FORMS:
+        form = SSD_FORMS[size]
+        shapes = ssd_shapes(size, ratios=ratios or form.ratios, coverage=tuple(coverage or form.coverage))
+        steps = form.steps if steps is None else steps
+    else:
+        known = ", ".join(map(str, SSD_FORMS))
+        raise ValueError(f"SSD has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
+    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps)
+
+
+@dataclass(frozen=True)
+class M2DetForm:
+    """M2Det's published anchors of one input size: steps in pixels, and sizes in sides of the input, one more."""
+
+    steps: tuple[float, ...]
+    sizes: tuple[float, ...]
+
+
+M2DET_FORMS: Mapping[int, M2DetForm] = {
+    320: M2DetForm((8, 16, 32, 64, 107, 320), (0.08, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)),
+    512: M2DetForm((8, 16, 32, 64, 128, 256), (0.06, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)),
+    704: M2DetForm((8, 16, 32, 64, 117, 176), (0.04, 0.11, 0.23, 0.39, 0.58, 0.8, 1.05)),
+    800: M2DetForm((8, 16, 32, 62, 115, 160), (0.04, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)),
+}
+"""By the side of the input in pixels. The steps are not always the maps' own: 107 px where three cells span 320."""
+
+
+@HEADS.register("m2det")
+def m2det_head(
+    features: PyramidSpec,
+    *,
+    num_classes: int,
+    size: int = 320,
+    sizes: Sequence[float] | None = None,
+    steps: Sequence[float] | None = None,
+    ratios: Sequence[float] = (2, 3),
+) -> MultiBoxHead:
+    """M2Det's head; at 320, 512, 704 and 800 px with the published anchors.
+
+    Anchors are cut to the side of the input, as in the released code, whose boxes are relative to what is left.
+
+    Args:
+        features: The pyramid that comes in.
+        num_classes: K.
+        size: Side of the input in pixels.
+        sizes: Of the anchors of each level, finest first, and one more, in sides of the input; of the published ones'
+            form, (0.08, 0.15, 0.33, ...), where there are none for ``size``.
+        steps: Pixels between neighbouring anchors of each level; by default the published ones, else the strides.
+        ratios: Of all levels, above 1.
+
+    Raises:
+        ValueError: If there are no published anchors for ``size`` and no ``sizes``, or a number is not one a level.
+    """
+    form = M2DET_FORMS.get(size)
+    if sizes is None and form is None:
+        known = ", ".join(map(str, M2DET_FORMS))
+        raise ValueError(f"M2Det has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
+    shares = form.sizes if sizes is None and form is not None else sizes or ()
+    if steps is None:
+        steps = features.strides if form is None else form.steps
+    pixels = [round(size * share, 2) for share in shares]
+    shapes = multibox_shapes(pixels, ratios=[ratios] * (len(pixels) - 1))
+    return MultiBoxHead(
+        features, num_classes=num_classes, shapes=[of_level.clamp(max=size) for of_level in shapes], steps=steps
+    )

@@ -1,0 +1,32 @@
+"""Names and ids of the classes that published detectors tell apart, as far as their number says so."""
+
+from pyrafuse.models.importers.asff import COCO_IDS, COCO_NAMES
+
+VOC_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""Pascal VOC's, in the order of its alphabet."""
+
+Classes = tuple[tuple[str, ...], tuple[int, ...]]
+"""Names and the data's own ids."""
+
+
+def name_classes(num_classes: int) -> Classes:
+    """COCO's 80 or Pascal VOC's 20; any other number is told by rank."""
+    if num_classes == len(COCO_NAMES):
+        return COCO_NAMES, COCO_IDS
+    names = VOC_NAMES if num_classes == len(VOC_NAMES) else tuple(str(i) for i in range(num_classes))
+    return names, tuple(range(1, num_classes + 1))
+
+
+def name_by_coco_id(num_classes: int, *, first: int) -> Classes:
+    """Classes numbered by COCO's own ids from ``first`` on, of which ten stand for nothing: named by their id.
+
+    Other numbers of classes than 90 from 1 or 91 from 0 are told by rank.
+    """
+    if num_classes + first != 91:
+        return name_classes(num_classes)
+    known = dict(zip(COCO_IDS, COCO_NAMES, strict=True))
+    ids = tuple(range(first, first + num_classes))
+    return tuple(known.get(i, f"unused {i}") for i in ids), ids

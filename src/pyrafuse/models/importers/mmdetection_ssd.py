@@ -1,0 +1,107 @@
+"""mmdetection's SSD -> ours.
+
+What a key means was learnt from the published files' keys and shapes.
+state dict -> six levels (300 px) or seven (512 px) -> ours -> every key renamed, none left over
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from pyrafuse.backbones.vgg import name_vgg16
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.class_names import name_classes
+from pyrafuse.models.importers.mmdetection_blocks import name_ssd_extra
+from pyrafuse.models.importers.renaming import by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.uninitialized import Uninitialized
+
+SIZES = {6: 300, 7: 512}
+"""Levels -> side of the input in pixels."""
+SLOTS = 4
+"""Anchors a cell of the finest level."""
+VOC_COVERAGE = {300: (0.2, 0.9), 512: (0.15, 0.9)}
+
+name_ssd = by_parts(
+    {
+        "backbone": ("backbone.features", name_vgg16),
+        "neck": ("neck", name_ssd_extra),
+        "head": (
+            "bbox_head",
+            by_patterns([(r"^classes\.(\d+)\.", r"cls_convs.\1.0."), (r"^deltas\.(\d+)\.", r"reg_convs.\1.0.")]),
+        ),
+    }
+)
+"""Our key of an `ssd300` or `ssd512` -> theirs."""
+
+
+def looks_like_mmdetection_ssd(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is an SSD of mmdetection."""
+    state = _renew(unwrap_state(content))
+    return "bbox_head.cls_convs.0.0.weight" in state and "backbone.features.31.weight" in state
+
+
+def import_mmdetection_ssd(
+    content: Any, *, source: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+) -> Detector:
+    """Build the detector that ``content`` holds the parameters of.
+
+    Older files, whose backbone normalised and extended its maps, are read as well. Anchors are COCO's, or Pascal VOC's
+    where there are 20 classes.
+
+    Args:
+        content: As `read_tensors` gives it.
+        source: Of the file, for messages.
+        options: Further options of the model.
+
+    Raises:
+        CheckpointError: If it is no SSD of 300 or 512 px, or does not fit; keys are named.
+    """
+    state = _renew(unwrap_state(content))
+    levels = sum(f"bbox_head.cls_convs.{level}.0.weight" in state for level in range(10))
+    if levels not in SIZES:
+        raise CheckpointError(f"{source} is an SSD of {levels} levels; known are those of 6 (300 px) and 7 (512 px)")
+    size = SIZES[levels]
+    num_classes = state["bbox_head.cls_convs.0.0.weight"].shape[0] // SLOTS - 1
+    options = dict(options or {})
+    if num_classes == 20:
+        options["head_options"] = {"coverage": VOC_COVERAGE[size], **options.get("head_options", {})}
+    with Uninitialized():
+        detector = create_model(f"ssd{size}", num_classes=num_classes, **options)
+    layout = f"mmdetection's SSD{size}"
+    load_renamed(detector, state, name_ssd, source=source, layout=layout)
+    names, category_ids = name_classes(num_classes)
+    detector.card = replace(
+        detector.card,
+        names=names,
+        category_ids=category_ids,
+        preprocessing=Preprocessing(
+            size=(size, size),
+            interpolation="opencv",
+            mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
+            std=(1 / 255, 1 / 255, 1 / 255),
+        ),
+        origin=f"{layout}, {num_classes} classes",
+    )
+    return detector
+
+
+def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as they are since 2.14, where the maps are normalised and extended by a neck."""
+
+    def of_extra(found: re.Match[str]) -> str:
+        level, place = divmod(int(found[1]), 2)
+        return f"neck.extra_layers.{level}.{place}.conv."
+
+    renewed = {}
+    for key, value in state.items():
+        key = re.sub(r"^backbone\.l2_norm\.", "neck.l2_norm.", key)
+        key = re.sub(r"^backbone\.extra\.(\d+)\.", of_extra, key)
+        renewed[re.sub(r"^(bbox_head\.(?:cls|reg)_convs\.\d+)\.(?=weight|bias)", r"\1.0.", key)] = value
+    return renewed

@@ -1,0 +1,83 @@
+"""SSD: default boxes on maps of many sizes, told from the background by one softmax.
+
+Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325; in the form of mmdetection, whose checkpoints it
+reads. images -> VGG-16 -> extra levels -> 3x3 convolutions -> cross entropy of the hardest negatives, smooth L1
+"""
+
+from functools import partial
+
+from torch import nn
+
+from pyrafuse.assigners.max_iou import MaxIoUAssigner
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.criteria.dense import DenseCriterion
+from pyrafuse.losses.classification import softmax_of_labels
+from pyrafuse.models.dense import NO_OPTIONS, DenseParts, Options, choose_box_loss, dense_detector
+from pyrafuse.models.registry import MODELS
+from pyrafuse.ops.coders import BoxCoder, DeltaCoder
+from pyrafuse.postprocess.multibox import decode_multibox
+from pyrafuse.samplers.mining import mine_hardest
+
+
+def multibox_criterion(
+    coder: BoxCoder,
+    *,
+    positive_iou: float = 0.5,
+    negatives_per_positive: float = 3.0,
+    box_loss: str = "smooth_l1",
+    box_loss_options: Options = NO_OPTIONS,
+    box_weight: float = 1.0,
+    least_per_image: int = 1,
+) -> DenseCriterion:
+    """SSD's losses, section 2.2.
+
+    Args:
+        coder: Of the boxes.
+        positive_iou: Least overlap at which an anchor answers for its object; each object has its best one besides.
+        negatives_per_positive: Of the hardest, image by image.
+        box_loss: A key of `DELTA_LOSSES` or `BOX_LOSSES`.
+        box_loss_options: Its keyword arguments.
+        box_weight: Of the box loss in the sum.
+        least_per_image: See `DenseCriterion`: 1 in mmdetection, 0 in the authors' code and in M2Det's.
+    """
+    loss, decoded = choose_box_loss(box_loss, box_loss_options)
+    return DenseCriterion(
+        assigner=MaxIoUAssigner(positive_iou=positive_iou, negative_iou=positive_iou, match_ties=False),
+        mine=partial(mine_hardest, negatives_per_positive=negatives_per_positive),
+        coder=coder,
+        class_loss=softmax_of_labels,
+        box_loss=loss,
+        decoded=decoded,
+        box_weight=box_weight,
+        least_per_image=least_per_image,
+    )
+
+
+def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
+    return multibox_criterion(coder, **options)
+
+
+POSTPROCESS: Options = {"score": 0.02, "nms_iou": 0.45, "max_detections": 200}
+CODER = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
+SSD300 = DenseParts(
+    head="ssd", coder=CODER, criterion=_create, defaults={"postprocess": POSTPROCESS}, decode=decode_multibox
+)
+SSD512 = DenseParts(
+    head="ssd",
+    coder=CODER,
+    criterion=_create,
+    defaults={
+        "ssd_extra": {
+            "out_channels": (512, 256, 256, 256, 256),
+            "strides": (2, 2, 2, 2, 1),
+            "paddings": (1, 1, 1, 1, 1),
+            "last_kernel_size": 4,
+        },
+        "head": {"size": 512},
+        "postprocess": POSTPROCESS,
+    },
+    decode=decode_multibox,
+)
+
+MODELS.add("ssd300", partial(dense_detector, parts=SSD300, backbone="vgg16", neck="ssd_extra"))
+MODELS.add("ssd512", partial(dense_detector, parts=SSD512, backbone="vgg16", neck="ssd_extra"))

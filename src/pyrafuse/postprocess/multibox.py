@@ -1,0 +1,13 @@
+"""Predictions whose classes exclude each other -> candidates."""
+
+from pyrafuse.core.predictions import Candidates, DensePredictions
+from pyrafuse.ops.coders import BoxCoder
+
+
+def decode_multibox(predictions: DensePredictions, *, coder: BoxCoder) -> Candidates:
+    """Boxes in pixels, and softmax scores of all classes but the last, the background."""
+    return Candidates(
+        boxes=coder.decode(predictions.anchors, predictions.deltas),
+        scores=predictions.classes.softmax(dim=-1)[..., :-1],
+        levels=predictions.grid.levels,
+    )
