@@ -17,6 +17,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_
 Naming = Callable[[str], str]
 """Our key -> the published key."""
 
+SHOWN_KEYS = 8
+
 
 def read_published(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The parameters of a classifier or detector that is published by name, or lies in a file.
@@ -47,16 +49,21 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If the file cannot be read safely, or holds no parameters.
     """
-    content: Any = read_tensors(path)
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
+    content = read_tensors(path)
+    state = unwrap_state(content)
+    if not state:
         raise CheckpointError(f"{path} holds no state_dict: found {type(content).__name__}")
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    while state and all(key.startswith("module.") for key in state):
+    return state
+
+
+def unwrap_state(content: Any) -> dict[str, Tensor]:
+    """The parameters in ``content``, as read from a file: unwrapped, without ``module.``; empty if it holds none."""
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if not isinstance(content, Mapping):
+        return {}
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
@@ -77,29 +84,75 @@ def load_exactly(
         state: The values.
         source: Where they are from, for messages.
         naming: Our key -> the key in ``state``; by default they are the same.
-        unused: Regular expressions of keys in ``state`` that are left aside; each must match from the key's start.
+        unused: As `rename` has it.
         model: What ``module`` is called, for messages; its class by default.
+
+    Raises:
+        CheckpointError: As `rename` does.
+    """
+    complaint = f"{source} does not fit {model or type(module).__name__}"
+    values = rename(state, module, naming, complaint=complaint, unused=unused)
+    module.load_state_dict(values, strict=False)  # rename has checked every key; only counters may be missing
+
+
+def rename(
+    state: Mapping[str, Tensor],
+    module: nn.Module,
+    naming: Naming,
+    *,
+    complaint: str,
+    unused: Iterable[str] = (),
+    change: Callable[[str, Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The values of ``state`` under the keys of ``module``, each of them there, fitting and used.
+
+    One value of theirs may serve several of our keys. Counters of batches (``num_batches_tracked``) may be missing or
+    left over.
+
+    Args:
+        state: Values under their keys.
+        module: Ours.
+        naming: Our key -> their key.
+        complaint: What the message of an error begins with.
+        unused: Regular expressions of their keys that are left aside; each must match from the key's start.
+        change: (our key, their value) -> our value, where the two differ in order or shape.
 
     Raises:
         CheckpointError: Naming the keys that are missing, extra or of another shape, as ``state`` names them.
     """
-    own = {naming(key): (key, value) for key, value in module.state_dict().items()}
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    patterns = [re.compile(pattern) for pattern in unused]
-    extra = [k for k in state if k not in own and not any(pattern.match(k) for pattern in patterns)]
-    misfits = [
-        f"{k} is {tuple(state[k].shape)}, needs {tuple(value.shape)}"
-        for k, (_, value) in own.items()
-        if k in state and state[k].shape != value.shape
+    own = module.state_dict()
+    names = {ours: naming(ours) for ours in own}
+    known, patterns = set(names.values()), [re.compile(pattern) for pattern in unused]
+    missing = [key for key in dict.fromkeys(names.values()) if key not in state and not _is_counter(key)]
+    extra = [
+        key
+        for key in state
+        if key not in known and not _is_counter(key) and not any(pattern.match(key) for pattern in patterns)
     ]
+    misfits: list[str] = []
+    renamed: dict[str, Tensor] = {}
+    for ours, theirs in names.items():
+        if theirs not in state:
+            continue
+        value = state[theirs] if change is None else change(ours, state[theirs])
+        renamed[ours] = value
+        if value.shape != own[ours].shape:
+            misfits.append(f"{theirs} is {tuple(value.shape)}, needs {tuple(own[ours].shape)}")
     if missing or extra or misfits:
-        findings = [
-            f"{what}: {', '.join(keys[:8])}{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}"
-            for what, keys in (("missing", missing), ("extra", extra), ("of another shape", misfits))
-            if keys
-        ]
-        raise CheckpointError(f"{source} does not fit {model or type(module).__name__}; {'; '.join(findings)}")
-    module.load_state_dict({ours: state[k] for k, (ours, _) in own.items() if k in state}, strict=False)
+        findings = {"missing": missing, "extra": extra, "of another shape": misfits}
+        raise CheckpointError(
+            "; ".join((complaint, *(f"{what}: {_first(keys)}" for what, keys in findings.items() if keys)))
+        )
+    return renamed
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _first(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return f"{', '.join(keys[:SHOWN_KEYS])}{more}"
 
 
 def _fetch(library: str, name: str) -> dict[str, Tensor]:

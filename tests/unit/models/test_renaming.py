@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyrafuse.backbones.weights import rename, unwrap_state
 from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.importers.renaming import by_modules, by_parts, by_patterns, load_renamed, rename, unwrap_state
+from pyrafuse.models.importers.renaming import by_modules, by_parts, by_patterns, load_renamed
 
 
 def model() -> nn.ModuleDict:
@@ -66,15 +67,13 @@ class TestLoading:
         def change(key, value):
             return value.T if key == "last.weight" else value
 
-        values = rename(state, model(), NAMES, source="x.pth", layout="a toy", change=change)
+        values = rename(state, model(), NAMES, complaint="x", change=change)
         assert values["last.weight"].tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
     def test_one_of_theirs_for_several_of_ours(self):
         name = by_modules([("0", "shared"), ("1", "shared")])
         pair = nn.Sequential(nn.Linear(2, 1), nn.Linear(2, 1))
-        values = rename(
-            {"shared.weight": torch.ones(1, 2), "shared.bias": torch.ones(1)}, pair, name, source="x", layout="y"
-        )
+        values = rename({"shared.weight": torch.ones(1, 2), "shared.bias": torch.ones(1)}, pair, name, complaint="x")
         assert sorted(values) == ["0.bias", "0.weight", "1.bias", "1.weight"]
 
     def test_complaints_are_in_their_words(self):
@@ -93,5 +92,7 @@ class TestLoading:
 def test_unwrap():
     weight = torch.ones(1)
     assert unwrap_state({"state_dict": {"module.a": weight, "epoch": 3}, "meta": {}}) == {"a": weight}
+    assert unwrap_state({"model": {"state_dict": {"module.module.a": weight}}}) == {"a": weight}
+    assert unwrap_state({"module.a": weight, "b": weight}) == {"module.a": weight, "b": weight}
     assert unwrap_state({"meta": 1}) == {}
     assert unwrap_state([weight]) == {}
