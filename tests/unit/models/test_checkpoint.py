@@ -85,14 +85,17 @@ def changed(saved, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda c: c["state_dict"].pop("detector.head.outputs.0.bias"), r"missing: head\.outputs\.0\.bias"),
+        (
+            lambda c: c["state_dict"].pop("detector.head.outputs.0.boxes.bias"),
+            r"missing: head\.outputs\.0\.boxes\.bias",
+        ),
         (
             lambda c: c["state_dict"].update({"detector.head.outputs.9.bias": torch.zeros(1)}),
             r"extra: head\.outputs\.9\.bias",
         ),
         (
-            lambda c: c["state_dict"].update({"detector.head.outputs.0.bias": torch.zeros(5)}),
-            r"head\.outputs\.0\.bias is \(5,\), needs \(14,\)",
+            lambda c: c["state_dict"].update({"detector.head.outputs.0.boxes.bias": torch.zeros(5)}),
+            r"head\.outputs\.0\.boxes\.bias is \(5,\), needs \(10,\)",
         ),
         (lambda c: c.pop("state_dict"), "describes no detector: .*state_dict"),
         (lambda c: c[CARD_KEY].pop("card"), "describes no detector: .*card"),

@@ -84,10 +84,10 @@ class TestTakingOver:
         said = take_over(detector, path)
         total = len(detector.state_dict())
         assert said.startswith(f"{total - 6} of {total} entries taken from {path}, 6 of the file left out; new: ")
-        assert "head.outputs.0.weight" in said
+        assert "head.outputs.0.classes.weight" in said
         own, theirs = detector.state_dict(), other.state_dict()
         assert torch.equal(own["backbone.layers.0.0.weight"], theirs["backbone.layers.0.0.weight"])
-        assert own["head.outputs.0.weight"].shape != theirs["head.outputs.0.weight"].shape
+        assert own["head.outputs.0.classes.weight"].shape != theirs["head.outputs.0.classes.weight"].shape
 
     def test_the_whole(self, three_classes):
         other, path = three_classes
