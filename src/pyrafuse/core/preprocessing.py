@@ -1,6 +1,7 @@
 """How an image becomes the network's input; stored in every checkpoint, so that evaluation needs no flags."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,26 +16,55 @@ class Preprocessing:
     """Size, fit and normalisation of the network's input.
 
     Attributes:
-        size: Height and width in pixels.
+        size: Height and width in pixels; where ``keep_ratio`` fits, the limits of the shorter and the longer side,
+            however the image lies.
         fit: ``stretch`` gives up the aspect ratio (what ASFF's published figures used); ``letterbox`` keeps it and
-            pads with the mean colour at right and bottom.
+            pads with the mean colour at right and bottom; ``keep_ratio`` keeps it too, pads no further than to the
+            next multiples of ``pad_multiple``, and with what is 0 once normalised (mmdetection's way), so that the
+            input's size follows the image.
         interpolation: ``antialias`` is the filtered bilinear resize of Pillow; ``opencv`` the unfiltered one of
             OpenCV, for checkpoints that were trained and measured with it.
         mean: Of each RGB channel, in 0..1.
         std: Of each RGB channel, in 0..1.
+        pad_multiple: Pixels that both sides of the input are multiples of, where ``keep_ratio`` fits.
+        bgr: Give the channels in the order blue, green, red, as networks that come from Caffe expect.
     """
 
     size: tuple[int, int] = (416, 416)
-    fit: Literal["stretch", "letterbox"] = "stretch"
+    fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
     interpolation: Literal["antialias", "opencv"] = "antialias"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    pad_multiple: int = 32
+    bgr: bool = False
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device."""
+    def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
+        """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device.
+
+        Args:
+            images: Fitted.
+            sizes: Height and width that each image takes up of them; where ``keep_ratio`` fits, the rest becomes 0.
+        """
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        return (images.float() - mean) / std
+        normalized = (images.float() - mean) / std
+        if self.bgr:
+            normalized = normalized.flip(1)
+        if self.fit == "keep_ratio":
+            for image, (height, width) in zip(normalized, sizes, strict=False):
+                image[:, height:] = 0
+                image[:, :, width:] = 0
+        return normalized
+
+    def at_size(self, size: int | tuple[int, int]) -> "Preprocessing":
+        """The same at another size: height and width, or one side, in pixels.
+
+        Where ``keep_ratio`` fits, one side is the limit of the shorter, and that of the longer follows in proportion.
+        """
+        if isinstance(size, int):
+            short, long = sorted(self.size)
+            size = (size, round(size * long / short)) if self.fit == "keep_ratio" else (size, size)
+        return replace(self, size=size)
 
     def fill_color(self) -> tuple[int, int, int]:
         """The mean colour, 0..255: what padding is made of."""

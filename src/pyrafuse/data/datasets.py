@@ -12,7 +12,7 @@ from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.augmentation import augment
 from pyrafuse.data.batching import VARIATION, Request, create_generator
 from pyrafuse.data.caching import ImageCache
-from pyrafuse.data.fitting import Fit, pad, resize, resize_to_fit
+from pyrafuse.data.fitting import Fit, compute_padded_size, pad, resize, resize_to_fit
 from pyrafuse.data.images import read_image
 from pyrafuse.data.mixing import mixup, mosaic
 from pyrafuse.data.sample import Sample
@@ -86,7 +86,9 @@ class EvalSet(Dataset[tuple[int, Sample, Fit]]):
     def __init__(self, data: DetectionData, *, preprocessing: Preprocessing, cache_mb: int = 0) -> None:
         self._records = data.records
         self._preprocessing = preprocessing
-        self._cache = ImageCache([preprocessing.size] * len(data), cache_mb)
+        self._cache = ImageCache(
+            [compute_padded_size(r.height, r.width, preprocessing) for r in data.records], cache_mb
+        )
 
     def __len__(self) -> int:
         return len(self._records)

@@ -1,5 +1,6 @@
 """An image and its boxes, to the network's input and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -31,6 +32,11 @@ class Fit:
     height: int
     width: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in network pixels that the image takes up; the rest is padding."""
+        return round(self.height * self.scale_y), round(self.width * self.scale_x)
+
     @classmethod
     def of(cls, height: int, width: int, preprocessing: Preprocessing) -> "Fit":
         """How an image of ``height`` and ``width`` is laid."""
@@ -48,10 +54,21 @@ class Fit:
 
 
 def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[Tensor, Fit]:
-    """Turn an image (H, W, 3) uint8 RGB into the network's input (3, *size) uint8, not yet normalised."""
+    """Turn an image (H, W, 3) uint8 RGB into the network's input (3, h, w) uint8, not yet normalised."""
     height, width = image.shape[:2]
     fitted = pad(resize_to_fit(image, preprocessing), preprocessing)
     return to_tensor(fitted), Fit.of(height, width, preprocessing)
+
+
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Put fitted images (3, h, w) into one batch (B, 3, H, W), smaller ones at the top left over black."""
+    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+    if all(image.shape[1:] == (height, width) for image in images):
+        return torch.stack(list(images))
+    batch = images[0].new_zeros(len(images), 3, height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return batch
 
 
 def resize_to_fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -62,12 +79,18 @@ def resize_to_fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDA
 
 
 def pad(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Lay a resized image (h, w, 3) into the network's input (*size, 3), top left."""
-    if image.shape[:2] == preprocessing.size:
+    """Lay a resized image (h, w, 3) into the network's input, top left."""
+    size = _pad_size(image.shape[0], image.shape[1], preprocessing)
+    if image.shape[:2] == size:
         return image
-    canvas = blank(preprocessing.size, preprocessing.fill_color())
+    canvas = blank(size, preprocessing.fill_color())
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
+
+
+def compute_padded_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Height and width of the network's input for an image of ``height`` and ``width``."""
+    return _pad_size(*compute_inner_size(height, width, preprocessing), preprocessing)
 
 
 def compute_inner_size(height: float, width: float, preprocessing: Preprocessing) -> tuple[int, int]:
@@ -75,6 +98,10 @@ def compute_inner_size(height: float, width: float, preprocessing: Preprocessing
     network_height, network_width = preprocessing.size
     if preprocessing.fit == "stretch":
         return network_height, network_width
+    if preprocessing.fit == "keep_ratio":
+        (least, most), (short, long) = sorted((height, width)), sorted(preprocessing.size)
+        scale = min(long / most, short / least)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     scale = min(network_height / height, network_width / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -113,6 +140,13 @@ def clip_boxes(boxes: Boxes, height: float, width: float) -> Boxes:
     if isinstance(boxes, Tensor):
         return boxes.clamp(min=0).minimum(boxes.new_tensor(limits))
     return np.clip(boxes, 0, np.asarray(limits, np.float32))
+
+
+def _pad_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    if preprocessing.fit != "keep_ratio":
+        return preprocessing.size
+    multiple = preprocessing.pad_multiple
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def _scale(boxes: Boxes, scale_x: float, scale_y: float) -> Boxes:

@@ -145,11 +145,15 @@ def create_eval_loader(
 
 
 def collate(items: Sequence[tuple[int, Sample]]) -> Batch:
-    """Put samples of one size into a batch, their objects padded to the most that one has."""
+    """Put samples into a batch, smaller images at the top left, their objects padded to the most that one has."""
     samples = [sample for _, sample in items]
-    images = torch.empty(len(items), 3, *samples[0].image.shape[:2], dtype=torch.uint8)
+    size = [max(sample.image.shape[side] for sample in samples) for side in (0, 1)]
+    images = torch.empty(len(items), 3, *size, dtype=torch.uint8)
     for image, sample in zip(images, samples, strict=True):
-        image.copy_(torch.from_numpy(sample.image).permute(2, 0, 1))
+        height, width = sample.image.shape[:2]
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+        image[:, :height, :width] = torch.from_numpy(sample.image).permute(2, 0, 1)
 
     def tensors(name: str) -> list[Tensor]:
         return [torch.from_numpy(getattr(sample, name)) for sample in samples]

@@ -77,7 +77,7 @@ def detect_all(
     label_of = match_classes(detector, data)
     preprocessing = detector.card.preprocessing
     if size is not None:
-        preprocessing = replace(preprocessing, size=(size, size) if isinstance(size, int) else size)
+        preprocessing = preprocessing.at_size(size)
     coarsest = detector.neck.features.strides[-1]
     if min(preprocessing.size) < coarsest:
         raise PyrafuseError(
@@ -100,8 +100,9 @@ def detect_all(
     with Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
         task = bar.add_task("evaluate", total=len(data))
         for item in loader:
-            images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True))
-            found = detector.detect(images, postprocess=postprocess)
+            sizes = [fit.size for fit in item.fits]
+            images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True), sizes)
+            found = detector.detect(images, postprocess=postprocess, sizes=sizes)
             upright = [
                 _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
                 for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)

@@ -4,7 +4,7 @@ images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions
 predictions -> decode -> candidates -> postprocess -> detections
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -17,7 +17,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone, Neck
-from pyrafuse.data.fitting import fit_image
+from pyrafuse.data.fitting import fit_image, stack_images
 from pyrafuse.data.sources import Frame, open_source
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -95,13 +95,25 @@ class Detector(nn.Module, Generic[P]):
         return self._decode(self(images))
 
     @torch.inference_mode()
-    def detect(self, images: Tensor, *, postprocess: DensePostprocess | None = None) -> tuple[Detections, ...]:
+    def detect(
+        self,
+        images: Tensor,
+        *,
+        postprocess: DensePostprocess | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> tuple[Detections, ...]:
         """Detections in each of the normalised ``images`` (B, 3, H, W), in pixels of these.
 
         The detector's mode is left as it is: call ``eval()`` first, as `load` does.
+
+        Args:
+            images: Normalised.
+            postprocess: By default the detector's own.
+            sizes: Height and width that each image takes up of the input, the rest being padding; boxes are clipped
+                there, where the detector clips. By default all of it.
         """
         size = (images.shape[-2], images.shape[-1])
-        found = (postprocess or self.postprocess)(self.decode(images), size)
+        found = (postprocess or self.postprocess)(self.decode(images), sizes or [size] * len(images))
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
     def predict(
@@ -156,8 +168,9 @@ class Detector(nn.Module, Generic[P]):
     def _predict_batch(self, frames: list[Frame], postprocess: DensePostprocess) -> Iterator[Detections]:
         pixels = [frame.image for frame in frames if frame.image is not None]
         images, fits = zip(*(fit_image(image, self.card.preprocessing) for image in pixels), strict=True)
-        prepared = self.card.preprocessing.normalize(torch.stack(images).to(self.device))
-        detections = self.detect(prepared, postprocess=postprocess)
+        sizes = [fit.size for fit in fits]
+        prepared = self.card.preprocessing.normalize(stack_images(images).to(self.device), sizes)
+        detections = self.detect(prepared, postprocess=postprocess, sizes=sizes)
         for frame, image, fit, found in zip(frames, pixels, fits, detections, strict=True):
             found = found.cpu()
             yield replace(

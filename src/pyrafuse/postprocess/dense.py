@@ -1,5 +1,6 @@
 """Candidates -> detections: threshold, best class a box, suppression per class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +48,21 @@ class DensePostprocess:
     max_per_level: int = 0
     clip: bool = False
 
-    def __call__(self, candidates: Candidates, size: tuple[int, int] | None = None) -> tuple[Detections, ...]:
-        """One `Detections` an image, in pixels of the network's input, which has ``size``: height and width."""
-        return tuple(self._of_image(image, candidates, size) for image in range(len(candidates.boxes)))
+    def __call__(
+        self, candidates: Candidates, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[Detections, ...]:
+        """One `Detections` an image, in pixels of the network's input, of which it takes up ``sizes``.
+
+        Args:
+            candidates: Of the whole batch.
+            sizes: Height and width of each image, needed to clip.
+        """
+        count = len(candidates.boxes)
+        return tuple(self._of_image(i, candidates, None if sizes is None else sizes[i]) for i in range(count))
 
     def _of_image(self, image: int, candidates: Candidates, size: tuple[int, int] | None) -> Detections:
         boxes, scores = candidates.boxes[image], candidates.scores[image]
+        of_rows = candidates.levels if candidates.levels.ndim == 1 else candidates.levels[image]
         if self.multi_label:
             rows, labels = (scores >= self.score).nonzero().unbind(1)
             best = scores[rows, labels]
@@ -61,26 +71,22 @@ class DensePostprocess:
             rows = (best >= self.score).nonzero().squeeze(1)
             best, labels = best[rows], labels[rows]
         if self.max_per_level:
-            order = self._best_of_levels(best, candidates.levels[rows])
+            order = self._best_of_levels(best, of_rows[rows])
             best, rows, labels = best[order], rows[order], labels[order]
         if candidates.quality is not None:
             best = best * candidates.quality[image, rows]
+        boxes, levels = boxes[rows] if boxes.ndim == 2 else boxes[rows, labels], of_rows[rows]
         if self.clip and size is not None:
             boxes = clip_boxes(boxes, size)
-            is_inside = (boxes[rows, 2:] > boxes[rows, :2]).all(dim=1)
-            best, rows, labels = best[is_inside], rows[is_inside], labels[is_inside]
+            is_inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            best, boxes, labels, levels = best[is_inside], boxes[is_inside], labels[is_inside], levels[is_inside]
         if len(best) > self.max_candidates:
             best, order = best.topk(self.max_candidates)
-            rows, labels = rows[order], labels[order]
-        kept = class_aware_nms(boxes[rows], best, labels, iou=self.nms_iou)
+            boxes, labels, levels = boxes[order], labels[order], levels[order]
+        kept = class_aware_nms(boxes, best, labels, iou=self.nms_iou)
         if self.max_detections:
             kept = kept[: self.max_detections]
-        return Detections(
-            boxes=boxes[rows[kept]],
-            scores=best[kept],
-            labels=labels[kept],
-            levels=candidates.levels[rows[kept]],
-        )
+        return Detections(boxes=boxes[kept], scores=best[kept], labels=labels[kept], levels=levels[kept])
 
     def _best_of_levels(self, scores: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """Indices of the best ``max_per_level`` of each level."""

@@ -107,8 +107,9 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Detect in one batch of validation images."""
-        images = self.detector.card.preprocessing.normalize(batch.batch.images)
-        found = self.detector.detect(images.contiguous(memory_format=torch.channels_last))
+        sizes = [fit.size for fit in batch.fits]
+        images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
+        found = self.detector.detect(images.contiguous(memory_format=torch.channels_last), sizes=sizes)
         upright = [
             type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)
             for f, fit in zip((f.cpu() for f in found), batch.fits, strict=True)

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.fitting import Fit, blank, compute_inner_size, fit_image, resize
+from pyrafuse.data.fitting import Fit, blank, compute_inner_size, compute_padded_size, fit_image, resize, stack_images
 
 OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")
 
@@ -87,3 +89,36 @@ def test_an_image_of_the_networks_size_is_not_touched():
     fitted, fit = fit_image(image, OPENCV_64)
     assert torch.equal(fitted, torch.from_numpy(image).permute(2, 0, 1))
     assert fit == Fit(1.0, 1.0, 64, 64)
+
+
+KEEP = Preprocessing(size=(60, 100), fit="keep_ratio", mean=(0.2, 0.4, 0.6), std=(0.5, 0.25, 1.0), pad_multiple=16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner", "padded"),
+    [((200, 400), (50, 100), (64, 112)), ((400, 200), (100, 50), (112, 64)), ((30, 33), (60, 66), (64, 80))],
+)
+def test_keep_ratio_limits_both_sides_however_the_image_lies(shape, inner, padded):
+    image, fit = fit_image(blank(shape, (200, 10, 30)), KEEP)
+    assert (fit.size, tuple(image.shape[1:])) == (inner, padded)
+    assert compute_padded_size(*shape, KEEP) == padded
+
+
+def test_keep_ratio_pads_with_zeros_once_normalised_also_in_a_batch():
+    fitted = [fit_image(blank(shape, (51, 102, 255)), KEEP) for shape in ((200, 400), (400, 200))]
+    images = stack_images([image for image, _ in fitted])
+    assert images.shape == (2, 3, 112, 112)
+    got = KEEP.normalize(images, [fit.size for _, fit in fitted])
+    expected = torch.zeros(2, 3, 112, 112)
+    for place, (_, fit) in zip(expected, fitted, strict=True):
+        place[2, : fit.size[0], : fit.size[1]] = 0.4
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        replace(KEEP, bgr=True).normalize(images[:1, :, :50, :100])[0, 0], expected[0, 2, :50, :100]
+    )
+
+
+def test_another_size_keeps_the_proportion_of_the_limits():
+    assert Preprocessing(size=(800, 1333), fit="keep_ratio").at_size(600).size == (600, 1000)
+    assert KEEP.at_size((32, 64)).size == (32, 64)
+    assert Preprocessing().at_size(608).size == (608, 608)

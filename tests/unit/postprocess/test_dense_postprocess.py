@@ -41,9 +41,9 @@ def test_quality_multiplies_what_passed():
 
 
 def test_clipping():
-    (found,) = DensePostprocess(score=0.65, nms_iou=0.5, clip=True)(CANDIDATES, (40, 45))
+    (found,) = DensePostprocess(score=0.65, nms_iou=0.5, clip=True)(CANDIDATES, [(40, 45)])
     assert found.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 45, 40]]
-    (found,) = DensePostprocess(score=0.55, nms_iou=0.5, clip=True)(CANDIDATES, (40, 45))
+    (found,) = DensePostprocess(score=0.55, nms_iou=0.5, clip=True)(CANDIDATES, [(40, 45)])
     assert len(found) == 2  # the one beside the image is gone
     (found,) = DensePostprocess(score=0.55, nms_iou=0.5, clip=True)(CANDIDATES)
     assert len(found) == 3
@@ -51,7 +51,7 @@ def test_clipping():
 
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_nothing(multi_label):
-    (found,) = DensePostprocess(score=0.99, max_per_level=5, clip=True, multi_label=multi_label)(CANDIDATES, (9, 9))
+    (found,) = DensePostprocess(score=0.99, max_per_level=5, clip=True, multi_label=multi_label)(CANDIDATES, [(9, 9)])
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
 
@@ -73,3 +73,14 @@ def test_decoding():
     assert candidates.boxes.tolist() == [BOXES[2:].tolist()]
     assert candidates.scores.tolist() == [[[0] * 3, [0.5] * 3]]
     assert candidates.quality is None
+
+
+def test_each_image_is_clipped_at_its_own_size():
+    two = Candidates(
+        boxes=torch.tensor([[[0.0, 0.0, 30.0, 30.0]]]).expand(2, 1, 4),
+        scores=torch.ones(2, 1, 1),
+        levels=torch.zeros(1),
+    )
+    first, second = DensePostprocess(clip=True)(two, [(20, 25), (40, 10)])
+    assert first.boxes.tolist() == [[0, 0, 25, 20]]
+    assert second.boxes.tolist() == [[0, 0, 10, 30]]
