@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid
+from pyrafuse.criteria.normalizing import mean_over_processes
 from pyrafuse.layers.fusion_weights import FusionWeights
 
 
@@ -33,9 +35,14 @@ class NeckWatch:
     def gradients(self) -> dict[str, Tensor]:
         """``level/stride_8/gradient`` and so on, finest first, there after the backward pass.
 
-        The L2 norm of the gradient of the batch's loss at the neck's output of that level.
+        The L2 norm of the gradient of the batch's loss at the neck's output of that level. Of a batch that several
+        processes share, it is that of the whole batch: all of them read this once a step.
         """
-        return {name: self._norms[name] for name in self._names if name in self._norms}
+        if not self._norms:
+            return {}
+        none = next(iter(self._norms.values())).new_zeros(())  # of a level that no loss reads
+        norms = torch.stack([self._norms.get(name, none) for name in self._names])
+        return dict(zip(self._names, _norm_of_all(norms).unbind(), strict=True))
 
     @contextmanager
     def watching(self, neck: Neck) -> Iterator[None]:
@@ -70,8 +77,8 @@ class NeckWatch:
         assert isinstance(neck, Neck)
         for stride, x in zip(neck.features.strides, pyramid, strict=True):
             if x.requires_grad:
-                self._names.append(f"level/stride_{stride}/gradient")
-                x.register_hook(partial(self._keep_norm, self._names[-1]))
+                self._names.append(name := f"level/stride_{stride}/gradient")
+                x.register_hook(partial(self._keep_norm, name))
 
     def _keep_scale(self, scale: Tensor) -> None:
         # the gradient reaches the loss first, and only then the levels
@@ -80,3 +87,11 @@ class NeckWatch:
     def _keep_norm(self, name: str, gradient: Tensor) -> None:
         norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)  # a sum of squares overflows in fp16
         self._norms[name] = norm if self._scale is None else norm / self._scale
+
+
+def _norm_of_all(norms: Tensor) -> Tensor:
+    """Norms in the gradient of the mean of all processes' losses, of the norms (L,) in that of this process's own."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return norms
+    # each process has other images: the whole gradient is theirs side by side, divided by how many they are
+    return (mean_over_processes(norms.square()) / dist.get_world_size()).sqrt()

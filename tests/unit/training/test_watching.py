@@ -47,6 +47,29 @@ def test_norms_of_gradients_and_means_of_weights(neck, pyramid, scale):
     assert len(watch.weights) == 4
 
 
+def test_processes_put_the_gradients_of_their_images_together(neck, pyramid, monkeypatch):
+    """As if a second process had the same images: the mean loss pulls at each half as strongly as before, halved."""
+    watch = NeckWatch()
+    with watch.watching(neck):
+        levels = neck(pyramid)
+    loss_of(levels).backward()
+    alone = watch.gradients
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.mul_(2))
+    for name, value in watch.gradients.items():
+        torch.testing.assert_close(value, alone[name] / 2**0.5)
+
+
+def test_a_level_that_no_loss_reads(neck, pyramid):
+    watch = NeckWatch()
+    with watch.watching(neck):
+        levels = neck(pyramid)
+    levels[1].sum().backward()
+    assert watch.gradients["level/stride_8/gradient"] == 0
+    assert watch.gradients["level/stride_16/gradient"] > 0
+
+
 def test_nothing_is_left_behind(neck, pyramid):
     watch = NeckWatch()
     expected = neck(pyramid)
