@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @shorthand(
     Shorthand(
-        usage="FILE -o OUT [--names A,B,C] [--force]   or   --list",
-        options={"-o": "--output", "-f": "--force"},
-        help={"-o OUT": "output", "-f": "force"},
+        usage="FILE -o OUT [--as NAME] [--names A,B,C] [--force]   or   --list",
+        options={"-o": "--output", "-f": "--force", "--as": "--published"},
+        help={"-o OUT": "output", "-f": "force", "--as NAME": "published"},
         positional="--file",
     )
 )
@@ -23,6 +23,7 @@ def import_checkpoint(
     *,
     file: Path | None = None,
     output: Path | None = None,
+    published: str | None = None,
     names: str | None = None,
     force: bool = False,
     list: bool = False,  # noqa: A002  # the option's name
@@ -34,6 +35,8 @@ def import_checkpoint(
     Args:
         file: The checkpoint to read; also as a bare word.
         output: Where ours is written.
+        published: The name under which the model was published, for files that cannot tell how they are used; also as
+            ``--as``.
         names: Names of the classes, with commas between, or a file with one a line; for files that cannot tell.
         force: Whether a file at the output's place is replaced.
         list: Whether to list what can be imported, and do nothing.
@@ -52,7 +55,7 @@ def import_checkpoint(
     content = read_tensors(file)
     if is_own(content):
         raise PyrafuseError(f"{file} is a checkpoint of pyrafuse already: use it as it is")
-    detector = build(content, source=file)
+    detector = build(content, source=file, published=published)
     if names is not None:
         detector.card = rename_classes(detector, read_names(names))
     save(detector, output)

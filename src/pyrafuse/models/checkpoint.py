@@ -13,7 +13,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_atomically
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.registry import IMPORTERS, find_importer
+from pyrafuse.models.importers.registry import IMPORTERS, find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 
 CARD_KEY = "pyrafuse"
@@ -43,31 +43,38 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
         torch.save(content, stream)
 
 
-def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Detector:
+def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", source: str | None = None) -> Detector:
     """Read a detector: a checkpoint of a training here, of `save`, or a foreign one of `IMPORTERS`.
 
-    The file alone is enough; nothing in it is executed. The detector comes in evaluation mode.
+    Nothing in the file is executed. The detector comes in evaluation mode.
+
+    Args:
+        path: The file; as a rule it is enough.
+        device: Where to compute.
+        source: The published name of the model, for a foreign file that neither tells by itself nor by its name how
+            it is used, such as ``"retinanet_r50_fpn_1x_coco"``.
 
     Raises:
         CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
     """
-    return build(read_tensors(path), source=path).to(device).eval()
+    return build(read_tensors(path), source=path, published=source).to(device).eval()
 
 
-def build(content: Any, *, source: str | os.PathLike[str]) -> Detector:
+def build(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
     """Make a detector of the content of a file, as `read_tensors` gives it.
 
     Args:
         content: Of one of our own checkpoints, or of one that an importer recognises.
         source: Of the file, for messages.
+        published: The ``source`` of `load`.
 
     Raises:
         CheckpointError: If the layout is unknown, or it does not fit its own description.
     """
     if is_own(content):
-        return _from_own(content, source)
+        return tells_all(_from_own)(content, source=source, published=published)
     if importer := find_importer(content):
-        return importer.build(content, source=source)
+        return importer.build(content, source=source, published=published)
     found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
     raise CheckpointError(
         f"{source} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
@@ -80,19 +87,19 @@ def is_own(content: Any) -> bool:
     return isinstance(content, Mapping) and CARD_KEY in content
 
 
-def _from_own(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Detector:
+def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
     try:
         card = card_from_dict(content[CARD_KEY]["card"])
         state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} describes no detector: {error!r} is missing or of a wrong kind") from error
+        raise CheckpointError(f"{source} describes no detector: {error!r} is missing or of a wrong kind") from error
     try:
         with Uninitialized():
             detector = create_model(card.model, **_without_weights(card.options))
     except PyrafuseError as error:
-        raise CheckpointError(f"{path} needs a part that cannot be built: {error}") from error
+        raise CheckpointError(f"{source} needs a part that cannot be built: {error}") from error
     detector.card = replace(card)
-    load_exactly(detector, state, source=path)
+    load_exactly(detector, state, source=source)
     return detector
 
 

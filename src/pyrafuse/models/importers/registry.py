@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers.asff import LAYOUTS, import_asff, looks_like_asff
 
@@ -18,6 +19,23 @@ class Build(Protocol):
     def __call__(self, content: Any, *, source: str | os.PathLike[str]) -> Detector: ...
 
 
+class BuildAs(Protocol):
+    """The same for origins whose files do not always tell all: ``published`` names the model in other words."""
+
+    def __call__(self, content: Any, *, source: str | os.PathLike[str], published: str | None) -> Detector: ...
+
+
+def tells_all(build: Build) -> BuildAs:
+    """``build`` for an origin whose files need no other name; one that is given is refused."""
+
+    def build_as(content: Any, *, source: str | os.PathLike[str], published: str | None) -> Detector:
+        if published is not None:
+            raise CheckpointError(f"{source} tells by itself what it is; leave out the name {published!r}")
+        return build(content, source=source)
+
+    return build_as
+
+
 @dataclass(frozen=True)
 class Importer:
     """One origin of checkpoints.
@@ -26,13 +44,13 @@ class Importer:
         name: Of the origin, for people.
         layouts: What can be read of it, a line each.
         recognizes: Whether the content of a file, as `read_tensors` gives it, is of this origin.
-        build: Makes a detector of it.
+        build: Makes a detector of it; `tells_all` makes it of a `Build`.
     """
 
     name: str
     layouts: tuple[str, ...]
     recognizes: Callable[[Any], bool]
-    build: Build
+    build: BuildAs
 
 
 IMPORTERS = (
@@ -43,7 +61,7 @@ IMPORTERS = (
             f"{LAYOUTS[False, True].name}, RFB (ASFF*)",
         ),
         recognizes=looks_like_asff,
-        build=import_asff,
+        build=tells_all(import_asff),
     ),
 )
 """Asked in this order."""
