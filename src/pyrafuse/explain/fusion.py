@@ -51,8 +51,8 @@ class FusionExplanation:
         scale: Pixels of the network's input an image pixel, along x and y.
         weights: For each output level (L, h, w), the weight of each source level at each position, finest source
             first; none for a neck that has no weights of positions.
-        fused: For each output level (h, w), the mean over channels of the absolute weighted sum; of the neck's output
-            where there are no weights.
+        fused: For each output level (h, w), the mean over channels of what is fused there, absolute; of the neck's
+            output where ``is_output``.
         shares: (L, L), row an output level, column a source level: the weight's mean over the image.
         detection_weights: (N, L), the weights of the source levels in the cell that holds the centre of each box, at
             the level that it came from.
@@ -71,6 +71,8 @@ class FusionExplanation:
     detection_weights: Map | None
     ablation: Ablation | None = None
     cams: tuple[DetectionCAM, ...] = ()
+    is_output: bool = False
+    """Whether ``fused`` tells of the neck's output, for want of a part that fuses all levels."""
 
     def figure(self) -> Figure:
         """The image with its detections coloured by level, and what each level brings to each of the best; below, a row
@@ -104,6 +106,7 @@ class FusionExplanation:
         )
         if self.weights is None:
             figure.axes[0].set_title(f"{len(self.detections)} detections; a neck without weights", fontsize=10)
+        if self.is_output:
             for axes in figure.axes:
                 axes.set_title(axes.get_title().replace("fused at", "output of"), fontsize=8)
         return figure
@@ -265,6 +268,7 @@ def explain_image(
         fused=tuple(crop(x[0].float().abs().mean(dim=0), s) for x, s in zip(neck.fused, strides, strict=True)),
         shares=None if weights is None else np.stack([w.mean(axis=(1, 2)) for w in weights]),
         detection_weights=None if weights is None else _weights_at(detections, weights, strides, scale),
+        is_output=not neck.levels,
         ablation=replace(
             ablation,
             output_shares=tuple(cut(shares, s) for shares, s in zip(ablation.output_shares, strides, strict=True)),

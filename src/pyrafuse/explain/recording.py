@@ -1,6 +1,6 @@
 """What a neck fuses, kept while a detector runs once; and detectors with a part replaced.
 
-pyramid -> parts of the neck, one by one -> pyramid, and aside: what the part that weighs levels read, and what it made
+pyramid -> parts of the neck, one by one -> pyramid, and aside: what the part that fuses levels read and made
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,23 +15,26 @@ from pyrafuse.necks.registry import NeckChain
 
 
 @runtime_checkable
-class WeighingLevel(Protocol):
-    """One output level that weighs all source levels at every position, as `ASFFLevel` does.
+class FusingLevel(Protocol):
+    """One output level that fuses all source levels, as `ASFFLevel` does and `PlainFusionLevel`.
 
-    A neck whose ``levels``, finest first, are all such can be explained.
+    What a neck whose ``levels``, finest first, are all such fuses can be explained.
     """
 
-    def fuse(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
-        """Weights (B, L, H, W), finest source first, and the weighted sum (B, C, H, W)."""
+    def fuse(self, pyramid: Pyramid) -> tuple[Tensor | None, Tensor]:
+        """Weights (B, L, H, W), finest source first, and the weighted sum (B, C, H, W).
+
+        No weights where no position has its own: a sum, a concatenation.
+        """
         ...
 
     def expand(self, fused: Tensor) -> Tensor:
-        """The level's output, made of its weighted sum."""
+        """The level's output, made of what is fused."""
         ...
 
 
 @runtime_checkable
-class ResizingLevel(WeighingLevel, Protocol):
+class ResizingLevel(FusingLevel, Protocol):
     """One that also tells what it weighs."""
 
     def resize(self, pyramid: Pyramid) -> Sequence[Tensor]:
@@ -42,8 +45,8 @@ class ResizingLevel(WeighingLevel, Protocol):
 class RecordingNeck(Neck):
     """Does what ``neck`` does and keeps what was fused in the last pass.
 
-    If several necks of a chain weigh levels, the last one counts. One whose strides are not those of the chain's output
-    does not: the level of a detection would be none of its levels.
+    If several necks of a chain fuse all levels, the last one counts. One whose strides are not those of the chain's
+    output does not: the level of a detection would be none of its levels.
 
     Args:
         neck: What is recorded.
@@ -52,10 +55,10 @@ class RecordingNeck(Neck):
     Attributes:
         read: What the neck read.
         made: What it gave.
-        sources: What the part that weighs levels read; without such a part, what the neck read.
+        sources: What the part that fuses all levels read; without such a part, what the neck read.
         levels: The levels of that part, finest first; none without such a part.
         weights: (B, L, H, W) of each output level, finest first; none where the neck has no such weights.
-        fused: (B, C, H, W) of each output level: the weighted sum, or, without weights, the neck's output.
+        fused: (B, C, H, W) of each output level: what is fused there; without such a part, the neck's output.
     """
 
     def __init__(self, neck: Neck, *, cut: bool = False) -> None:
@@ -65,25 +68,26 @@ class RecordingNeck(Neck):
         self.read: Pyramid = ()
         self.made: Pyramid = ()
         self.sources: Pyramid = ()
-        self.levels: tuple[WeighingLevel, ...] = ()
+        self.levels: tuple[FusingLevel, ...] = ()
         self.weights: Pyramid | None = None
         self.fused: Pyramid = ()
         self._cut = cut
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         read = sources = pyramid = self._begin(pyramid)
-        weighing: tuple[WeighingLevel, ...] = ()
-        weights, fused = None, None
+        fusing: tuple[FusingLevel, ...] = ()
+        weights, fused = (), None
         for part in _parts(self.neck):
-            levels = _weighing_levels(part)
+            levels = _fusing_levels(part)
             if levels and part.features.strides == self.features.strides:
-                sources, weighing = self._begin(pyramid), levels
+                sources, fusing = self._begin(pyramid), levels
                 weights, fused = zip(*(level.fuse(sources) for level in levels), strict=True)
                 pyramid = tuple(level.expand(x) for level, x in zip(levels, fused, strict=True))
             else:
                 pyramid = part(pyramid)
         self.read, self.made = read, pyramid
-        self.sources, self.levels, self.weights, self.fused = sources, weighing, weights, fused or pyramid
+        self.sources, self.levels, self.fused = sources, fusing, fused or pyramid
+        self.weights = tuple(w for w in weights if w is not None) or None
         return pyramid
 
     def _begin(self, pyramid: Pyramid) -> Pyramid:
@@ -126,7 +130,7 @@ def _parts(neck: Neck) -> Iterator[Neck]:
         yield from _parts(part)
 
 
-def _weighing_levels(neck: Neck) -> tuple[WeighingLevel, ...]:
+def _fusing_levels(neck: Neck) -> tuple[FusingLevel, ...]:
     levels = getattr(neck, "levels", ())
     levels = tuple(levels) if isinstance(levels, Iterable) else ()
-    return levels if all(isinstance(level, WeighingLevel) for level in levels) else ()
+    return levels if all(isinstance(level, FusingLevel) for level in levels) else ()

@@ -139,6 +139,24 @@ def test_a_neck_without_weights_tells_the_networks_gradient_at_what_it_reads(bat
     assert all(c.judged == c.conflicting for c in of_network)
 
 
+@pytest.mark.parametrize("fusion", ["sum_fusion", "concat_fusion"])
+def test_plain_fusions_tell_the_networks_gradient_at_what_they_fuse(fusion, batch):
+    necks = ("yolo_fpn", fusion)
+    detector = build(neck=necks, neck_options={"yolo_fpn": {"width": 1 / 32}, fusion: {"out_channels": (8, 12, 16)}})
+    gradients = compute_source_gradients(detector, *batch)
+    assert gradients.received.keys() == {NETWORK}
+    assert gradients.source_strides == gradients.output_strides == (8, 16, 32)
+    with torch.no_grad():
+        sources = detector.neck.necks[0](detector.backbone(batch[0]))
+    sources = tuple(x.requires_grad_() for x in sources)
+    losses = losses_by_level(detector, sources, batch[1])
+    for level, loss in enumerate(losses):
+        expected = torch.autograd.grad(loss, sources, retain_graph=True)
+        for got, wanted in zip(gradients.received[NETWORK], expected, strict=True):
+            torch.testing.assert_close(got[level], wanted)
+            assert wanted.abs().max() > 0  # every source teaches every output
+
+
 def test_nothing_is_left_in_the_detector(asff, batch):
     asff.zero_grad()
     compute_source_gradients(asff, *batch)

@@ -8,6 +8,7 @@ from pyrafuse.core.pyramid import Neck, PyramidSpec
 from pyrafuse.explain.recording import RecordingNeck, record
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.asff import ASFF
+from pyrafuse.necks.plain_fusion import concat_fusion, sum_fusion
 from pyrafuse.necks.registry import NeckChain
 from pyrafuse.necks.yolo_fpn import YOLOFPN
 
@@ -87,6 +88,23 @@ def test_asff_within_chains_of_chains(pyramid):
     assert_equal(recorder(pyramid), chain(pyramid))
     assert_equal(recorder.weights, [level.fuse(fpn(pyramid))[0] for level in asff.levels])
     assert_equal(recorder.fused, [level.fuse(fpn(pyramid))[1] for level in asff.levels])
+
+
+@pytest.mark.parametrize("fusion", [sum_fusion, concat_fusion])
+def test_a_fusion_without_weights(fusion, pyramid):
+    fpn = YOLOFPN(SPEC, channels=(4, 4, 4), widen=(False,) * 3).eval()
+    chain = NeckChain([fpn, fusion(fpn.features).eval()])
+    recorder = RecordingNeck(chain)
+    assert_equal(recorder(pyramid), chain(pyramid))
+    assert recorder.weights is None
+    assert_equal(recorder.sources, fpn(pyramid))
+    for level, fused in zip(chain.necks[1].levels, recorder.fused, strict=True):
+        resized = [
+            resize(x, fused.shape[-2:]) if i != level.level else x
+            for i, (resize, x) in enumerate(zip(level.resizes, recorder.sources, strict=True))
+        ]
+        expected = sum(resized) if fusion is sum_fusion else level.merge(torch.cat(resized, dim=1))
+        torch.testing.assert_close(fused, expected)
 
 
 def test_of_two_necks_that_weigh_the_last_counts(pyramid):
