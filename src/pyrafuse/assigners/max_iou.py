@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
-from pyrafuse.core.predictions import DensePredictions
+from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.anchors import anchor_shapes, octave_scales
 from pyrafuse.ops.boxes import box_area, centers_and_sizes, pairwise_intersection, pairwise_iou
@@ -41,6 +41,7 @@ class MaxIoUAssigner:
         match_ties: All of them, where several overlap it equally; else the first.
         crowd_share: Ignore rows that a crowd covers by more than this share of the row; None looks at no crowds.
         share_of_crowd: That share is one of the crowd instead.
+        border: Ignore anchors that reach out of the image by more than so many pixels; None looks at all.
 
     Raises:
         ValueError: If a negative threshold lies above the positive one.
@@ -56,6 +57,7 @@ class MaxIoUAssigner:
         match_ties: bool = True,
         crowd_share: float | None = None,
         share_of_crowd: bool = False,
+        border: float | None = None,
     ) -> None:
         self.positive_iou = positive_iou
         self.negative_iou = (0.0, negative_iou) if isinstance(negative_iou, float | int) else tuple(negative_iou)
@@ -66,15 +68,20 @@ class MaxIoUAssigner:
         self.match_ties = match_ties
         self.crowd_share = crowd_share
         self.share_of_crowd = share_of_crowd
+        self.border = border
 
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Assign the anchors, guided ones where there are any."""
-        return self.assign(predictions.anchors, targets)
+        anchors = predictions.anchors
+        return self.assign(anchors, targets, outside=self._outside(anchors, predictions.grid))
 
     @torch.no_grad()
-    def assign(self, anchors: Tensor, targets: Targets) -> Assignment:
-        """Assign ``anchors`` (A, 4) or (B, A, 4), xyxy in pixels."""
+    def assign(self, anchors: Tensor, targets: Targets, *, outside: Tensor | None = None) -> Assignment:
+        """Assign ``anchors`` (A, 4) or (B, A, 4), xyxy in pixels; those ``outside`` (B or 1, A) bool are ignored."""
         excused = self._excused(anchors, targets)
+        if outside is not None:
+            outside = outside.expand(len(targets.labels), -1)
+            excused = outside if excused is None else excused | outside
         return self.by_overlap(lambda boxes: pairwise_iou(anchors, boxes), anchors.shape[-2], targets, excused)
 
     @torch.no_grad()
@@ -128,6 +135,14 @@ class MaxIoUAssigner:
                 last = torch.full_like(objects, -1).scatter_reduce(1, rows, numbers, "amax")
                 objects = last.where(last >= 0, objects)
         return Assignment(objects=objects, overlaps=best)
+
+    def _outside(self, anchors: Tensor, grid: DenseGrid) -> Tensor | None:
+        if self.border is None:
+            return None
+        height, width = (grid.strides[0] * cells for cells in grid.sizes[0])
+        x1, y1, x2, y2 = anchors.view(-1, *anchors.shape[-2:]).unbind(-1)
+        is_inside = (torch.minimum(x1, y1) >= -self.border) & (x2 < width + self.border) & (y2 < height + self.border)
+        return ~is_inside
 
     def _excused(self, anchors: Tensor, targets: Targets) -> Tensor | None:
         batch, num_objects = targets.labels.shape

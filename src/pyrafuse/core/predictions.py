@@ -121,9 +121,10 @@ class Candidates:
     """Every decoded candidate of a batch, before threshold and NMS.
 
     Attributes:
-        boxes: (B, A, 4) float32, xyxy in pixels of the network's input, not clipped.
+        boxes: (B, A, 4) float32, xyxy in pixels of the network's input, not clipped; (B, A, K, 4) where each class has
+            a box of its own.
         scores: (B, A, K) float32 in 0..1.
-        levels: (A,) int64, the pyramid level that each row came from, 0 the finest.
+        levels: (A,) int64, the pyramid level that each row came from, 0 the finest; (B, A) where images differ.
         quality: (B, A) float32 in 0..1, how well the box lies, where the head says so: multiplies the scores of the
             rows that pass the threshold.
     """

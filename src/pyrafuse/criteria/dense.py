@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyrafuse.core.assignment import Assignment
+from pyrafuse.core.assignment import IGNORED, Assignment
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
@@ -61,6 +61,7 @@ class DenseCriterion(nn.Module):
         box_weight: Of the box loss.
         quality_weight: Of the quality loss.
         least_per_image: Every image counts for at least so many positives in the divisor.
+        over_samples: Divide by all rows that count, negatives included, instead of the positives (Faster R-CNN).
 
     Raises:
         ValueError: If ``quality`` is none of these.
@@ -83,6 +84,7 @@ class DenseCriterion(nn.Module):
         box_weight: float = 1.0,
         quality_weight: float = 1.0,
         least_per_image: int = 1,
+        over_samples: bool = False,
     ) -> None:
         super().__init__()
         if quality not in (None, "centerness", "iou"):
@@ -101,6 +103,7 @@ class DenseCriterion(nn.Module):
         self.box_weight = box_weight
         self.quality_weight = quality_weight
         self.least_per_image = least_per_image
+        self.over_samples = over_samples
 
     def forward(self, predictions: DensePredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses ``classification``, ``box`` and, with a quality branch, ``quality``; train on their sum."""
@@ -135,7 +138,8 @@ class DenseCriterion(nn.Module):
         return LevelLosses(losses=losses, num_positives=class_levels)
 
     def _num_positives(self, assignment: Assignment) -> Tensor:
-        of_images = assignment.is_positive.sum(dim=1).clamp(min=self.least_per_image)
+        counted = assignment.objects != IGNORED if self.over_samples else assignment.is_positive
+        of_images = counted.sum(dim=1).clamp(min=self.least_per_image)
         return mean_over_processes(of_images.sum().float()).clamp(min=1)
 
     def _class_losses(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> Tensor:

@@ -17,6 +17,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone, Neck
+from pyrafuse.core.targets import Targets
 from pyrafuse.data.fitting import fit_image, stack_images
 from pyrafuse.data.sources import Frame, open_source
 from pyrafuse.postprocess.dense import DensePostprocess
@@ -86,13 +87,26 @@ class Detector(nn.Module, Generic[P]):
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def forward(self, images: Tensor) -> P:
-        """Predictions for normalised ``images`` (B, 3, H, W)."""
+    def forward(
+        self,
+        images: Tensor,
+        targets: Targets | None = None,  # noqa: ARG002
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,  # noqa: ARG002
+    ) -> P:
+        """Predictions for normalised ``images`` (B, 3, H, W).
+
+        Args:
+            images: Normalised.
+            targets: What will be learnt; a detector that looks twice samples for it, one that looks once needs none.
+            sizes: Height and width that each image takes up of the input; a detector that looks twice looks nowhere
+                else. By default all of it.
+        """
         return self.head(self.neck(self.backbone(images)))
 
-    def decode(self, images: Tensor) -> Candidates:
-        """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS."""
-        return self._decode(self(images))
+    def decode(self, images: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Candidates:
+        """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS; ``sizes`` as in forward."""
+        return self._decode(self(images, sizes=sizes))
 
     @torch.inference_mode()
     def detect(
@@ -113,7 +127,9 @@ class Detector(nn.Module, Generic[P]):
                 there, where the detector clips. By default all of it.
         """
         size = (images.shape[-2], images.shape[-1])
-        found = (postprocess or self.postprocess)(self.decode(images), sizes or [size] * len(images))
+        found = (postprocess or self.postprocess)(
+            self.decode(images, sizes=sizes), sizes or [size] * len(images)
+        )
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
     def predict(

@@ -65,7 +65,7 @@ class DetectionModule(L.LightningModule):
         images = self.detector.card.preprocessing.normalize(batch.images)
         images = images.contiguous(memory_format=torch.channels_last)
         with self._watch.watching(self.detector.neck):
-            predictions = self.detector(images)
+            predictions = self.detector(images, batch.targets)
         report: LevelLosses = self._criterion.by_level(predictions, batch.targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
         self._watch.follow(total)

@@ -97,7 +97,7 @@ _RENEWED = by_patterns(
 
 def looks_like_mmdetection(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a dense detector of mmdetection."""
-    return _family_of(_renew(content)) is not None
+    return family_of(renew(content)) is not None
 
 
 def import_mmdetection(
@@ -117,14 +117,14 @@ def import_mmdetection(
     Raises:
         CheckpointError: If it is none of the detectors, or does not fit; keys are named.
     """
-    state = _renew(content)
-    family = _family_of(state)
+    state = renew(content)
+    family = family_of(state)
     if family is None:
         titles = ", ".join(f.title for f in (*FAMILIES, LIBRA))
         raise CheckpointError(f"{source} is no dense detector of mmdetection that is known here: {titles}")
     options = {**family.options, **(options or {})}
-    trunk = {"style": style or family.style, **options.pop("backbone_options", {})}
-    depth = _depth_of(state, source)
+    trunk = {"style": style or family.style, **grouping_of(state), **options.pop("backbone_options", {})}
+    depth = depth_of(state, source)
     num_classes = state[HEAD + family.classifier].shape[0] // family.num_slots
     with Uninitialized():
         detector = create_model(
@@ -139,13 +139,7 @@ def import_mmdetection(
     load_renamed(
         detector, {**state, **counters}, naming, source=source, layout=f"mmdetection's {family.title}", unused=unused
     )
-    is_coco = num_classes == len(COCO_NAMES)
-    detector.card = replace(
-        detector.card,
-        names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
-        category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
-        origin=f"mmdetection checkpoint: {family.title} on ResNet-{depth}, {num_classes} classes",
-    )
+    fill_card(detector, num_classes, what=f"{family.title} on ResNet-{depth}")
     return detector
 
 
@@ -183,11 +177,13 @@ def _neck(module: nn.Module) -> Neck:
     return module
 
 
-def _renew(content: Any) -> dict[str, Tensor]:
+def renew(content: Any) -> dict[str, Tensor]:
+    """The parameters in ``content``, under the names that newer files have."""
     return {_RENEWED(key): value for key, value in unwrap_state(content).items()}
 
 
-def _family_of(state: Mapping[str, Tensor]) -> Family | None:
+def family_of(state: Mapping[str, Tensor]) -> Family | None:
+    """Which of the dense detectors the keys of ``state`` (see `renew`) are of, if any."""
     if not any(key.startswith("backbone.layer1.") for key in state):
         return None
     family = next((f for f in FAMILIES if HEAD + f.mark in state and HEAD + f.classifier in state), None)
@@ -195,9 +191,27 @@ def _family_of(state: Mapping[str, Tensor]) -> Family | None:
     return LIBRA if family is not None and family.model == "retinanet" and is_balanced else family
 
 
-def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
+def fill_card(detector: Detector, num_classes: int, *, what: str) -> None:
+    """Name the classes, COCO's if there are as many, and tell the origin."""
+    is_coco = num_classes == len(COCO_NAMES)
+    detector.card = replace(
+        detector.card,
+        names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
+        category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
+        origin=f"mmdetection checkpoint: {what}, {num_classes} classes",
+    )
+
+
+def depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
+    """Depth of the ResNet in ``state``."""
     blocks = {int(found[1]) for key in state if (found := re.match(r"backbone\.layer3\.(\d+)\.", key))}
     is_deep = "backbone.layer1.0.conv3.weight" in state
     if (is_deep, len(blocks)) not in DEPTHS:
         raise CheckpointError(f"{source} has a ResNet with {len(blocks)} blocks in its third stage, which none has")
     return DEPTHS[is_deep, len(blocks)]
+
+
+def grouping_of(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Options of a ResNeXt's backbone, by its first 3x3 convolution; none of a ResNet's."""
+    width, of_group = state["backbone.layer1.0.conv2.weight"].shape[:2]
+    return {} if width == of_group else {"groups": width // of_group, "base_width": of_group}

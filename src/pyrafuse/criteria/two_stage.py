@@ -1,0 +1,148 @@
+"""What a detector that looks twice learns from: its proposals, and each stage's classes and boxes.
+
+Ren et al., "Faster R-CNN", arXiv:1506.01497; Cai and Vasconcelos, "Cascade R-CNN", arXiv:1712.00726, section 4; the
+balanced loss of Pang et al., "Libra R-CNN", arXiv:1904.02701, section 3.3, is one of its box losses.
+predictions with their samples, objects -> losses a row -> sums a level, over the samples
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.core.assignment import IGNORED, Assignment
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
+from pyrafuse.core.targets import Targets
+from pyrafuse.criteria.dense import DenseCriterion, RowLoss
+from pyrafuse.criteria.normalizing import mean_over_processes
+from pyrafuse.losses.classification import binary_cross_entropy, softmax_of_labels
+from pyrafuse.losses.regression import l1
+from pyrafuse.ops.coders import BoxCoder
+
+
+def objectness_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy (B, A) of one logit a row (B, A, 1): is there an object, whatever its label (B, A)?"""
+    return binary_cross_entropy(logits[..., 0], labels >= 0)
+
+
+class RegionCriterion(nn.Module):
+    """Losses of `RegionPredictions`, each summed over the batch and divided by its samples, negatives included.
+
+    Args:
+        coder: Of the boxes.
+        class_loss: (logits (B, R, K + 1), labels (B, R), negative for background) -> (B, R).
+        box_loss: Of a row or of each of its four numbers.
+        decoded: It compares boxes in pixels instead of deltas.
+        class_weight: Of the class loss in the sum.
+        box_weight: Of the box loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        coder: BoxCoder,
+        class_loss: RowLoss = softmax_of_labels,
+        box_loss: RowLoss = l1,
+        decoded: bool = False,
+        class_weight: float = 1.0,
+        box_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.coder = coder
+        self.class_loss = class_loss
+        self.box_loss = box_loss
+        self.decoded = decoded
+        self.class_weight = class_weight
+        self.box_weight = box_weight
+
+    def forward(
+        self, predictions: RegionPredictions, assignment: Assignment, targets: Targets, *, num_levels: int
+    ) -> dict[str, Tensor]:
+        """Losses (L,) ``classification`` and ``box``, each by the level that its regions were looked at on."""
+        is_positive = assignment.is_positive
+        labels = assignment.of_rows(targets.labels).where(is_positive, -1)
+        weights = assignment.of_rows(targets.weights)
+        of_classes = weights.where(is_positive, assignment.is_negative.to(weights.dtype))
+        divisor = mean_over_processes((assignment.objects != IGNORED).sum().float()).clamp(min=1)
+
+        classes = self.class_loss(predictions.classes, labels) * of_classes
+        boxes = self._box_losses(predictions, labels, assignment, targets) * weights
+        return {
+            "classification": self.class_weight * _sum_by_level(classes, predictions.levels, num_levels) / divisor,
+            "box": self.box_weight * _sum_by_level(boxes, predictions.levels, num_levels) / divisor,
+        }
+
+    def _box_losses(
+        self, predictions: RegionPredictions, labels: Tensor, assignment: Assignment, targets: Targets
+    ) -> Tensor:
+        is_positive = assignment.is_positive
+        deltas = predictions.deltas_of(labels.clamp(min=0))
+        # rows without an object shall find a box of one pixel there: what weighs nothing must still be finite
+        regions = predictions.regions.boxes
+        safe = torch.zeros_like(regions)
+        safe[..., 2:] = 1
+        regions = regions.where(is_positive[..., None], safe)
+        wanted = assignment.of_rows(targets.boxes).where(is_positive[..., None], safe)
+        if self.decoded:
+            losses = self.box_loss(self.coder.decode(regions, deltas), wanted)
+        else:
+            losses = self.box_loss(deltas, self.coder.encode(regions, wanted))
+        return (losses.sum(dim=2) if losses.ndim == 3 else losses).where(is_positive, 0)
+
+
+class TwoStageCriterion(nn.Module):
+    """Losses of `TwoStagePredictions` that were sampled for the same objects.
+
+    Args:
+        proposals: Of the first look; its labels are not read.
+        stages: Of each later one.
+        weights: Of each stage's losses in the sum.
+
+    Raises:
+        ValueError: If there is not one weight a stage.
+    """
+
+    def __init__(
+        self, proposals: DenseCriterion, stages: Sequence[RegionCriterion], *, weights: Sequence[float]
+    ) -> None:
+        super().__init__()
+        if len(stages) != len(weights):
+            raise ValueError(f"{len(stages)} stages need as many weights, got {tuple(weights)}")
+        self.proposals = proposals
+        self.stages = nn.ModuleList(stages)
+        self.weights = tuple(weights)
+
+    def forward(self, predictions: TwoStagePredictions, targets: Targets) -> dict[str, Tensor]:
+        """Scalar losses by the names of `by_level`; train on their sum."""
+        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+
+    def by_level(self, predictions: TwoStagePredictions, targets: Targets) -> LevelLosses:
+        """The losses, each split by pyramid level, and the proposals' positives.
+
+        ``proposal_classification`` and ``proposal_box``; then ``classification`` and ``box``, or, of several stages,
+        ``stage1_classification`` and so on.
+
+        Raises:
+            PyrafuseError: If the predictions were not sampled: the detector must have seen the targets.
+        """
+        if len(predictions.assignments) != len(self.stages):
+            raise PyrafuseError(
+                f"{len(self.stages)} stages are learnt from as many samples, and there are "
+                f"{len(predictions.assignments)}; give the targets to the detector as well: detector(images, targets)"
+            )
+        first = self.proposals.by_level(predictions.proposals, targets)
+        losses = {f"proposal_{name}": values for name, values in first.losses.items()}
+        num_levels = len(first.num_positives)
+        stages = zip(self.stages, predictions.stages, predictions.assignments, self.weights, strict=True)
+        for number, (criterion, stage, assignment, weight) in enumerate(stages, 1):
+            prefix = "" if len(self.stages) == 1 else f"stage{number}_"
+            terms = criterion(stage, assignment, targets, num_levels=num_levels)
+            losses |= {prefix + name: weight * values for name, values in terms.items()}
+        return LevelLosses(losses=losses, num_positives=first.num_positives)
+
+
+def _sum_by_level(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
+    """Sums (L,) of ``values`` (B, R) over the rows of each level (B, R)."""
+    return torch.stack([values.where(levels == level, 0).sum() for level in range(num_levels)])

@@ -1,0 +1,123 @@
+"""Faster R-CNN, its balanced form Libra R-CNN, and Cascade R-CNN, plain or on a recursive pyramid.
+
+Ren et al., arXiv:1506.01497, on the pyramid of arXiv:1612.03144; Pang et al., arXiv:1904.02701; Cai and Vasconcelos,
+arXiv:1712.00726; Qiao, Chen and Yuille, "DetectoRS", arXiv:2006.02334.
+images -> ResNet -> FPN -> 1000 proposals -> class and box of each; in a cascade three times, each time nearer
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pyrafuse.backbones.registry import BACKBONES, create_backbone
+from pyrafuse.models.registry import MODELS
+from pyrafuse.models.two_stage import (
+    NO_OPTIONS,
+    Options,
+    StageSettings,
+    TwoStageDetector,
+    TwoStageParts,
+    two_stage_detector,
+)
+from pyrafuse.necks.registry import create_neck
+
+STRIDES = (4, 8, 16, 32)
+"""Of the maps that the detectors' papers read."""
+
+
+def faster_rcnn(
+    num_classes: int,
+    *,
+    parts: TwoStageParts,
+    backbone: str = "resnet50",
+    neck: str | Sequence[str] = "fpn",
+    backbone_options: Options = NO_OPTIONS,
+    neck_options: Mapping[str, Options] = NO_OPTIONS,
+    head_options: Options = NO_OPTIONS,
+    region_options: Options = NO_OPTIONS,
+    proposal_options: Options = NO_OPTIONS,
+    learning_proposal_options: Options = NO_OPTIONS,
+    sampling_options: Options = NO_OPTIONS,
+    criterion_options: Options = NO_OPTIONS,
+    postprocess_options: Options = NO_OPTIONS,
+) -> TwoStageDetector:
+    """A detector that looks again into the regions that it has found.
+
+    Args:
+        num_classes: K.
+        parts: Which one.
+        backbone: A registered backbone, ``recursive_fpn`` with neck ``identity`` among them, or ``timm/NAME``.
+        neck: A registered neck, or several in a row; all levels of the last must have the same channels.
+        backbone_options: Keyword arguments of the backbone; maps at strides 4 to 32 by default.
+        neck_options: Keyword arguments of each neck, by its name.
+        head_options: See `two_stage_detector`, as for all others.
+        region_options: Of the looks into the regions.
+        proposal_options: Of the regions to detect in.
+        learning_proposal_options: Of the regions to sample from.
+        sampling_options: Of the samples; see `region_sampler`.
+        criterion_options: Of the losses; see `two_stage_criterion`.
+        postprocess_options: Of the detections.
+    """
+    trunk = create_backbone(backbone, **_with_strides(backbone, backbone_options))
+    return two_stage_detector(
+        trunk,
+        create_neck(neck, trunk.features, _with_defaults(neck, parts, neck_options)),
+        num_classes,
+        parts=parts,
+        head_options=head_options,
+        region_options=region_options,
+        proposal_options=proposal_options,
+        learning_proposal_options=learning_proposal_options,
+        sampling_options=sampling_options,
+        criterion_options=criterion_options,
+        postprocess_options=postprocess_options,
+    )
+
+
+def _with_strides(backbone: str, options: Options) -> dict[str, Any]:
+    if backbone.startswith("timm/") or "strides" in inspect.signature(BACKBONES.get(backbone)).parameters:
+        return {"strides": STRIDES, **options}
+    return dict(options)
+
+
+def _with_defaults(
+    neck: str | Sequence[str], parts: TwoStageParts, options: Mapping[str, Options]
+) -> Mapping[str, Options]:
+    chain = [neck] if isinstance(neck, str) else list(neck)
+    known = {name: parts.defaults[name] for name in chain if name in parts.defaults}
+    return {name: {**known.get(name, {}), **options.get(name, {})} for name in {**known, **options}}
+
+
+NECKS: Mapping[str, Options] = {"fpn": {"num_levels": 5}, "pafpn": {"num_levels": 5}}
+FASTER = TwoStageParts(defaults=NECKS)
+LIBRA = TwoStageParts(
+    defaults={
+        **NECKS,
+        "sampling": {"instance_balanced": True, "iou_balanced": True},
+        "criterion": {"box_loss": "balanced_l1", "proposal_sampler": {"negatives_per_positive": 5}},
+    }
+)
+CASCADE = TwoStageParts(
+    stages=(
+        StageSettings(positive_iou=0.5, stds=(0.1, 0.1, 0.2, 0.2), weight=1.0),
+        StageSettings(positive_iou=0.6, stds=(0.05, 0.05, 0.1, 0.1), weight=0.5),
+        StageSettings(positive_iou=0.7, stds=(0.033, 0.033, 0.067, 0.067), weight=0.25),
+    ),
+    defaults={
+        **NECKS,
+        "region": {"class_agnostic": True},
+        "learning_proposals": {"max_regions": 2000},
+        "criterion": {
+            "box_loss": "smooth_l1",
+            "proposal_box_loss": "smooth_l1",
+            "proposal_box_loss_options": {"beta": 1 / 9},
+            "proposal_assigner": {"border": 0},
+        },
+    },
+)
+
+MODELS.add("faster_rcnn", partial(faster_rcnn, parts=FASTER))
+MODELS.add("libra_rcnn", partial(faster_rcnn, parts=LIBRA, neck=("fpn", "bfp")))
+MODELS.add("cascade_rcnn", partial(faster_rcnn, parts=CASCADE))
+MODELS.add("cascade_rcnn_rfp", partial(faster_rcnn, parts=CASCADE, backbone="recursive_fpn", neck="identity"))

@@ -1,0 +1,114 @@
+"""From stage to stage of a detector that looks twice: anchors -> proposals, regions -> refined regions -> candidates.
+
+Ren et al., "Faster R-CNN", arXiv:1506.01497; Cai and Vasconcelos, "Cascade R-CNN", arXiv:1712.00726, section 4.
+best anchors of each level -> decoded, clipped -> suppressed level by level -> best of the image
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrafuse.core.predictions import Candidates, DensePredictions
+from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
+from pyrafuse.ops.boxes import clip_boxes
+from pyrafuse.ops.coders import BoxCoder
+from pyrafuse.ops.suppression import class_aware_nms
+
+
+@dataclass(frozen=True)
+class Propose:
+    """Choose the regions to look into.
+
+    Attributes:
+        coder: Of the boxes.
+        max_per_level: Of each pyramid level, the best anchors that are looked at.
+        nms_iou: Of the boxes of one level, those that a better one covers by more are left out.
+        max_regions: An image, the best of all levels.
+    """
+
+    coder: BoxCoder
+    max_per_level: int = 1000
+    nms_iou: float = 0.7
+    max_regions: int = 1000
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, sizes: Sequence[tuple[int, int]]) -> Regions:
+        """The best regions, at most `max_regions` rows, cut at each image's height and width in pixels."""
+        scores = predictions.classes.amax(dim=2).sigmoid()
+        rows = self._best_of_levels(scores, predictions.grid.counts)
+        scores = scores.gather(1, rows)
+        anchors = predictions.anchors.expand(len(rows), -1, -1)
+        boxes = self.coder.decode(take(anchors, rows), take(predictions.deltas, rows))
+        boxes = _clip(boxes, sizes)
+        levels = predictions.grid.levels[rows]
+        # image by image: the suppression's work and memory grow with the square of the boxes
+        survives = torch.stack([self._survivors(*image) for image in zip(boxes, scores, levels, strict=True)])
+        is_box = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+        scores, order = scores.where(survives & is_box, -1).topk(min(self.max_regions, scores.shape[1]), dim=1)
+        valid = scores >= 0
+        return Regions(
+            boxes=take(boxes, order).where(valid[..., None], 0),
+            scores=scores.clamp(min=0),
+            valid=valid,
+            is_object=torch.zeros_like(valid),
+        )
+
+    def _best_of_levels(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
+        start, rows = 0, []
+        for of_level in scores.split(counts, dim=1):
+            count = of_level.shape[1]
+            rows.append(of_level.topk(min(self.max_per_level, count), dim=1).indices + start)
+            start += count
+        return torch.cat(rows, dim=1)
+
+    def _survivors(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
+        kept = class_aware_nms(boxes, scores, levels, iou=self.nms_iou)
+        return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, kept, True)
+
+
+@torch.no_grad()
+def refine(
+    predictions: RegionPredictions, coder: BoxCoder, sizes: Sequence[tuple[int, int]], labels: Tensor
+) -> Regions:
+    """The regions where their stage has moved them, cut at the borders; objects' own boxes are left out.
+
+    Args:
+        predictions: Of the stage.
+        coder: Its boxes'.
+        sizes: Height and width of each image in pixels.
+        labels: (B, R) int64, whose box to take where each class has its own; negative for the best class.
+    """
+    regions = predictions.regions
+    best = predictions.classes[..., :-1].argmax(dim=2)
+    deltas = predictions.deltas_of(labels.where(labels >= 0, best))
+    valid = regions.valid & ~regions.is_object
+    return Regions(
+        boxes=_clip(coder.decode(regions.boxes, deltas), sizes).where(valid[..., None], 0),
+        scores=regions.scores,
+        valid=valid,
+        is_object=torch.zeros_like(valid),
+    )
+
+
+def decode_two_stage(predictions: TwoStagePredictions, *, coder: BoxCoder) -> Candidates:
+    """Boxes of the last stage, by its ``coder``; scores by the mean of all stages' logits."""
+    last = predictions.stages[-1]
+    logits = torch.stack([stage.classes for stage in predictions.stages]).mean(dim=0)
+    boxes = coder.decode(last.regions.boxes[:, :, None], last.deltas)
+    scores = logits.softmax(dim=2)[..., :-1]
+    return Candidates(
+        boxes=boxes[:, :, 0] if boxes.shape[2] == 1 else boxes,
+        scores=scores.where(last.regions.valid[..., None], 0),
+        levels=last.levels,
+    )
+
+
+def _clip(boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    return torch.stack([clip_boxes(image, size) for image, size in zip(boxes, sizes, strict=True)])
+
+
+def take(values: Tensor, rows: Tensor) -> Tensor:
+    """Values (B, A, 4) at rows (B, N) of each image -> (B, N, 4)."""
+    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[2]))
