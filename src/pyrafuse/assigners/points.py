@@ -18,6 +18,16 @@ from pyrafuse.ops.boxes import box_area, centers_and_sizes
 RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
 
 
+def ranges_for(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    """The paper's rule for any levels: from four strides to eight, and the ends open; `RANGES` for its own.
+
+    Args:
+        strides: Pixels a cell of each level, finest first.
+    """
+    bounds = [8.0 * stride for stride in strides[:-1]]
+    return tuple(zip((-1.0, *bounds), (*bounds, math.inf), strict=True))
+
+
 class PointAssigner:
     """Assign each point, the centre of its row's anchor, to the smallest object around it.
 

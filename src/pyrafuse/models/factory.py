@@ -5,6 +5,7 @@ from typing import Any
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.heads.registry import HEADS
+from pyrafuse.models import recursive_fpn  # noqa: F401  # a backbone that is made of other parts, by its name
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.registry import MODELS
 from pyrafuse.necks.graph_text import embed_graphs
@@ -23,7 +24,8 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
 
     Raises:
         UnknownNameError: If there is no such model, backbone or neck.
-        PyrafuseError: If the model takes no such option, or the parts do not fit together.
+        PyrafuseError: If the model takes no such option, or the parts do not fit together: the message says which
+            levels a neck or head was offered, and which it can take.
     """
     if num_classes < 1:
         raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
@@ -32,7 +34,9 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
         options["neck"] = embed_graphs(options["neck"])
     try:
         detector = builder(num_classes, **options)
-    except TypeError as error:  # the signature is the schema: its complaint names the option
+    except PyrafuseError:
+        raise
+    except (TypeError, ValueError) as error:  # the signature is the schema: its complaint names the option
         raise PyrafuseError(f"cannot build {name}: {error}") from error
     detector.card = Card(model=name, options={"num_classes": num_classes, **options})
     return detector

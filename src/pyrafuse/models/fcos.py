@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from pyrafuse.assigners.points import PointAssigner
+from pyrafuse.assigners.points import PointAssigner, ranges_for
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.criteria.dense import DenseCriterion
 from pyrafuse.losses.classification import focal_of_labels
@@ -54,8 +54,11 @@ def fcos_criterion(
     )
 
 
-def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
-    return fcos_criterion(coder, **options)
+def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:
+    assigner = {"ranges": ranges_for(features.strides), **options.get("assigner", {})}
+    if len(assigner["ranges"]) != len(features):
+        raise ValueError(f"{len(features)} levels need as many ranges, got {assigner['ranges']}")
+    return fcos_criterion(coder, **{**options, "assigner": assigner})
 
 
 FCOS = DenseParts(

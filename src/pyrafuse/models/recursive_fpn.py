@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.resnet import BasicBlock, Bottleneck
 from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.core.errors import PyrafuseError
@@ -140,6 +140,7 @@ class RecursiveFPN(Backbone):
         return weight * new + (1 - weight) * old
 
 
+@BACKBONES.register("recursive_fpn")
 def recursive_fpn(
     *,
     backbone: str = "resnet50",
@@ -154,6 +155,8 @@ def recursive_fpn(
     aspp_dilations: tuple[int, ...] = (1, 3, 6, 1),
 ) -> RecursiveFPN:
     """A recursive pyramid by the names of its parts; the defaults are DetectoRS's.
+
+    As a detector's backbone it brings its own neck: take ``identity`` behind it.
 
     Args:
         backbone: A registered ResNet.
