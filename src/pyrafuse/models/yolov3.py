@@ -104,7 +104,7 @@ MODELS.add(
         yolov3,
         backbone="mobilenet_v2",
         assigner="neighbours",
-        defaults={**SMALL, "yolo_fpn": {"channels": (48, 64, 96)}},
+        defaults={**SMALL, "yolo_fpn": {"channels": (64, 96, 128)}},
     ),
 )
 MODELS.add(
@@ -116,8 +116,8 @@ MODELS.add(
         assigner="neighbours",
         defaults={
             **SMALL,
-            "yolo_fpn": {"channels": (48, 64, 96), "widen": (False, False, False)},
-            **_fusions((96, 128, 192)),
+            "yolo_fpn": {"channels": (64, 96, 128), "widen": (False, False, False)},
+            **_fusions((128, 128, 128)),
         },
     ),
 )
