@@ -17,7 +17,7 @@ from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.faster_rcnn import STRIDES
-from pyrafuse.models.importers.mmdetection import depth_of, fill_card
+from pyrafuse.models.importers.mmdetection import depth_of, fill_card, grouping_of
 from pyrafuse.models.importers.mmdetection_blocks import name_bfp, naming_recursive_fpn
 from pyrafuse.models.importers.mmdetection_necks import name_fpn
 from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns, load_renamed, unwrap_state
@@ -75,7 +75,7 @@ def import_mmdetection_two_stage(
     depth = depth_of(state, source)
     classifier = next(value for key, value in state.items() if CLASSIFIER.fullmatch(key))
     num_classes = classifier.shape[0] - 1
-    trunk = {"style": style, **_grouping_of(state)}
+    trunk = {"style": style, **grouping_of(state)}
     built = _options_of(state, model, f"resnet{depth}", trunk)
     given = dict(options or {})
     given["backbone_options"] = {**built["backbone_options"], **given.get("backbone_options", {})}
@@ -128,9 +128,3 @@ def _options_of(state: Mapping[str, Tensor], model: str, backbone: str, trunk: M
         return {"backbone_options": recursion}
     neck = {"neck": "pafpn"} if "neck.downsample_convs.0.conv.weight" in state else {}
     return {"backbone": backbone, "backbone_options": dict(trunk), **neck}
-
-
-def _grouping_of(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Groups of the ResNeXt's 3x3 convolutions; nothing for a ResNet."""
-    after, of_group = state["backbone.layer1.0.conv2.weight"].shape[:2]
-    return {} if after == of_group else {"groups": after // of_group, "base_width": of_group}
