@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers.asff import LAYOUTS, import_asff, looks_like_asff
+from pyrafuse.models.importers.mmdetection import looks_like_mmdetection
+from pyrafuse.models.importers.mmdetection_files import LAYOUTS as MMDETECTION_LAYOUTS
+from pyrafuse.models.importers.mmdetection_files import import_mmdetection_file
 
 
 class Build(Protocol):
@@ -62,6 +65,12 @@ IMPORTERS = (
         ),
         recognizes=looks_like_asff,
         build=tells_all(import_asff),
+    ),
+    Importer(
+        name="mmdetection 2.x and 3.x (file name or settings in it tell how it is used, else --as NAME)",
+        layouts=MMDETECTION_LAYOUTS,
+        recognizes=looks_like_mmdetection,
+        build=import_mmdetection_file,
     ),
 )
 """Asked in this order."""

@@ -1,0 +1,186 @@
+"""How a detector of mmdetection is used, which its keys do not tell: strides, preprocessing, test settings, classes.
+
+The file's own settings tell it, else the name it was published under, else whoever reads it; it is never guessed.
+content, name -> `Usage`
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
+from pyrafuse.models.importers.mmdetection_settings import (
+    Rgb,
+    keep_ratio,
+    read_head,
+    read_neck,
+    read_postprocess,
+    read_preprocessing,
+    read_style,
+)
+
+RGB_MEAN: Rgb = (123.675, 116.28, 103.53)
+RGB_STD: Rgb = (58.395, 57.12, 57.375)
+DETECTRON_MEAN: Rgb = (122.7717, 115.9465, 102.9801)
+ONE: Rgb = (1.0, 1.0, 1.0)
+"""Of 255: of red, green and blue. The caffe styles have std 1; the FCOS ones Detectron's mean."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the keys do not tell.
+
+    Attributes:
+        style: Where the ResNet's bottlenecks stride: ``pytorch`` or ``caffe``.
+        preprocessing: Of the images.
+        postprocess: Options of `DensePostprocess`, where the file has its own.
+        neck: Options of the FPN, likewise.
+        head: Options of the head, likewise.
+        names: Of the classes; empty where the file does not tell.
+        origin: What told all this, in words.
+    """
+
+    style: str
+    preprocessing: Preprocessing
+    postprocess: Mapping[str, Any] = field(default_factory=dict)
+    neck: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedName:
+    """A name such as ``retinanet_r50_caffe_fpn_mstrain_2x_coco_20200131-...``, taken apart.
+
+    Attributes:
+        family: ``retinanet``.
+        depth: 50; of a ResNeXt too.
+        is_caffe: Whether the ResNet is in caffe style.
+        words: All that follows.
+    """
+
+    family: str
+    depth: int
+    is_caffe: bool
+    words: tuple[str, ...]
+
+
+_NAME = re.compile(
+    r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_\d+x\d+d)?(?P<caffe>_caffe)?_(?P<words>\w+)"
+)
+_KNOWN_WORDS = re.compile(
+    r"\d+[ex]|\d+xb\d+|[1-9]\d{2,3}|mstrain|ms|fpn|pafpn|nasfpn|rfp|gn|head|coco|voc0712|crop640|fp16|amp|upgraded"
+)
+DATA_WORDS = frozenset({"coco", "voc0712"})
+
+
+def parse_name(name: str) -> PublishedName | None:
+    """Take a published name, a file's name or a URL apart; None if it is not of the published kind.
+
+    A name that says more than is known here, such as ``dcn``, is none either.
+    """
+    stem = re.sub(r"\.pth$", "", name.rstrip("/").rpartition("/")[2].lower())
+    stem = re.sub(r"(_\d{8}(_\d{6})?)?-[0-9a-f]{8}$", "", stem)
+    stem = re.sub(r"_bbox_map-[\d.]+(?=_|$)", "", stem)
+    stem = re.sub(r"_\d{8}(_\d{6})?$", "", stem).replace("-", "_")
+    found = _NAME.fullmatch(stem)
+    if found is None:
+        return None
+    words = tuple(found["words"].split("_"))
+    if not all(_KNOWN_WORDS.fullmatch(word) for word in words):
+        return None
+    return PublishedName(found["family"], int(found["depth"]), found["caffe"] is not None, words)
+
+
+def tell_usage(
+    content: Any, *, source: str | os.PathLike[str], published: str | None, family: str, depth: int, what: str
+) -> Usage:
+    """How the detector in ``content`` is used.
+
+    Args:
+        content: As `read_tensors` gives it.
+        source: Of the file; its name is asked where the settings in it are not enough.
+        published: A name that is given by hand, and comes first.
+        family: How published names begin.
+        depth: Of the ResNet, by the keys.
+        what: The detector in words, for messages.
+
+    Raises:
+        CheckpointError: If nothing tells, or the name is of another detector, or the settings ask for what is not
+            there here.
+    """
+    names = _class_names(content)
+    if published is not None:
+        parsed = parse_name(published)
+        if parsed is None:
+            raise CheckpointError(f"{published!r} is no name that {what} was published under; {_examples(family)}")
+        if (parsed.family, parsed.depth) != (family, depth):
+            raise CheckpointError(
+                f"{source} is {what}, and {published!r} names {parsed.family} on {parsed.depth} layers; "
+                f"{_examples(family)}"
+            )
+        return _usage_by_name(parsed, names, f"used as {published}")
+    config = find_config(content)
+    if config is not None:
+        return _usage_by_config(config, family, names, source)
+    parsed = parse_name(Path(source).name)
+    if parsed and (parsed.family, parsed.depth) == (family, depth) and DATA_WORDS & set(parsed.words):
+        return _usage_by_name(parsed, names, "used as its name says")
+    raise CheckpointError(
+        f"{source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how images are "
+        f"made ready: name the model it was published as, by --as NAME or load(..., source=NAME); {_examples(family)}"
+    )
+
+
+def _examples(family: str) -> str:
+    return f"such as {family}_r50_fpn_1x_coco or {family}_r50_caffe_fpn_1x_coco"
+
+
+def _class_names(content: Any) -> tuple[str, ...]:
+    places = (
+        ("meta", "dataset_meta", "classes"),
+        ("meta", "dataset_meta", "CLASSES"),
+        ("meta", "CLASSES"),
+        ("message_hub", "runtime_info", "dataset_meta", "classes"),
+    )
+    for place in places:
+        found = look_up(content, *place)
+        if isinstance(found, str):
+            return (found,)
+        if isinstance(found, Sequence) and found and all(isinstance(name, str) for name in found):
+            return tuple(found)
+    return ()
+
+
+def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> Usage:
+    mean, std = (RGB_MEAN, RGB_STD)
+    if name.is_caffe:
+        mean, std = (DETECTRON_MEAN if name.family == "fcos" else RGB_MEAN), ONE
+    is_cropped = "crop640" in name.words
+    limits = (640, 640) if is_cropped else (600, 1000) if "voc0712" in name.words else (800, 1333)
+    preprocessing = keep_ratio(limits, mean=mean, std=std, bgr=name.is_caffe, pad_multiple=128 if is_cropped else 32)
+    return Usage("caffe" if name.is_caffe else "pytorch", preprocessing, names=names, origin=origin)
+
+
+def _usage_by_config(config: Config, family: str, names: tuple[str, ...], source: str | os.PathLike[str]) -> Usage:
+    try:
+        return Usage(
+            style=read_style(config),
+            preprocessing=read_preprocessing(config),
+            postprocess=read_postprocess(config),
+            neck=read_neck(config),
+            head=read_head(config, family),
+            names=names,
+            origin="used as the settings in it say",
+        )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
+            f"name that by --as NAME or load(..., source=NAME); {_examples(family)}"
+        ) from error

@@ -1,0 +1,204 @@
+"""How a file of mmdetection is used: by the settings in it, by its published name, by hand, never by a guess."""
+
+import pytest
+
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.models.importers.mmdetection_config import find_config, parse_config
+from pyrafuse.models.importers.mmdetection_usage import parse_name, tell_usage
+
+OF_2 = """
+norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='ResNet', depth=50, style='caffe', norm_cfg=dict(type='BN', requires_grad=False)),
+    neck=dict(type='FPN', start_level=1, add_extra_convs='on_input', num_outs=5),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=3,
+        anchor_generator=dict(octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0],
+                              strides=[8, 16, 32, 64, 128]),
+        bbox_coder=dict(target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0]),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True)),
+    test_cfg=dict(
+        nms_pre=500, min_bbox_size=0, score_thr=0.1, nms=dict(type='nms', iou_threshold=0.55), max_per_img=50))
+steps = [dict(type='LoadImageFromFile'), dict(type='MultiScaleFlipAug', img_scale=(1000, 600), flip=False, transforms=[
+    dict(type='Resize', keep_ratio=True), dict(type='Normalize', **norm), dict(type='Pad', size_divisor=64)])]
+data = dict(samples_per_gpu=2, test=dict(type='CocoDataset', pipeline=steps))
+work_dir = os.path.join('somewhere', 'else')
+"""
+OF_3 = """
+model = dict(
+    type='FCOS',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True,
+                           pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth=50),
+    neck=dict(type='FPN', start_level=1, add_extra_convs='on_output', relu_before_extra_convs=True, num_outs=5),
+    bbox_head=dict(type='FCOSHead', num_classes=80, centerness_on_reg=True, norm_on_bbox=False),
+    test_cfg=dict(nms_pre=1000, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile', backend_args=None), dict(type='Resize', scale=(1333, 800), keep_ratio=True)]))
+"""
+
+
+def tell(content, *, source="model.pth", published=None, family="retinanet", depth=50):
+    return tell_usage(
+        content, source=source, published=published, family=family, depth=depth, what="mmdetection's RetinaNet"
+    )
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("name", "family", "depth", "is_caffe"),
+        [
+            ("retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth", "retinanet", 50, False),
+            ("retinanet_r101_caffe_fpn_mstrain_3x_coco_20210721_063439-88a8a944.pth", "retinanet", 101, True),
+            ("retinanet_r50-caffe_fpn_ms-2x_coco", "retinanet", 50, True),
+            ("retinanet_x101_64x4d_fpn_1x_coco", "retinanet", 101, False),
+            ("https://example.org/v2.0/atss/atss_r50_fpn_1x_coco_20200209-985f7bd0.pth", "atss", 50, False),
+            ("fcos_r50_caffe_fpn_gn-head_1x_coco-821213aa.pth", "fcos", 50, True),
+            ("fcos_r50-caffe_fpn_gn-head_1x_coco", "fcos", 50, True),
+            ("ga_retinanet_r50_caffe_fpn_1x_coco_20201020-39581c6f.pth", "ga_retinanet", 50, True),
+            ("retinanet_r50_nasfpn_crop640_50e_coco-0ad1f644.pth", "retinanet", 50, False),
+            ("retinanet_r50_nasfpn_crop640-50e_coco.pth", "retinanet", 50, False),
+            ("libra_retinanet_r50_fpn_1x_coco_20200205-804d94ce.pth", "libra_retinanet", 50, False),
+            ("ddod_r50_fpn_1x_coco_20220523_223737-29b2fc67.pth", "ddod", 50, False),
+            (
+                "faster_rcnn_r50_pafpn_1x_coco_bbox_mAP-0.375_20200503_105836-b7b4b9bd.pth",
+                "faster_rcnn",
+                50,
+                False,
+            ),
+        ],
+    )
+    def test_published(self, name, family, depth, is_caffe):
+        parsed = parse_name(name)
+        assert (parsed.family, parsed.depth, parsed.is_caffe) == (family, depth, is_caffe)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "model.pth",
+            "retinanet.pth",
+            "best_epoch_12.pth",
+            "atss_r50_fpn_dconv_c3-c5_1x_coco.pth",
+            "retinanet_r50_fpn_mdcn_coco.pth",
+        ],
+    )
+    def test_others(self, name):
+        assert parse_name(name) is None
+
+    def test_preprocessing(self):
+        usage = tell({}, source="a/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth")
+        assert usage.style == "pytorch"
+        given = usage.preprocessing
+        assert (given.fit, given.size, given.pad_multiple, given.bgr) == ("keep_ratio", (800, 1333), 32, False)
+        assert given.interpolation == "opencv"
+        assert [255 * m for m in given.mean] == pytest.approx([123.675, 116.28, 103.53])
+        assert [255 * s for s in given.std] == pytest.approx([58.395, 57.12, 57.375])
+
+    def test_caffe_and_detectron(self):
+        usage = tell({}, source="fcos_r50_caffe_fpn_gn-head_1x_coco-821213aa.pth", family="fcos")
+        given = usage.preprocessing
+        assert (usage.style, given.bgr) == ("caffe", True)
+        assert [255 * m for m in given.mean] == pytest.approx([122.7717, 115.9465, 102.9801])
+        assert [255 * s for s in given.std] == pytest.approx([1, 1, 1])
+        other = tell({}, source="retinanet_r50_caffe_fpn_1x_coco.pth").preprocessing
+        assert [255 * m for m in other.mean] == pytest.approx([123.675, 116.28, 103.53])
+
+    def test_crop_of_640(self):
+        given = tell({}, source="retinanet_r50_nasfpn_crop640_50e_coco-0ad1f644.pth").preprocessing
+        assert (given.size, given.pad_multiple) == ((640, 640), 128)
+
+    def test_pascal_voc(self):
+        assert tell({}, source="retinanet_r50_fpn_1x_voc0712_20200617-47cbdd0e.pth").preprocessing.size == (600, 1000)
+
+    @pytest.mark.parametrize("source", ["model.pth", "retinanet_r101_fpn_1x_coco.pth", "retinanet_r50_fpn.pth"])
+    def test_nothing_is_guessed(self, source):
+        with pytest.raises(CheckpointError, match=r"neither settings in it nor its name tell.*--as NAME or load\("):
+            tell({}, source=source)
+
+    def test_another_family_of_the_same_keys(self):
+        with pytest.raises(CheckpointError, match="neither settings in it nor its name"):
+            tell({}, source="fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco.pth", family="fcos")
+
+    def test_by_hand(self):
+        assert tell({}, published="retinanet_r50_caffe_fpn").style == "caffe"
+        assert tell({}, published="https://a.b/retinanet_r50_fpn_1x_coco_20200130-c2398f9e.pth").style == "pytorch"
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("atss_r50_fpn_1x_coco", "names atss on 50 layers; such as retinanet_r50_fpn_1x_coco"),
+            ("retinanet_r101_fpn_1x_coco", "names retinanet on 101 layers"),
+            ("my_model", "is no name that mmdetection's RetinaNet was published under"),
+        ],
+    )
+    def test_by_hand_but_wrong(self, name, said):
+        with pytest.raises(CheckpointError, match=said):
+            tell({}, published=name)
+
+
+class TestSettings:
+    def test_of_2(self):
+        usage = tell({"meta": {"config": OF_2, "CLASSES": ["cat", "dog", "hen"]}})
+        assert usage.style == "caffe"
+        given = usage.preprocessing
+        assert (given.fit, given.size, given.pad_multiple, given.bgr) == ("keep_ratio", (600, 1000), 64, True)
+        assert [255 * m for m in given.mean] == pytest.approx([123.675, 116.28, 103.53])
+        assert usage.postprocess == {"score": 0.1, "max_per_level": 500, "max_detections": 50, "nms_iou": 0.55}
+        assert usage.neck == {"extra": "input", "relu_before_extra": False}
+        assert usage.names == ("cat", "dog", "hen")
+
+    @pytest.mark.parametrize("place", ["text", "mapping", "hub"])
+    def test_of_3(self, place):
+        content = {
+            "text": {"meta": {"cfg": OF_3, "dataset_meta": {"classes": ("cat",)}}},
+            "mapping": {"meta": {"cfg": parse_config(OF_3), "dataset_meta": {"CLASSES": ("cat",)}}},
+            "hub": {"message_hub": {"runtime_info": {"cfg": OF_3, "dataset_meta": {"classes": ["cat"]}}}},
+        }[place]
+        usage = tell(content, family="fcos")
+        assert (usage.style, usage.preprocessing.bgr, usage.preprocessing.size) == ("pytorch", False, (800, 1333))
+        assert [255 * m for m in usage.preprocessing.mean] == pytest.approx([1, 2, 3])
+        assert usage.neck == {"extra": "output", "relu_before_extra": True}
+        assert usage.head == {"centerness_on_boxes": True}
+        assert usage.names == ("cat",)
+
+    def test_settings_come_before_the_file_s_name_and_a_name_by_hand_before_both(self):
+        content = {"meta": {"config": OF_2}}
+        assert tell(content, source="retinanet_r50_fpn_1x_coco.pth").style == "caffe"
+        assert tell(content, published="retinanet_r50_fpn_1x_coco").style == "pytorch"
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("scales_per_octave=3", "scales_per_octave=1", r"bbox_head.scales_per_octave = 1; known here is 3"),
+            ("strides=[8, 16", "strides=[4, 16", r"bbox_head.anchor_generator.strides = \[4, 16, 32, 64, 128\]"),
+            ("type='nms'", "type='soft_nms'", r"test_cfg.nms.type = 'soft_nms'"),
+            ("target_stds=[1.0", "target_stds=[0.1", r"bbox_head.target_stds = \[0.1, 1.0, 1.0, 1.0\]"),
+            ("keep_ratio=True", "keep_ratio=False", r"Resize.keep_ratio = False"),
+            ("type='ResNet'", "type='HRNet'", r"backbone.type = 'HRNet'; known here is 'ResNet' or 'ResNeXt'"),
+            ("img_scale=(1000, 600)", "img_scale=[(1000, 600), (1333, 800)]", r"test at the sizes"),
+            ("mean=[103.53, 116.28, 123.675]", "mean=[0.5]", "mean = \\[0.5\\]; three numbers"),
+        ],
+    )
+    def test_what_is_not_there_here_is_named(self, old, new, said):
+        assert old in OF_2
+        with pytest.raises(CheckpointError, match=rf"cannot be used as its own settings say: .*{said}.*--as NAME"):
+            tell({"meta": {"config": OF_2.replace(old, new)}})
+
+
+class TestConfig:
+    def test_nothing_is_run(self, tmp_path):
+        text = (
+            f"import os\nos.mkdir({str(tmp_path / 'x')!r})\na = __import__('os').getcwd()\nb = [1, -2.5]\nc = dict(b=b)"
+        )
+        assert parse_config(text) == {"b": [1, -2.5], "c": {"b": [1, -2.5]}}
+        assert not (tmp_path / "x").exists()
+
+    @pytest.mark.parametrize("text", ["model = dict(", "a" * 2_000_000, "x = " + "(" * 5000, "\0"])
+    def test_what_is_no_python(self, text):
+        assert parse_config(text) is None
+        assert find_config({"meta": {"config": text}}) is None
+
+    def test_spread_and_dictionaries(self):
+        text = "a = dict(x=1)\nb = dict(**a, y={'z': (1, 2), **a})\nc = f(b)\na = unknown\nd = dict(a=a)"
+        assert parse_config(text) == {"b": {"x": 1, "y": {"z": (1, 2), "x": 1}}}
