@@ -22,7 +22,7 @@ TAPS = {2: 1, 4: 3, 8: 6, 16: 13, 32: 17}
 """Stride -> the last layer that has it."""
 
 
-@BACKBONES.register("mobilenet_v2")
+@BACKBONES.register("mobilenet_v2", paper="1801.04381")
 class MobileNetV2(Backbone):
     """MobileNetV2; the coarsest map is taken after the last inverted residual, or after the classifier's 1x1.
 
@@ -94,4 +94,4 @@ def _out_channels(layer: nn.Module) -> int:
     return [part.out_channels for part in layer.modules() if isinstance(part, nn.Conv2d)][-1]
 
 
-BACKBONES.add("eca_mobilenet_v2", partial(MobileNetV2, eca=True))
+BACKBONES.add("eca_mobilenet_v2", partial(MobileNetV2, eca=True), paper="1910.03151")

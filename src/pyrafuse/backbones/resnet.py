@@ -198,7 +198,9 @@ def _shortcut(before: int, after: int, stride: int) -> nn.Module:
 
 for _depth in DEPTHS:
     BACKBONES.add(f"resnet{_depth}", partial(resnet, depth=_depth))
-    BACKBONES.add(f"eca_resnet{_depth}", partial(resnet, depth=_depth, attention=ECA_KERNELS[_depth]))
-BACKBONES.add("resnext50_32x4d", partial(resnet, depth=50, groups=32, base_width=4))
-BACKBONES.add("resnext101_32x8d", partial(resnet, depth=101, groups=32, base_width=8))
-BACKBONES.add("resnext101_64x4d", partial(resnet, depth=101, groups=64, base_width=4))
+    BACKBONES.add(
+        f"eca_resnet{_depth}", partial(resnet, depth=_depth, attention=ECA_KERNELS[_depth]), paper="1910.03151"
+    )
+BACKBONES.add("resnext50_32x4d", partial(resnet, depth=50, groups=32, base_width=4), paper="1611.05431")
+BACKBONES.add("resnext101_32x8d", partial(resnet, depth=101, groups=32, base_width=8), paper="1611.05431")
+BACKBONES.add("resnext101_64x4d", partial(resnet, depth=101, groups=64, base_width=4), paper="1611.05431")

@@ -21,7 +21,7 @@ POSITIONS = (4, 9, 16, 23, 34)
 """Where each stage begins, and the last one ends, in the published list of layers."""
 
 
-@BACKBONES.register("vgg16")
+@BACKBONES.register("vgg16", paper="1409.1556")
 def vgg16(
     *,
     strides: Sequence[int] = (8, 16),

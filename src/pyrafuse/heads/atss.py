@@ -75,4 +75,4 @@ class ATSSHead(nn.Module):
         )
 
 
-HEADS.add("ddod", partial(ATSSHead, deformable=True))
+HEADS.add("ddod", partial(ATSSHead, deformable=True), paper="2107.02963")

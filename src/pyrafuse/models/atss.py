@@ -87,5 +87,5 @@ DDOD = DenseParts(
     defaults=DEFAULTS,
 )
 
-MODELS.add("atss", partial(dense_detector, parts=ATSS))
-MODELS.add("ddod", partial(dense_detector, parts=DDOD))
+MODELS.add("atss", partial(dense_detector, parts=ATSS), paper="1912.02424")
+MODELS.add("ddod", partial(dense_detector, parts=DDOD), paper="2107.02963")

@@ -117,7 +117,11 @@ CASCADE = TwoStageParts(
     },
 )
 
-MODELS.add("faster_rcnn", partial(faster_rcnn, parts=FASTER))
-MODELS.add("libra_rcnn", partial(faster_rcnn, parts=LIBRA, neck=("fpn", "bfp")))
-MODELS.add("cascade_rcnn", partial(faster_rcnn, parts=CASCADE))
-MODELS.add("cascade_rcnn_rfp", partial(faster_rcnn, parts=CASCADE, backbone="recursive_fpn", neck="identity"))
+MODELS.add("faster_rcnn", partial(faster_rcnn, parts=FASTER), paper="1506.01497")
+MODELS.add("libra_rcnn", partial(faster_rcnn, parts=LIBRA, neck=("fpn", "bfp")), paper="1904.02701")
+MODELS.add("cascade_rcnn", partial(faster_rcnn, parts=CASCADE), paper="1712.00726")
+MODELS.add(
+    "cascade_rcnn_rfp",
+    partial(faster_rcnn, parts=CASCADE, backbone="recursive_fpn", neck="identity"),
+    paper="2006.02334",
+)

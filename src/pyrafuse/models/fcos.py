@@ -71,4 +71,4 @@ FCOS = DenseParts(
     },
 )
 
-MODELS.add("fcos", partial(dense_detector, parts=FCOS))
+MODELS.add("fcos", partial(dense_detector, parts=FCOS), paper="1904.01355")

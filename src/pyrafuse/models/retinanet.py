@@ -123,7 +123,7 @@ GUIDED = DenseParts(
     defaults={"fpn": FPN, "postprocess": POSTPROCESS},
 )
 
-MODELS.add("retinanet", partial(dense_detector, parts=RETINANET))
-MODELS.add("retinanet_nas_fpn", partial(dense_detector, parts=NAS_FPN, neck="nas_fpn"))
-MODELS.add("libra_retinanet", partial(dense_detector, parts=LIBRA, neck=("fpn", "bfp")))
-MODELS.add("ga_retinanet", partial(dense_detector, parts=GUIDED))
+MODELS.add("retinanet", partial(dense_detector, parts=RETINANET), paper="1708.02002")
+MODELS.add("retinanet_nas_fpn", partial(dense_detector, parts=NAS_FPN, neck="nas_fpn"), paper="1904.07392")
+MODELS.add("libra_retinanet", partial(dense_detector, parts=LIBRA, neck=("fpn", "bfp")), paper="1904.02701")
+MODELS.add("ga_retinanet", partial(dense_detector, parts=GUIDED), paper="1901.03278")

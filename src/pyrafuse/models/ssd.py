@@ -4,19 +4,25 @@ Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325; in the form 
 reads. images -> VGG-16 -> extra levels -> 3x3 convolutions -> cross entropy of the hardest negatives, smooth L1
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.criteria.dense import DenseCriterion
+from pyrafuse.criteria.dense import Assign, DenseCriterion
 from pyrafuse.losses.classification import softmax_of_labels
 from pyrafuse.models.dense import NO_OPTIONS, DenseParts, Options, choose_box_loss, dense_detector
 from pyrafuse.models.registry import MODELS
 from pyrafuse.ops.coders import BoxCoder, DeltaCoder
 from pyrafuse.postprocess.multibox import decode_multibox
 from pyrafuse.samplers.mining import mine_hardest
+
+
+def as_they_are(assigner: MaxIoUAssigner) -> Assign:
+    """``assigner`` itself: boxes are compared in pixels."""
+    return assigner
 
 
 def multibox_criterion(
@@ -28,6 +34,7 @@ def multibox_criterion(
     box_loss_options: Options = NO_OPTIONS,
     box_weight: float = 1.0,
     least_per_image: int = 1,
+    compared: Callable[[MaxIoUAssigner], Assign] = as_they_are,
 ) -> DenseCriterion:
     """SSD's losses, section 2.2.
 
@@ -39,10 +46,11 @@ def multibox_criterion(
         box_loss_options: Its keyword arguments.
         box_weight: Of the box loss in the sum.
         least_per_image: See `DenseCriterion`: 1 in mmdetection, 0 in the authors' code and in M2Det's.
+        compared: What anchors and objects go through before they are compared.
     """
     loss, decoded = choose_box_loss(box_loss, box_loss_options)
     return DenseCriterion(
-        assigner=MaxIoUAssigner(positive_iou=positive_iou, negative_iou=positive_iou, match_ties=False),
+        assigner=compared(MaxIoUAssigner(positive_iou=positive_iou, negative_iou=positive_iou, match_ties=False)),
         mine=partial(mine_hardest, negatives_per_positive=negatives_per_positive),
         coder=coder,
         class_loss=softmax_of_labels,
@@ -79,5 +87,5 @@ SSD512 = DenseParts(
     decode=decode_multibox,
 )
 
-MODELS.add("ssd300", partial(dense_detector, parts=SSD300, backbone="vgg16", neck="ssd_extra"))
-MODELS.add("ssd512", partial(dense_detector, parts=SSD512, backbone="vgg16", neck="ssd_extra"))
+MODELS.add("ssd300", partial(dense_detector, parts=SSD300, backbone="vgg16", neck="ssd_extra"), paper="1512.02325")
+MODELS.add("ssd512", partial(dense_detector, parts=SSD512, backbone="vgg16", neck="ssd_extra"), paper="1512.02325")

@@ -1,5 +1,7 @@
 """Names: taken once, found nearly right."""
 
+from functools import partial
+
 import pytest
 
 from pyrafuse.core.errors import UnknownNameError
@@ -40,3 +42,18 @@ def test_far_off(parts):
 def test_taken(parts):
     with pytest.raises(ValueError, match="part 'plain' is registered already, as"):
         parts.add("plain", dict)
+
+
+def test_papers_are_those_given_or_those_that_the_docstrings_name():
+    registry = Registry("thing", "pyrafuse.assigners")
+
+    def documented():
+        """A thing (Someone et al., arXiv:1234.56789; after arXiv:1111.11111)."""
+
+    registry.add("documented", documented)
+    registry.add("partial", partial(documented))
+    registry.add("another", partial(documented), paper="2222.22222")
+    registry.add("silent", lambda: None)
+    assert registry.paper("documented") == registry.paper("partial") == "1234.56789"
+    assert registry.paper("another") == "2222.22222"
+    assert registry.paper("silent") == ""
