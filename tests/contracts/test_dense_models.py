@@ -23,6 +23,7 @@ OF_MODELS = {
     "retinanet_nas_fpn": CELLS,
     "ssd300": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
     "ssd512": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
+    "m2det": {**TWO_MAPS, "neck_options": {"mlfpn": {"num_levels": 2, "channels": 8}}},
 }
 """Where `TINY` does not fit."""
 OTHER_KINDS = ("yolo", "rcnn", "efficientdet")

@@ -123,7 +123,7 @@ def ssd_head(
         steps = features.strides if steps is None else steps
     elif size in SSD_FORMS:
         form = SSD_FORMS[size]
-        shapes = ssd_shapes(size, ratios=ratios or form.ratios, coverage=tuple(coverage or form.coverage))
+        shapes = ssd_shapes(size, ratios=ratios or form.ratios, coverage=coverage or form.coverage)
         steps = form.steps if steps is None else steps
     else:
         known = ", ".join(map(str, SSD_FORMS))
@@ -174,15 +174,27 @@ def m2det_head(
     Raises:
         ValueError: If there are no published anchors for ``size`` and no ``sizes``, or a number is not one a level.
     """
+    shares, steps = m2det_anchors(features, size=size, sizes=sizes, steps=steps, ratios=ratios)
+    return MultiBoxHead(features, num_classes=num_classes, shapes=[shape * size for shape in shares], steps=steps)
+
+
+def m2det_anchors(
+    features: PyramidSpec,
+    *,
+    size: int = 320,
+    sizes: Sequence[float] | None = None,
+    steps: Sequence[float] | None = None,
+    ratios: Sequence[float] = (2, 3),
+) -> tuple[tuple[Tensor, ...], tuple[float, ...]]:
+    """Shapes (S, 2) of each level, in sides of the input, and steps in pixels; arguments are those of `m2det_head`."""
     form = M2DET_FORMS.get(size)
     if sizes is None and form is None:
         known = ", ".join(map(str, M2DET_FORMS))
         raise ValueError(f"M2Det has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
-    shares = form.sizes if sizes is None and form is not None else sizes or ()
+    if sizes is None and form is not None:
+        sizes = form.sizes
     if steps is None:
         steps = features.strides if form is None else form.steps
-    pixels = [round(size * share, 2) for share in shares]
-    shapes = multibox_shapes(pixels, ratios=[ratios] * (len(pixels) - 1))
-    return MultiBoxHead(
-        features, num_classes=num_classes, shapes=[of_level.clamp(max=size) for of_level in shapes], steps=steps
-    )
+    shares = [round(size * share, 2) / size for share in sizes or ()]
+    shapes = multibox_shapes(shares, ratios=[ratios] * (len(shares) - 1))
+    return tuple(of_level.clamp(max=1) for of_level in shapes), tuple(steps)

@@ -102,7 +102,8 @@ def detect_all(
         for item in loader:
             sizes = [fit.size for fit in item.fits]
             images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True), sizes)
-            found = detector.detect(images, postprocess=postprocess, sizes=sizes)
+            scales = [(fit.scale_x, fit.scale_y) for fit in item.fits]
+            found = detector.detect(images, postprocess=postprocess, sizes=sizes, scales=scales)
             upright = [
                 _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
                 for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)

@@ -115,6 +115,7 @@ class Detector(nn.Module, Generic[P]):
         *,
         postprocess: DensePostprocess | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
+        scales: Sequence[tuple[float, float]] | None = None,
     ) -> tuple[Detections, ...]:
         """Detections in each of the normalised ``images`` (B, 3, H, W), in pixels of these.
 
@@ -125,10 +126,12 @@ class Detector(nn.Module, Generic[P]):
             postprocess: By default the detector's own.
             sizes: Height and width that each image takes up of the input, the rest being padding; boxes are clipped
                 there, where the detector clips. By default all of it.
+            scales: Network pixels that a pixel of each image takes up across and down, for suppression that counts in
+                pixels of the image. By default 1.
         """
         size = (images.shape[-2], images.shape[-1])
         found = (postprocess or self.postprocess)(
-            self.decode(images, sizes=sizes), sizes or [size] * len(images)
+            self.decode(images, sizes=sizes), sizes or [size] * len(images), scales
         )
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
@@ -186,7 +189,9 @@ class Detector(nn.Module, Generic[P]):
         images, fits = zip(*(fit_image(image, self.card.preprocessing) for image in pixels), strict=True)
         sizes = [fit.size for fit in fits]
         prepared = self.card.preprocessing.normalize(stack_images(images).to(self.device), sizes)
-        detections = self.detect(prepared, postprocess=postprocess, sizes=sizes)
+        detections = self.detect(
+            prepared, postprocess=postprocess, sizes=sizes, scales=[(fit.scale_x, fit.scale_y) for fit in fits]
+        )
         for frame, image, fit, found in zip(frames, pixels, fits, detections, strict=True):
             found = found.cpu()
             yield replace(

@@ -90,8 +90,9 @@ def lay_points(
 ) -> Tensor:
     """(H * W, 2) x and y in pixels of the point of each cell; ``size`` is height and width in cells."""
     down, across = stride if isinstance(stride, tuple) else (stride, stride)
-    y = (torch.arange(size[0], device=device) + offset) * down
-    x = (torch.arange(size[1], device=device) + offset) * across
+    # double: with a stride that is no whole number, one rounding less
+    y = ((torch.arange(size[0], device=device, dtype=torch.float64) + offset) * down).float()
+    x = ((torch.arange(size[1], device=device, dtype=torch.float64) + offset) * across).float()
     return torch.stack((x.expand(size[0], -1), y[:, None].expand(-1, size[1])), dim=-1).view(-1, 2)
 
 

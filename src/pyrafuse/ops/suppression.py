@@ -29,7 +29,8 @@ def soft_nms(
     iou: float = 0.3,
     sigma: float = 0.5,
     least_score: float = 0.001,
-    pixel_offset: float = 0.0,
+    pixel_offset: float | tuple[float, float] = 0.0,
+    most: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Lower the scores of covered boxes instead of dropping them (Bodla et al., arXiv:1704.04503).
 
@@ -43,7 +44,8 @@ def soft_nms(
         iou: Of the linear form alone; M2Det's published settings act like 0.3, whatever its files say.
         sigma: Of the Gaussian form alone.
         least_score: Boxes below are dropped.
-        pixel_offset: Added to every side: 1 where a box holds its last pixel (M2Det), else 0.
+        pixel_offset: Added to every side, or to width and height: 1 where a box holds its last pixel (M2Det), else 0.
+        most: Kept, the best first; 0 keeps all.
 
     Returns:
         Indices of the kept boxes, best decayed score first, and these scores.
@@ -53,10 +55,11 @@ def soft_nms(
     """
     if method not in ("linear", "gaussian"):
         raise ValueError(f"soft suppression is linear or gaussian, not {method!r}")
-    grown = boxes + boxes.new_tensor((0.0, 0.0, pixel_offset, pixel_offset))
+    across, down = pixel_offset if isinstance(pixel_offset, tuple) else (pixel_offset, pixel_offset)
+    grown = boxes + boxes.new_tensor((0.0, 0.0, across, down))
     left = torch.arange(len(boxes), device=boxes.device)
     current, kept, kept_scores = scores.clone(), [], []
-    while len(left):
+    while len(left) and not (most and len(kept) == most):
         place = current.argmax()
         if current[place] < least_score:
             break
@@ -75,3 +78,26 @@ def soft_nms(
     if not kept:
         return left[:0], current[:0]
     return torch.stack(kept), torch.stack(kept_scores)
+
+
+def class_aware_soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    iou: float,
+    pixel_offset: float | tuple[float, float] = 0.0,
+    most: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Linear `soft_nms` of each label alone, of which ``most`` boxes are kept: indices, best first, and scores."""
+    kept, decayed = [labels[:0]], [scores[:0]]
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1)
+        best, its_scores = soft_nms(
+            boxes[rows], scores[rows], method="linear", iou=iou, pixel_offset=pixel_offset, most=most
+        )
+        kept.append(rows[best])
+        decayed.append(its_scores)
+    indices, values = torch.cat(kept), torch.cat(decayed)
+    values, order = values.sort(descending=True, stable=True)
+    return indices[order], values

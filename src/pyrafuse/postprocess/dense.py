@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
-from pyrafuse.ops.suppression import class_aware_nms
+from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms
+
+Kept = tuple[Tensor, Tensor]
+"""Indices, best first, and their scores."""
 
 
 def decode_dense(predictions: DensePredictions, *, coder: BoxCoder) -> Candidates:
@@ -38,6 +43,10 @@ class DensePostprocess:
         multi_label: Let a box stand for every class that scores, instead of its best one.
         max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
         clip: Cut boxes at the borders of the image, and drop what lies outside.
+        suppression: ``soft`` lowers the scores of covered boxes instead of dropping them, see `soft_nms`; it alone
+            reads what follows.
+        pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
+        max_per_class: Kept of a class; 0 keeps all.
     """
 
     score: float = 0.01
@@ -47,20 +56,38 @@ class DensePostprocess:
     multi_label: bool = False
     max_per_level: int = 0
     clip: bool = False
+    suppression: Literal["hard", "soft"] = "hard"
+    pixel_offset: float = 0.0
+    max_per_class: int = 0
+
+    def __post_init__(self) -> None:
+        if self.suppression not in ("hard", "soft"):
+            raise ValueError(f"suppression is hard or soft, not {self.suppression!r}")
 
     def __call__(
-        self, candidates: Candidates, sizes: Sequence[tuple[int, int]] | None = None
+        self,
+        candidates: Candidates,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        scales: Sequence[tuple[float, float]] | None = None,
     ) -> tuple[Detections, ...]:
         """One `Detections` an image, in pixels of the network's input, of which it takes up ``sizes``.
 
         Args:
             candidates: Of the whole batch.
             sizes: Height and width of each image, needed to clip.
+            scales: Network pixels that a pixel of each image takes up across and down, which ``pixel_offset`` is of;
+                1 by default.
         """
-        count = len(candidates.boxes)
-        return tuple(self._of_image(i, candidates, None if sizes is None else sizes[i]) for i in range(count))
+        return tuple(
+            self._of_image(
+                i, candidates, None if sizes is None else sizes[i], (1.0, 1.0) if scales is None else scales[i]
+            )
+            for i in range(len(candidates.boxes))
+        )
 
-    def _of_image(self, image: int, candidates: Candidates, size: tuple[int, int] | None) -> Detections:
+    def _of_image(
+        self, image: int, candidates: Candidates, size: tuple[int, int] | None, scale: tuple[float, float]
+    ) -> Detections:
         boxes, scores = candidates.boxes[image], candidates.scores[image]
         of_rows = candidates.levels if candidates.levels.ndim == 1 else candidates.levels[image]
         if self.multi_label:
@@ -83,12 +110,20 @@ class DensePostprocess:
         if len(best) > self.max_candidates:
             best, order = best.topk(self.max_candidates)
             boxes, labels, levels = boxes[order], labels[order], levels[order]
-        kept = class_aware_nms(boxes, best, labels, iou=self.nms_iou)
+        kept, best = self._suppress(boxes, best, labels, scale)
         if self.max_detections:
-            kept = kept[: self.max_detections]
-        return Detections(boxes=boxes[kept], scores=best[kept], labels=labels[kept], levels=levels[kept])
+            kept, best = kept[: self.max_detections], best[: self.max_detections]
+        return Detections(boxes=boxes[kept], scores=best, labels=labels[kept], levels=levels[kept])
 
-    def _best_of_levels(self, scores: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, scale: tuple[float, float]) -> Kept:
+        if self.suppression == "hard":
+            kept = class_aware_nms(boxes, scores, labels, iou=self.nms_iou)
+            return kept, scores[kept]
+        offset = (self.pixel_offset * scale[0], self.pixel_offset * scale[1])
+        most = self.max_per_class
+        return class_aware_soft_nms(boxes, scores, labels, iou=self.nms_iou, pixel_offset=offset, most=most)
+
+    def _best_of_levels(self, scores: Tensor, levels: Tensor) -> Tensor:
         """Indices of the best ``max_per_level`` of each level."""
         kept = []
         for level in levels.unique():

@@ -1,9 +1,28 @@
-"""The names of the parameters in the authors' M2Det checkpoints.
+"""The authors' M2Det checkpoints -> ours: VGG-16 and ResNets, with and without SFAM's attention.
 
-arXiv:1811.04533. Learnt from published files' keys and shapes. our key -> theirs, each naming for one of our modules
+arXiv:1811.04533. What a key means was learnt from published files' keys and shapes.
+state dict -> trunk, levels and scales -> ours, every key renamed, none left over but aliases of shared layers
 """
 
-from pyrafuse.models.importers.renaming import Naming, by_modules, by_patterns
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from pyrafuse.backbones.resnet import name_resnet
+from pyrafuse.backbones.vgg import name_vgg16
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.heads.multibox import M2DET_FORMS
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.class_names import name_classes
+from pyrafuse.models.importers.mmdetection import DEPTHS
+from pyrafuse.models.importers.renaming import Naming, by_modules, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.uninitialized import Uninitialized
 
 _INNER = by_patterns([(r"\bnorm\.", "bn.")])
 
@@ -49,3 +68,111 @@ def naming_mlfpn(num_levels: int, num_scales: int) -> Naming:
 def aliases_mlfpn(num_levels: int, num_scales: int) -> tuple[str, ...]:
     """Patterns of the keys that repeat a shared layer, all but the last of each, which is the one in effect."""
     return (rf"leach\.(?!{num_levels - 1}\.)", rf"(sfam_module\.)?fc[12]\.(?!{num_scales - 1}\.)")
+
+
+def looks_like_m2det(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is an official M2Det."""
+    return {"leach.0.conv.weight", "unet1.toplayer.0.conv.weight", "loc.0.weight"} <= unwrap_state(content).keys()
+
+
+def import_m2det(
+    content: Any,
+    *,
+    source: str | os.PathLike[str],
+    published: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Detector:
+    """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
+
+    The size of the input, which the anchors depend on, is in no key: it is read from the file's name.
+
+    Args:
+        content: As `read_tensors` gives it.
+        source: Of the file, for messages, and for its name: ``m2det512_vgg.pth``.
+        published: The name it was published under, where the file has another.
+        options: Further options of the model; ``size`` among them, whatever the name says.
+
+    Raises:
+        CheckpointError: If the size is not told, or the file does not fit; keys are named.
+    """
+    state = unwrap_state(content)
+    options = dict(options or {})
+    if "size" not in options:
+        options["size"] = _size_of(source, published)
+    mlfpn = _read_mlfpn(state, source)
+    slots = state["loc.0.weight"].shape[0] // 4
+    num_classes = state["conf.0.weight"].shape[0] // slots - 1
+    backbone = "vgg16" if "base.0.weight" in state else f"resnet{_depth_of(state, source)}"
+    with Uninitialized():
+        detector = create_model(
+            "m2det", num_classes=num_classes, backbone=backbone, neck_options={"mlfpn": mlfpn}, **options
+        )
+    layout = f"M2Det-{options['size']} on {backbone}{' with SFAM' if mlfpn['attention'] else ''}"
+    of_neck = naming_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
+    naming = by_parts(
+        {
+            "backbone": ("base", name_vgg16 if backbone == "vgg16" else name_resnet),
+            "neck": ("", of_neck),
+            "head": ("", by_patterns([(r"^classes\.", "conf."), (r"^deltas\.", "loc.")])),
+        }
+    )
+    unused = (r"base\.fc\.", *aliases_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"]))
+
+    def change(key: str, value: Tensor) -> Tensor:
+        # their background comes first, ours last
+        return value.unflatten(0, (slots, -1)).roll(-1, dims=1).flatten(0, 1) if ".classes." in key else value
+
+    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused, change=change)
+    names, category_ids = name_classes(num_classes)
+    detector.card = replace(
+        detector.card,
+        names=names,
+        category_ids=category_ids,
+        preprocessing=Preprocessing(
+            size=(options["size"], options["size"]),
+            interpolation="opencv",
+            mean=(123 / 255, 117 / 255, 104 / 255),
+            std=(1 / 255, 1 / 255, 1 / 255),
+            bgr=True,
+        ),
+        origin=f"official {layout}, {num_classes} classes",
+    )
+    return detector
+
+
+def _size_of(source: str | os.PathLike[str], published: str | None) -> int:
+    name = os.path.basename(source) if published is None else published
+    found = re.search(r"m2det[_-]?(\d{3})(?!\d)", name, re.IGNORECASE)
+    if found is None or int(found[1]) not in M2DET_FORMS:
+        known = ", ".join(f"m2det{size}" for size in M2DET_FORMS)
+        raise CheckpointError(
+            f"{source} is an M2Det, and neither it nor the name {name!r} tells the size of its input; name it by one "
+            f"of {known}: --as m2det512 on the command line, load(..., source='m2det512') in Python"
+        )
+    return int(found[1])
+
+
+def _read_mlfpn(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> dict[str, Any]:
+    """The neck's options, as keys and shapes tell them."""
+    levels = {int(found[1]) for key in state if (found := re.match(r"unet(\d+)\.", key))}
+    downs = {int(found[1]) for key in state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
+    try:
+        return {
+            "num_levels": len(levels),
+            "num_scales": len(downs) + 1,
+            "channels": 2 * state["leach.0.conv.weight"].shape[0],
+            "shallow_channels": state["reduce.conv.weight"].shape[0],
+            "deep_channels": state["up_reduce.conv.weight"].shape[0],
+            "attention": any(key.startswith("sfam_module.") for key in state),
+            "smooth": any(key.startswith("unet1.smooth.") for key in state),
+        }
+    except KeyError as error:
+        raise CheckpointError(f"{source} looks like an M2Det, but does not fit; missing: {error.args[0]}") from error
+
+
+def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
+    blocks = {int(found[1]) for key in state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
+    kind = ("base.layer1.0.conv3.weight" in state, len(blocks))
+    if kind not in DEPTHS:
+        raise CheckpointError(f"{source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here")
+    return DEPTHS[kind]

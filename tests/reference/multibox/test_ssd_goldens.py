@@ -1,0 +1,99 @@
+"""SSD's maps, detections and losses, against what mmdetection computed."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pyrafuse.core.targets import Targets
+from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
+
+
+@pytest.fixture(scope="module")
+def original(shared_dir):
+    """Their comparing functions, settings and results."""
+    folder = shared_dir / "reference" / "mmdet"
+    if not (folder / "ssd300.npz").is_file():
+        pytest.skip("no golden vectors of SSD beside the repository")
+    before = list(sys.path)
+    spec = importlib.util.spec_from_file_location("mmdet_compare", folder / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    meta = json.loads((folder / "ssd300.meta.json").read_text())
+    manifest = json.loads((folder / "ssd300.manifest.json").read_text())
+    return module, meta, np.load(folder / "ssd300.npz"), module.apply_rules(manifest, meta["gains"])
+
+
+@pytest.fixture(scope="module")
+def state(original):
+    return {key: torch.from_numpy(np.array(value)) for key, value in original[3].items()}
+
+
+@pytest.fixture(scope="module")
+def detector(state):
+    assert looks_like_mmdetection_ssd({"meta": {}, "state_dict": state})
+    return import_mmdetection_ssd({"meta": {}, "state_dict": state}, source="ssd300.pth")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "S."])
+def test_maps_and_detections(original, detector, prefix):
+    compare, meta, golden, _ = original
+    images = torch.from_numpy(compare.structured(0, 300, 300) if prefix else compare.image(0, (1, 3, 300, 300)))
+    pyramid = detector.eval().neck(detector.backbone(images))
+    predictions = detector.head(pyramid)
+    grid = predictions.grid
+    errors = [compare.check(golden, f"{prefix}neck.{i}", x.numpy())[1] for i, x in enumerate(pyramid)]
+    for name, rows in (("cls", predictions.classes), ("reg", predictions.deltas)):
+        for i, (size, of_level) in enumerate(zip(grid.sizes, rows.split(grid.counts, dim=1), strict=True)):
+            maps = of_level.reshape(1, *size, -1).permute(0, 3, 1, 2)
+            errors.append(compare.check(golden, f"{prefix}head.{name}.{i}", maps.numpy())[1])
+    assert max(errors) < 1e-4
+    (found,) = detector.detect(images)
+    assert len(found) == len(golden[f"{prefix}det.scores"]) == meta["test_cfg"]["max_per_img"]
+    arrays = found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
+    assert compare.check_dets(golden, f"{prefix}det", *arrays) == 0
+
+
+def test_losses(original, detector):
+    compare, meta, _, _ = original
+    targets = Targets.pad(*([torch.tensor(image[key]) for image in meta["gt"]] for key in ("boxes", "labels")))
+    detector.train().zero_grad()
+    losses = detector.criterion(detector(torch.from_numpy(compare.image(1, (2, 3, 300, 300)))), targets)
+    (step,) = meta["train"]["steps"]
+    assert losses["classification"].item() == pytest.approx(sum(step["losses"]["loss_cls"]), rel=1e-4)
+    assert losses["box"].item() == pytest.approx(sum(step["losses"]["loss_bbox"]), rel=1e-4)
+    sum(losses.values()).backward()
+    norm = sum(p.grad.norm() ** 2 for p in detector.parameters()) ** 0.5
+    assert norm.item() == pytest.approx(sum(n**2 for n in step["grad_norms"].values()) ** 0.5, rel=1e-3)
+
+
+def test_older_files(state, detector):
+    """Before 2.14 the backbone normalised and extended its maps, and the head's convolutions were one level flatter."""
+    older = {}
+    for key, value in state.items():
+        if key.startswith("neck.extra_layers."):
+            _, _, level, place, _, kind = key.split(".")
+            key = f"backbone.extra.{2 * int(level) + int(place)}.{kind}"
+        older[key.replace("neck.l2_norm", "backbone.l2_norm").replace("s.0.0.", "s.0.")] = value
+    for level in range(1, 6):
+        older = {key.replace(f"_convs.{level}.0.", f"_convs.{level}."): value for key, value in older.items()}
+    assert looks_like_mmdetection_ssd(older)
+    read = import_mmdetection_ssd(older, source="old.pth")
+    for name, value in read.state_dict().items():
+        assert torch.equal(value, detector.state_dict()[name]), name
+
+
+def test_what_the_card_says(detector):
+    card = detector.card
+    assert card.model == "ssd300"
+    assert card.preprocessing.size == (300, 300)
+    assert card.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert card.preprocessing.std == (1 / 255,) * 3
+    assert (card.preprocessing.fit, card.preprocessing.bgr) == ("stretch", False)
+    assert card.names[:2] == ("person", "bicycle")
+    assert card.category_ids[-1] == 90
