@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from pyrafuse.core.errors import PyrafuseError
@@ -29,6 +30,7 @@ from pyrafuse.training.settings import (
     Recipe,
     RunSettings,
     ScheduleSettings,
+    to_plain,
 )
 
 TINY = {
@@ -118,6 +120,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
     assert first["epoch"] == second["epoch"] == 3
     for key in ("state_dict", "current_model_state", "optimizer_states", "random_state"):
         assert_same(first[key], second[key], key)
+    written = yaml.safe_load((resumed.folder / "recipe.yaml").read_text(encoding="utf-8"))
+    assert written == to_plain(recipe)  # a copy of it starts anew
     assert resumed.evaluation.to_dict() == whole.evaluation.to_dict()
     assert (resumed.folder / "metrics.csv").read_text() == (whole.folder / "metrics.csv").read_text()
     with (whole.folder / "metrics.csv").open() as stream:
@@ -127,6 +131,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
         assert float(last[f"level/stride_{stride}/loss_objectness"]) > 0
         weights = [float(last[f"fusion/stride_{stride}/from_stride_{source}"]) for source in (8, 16, 32)]
         assert sum(weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_processes_that_start_alike_must_be_told_their_folder(shapes, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_for(shapes, tmp_path / "run", epochs=1)
+    recipe = replace(recipe, run=replace(recipe.run, output=None))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PyrafuseError, match="several processes need one folder"):
+        train(recipe)
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def assert_same(first, second, place: str) -> None:

@@ -43,6 +43,8 @@ from pyrafuse.visualization.figures import save_figure
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones the files are looked for only."""
+FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"
+"""Tells the processes that Lightning starts for further devices which folder the first one has chosen."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
     folder = _folder_of(recipe)
     values = to_plain(recipe)
-    if not (recipe.run.resume and (folder / "recipe.yaml").exists()):
-        write_text(folder / "recipe.yaml", yaml.safe_dump(values, sort_keys=False))
+    lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
+    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
 
     batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
     steps = math.ceil(batches)
@@ -165,13 +167,22 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         highlight=False,
     )
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with _own_interrupts(folder):
+    with _own_interrupts(folder), _shared(folder):
         trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"
     if trainer.is_global_zero:
         write_text(folder / "results.json", json.dumps(module.best.to_dict(), indent=1))
         draw_run(folder, module.best)
     return TrainingResult(folder, folder / "best.ckpt", last, module.best)
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[None]:
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[FOLDER_VARIABLE]
 
 
 @contextmanager
@@ -274,6 +285,10 @@ def _folder_of(recipe: Recipe) -> Path:
         return folder
     if recipe.run.resume:
         raise PyrafuseError("which run shall go on? give its folder as run.output")
+    if FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[FOLDER_VARIABLE])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise PyrafuseError("several processes need one folder: give it as run.output")
     stem = f"{recipe.model.name}-{Path(recipe.data.path.split(':')[0]).name or 'data'}"
     for number in range(1, 10_000):
         folder = Path("runs") / f"{stem}-{number}"
