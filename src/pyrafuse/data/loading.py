@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -111,7 +112,7 @@ def create_train_loader(
         scale_epochs=scale_epochs,
         drop_last=drop_last,
     )
-    return _create_loader(dataset, sampler, collate, num_workers)
+    return _create_loader(dataset, sampler, partial(collate, fill=preprocessing.fill_color()), num_workers)
 
 
 def create_eval_loader(
@@ -144,15 +145,15 @@ def create_eval_loader(
     return _create_loader(dataset, batches, collate_eval, num_workers)
 
 
-def collate(items: Sequence[tuple[int, Sample]]) -> Batch:
-    """Put samples into a batch, smaller images at the top left, their objects padded to the most that one has."""
+def collate(items: Sequence[tuple[int, Sample]], fill: tuple[int, int, int] = (0, 0, 0)) -> Batch:
+    """Put samples into a batch: smaller images at the top left over ``fill``, objects padded to the most of one."""
     samples = [sample for _, sample in items]
     size = [max(sample.image.shape[side] for sample in samples) for side in (0, 1)]
     images = torch.empty(len(items), 3, *size, dtype=torch.uint8)
     for image, sample in zip(images, samples, strict=True):
         height, width = sample.image.shape[:2]
-        image[:, height:] = 0
-        image[:, :, width:] = 0
+        if [height, width] != size:
+            image[:] = torch.tensor(fill).view(3, 1, 1)
         image[:, :height, :width] = torch.from_numpy(sample.image).permute(2, 0, 1)
 
     def tensors(name: str) -> list[Tensor]:

@@ -14,7 +14,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.settings import Recipe
+from pyrafuse.training.settings import DataSettings, Recipe
 
 
 def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str], None]) -> Detector:
@@ -46,11 +46,19 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         detector.card,
         names=data.names,
         category_ids=data.category_ids,
-        preprocessing=Preprocessing(size=(recipe.data.size, recipe.data.size), fit=recipe.data.fit),
+        preprocessing=choose_preprocessing(recipe.data),
     )
     if settings.start_from is not None:
         say(take_over(detector, settings.start_from))
     return detector
+
+
+def choose_preprocessing(settings: DataSettings) -> Preprocessing:
+    """How images become the network's input, as the recipe says."""
+    longer = settings.size
+    if settings.fit == "keep_ratio":
+        longer = settings.longest or round(settings.size * 5 / 3)
+    return Preprocessing(size=(settings.size, longer), fit=settings.fit)
 
 
 def take_over(detector: Detector, path: str | os.PathLike[str]) -> str:

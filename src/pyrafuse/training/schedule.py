@@ -23,9 +23,12 @@ def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_ep
     """
     steps = math.ceil(steps_per_epoch)
     counted = max(1, math.floor(steps_per_epoch)) if settings.burn_in_full_batches else steps
-    burnt_in = epoch + step / counted
-    if burnt_in < settings.burn_in_epochs:
-        return (burnt_in / settings.burn_in_epochs) ** settings.burn_in_power
+    burnt_in, burn_in = epoch + step / counted, settings.burn_in_epochs
+    if settings.burn_in_steps:
+        burnt_in, burn_in = epoch * steps + step, settings.burn_in_steps
+    if burnt_in < burn_in:
+        start = settings.burn_in_start
+        return start + (1 - start) * (burnt_in / burn_in) ** settings.burn_in_power
     if settings.kind == "step":
         milestones = settings.steps or tuple(math.floor(share * epochs) for share in STEP_SHARES)
         return 0.1 ** sum(epoch >= milestone for milestone in milestones)

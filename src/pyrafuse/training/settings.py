@@ -42,8 +42,10 @@ class DataSettings:
         train: Name of the training split, where the data has several.
         val: Name of the validation split.
         val_fraction: Part held out for validation where the data has one split only.
-        size: Side of the network's input in pixels.
-        fit: ``stretch`` to the square, or ``letterbox`` to keep the aspect ratio.
+        size: Side of the network's input in pixels; where ``keep_ratio`` fits, the limit of the image's shorter side.
+        longest: Limit of its longer side, where ``keep_ratio`` fits; by default five thirds of ``size``.
+        fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
+            let the input's size follow the images, as mmdetection does.
         sizes: Sides to draw from in training, one for ten batches; empty keeps ``size``.
         workers: Processes that load; by default as many as there are cores for it.
         cache_mb: Memory for decoded images, in MiB a process.
@@ -55,7 +57,8 @@ class DataSettings:
     val: str | None = None
     val_fraction: float = 0.2
     size: int = 416
-    fit: Literal["stretch", "letterbox"] = "stretch"
+    longest: int | None = None
+    fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
     sizes: tuple[int, ...] = ()
     workers: int | None = None
     cache_mb: int = 1024
@@ -65,6 +68,13 @@ class DataSettings:
         for size in (self.size, *self.sizes):
             if size < 32 or size % 32:
                 raise PyrafuseError(f"data.size and data.sizes must be multiples of 32 from 32 up, got {size}")
+        if self.longest is not None and (self.fit != "keep_ratio" or self.longest < self.size):
+            raise PyrafuseError(
+                f"data.longest is the limit of the longer side where data.fit is keep_ratio, at least data.size "
+                f"({self.size}); got {self.longest} with data.fit={self.fit}"
+            )
+        if self.sizes and self.fit == "keep_ratio":
+            raise PyrafuseError("data.sizes are squares: leave them out where data.fit is keep_ratio")
         if not 0 < self.val_fraction < 1:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
 
@@ -102,6 +112,8 @@ class ScheduleSettings:
         kind: ``cosine`` or ``step``.
         burn_in_epochs: The rate rises with the given power over these.
         burn_in_power: 4 in ASFF and Darknet.
+        burn_in_steps: Over so many steps instead of epochs, unless 0.
+        burn_in_start: Where the rate rises from, relative to ``lr``.
         hold_epochs: Epochs, counted from the start, before the cosine falls.
         min_lr: Where the cosine ends, relative to ``lr``.
         steps: Epochs at which the ``step`` schedule multiplies the rate by 0.1; by default at 60 and 80 % of the run.
@@ -115,6 +127,8 @@ class ScheduleSettings:
     kind: Literal["cosine", "step"] = "cosine"
     burn_in_epochs: float = 1.0
     burn_in_power: float = 4.0
+    burn_in_steps: int = 0
+    burn_in_start: float = 0.0
     hold_epochs: float = 0.0
     min_lr: float = 0.01
     steps: tuple[int, ...] = ()
@@ -125,7 +139,7 @@ class ScheduleSettings:
     burn_in_full_batches: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("closing_epochs", "unmixed_epochs", "one_size_epochs"):
+        for name in ("closing_epochs", "unmixed_epochs", "one_size_epochs", "burn_in_steps"):
             if (getattr(self, name) or 0) < 0:
                 raise PyrafuseError(f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
 

@@ -1,0 +1,53 @@
+"""ATSS on COCO, DDOD on top of it, and the studies that lead from one to the other.
+
+Zhang et al., arXiv:1912.02424; Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963. None of these
+recipes has been run to its end here: the published figures are those of mmdetection's checkpoints, on val 2017.
+
+The weights of levels are told by their ends: that of the level with the most positives, the finest as a rule, and that
+of the one with the fewest; ``--model.options.criterion_options.level_weights.ends [1,3]`` tells others.
+"""
+
+from functools import partial
+from typing import Any
+
+from pyrafuse.recipes.dense import ARGUMENTS, HARDWARE, one_x
+from pyrafuse.recipes.registry import recipe
+from pyrafuse.training.settings import Recipe
+
+_coco = partial(recipe, hardware=HARDWARE, arguments=ARGUMENTS)
+_study = partial(_coco, paper="arXiv:2107.02963", published="a study of the paper; its figures are not repeated here")
+
+
+@_coco(paper="arXiv:1912.02424", published="39.4 AP at 800 px")
+def atss_coco() -> Recipe:
+    """Train ATSS: each object finds its own threshold."""
+    return one_x("atss")
+
+
+@_coco(paper="arXiv:2107.02963", published="41.7 AP at 800 px")
+def ddod_coco() -> Recipe:
+    """Train DDOD: each branch with its own rows and its own sampling, levels weighed by their positives."""
+    return one_x("ddod")
+
+
+@_study()
+def atss_level_weights_rising_coco() -> Recipe:
+    """Train ATSS with levels weighed from 1, the finest, to 2: what DDOD takes over."""
+    return _with_ends(1.0, 2.0)
+
+
+@_study()
+def atss_level_weights_falling_coco() -> Recipe:
+    """Train ATSS with levels weighed from 3, the finest, to 1: the worst in the paper."""
+    return _with_ends(3.0, 1.0)
+
+
+@_study()
+def atss_separate_assigners_coco() -> Recipe:
+    """Train ATSS with DDOD's two cost-aware assigners, and nothing else of it."""
+    return one_x("atss", criterion_options={"class_alpha": 0.8, "box_alpha": 0.5})
+
+
+def _with_ends(first: float, last: float) -> Recipe:
+    criterion: dict[str, Any] = {"level_weights": {"ends": [first, last]}}
+    return one_x("atss", criterion_options=criterion)
