@@ -65,6 +65,28 @@ def test_published_files(folder, name):
     assert "used as its name says" in detector.card.origin
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("faster-rcnn_r50_fpn", "faster_rcnn"),
+        ("faster-rcnn_r50_pafpn", "faster_rcnn"),
+        ("libra-faster-rcnn_r50_fpn", "libra_rcnn"),
+        ("cascade-rcnn_r50-rfp", "cascade_rcnn_rfp"),
+    ],
+)
+def test_published_files_of_two_stages(folder, name, model):
+    url = json.loads((folder / "published.json").read_text())[name]["weights"]
+    detector = build({"state_dict": zeros(folder, name)}, source=url.rpartition("/")[2])
+    assert detector.card.model == model
+    given = detector.card.preprocessing
+    assert (given.size, given.fit, given.pad_multiple, given.bgr) == ((800, 1333), "keep_ratio", 32, False)
+    assert [255 * s for s in given.std] == pytest.approx(RGB[1])
+    test = detector.postprocess
+    assert (test.score, test.nms_iou, test.max_detections) == (0.05, 0.5, 100)
+    with pytest.raises(CheckpointError, match="neither settings in it nor its name"):
+        build({"state_dict": zeros(folder, name)}, source="model.pth")
+
+
 def test_from_the_image_to_detections_and_back(folder, tmp_path, capsys):
     """A whole file, through the command line: its detections are those of the original's network and arithmetic."""
     name = "atss_r50_fpn"

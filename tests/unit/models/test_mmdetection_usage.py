@@ -186,6 +186,43 @@ class TestSettings:
             tell({"meta": {"config": OF_2.replace(old, new)}})
 
 
+OF_TWO_STAGES = """
+model = dict(
+    type='FasterRCNN',
+    data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True, pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth=50),
+    neck=dict(type='FPN', num_outs=5),
+    rpn_head=dict(anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+                                featmap_strides=[4, 8, 16, 32]),
+        bbox_head=dict(bbox_coder=dict(target_stds=[0.1, 0.1, 0.2, 0.2]))),
+    test_cfg=dict(rpn=dict(nms_pre=900, max_per_img=800, nms=dict(type='nms', iou_threshold=0.6)),
+                  rcnn=dict(score_thr=0.1, nms=dict(type='nms', iou_threshold=0.4), max_per_img=70)))
+test_pipeline = [dict(type='Resize', scale=(1333, 800), keep_ratio=True)]
+"""
+
+
+class TestTwoStages:
+    def test_both_stages_test_settings(self):
+        usage = tell({"meta": {"cfg": OF_TWO_STAGES}}, family="faster_rcnn")
+        assert usage.postprocess == {"score": 0.1, "nms_iou": 0.4, "max_detections": 70}
+        assert usage.proposals == {"max_per_level": 900, "max_regions": 800, "nms_iou": 0.6}
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("scales=[8]", "scales=[4, 8]", r"rpn_head.anchor_generator.scales = \[4, 8\]"),
+            ("RoIAlign", "RoIPool", "roi_layer.type = 'RoIPool'; known here is 'RoIAlign'"),
+            ("sampling_ratio=0", "sampling_ratio=2", "roi_layer.sampling_ratio = 2"),
+            ("0.2, 0.2]", "0.3, 0.3]", "bbox_coder.target_stds"),
+        ],
+    )
+    def test_what_is_not_there_here_is_named(self, old, new, said):
+        with pytest.raises(CheckpointError, match=said):
+            tell({"meta": {"cfg": OF_TWO_STAGES.replace(old, new)}}, family="faster_rcnn")
+
+
 class TestConfig:
     def test_nothing_is_run(self, tmp_path):
         text = (

@@ -1,4 +1,4 @@
-"""mmdetection's files, of 2.x and 3.x: which detector, how it is used, and both together as a detector of ours.
+"""mmdetection's files, of 2.x and 3.x, dense and two-stage: which detector, how it is used, and both together.
 
 content -> keys tell the detector, settings or a name its use -> detector with its card
 """
@@ -11,9 +11,15 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers.class_names import COCO_IDS, COCO_NAMES
 from pyrafuse.models.importers.mmdetection import depth_of, family_of, import_mmdetection, renew
+from pyrafuse.models.importers.mmdetection_two_stage import TITLES, import_mmdetection_two_stage, model_of
 from pyrafuse.models.importers.mmdetection_usage import Usage, tell_usage
+from pyrafuse.models.importers.renaming import unwrap_state
 
-PREFIXES = {"retinanet_nas_fpn": "retinanet"}
+PREFIXES = {
+    "retinanet_nas_fpn": "retinanet",
+    "libra_rcnn": "libra_faster_rcnn",
+    "cascade_rcnn_rfp": "cascade_rcnn",
+}
 """Our model -> how its published names begin, where that is another word."""
 
 LAYOUTS = (
@@ -24,6 +30,13 @@ LAYOUTS = (
     "ATSS: atss_r50_fpn_1x_coco, atss_r101_fpn_1x_coco",
     "DDOD: ddod_r50_fpn_1x_coco",
     "FCOS: fcos_r50_caffe_fpn_gn-head_1x_coco, fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco, ...",
+)
+TWO_STAGE_LAYOUTS = (
+    "Faster R-CNN: faster_rcnn_r50_fpn_1x_coco, faster_rcnn_r101_caffe_fpn_1x_coco, ...",
+    "Faster R-CNN with PAFPN: faster_rcnn_r50_pafpn_1x_coco",
+    "Libra R-CNN: libra_faster_rcnn_r50_fpn_1x_coco, libra_faster_rcnn_x101_64x4d_fpn_1x_coco, ...",
+    "Cascade R-CNN: cascade_rcnn_r50_fpn_1x_coco, ...",
+    "Cascade R-CNN with a recursive pyramid: cascade_rcnn_r50_rfp_1x_coco",
 )
 
 
@@ -55,6 +68,25 @@ def import_mmdetection_file(content: Any, *, source: str | os.PathLike[str], pub
     if usage.neck:
         options["neck_options"] = {"fpn": usage.neck}
     detector = import_mmdetection(content, source=source, style=usage.style, options=options)
+    return fill_card(detector, usage)
+
+
+def import_mmdetection_two_stage_file(
+    content: Any, *, source: str | os.PathLike[str], published: str | None = None
+) -> Detector:
+    """Build the two-stage detector that ``content`` is; arguments and errors are those of `import_mmdetection_file`."""
+    state = unwrap_state(content)
+    model, depth = model_of(state), depth_of(state, source)
+    usage = tell_usage(
+        content,
+        source=source,
+        published=published,
+        family=PREFIXES.get(model, model),
+        depth=depth,
+        what=f"mmdetection's {TITLES[model]} on a ResNet of {depth} layers",
+    )
+    options: dict[str, Any] = {"postprocess_options": usage.postprocess, "proposal_options": usage.proposals}
+    detector = import_mmdetection_two_stage(content, source=source, style=usage.style, options=options)
     return fill_card(detector, usage)
 
 

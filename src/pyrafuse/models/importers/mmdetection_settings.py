@@ -12,7 +12,7 @@ from pyrafuse.models.importers.mmdetection_config import Config, find_transforms
 
 Rgb = tuple[float, float, float]
 
-BACKBONES = ("ResNet", "ResNeXt")
+BACKBONES = ("ResNet", "ResNeXt", "DetectoRS_ResNet")
 _NINE = {"octave_base_scale": 4, "scales_per_octave": 3, "ratios": [0.5, 1.0, 2.0], "target_stds": [1.0] * 4}
 _ONE = {"octave_base_scale": 8, "scales_per_octave": 1, "ratios": [1.0], "target_stds": [0.1, 0.1, 0.2, 0.2]}
 HEADS: Mapping[str, Mapping[str, Any]] = {
@@ -33,6 +33,9 @@ PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "square_scales": (("square_anchor_generator", "scales"), ("anchoring_cfg", "scales")),
 }
 """Where a setting of the head stands, in newer files and in older ones."""
+
+STAGE_STDS = ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
+"""Of the boxes of each look into the regions."""
 
 STRIDES = ("anchor_generator", "square_anchor_generator")
 
@@ -92,12 +95,13 @@ def read_preprocessing(config: Config) -> Preprocessing:
 
 
 def read_postprocess(config: Config) -> dict[str, Any]:
-    """Options of `DensePostprocess`: thresholds of a dense detector's test.
+    """Options of `DensePostprocess`: the thresholds of the test.
 
     Raises:
         CheckpointError: If suppression is of another kind.
     """
-    test = look_up(config, "model", "test_cfg") or look_up(config, "test_cfg") or {}
+    test = _test_settings(config)
+    test = test.get("rcnn", test)  # of a two-stage detector, the second stage's
     options: dict[str, Any] = {}
     for theirs, ours in (("score_thr", "score"), ("nms_pre", "max_per_level"), ("max_per_img", "max_detections")):
         if theirs in test:
@@ -107,6 +111,49 @@ def read_postprocess(config: Config) -> dict[str, Any]:
     _require("test_cfg.min_bbox_size", max(0, test.get("min_bbox_size", 0)), (0,))
     threshold = suppression.get("iou_threshold", suppression.get("iou_thr"))
     return options if threshold is None else {**options, "nms_iou": threshold}
+
+
+def read_proposals(config: Config) -> dict[str, Any]:
+    """Options of `Propose`: the first stage of a two-stage detector's test."""
+    test = _test_settings(config).get("rpn") or {}
+    suppression = test.get("nms") or {}
+    _require("test_cfg.rpn.nms.type", suppression.get("type", "nms"), ("nms",))
+    found = {
+        "max_per_level": test.get("nms_pre"),
+        "max_regions": test.get("max_per_img", test.get("max_num")),
+        "nms_iou": suppression.get("iou_threshold", test.get("nms_thr")),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def check_regions(config: Config) -> None:
+    """Refuse a two-stage detector whose anchors, regions or boxes are not as ours.
+
+    Raises:
+        CheckpointError: Naming the setting.
+    """
+    model = config["model"]
+    first = look_up(model, "roi_head", "bbox_head")
+    extractor = _listed(look_up(model, "roi_head", "bbox_roi_extractor"))
+    checks: list[tuple[str, Any, Any]] = [
+        ("rpn_head.anchor_generator.scales", look_up(model, "rpn_head", "anchor_generator", "scales"), [8]),
+        ("rpn_head.anchor_generator.ratios", look_up(model, "rpn_head", "anchor_generator", "ratios"), [0.5, 1, 2]),
+        (
+            "rpn_head.anchor_generator.strides",
+            look_up(model, "rpn_head", "anchor_generator", "strides"),
+            [4, 8, 16, 32, 64],
+        ),
+        ("rpn_head.bbox_coder.target_stds", look_up(model, "rpn_head", "bbox_coder", "target_stds"), [1.0] * 4),
+    ]
+    for part, stds in zip(_listed(first), STAGE_STDS, strict=False):
+        checks.append(("roi_head.bbox_head.bbox_coder.target_stds", look_up(part, "bbox_coder", "target_stds"), stds))
+    for part in extractor:
+        checks.append(("bbox_roi_extractor.featmap_strides", part.get("featmap_strides"), [4, 8, 16, 32]))
+        checks.append(("bbox_roi_extractor.roi_layer.type", look_up(part, "roi_layer", "type"), "RoIAlign"))
+        checks.append(("bbox_roi_extractor.roi_layer.sampling_ratio", look_up(part, "roi_layer", "sampling_ratio"), 0))
+    for name, value, known in checks:
+        if value is not None:
+            _require(name, _plain(value), (known,))
 
 
 def read_neck(config: Config) -> dict[str, Any]:
@@ -144,6 +191,10 @@ def read_head(config: Config, family: str) -> dict[str, Any]:
     if family == "ga_retinanet" and "loc_filter_thr" in head:
         return {"least_location": head["loc_filter_thr"]}
     return {}
+
+
+def _test_settings(config: Config) -> Mapping[str, Any]:
+    return look_up(config, "model", "test_cfg") or look_up(config, "test_cfg") or {}
 
 
 def _test_pipeline(config: Config) -> Any:

@@ -71,7 +71,7 @@ def import_mmdetection_two_stage(
         known = ", ".join(TITLES.values())
         raise CheckpointError(f"{source} is no two-stage detector of mmdetection that is known here: {known}")
     state = unwrap_state(content)
-    model = _model_of(state)
+    model = model_of(state)
     depth = depth_of(state, source)
     classifier = next(value for key, value in state.items() if CLASSIFIER.fullmatch(key))
     num_classes = classifier.shape[0] - 1
@@ -108,7 +108,8 @@ def name_two_stage(detector: TwoStageDetector) -> tuple[Naming, tuple[str, ...]]
     return by_parts(parts), unused
 
 
-def _model_of(state: Mapping[str, Tensor]) -> str:
+def model_of(state: Mapping[str, Tensor]) -> str:
+    """Our model's registered name."""
     if "roi_head.bbox_head.0.fc_cls.weight" in state:
         return "cascade_rcnn_rfp" if any(key.startswith("neck.rfp_") for key in state) else "cascade_rcnn"
     return "libra_rcnn" if any(key.startswith("neck.1.") for key in state) else "faster_rcnn"

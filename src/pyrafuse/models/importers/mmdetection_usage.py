@@ -16,11 +16,13 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
 from pyrafuse.models.importers.mmdetection_settings import (
     Rgb,
+    check_regions,
     keep_ratio,
     read_head,
     read_neck,
     read_postprocess,
     read_preprocessing,
+    read_proposals,
     read_style,
 )
 
@@ -41,6 +43,7 @@ class Usage:
         postprocess: Options of `DensePostprocess`, where the file has its own.
         neck: Options of the FPN, likewise.
         head: Options of the head, likewise.
+        proposals: Options of `Propose`, likewise.
         names: Of the classes; empty where the file does not tell.
         origin: What told all this, in words.
     """
@@ -50,6 +53,7 @@ class Usage:
     postprocess: Mapping[str, Any] = field(default_factory=dict)
     neck: Mapping[str, Any] = field(default_factory=dict)
     head: Mapping[str, Any] = field(default_factory=dict)
+    proposals: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     origin: str = ""
 
@@ -169,13 +173,17 @@ def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> 
 
 
 def _usage_by_config(config: Config, family: str, names: tuple[str, ...], source: str | os.PathLike[str]) -> Usage:
+    is_two_stage = look_up(config, "model", "rpn_head") is not None
     try:
+        if is_two_stage:
+            check_regions(config)
         return Usage(
             style=read_style(config),
             preprocessing=read_preprocessing(config),
             postprocess=read_postprocess(config),
             neck=read_neck(config),
-            head=read_head(config, family),
+            head={} if is_two_stage else read_head(config, family),
+            proposals=read_proposals(config) if is_two_stage else {},
             names=names,
             origin="used as the settings in it say",
         )

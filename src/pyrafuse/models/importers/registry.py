@@ -11,9 +11,16 @@ from typing import Any, Protocol
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers.asff import LAYOUTS, import_asff, looks_like_asff
+from pyrafuse.models.importers.effdet import import_effdet, looks_like_effdet
+from pyrafuse.models.importers.m2det import import_m2det, looks_like_m2det
 from pyrafuse.models.importers.mmdetection import looks_like_mmdetection
 from pyrafuse.models.importers.mmdetection_files import LAYOUTS as MMDETECTION_LAYOUTS
-from pyrafuse.models.importers.mmdetection_files import import_mmdetection_file
+from pyrafuse.models.importers.mmdetection_files import TWO_STAGE_LAYOUTS as MMDETECTION_TWO_STAGE_LAYOUTS
+from pyrafuse.models.importers.mmdetection_files import import_mmdetection_file, import_mmdetection_two_stage_file
+from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
+from pyrafuse.models.importers.mmdetection_two_stage import looks_like_mmdetection_two_stage
+from pyrafuse.models.importers.torchvision import FAMILIES as TORCHVISION
+from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
 
 
 class Build(Protocol):
@@ -71,6 +78,40 @@ IMPORTERS = (
         layouts=MMDETECTION_LAYOUTS,
         recognizes=looks_like_mmdetection,
         build=import_mmdetection_file,
+    ),
+    Importer(
+        name="mmdetection 2.x and 3.x, two-stage (likewise)",
+        layouts=MMDETECTION_TWO_STAGE_LAYOUTS,
+        recognizes=looks_like_mmdetection_two_stage,
+        build=import_mmdetection_two_stage_file,
+    ),
+    Importer(
+        name="mmdetection's SSD",
+        layouts=("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",),
+        recognizes=looks_like_mmdetection_ssd,
+        build=tells_all(import_mmdetection_ssd),
+    ),
+    Importer(
+        name="official M2Det (arXiv:1811.04533; the file's name tells the size of the input, else --as m2det512)",
+        layouts=("320, 512, 704 and 800 px on VGG-16 and ResNets, with and without SFAM's attention",),
+        recognizes=looks_like_m2det,
+        build=import_m2det,
+    ),
+    Importer(
+        name="effdet, EfficientDet in PyTorch",
+        layouts=(
+            "efficientdet_d0 to d5",
+            "tf_efficientdet_d0 to d5, trained with TensorFlow",
+            "these with PAN or QuFPN, and with plain sums",
+        ),
+        recognizes=looks_like_effdet,
+        build=tells_all(import_effdet),
+    ),
+    Importer(
+        name="torchvision's detectors",
+        layouts=tuple(TORCHVISION),
+        recognizes=looks_like_torchvision,
+        build=tells_all(import_torchvision),
     ),
 )
 """Asked in this order."""
