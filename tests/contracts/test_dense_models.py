@@ -50,6 +50,33 @@ VARIANTS = {
         {**TINY, "criterion_options": {"level_weights": {"shared": False, "ends": (0.5, 1.0)}, "quality": "iou"}},
     ),
     "centre sampling": ("fcos", {**TINY, "criterion_options": {"assigner": {"radius": 1.5}, "box_loss": "giou"}}),
+    "torchvision's RetinaNet": (
+        "retinanet",
+        {**TINY, "head_options": {**TINY["head_options"], "norm": "group_norm", "whole_pixels": True}},
+    ),
+    "torchvision's FCOS": (
+        "fcos",
+        {
+            **TINY,
+            "head_options": {
+                **TINY["head_options"],
+                "distances": "relu",
+                "whole_steps": True,
+                "redundant_bias": True,
+                "centerness_on_boxes": True,
+            },
+            "postprocess_options": {"joint_quality": True},
+        },
+    ),
+    "EfficientDet": (
+        "efficientdet_d0",
+        {
+            "backbone": "resnet18",
+            "backbone_options": {"width": 8},
+            "neck_options": {"bifpn": {"out_channels": 8, "repeats": 1}},
+            "head_options": {"num_convs": 1},
+        },
+    ),
     "finest level": (
         "atss",
         {

@@ -26,6 +26,7 @@ class Tower(nn.Module):
         num_convs: How many.
         norm: Behind each convolution: ``none`` (they have biases), ``group_norm``, or ``level_norm``, a batch norm of
             each level's own (NAS-FPN).
+        redundant_bias: They have biases in front of norms as well (torchvision's FCOS).
         num_levels: For ``level_norm``.
         deformable: Make the first convolution a deformable one (DDOD).
 
@@ -40,13 +41,14 @@ class Tower(nn.Module):
         num_convs: int,
         *,
         norm: TowerNorm = "none",
+        redundant_bias: bool = False,
         num_levels: int = 1,
         deformable: bool = False,
     ) -> None:
         super().__init__()
         if norm not in ("none", "group_norm", "level_norm"):
             raise ValueError(f"a tower's norm is none, group_norm or level_norm, not {norm!r}")
-        has_bias = norm == "none"
+        has_bias = redundant_bias or norm == "none"
         before = (in_channels, *[channels] * (num_convs - 1))[:num_convs]
         self.convs = nn.ModuleList(
             DeformableConv2d(c, channels, bias=has_bias)
@@ -149,3 +151,16 @@ def grid_of(
         counts=counts,
         sizes=sizes,
     )
+
+
+def steps_of(pyramid: Pyramid, strides: Sequence[int], *, whole: bool = False) -> list[tuple[float, float]]:
+    """Pixels a cell of each level, down and across: the input, as the finest map tells its size, by the cells.
+
+    Args:
+        pyramid: Whose cells.
+        strides: Of the levels.
+        whole: Drop what is left of a pixel.
+    """
+    height, width = (side * strides[0] for side in pyramid[0].shape[-2:])
+    steps = [(height / x.shape[-2], width / x.shape[-1]) for x in pyramid]
+    return [(float(int(down)), float(int(across))) for down, across in steps] if whole else steps

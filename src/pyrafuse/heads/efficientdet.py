@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
-from pyrafuse.heads.dense import grid_of, rows_of, shared_channels
+from pyrafuse.heads.dense import grid_of, rows_of, shared_channels, steps_of
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.ops.anchors import octave_scales
 
@@ -145,9 +145,3 @@ class EfficientDetHead(nn.Module):
             quality=None,
             grid=grid_of(pyramid, self.strides, shapes, offset=0.5, steps=steps),
         )
-
-
-def steps_of(pyramid: Pyramid, strides: Sequence[int]) -> list[tuple[float, float]]:
-    """Pixels a cell of each level, down and across: the input, as the finest map tells its size, by the cells."""
-    height, width = (side * strides[0] for side in pyramid[0].shape[-2:])
-    return [(height / x.shape[-2], width / x.shape[-1]) for x in pyramid]

@@ -148,7 +148,7 @@ M2DET_FORMS: Mapping[int, M2DetForm] = {
 """By the side of the input in pixels. The steps are not always the maps' own: 107 px where three cells span 320."""
 
 
-@HEADS.register("m2det")
+@HEADS.register("m2det", paper="1811.04533")
 def m2det_head(
     features: PyramidSpec,
     *,

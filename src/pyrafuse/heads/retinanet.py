@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
-from pyrafuse.heads.dense import Tower, TowerNorm, grid_of, output_conv, rows_of, shared_channels
+from pyrafuse.heads.dense import Tower, TowerNorm, grid_of, output_conv, rows_of, shared_channels, steps_of
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.ops.anchors import anchor_shapes, octave_scales
 
@@ -30,6 +30,8 @@ class RetinaNetHead(nn.Module):
         scales_per_octave: Anchors of each ratio, up to twice the smallest.
         ratios: Height to width.
         norm: Of the towers; see `Tower`.
+        whole_pixels: Sides of anchors are rounded to even pixels, and these stand as many whole pixels apart as the
+            input has for a cell, which on coarse levels may be less than the stride: torchvision's way.
         prior: Score that training starts from.
 
     Raises:
@@ -47,6 +49,7 @@ class RetinaNetHead(nn.Module):
         scales_per_octave: int = 3,
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         norm: TowerNorm = "none",
+        whole_pixels: bool = False,
         prior: float = 0.01,
     ) -> None:
         super().__init__()
@@ -55,6 +58,12 @@ class RetinaNetHead(nn.Module):
         self.num_classes = num_classes
         scales = octave_scales(scale, scales_per_octave)
         shapes = torch.stack([anchor_shapes(s, scales=scales, ratios=ratios) for s in features.strides])
+        if whole_pixels:
+            # theirs cuts the scales first, and then rounds half of each side
+            whole = [[int(s * scale) for scale in scales] for s in features.strides]
+            shapes = torch.stack([anchor_shapes(1, scales=sides, ratios=ratios) for sides in whole])
+            shapes = (shapes / 2).round() * 2
+        self.whole_pixels = whole_pixels
         self.num_slots = shapes.shape[1]
         self.shapes: Tensor
         self.register_buffer("shapes", shapes, persistent=False)
@@ -70,5 +79,10 @@ class RetinaNetHead(nn.Module):
             classes=rows_of(classes, self.num_slots),
             deltas=rows_of(deltas, self.num_slots),
             quality=None,
-            grid=grid_of(pyramid, self.strides, self.shapes),
+            grid=grid_of(
+                pyramid,
+                self.strides,
+                self.shapes,
+                steps=steps_of(pyramid, self.strides, whole=True) if self.whole_pixels else None,
+            ),
         )

@@ -43,6 +43,8 @@ class DensePostprocess:
         multi_label: Let a box stand for every class that scores, instead of its best one.
         max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
         clip: Cut boxes at the borders of the image, and drop what lies outside.
+        joint_quality: What is compared with the threshold is the geometric mean of score and quality (torchvision's
+            FCOS); else the score alone, which the quality multiplies afterwards.
         suppression: ``soft`` lowers the scores of covered boxes instead of dropping them, see `soft_nms`; it alone
             reads what follows.
         pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
@@ -56,6 +58,7 @@ class DensePostprocess:
     multi_label: bool = False
     max_per_level: int = 0
     clip: bool = False
+    joint_quality: bool = False
     suppression: Literal["hard", "soft"] = "hard"
     pixel_offset: float = 0.0
     max_per_class: int = 0
@@ -90,6 +93,9 @@ class DensePostprocess:
     ) -> Detections:
         boxes, scores = candidates.boxes[image], candidates.scores[image]
         of_rows = candidates.levels if candidates.levels.ndim == 1 else candidates.levels[image]
+        quality = None if candidates.quality is None else candidates.quality[image]
+        if self.joint_quality and quality is not None:
+            scores, quality = (scores * quality[:, None]).sqrt(), None
         if self.multi_label:
             rows, labels = (scores >= self.score).nonzero().unbind(1)
             best = scores[rows, labels]
@@ -100,8 +106,8 @@ class DensePostprocess:
         if self.max_per_level:
             order = self._best_of_levels(best, of_rows[rows])
             best, rows, labels = best[order], rows[order], labels[order]
-        if candidates.quality is not None:
-            best = best * candidates.quality[image, rows]
+        if quality is not None:
+            best = best * quality[rows]
         boxes, levels = boxes[rows] if boxes.ndim == 2 else boxes[rows, labels], of_rows[rows]
         if self.clip and size is not None:
             boxes = clip_boxes(boxes, size)

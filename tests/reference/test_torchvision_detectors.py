@@ -1,0 +1,90 @@
+"""torchvision's detectors beside ours with the same parameters: anchors, outputs and detections."""
+
+import pytest
+import torch
+import torchvision
+from torchvision.models.detection.image_list import ImageList
+
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.models.importers.torchvision import FAMILIES, import_torchvision, looks_like_torchvision
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request):
+    """An original with some parameters, and ours with these."""
+    torch.manual_seed(0)
+    original = getattr(torchvision.models.detection, request.param)(weights=None, weights_backbone=None).eval()
+    state = original.state_dict()
+    for key, value in state.items():
+        if key.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "downsample.1.weight")):
+            value.uniform_(0.2, 0.6)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif key.endswith("bbox_reg.bias"):
+            value.fill_(0.7 if "fcos" in request.param else 0.1)  # boxes without an area are dropped here, kept there
+        elif "head" in key and value.ndim == 4 and "bbox_reg" not in key:
+            value.mul_(3)
+        elif key.endswith("cls_logits.bias"):
+            value.fill_(-1.5)
+    assert looks_like_torchvision(state)
+    return original, import_torchvision(state, source=f"{request.param}.pth").eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(160, 224), (96, 352)])
+def test_outputs_and_detections(pair, size):
+    original, ours = pair
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    features = list(original.backbone(images).values())
+    outputs = original.head(features)
+    anchors = original.anchor_generator(ImageList(images, [size]), features)
+    predictions = ours(images)
+    is_fcos = "bbox_ctrness" in outputs
+    # FCOS's anchors say where the points are, and what distances are relative to
+    torch.testing.assert_close(predictions.grid.anchors, anchors[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(predictions.classes, outputs["cls_logits"], rtol=1e-4, atol=1e-4)
+    scale = (anchors[0][:, 2] - anchors[0][:, 0])[:, None] if is_fcos else 1
+    torch.testing.assert_close(predictions.deltas, outputs["bbox_regression"] * scale, rtol=1e-4, atol=1e-4)
+    counts = predictions.grid.counts
+    split = {name: list(values.split(counts, dim=1)) for name, values in outputs.items()}
+    (theirs,) = original.postprocess_detections(split, [list(anchors[0].split(counts))], [size])
+    (found,) = ours.detect(images)
+    assert len(found) == len(theirs["scores"]) > 20
+    torch.testing.assert_close(found.scores, theirs["scores"], rtol=0, atol=1e-3)
+    is_near = (found.boxes[:, None] - theirs["boxes"]).abs().amax(dim=2) < 0.1
+    is_same = is_near & (found.labels[:, None] == theirs["labels"])
+    assert (~is_same.any(dim=0)).sum() <= 1  # one may lie on the threshold of suppression
+
+
+def test_the_card(pair):
+    card = pair[1].card
+    assert (card.preprocessing.fit, card.preprocessing.size, card.preprocessing.pad_multiple) == (
+        "keep_ratio",
+        (800, 1333),
+        32,
+    )
+    assert len(card.names) == len(card.category_ids) == 91
+    assert (card.names[1], card.names[90], card.names[12]) == ("person", "toothbrush", "unused 12")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("rpn.head.conv.0.0.weight", "is a two-stage detector of torchvision, which is not read here"),
+        ("head.classification_head.conv.0.0.weight", "a RetinaNet without norms in its head"),
+    ],
+)
+def test_what_is_not_read(key, message):
+    state = {"backbone.body.conv1.weight": torch.zeros(1), key: torch.zeros(1)}
+    assert looks_like_torchvision(state)
+    with pytest.raises(CheckpointError, match=message):
+        import_torchvision(state, source="some.pth")
+
+
+def test_manifests(vectors, pair):
+    name = pair[1].card.origin.split()[1].rstrip(",")
+    manifest = vectors.json(f"misc/manifest_tv_{name}.json")
+    state = vectors.state(manifest, 0.5)
+    frozen = {key: value for key, value in state.items() if "num_batches" not in key}
+    detector = import_torchvision({"model": frozen}, source="x")
+    assert sum(p.numel() for p in detector.parameters()) == vectors.json("misc/index_torchvision.json")[name]["params"]
