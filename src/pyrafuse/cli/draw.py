@@ -28,7 +28,9 @@ def draw(
     strides: tuple[int, ...] = (8, 16, 32),
     channels: tuple[int, ...] | None = None,
 ) -> int:
-    """Draw a neck as a graph: levels as rows, merges in the order in which they run; or write it down as YAML.
+    """Draw a neck as a graph, or write it down as YAML to change it.
+
+    Levels are rows, merges stand in the order in which they run.
 
     Args:
         neck: A neck that is written as a graph, such as nas_fpn, or the YAML file of your own; also as a bare word.

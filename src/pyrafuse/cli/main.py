@@ -68,7 +68,14 @@ COMMANDS = {
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
     ),
-    "models": Command("pyrafuse.cli.models:models", "List the models and parts that can be named."),
+    "models": Command(
+        "pyrafuse.cli.models:models",
+        "List the models and parts that can be named: parameters, GFLOPs and paper of each.",
+    ),
+    "bench necks": Command(
+        "pyrafuse.cli.bench:bench_necks",
+        "Time each neck alone on the same pyramid, and tell its peak memory, GFLOPs and parameters; the fastest first.",
+    ),
     "draw": Command("pyrafuse.cli.draw:draw", "Draw a neck as a graph, or write it down as YAML to change it."),
 }
 

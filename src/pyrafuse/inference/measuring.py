@@ -1,12 +1,16 @@
-"""What a detector costs: parameters, arithmetic of one image, and time of one image beside other detectors."""
+"""What a detector or a part of one costs: parameters, arithmetic, memory, and time beside others."""
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from random import Random
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -16,7 +20,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def count_gflops(module: nn.Module, *inputs: Tensor) -> float:
+def count_gflops(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...]) -> float:
     """Billions of floating-point operations of ``module(*inputs)``; a multiplication and its addition are two.
 
     Convolutions and matrix products are counted; norms, activations, pooling and resizing are not. Count on a CPU:
@@ -28,6 +32,57 @@ def count_gflops(module: nn.Module, *inputs: Tensor) -> float:
         module(*inputs)
     module.train(was_training)
     return counter.get_total_flops() / 1e9
+
+
+def measure_peak_memory_mb(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...]) -> float:
+    """Most megabytes (1e6 bytes) that ``module(*inputs)`` holds at a time, beyond its parameters and inputs.
+
+    On CUDA what its allocator tells. Elsewhere the tensors that are alive between two operations, which leaves out what
+    an operation needs for itself. In evaluation mode, without gradients.
+    """
+    was_training = module.training
+    module.eval()
+    device = next((x.device for x in tree_leaves(inputs)), torch.device("cpu"))
+    with torch.inference_mode():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            module(*inputs)
+            torch.cuda.synchronize(device)
+            peak = torch.cuda.max_memory_allocated(device) - before
+        else:
+            with _LiveTensors((*tree_leaves(inputs), *module.parameters(), *module.buffers())) as live:
+                module(*inputs)
+            peak = live.peak
+    module.train(was_training)
+    return peak / 1e6
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Bytes of all tensors that operations have made and nobody has dropped, and the most there were."""
+
+    def __init__(self, given: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._seen = {x.untyped_storage()._cdata for x in given}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for x in tree_leaves(made):
+            if isinstance(x, Tensor) and (place := x.untyped_storage())._cdata not in self._seen:
+                self._seen.add(place._cdata)
+                self._now += place.nbytes()
+                weakref.finalize(place, self._drop, place._cdata, place.nbytes())
+        self.peak = max(self.peak, self._now)
+        return made
+
+    def _drop(self, key: int, num_bytes: int) -> None:
+        self._seen.discard(key)
+        self._now -= num_bytes
 
 
 def measure_latencies(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies
+from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies, measure_peak_memory_mb
 
 
 def test_parameters():
@@ -35,6 +35,27 @@ def test_medians_of_works_that_take_turns():
     )
     assert found == {"a": pytest.approx(2000), "b": pytest.approx(4000)}  # of 1, 2, 60 and of 5, 4, 3 seconds
     assert all(set(calls[i : i + 2]) == {"a", "b"} for i in range(0, 8, 2))
+
+
+class Steps(nn.Module):
+    def __init__(self, keep: bool) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x):
+        kept = [x]
+        for _ in range(4):
+            kept.append((kept[-1] + 1).relu_().view(-1))
+            if not self.keep:
+                kept = kept[-1:]
+        return kept[-1]
+
+
+@pytest.mark.parametrize(("keep", "tensors"), [(False, 2), (True, 4)])
+def test_peak_memory_is_of_what_lives_at_a_time(keep, tensors):
+    x = torch.zeros(10, 100)
+    assert measure_peak_memory_mb(Steps(keep), x) == pytest.approx(tensors * x.nbytes / 1e6)
+    assert measure_peak_memory_mb(nn.Conv2d(2, 5, 1), torch.zeros(1, 2, 8, 8)) == pytest.approx(5 * 64 * 4 / 1e6)
 
 
 def test_no_rounds():

@@ -1,0 +1,77 @@
+"""Necks alone, side by side: the same pyramid, in turns, so that only the fusion differs.
+
+names -> necks on one `PyramidSpec` -> latency, peak memory, GFLOPs, parameters of each
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
+from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies, measure_peak_memory_mb
+
+
+@dataclass(frozen=True)
+class NeckFigures:
+    """What one neck costs on one pyramid.
+
+    Attributes:
+        name: Of the neck or chain.
+        latency_ms: Median of a forward pass of the batch, the necks taking turns.
+        peak_memory_mb: See `measure_peak_memory_mb`; of the batch.
+        gflops: Of one image.
+        parameters: Numbers that are learnt.
+    """
+
+    name: str
+    latency_ms: float
+    peak_memory_mb: float
+    gflops: float
+    parameters: int
+
+
+def bench_necks(
+    necks: Mapping[str, Neck],
+    inputs: PyramidSpec,
+    *,
+    size: int = 416,
+    batch_size: int = 1,
+    rounds: int = 20,
+    device: torch.device | str = "cpu",
+) -> list[NeckFigures]:
+    """Measure each neck alone on the same random pyramid, in evaluation mode; the fastest first.
+
+    Args:
+        necks: Built on ``inputs``, by name; they are moved to ``device``.
+        inputs: Channels and strides of the pyramid.
+        size: Side of the image that the pyramid would be of, in pixels.
+        batch_size: Images at a time.
+        rounds: Timed passes of each.
+        device: Where to run.
+
+    Raises:
+        ValueError: If there is no round.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sides = [-(-size // stride) for stride in inputs.strides]
+    pyramid: Pyramid = tuple(
+        torch.randn(batch_size, c, side, side, generator=generator)
+        for c, side in zip(inputs.channels, sides, strict=True)
+    )
+    # counted before they move: the counter knows no deformable convolution of a GPU
+    gflops = {name: count_gflops(neck, tuple(x[:1] for x in pyramid)) for name, neck in necks.items()}
+    pyramid = tuple(x.to(device) for x in pyramid)
+    work: dict[str, Callable[[], Pyramid]] = {
+        name: partial(neck.to(device).eval(), pyramid) for name, neck in necks.items()
+    }
+    memory = {name: measure_peak_memory_mb(neck, pyramid) for name, neck in necks.items()}
+    latencies = measure_latencies(work, rounds=rounds, device=device)
+    return sorted(
+        (
+            NeckFigures(name, latencies[name], memory[name], gflops[name], count_parameters(neck))
+            for name, neck in necks.items()
+        ),
+        key=lambda figures: figures.latency_ms,
+    )

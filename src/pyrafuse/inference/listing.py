@@ -1,0 +1,182 @@
+"""What there is to be named: of each part its paper, its options and what it costs.
+
+name -> signature and docstring -> `Option`s; name -> the part, built and run once -> `Cost`
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import docstring_parser
+import torch
+from torch import Tensor, nn
+
+from pyrafuse.backbones.registry import BACKBONES, create_backbone
+from pyrafuse.backbones.timm_pyramid import TimmPyramid
+from pyrafuse.core.errors import unknown_name
+from pyrafuse.core.pyramid import Pyramid, PyramidSpec
+from pyrafuse.core.registry import Registry
+from pyrafuse.heads.registry import HEADS
+from pyrafuse.inference.measuring import count_gflops, count_parameters
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.registry import MODELS
+from pyrafuse.necks.registry import NECKS
+
+KINDS: Mapping[str, Registry[Any]] = {"model": MODELS, "backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+SIZE_PX = 416
+"""Side of the image that costs are told of."""
+NECK_INPUTS = PyramidSpec((512, 1024, 2048), (8, 16, 32))
+"""What necks are measured on: the maps of a ResNet-50."""
+HEAD_INPUTS = (
+    PyramidSpec((256,) * 5, (8, 16, 32, 64, 128)),
+    PyramidSpec((256,) * 6, (8, 16, 32, 64, 128, 256)),
+    PyramidSpec((256,) * 3, (8, 16, 32)),
+)
+"""What heads are measured on: the first of these that they can read."""
+NUM_CLASSES = 80
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image of `SIZE_PX`.
+
+    Attributes:
+        parameters: Numbers that are learnt.
+        gflops: Billions of floating-point operations, as `count_gflops` has it.
+    """
+
+    parameters: int
+    gflops: float
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword argument of a part.
+
+    Attributes:
+        name: Of the argument.
+        default: As Python writes it; empty where one must be given.
+        meaning: From the docstring.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part that can be named.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        name: In its registry, or ``timm/NAME``.
+        summary: First line of its docstring.
+        paper: arXiv id; empty where none is told.
+        options: Of its constructor.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    paper: str
+    options: tuple[Option, ...]
+
+
+def describe_part(kind: str, name: str) -> Part:
+    """What is known of a part without building it.
+
+    Raises:
+        UnknownNameError: If there is no such kind or part.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of part", kind, KINDS)
+    is_timm = kind == "backbone" and name.startswith("timm/")
+    builder = TimmPyramid if is_timm else KINDS[kind].get(name)
+    text = inspect.getdoc(getattr(builder, "func", builder)) or ""
+    paper = "" if is_timm else KINDS[kind].paper(name)
+    return Part(kind, name, text.partition("\n")[0], paper, _options(builder))
+
+
+def find_kinds(name: str) -> tuple[str, ...]:
+    """The kinds that have a part called ``name``: ``fcos`` is a model and a head.
+
+    Raises:
+        UnknownNameError: If none has.
+    """
+    if name.startswith("timm/"):
+        return ("backbone",)
+    kinds = tuple(kind for kind, registry in KINDS.items() if name in registry.names())
+    if not kinds:
+        raise unknown_name("part", name, {n for registry in KINDS.values() for n in registry.names()})
+    return kinds
+
+
+def tell_cost(kind: str, name: str) -> Cost | None:
+    """The cost of a part as it was measured once for all that come with the package, or else by `measure_cost`."""
+    known = _read_costs().get(kind, {})
+    if name in known:
+        return None if known[name] is None else Cost(**known[name])
+    return measure_cost(kind, name)
+
+
+def measure_cost(kind: str, name: str) -> Cost | None:
+    """Build a part with its defaults and run it once on a CPU; None if it cannot read what its kind is measured on."""
+    try:
+        with torch.random.fork_rng():
+            if kind == "neck":
+                return _run(NECKS.create(name, NECK_INPUTS), zeros_of(NECK_INPUTS, SIZE_PX))
+            if kind == "head":
+                return _measure_head(name)
+            part = create_backbone(name) if kind == "backbone" else create_model(name, num_classes=NUM_CLASSES)
+            return _run(part, torch.zeros(1, 3, SIZE_PX, SIZE_PX))
+    except (ValueError, TypeError):  # needs options, or other levels
+        return None
+
+
+def zeros_of(spec: PyramidSpec, size: int, *, batch: int = 1) -> Pyramid:
+    """An empty pyramid of an image of ``size`` px a side."""
+    sides = [-(-size // stride) for stride in spec.strides]
+    return tuple(torch.zeros(batch, c, side, side) for c, side in zip(spec.channels, sides, strict=True))
+
+
+def _measure_head(name: str) -> Cost | None:
+    for spec in HEAD_INPUTS:
+        try:
+            head = HEADS.create(name, spec, num_classes=NUM_CLASSES)
+        except ValueError:  # made for other levels
+            continue
+        return _run(head, zeros_of(spec, SIZE_PX))
+    return None
+
+
+def _run(module: nn.Module, inputs: Tensor | Pyramid) -> Cost:
+    return Cost(count_parameters(module), round(count_gflops(module, inputs), 3))
+
+
+@cache
+def _read_costs() -> dict[str, dict[str, Any]]:
+    return json.loads(files("pyrafuse.inference").joinpath("costs.json").read_text())
+
+
+def _options(builder: Callable[..., Any]) -> tuple[Option, ...]:
+    """Keyword arguments with a plain default, or with none; what only code can give is left out."""
+    function = getattr(builder, "func", builder)
+    described = docstring_parser.parse(inspect.getdoc(function) or "").params
+    meanings = {given.arg_name: " ".join((given.description or "").split()) for given in described}
+    found = []
+    for name, given in inspect.signature(builder).parameters.items():
+        if given.kind is not given.KEYWORD_ONLY or name == "num_classes":
+            continue
+        is_needed = given.default is given.empty
+        if is_needed or isinstance(given.default, str | int | float | bool | tuple | Mapping | None):
+            found.append(Option(name, "" if is_needed else _write(given.default), meanings.get(name, "")))
+    return tuple(found)
+
+
+def _write(value: Any) -> str:
+    return repr(dict(value)) if isinstance(value, Mapping) else repr(value)
