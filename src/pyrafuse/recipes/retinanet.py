@@ -5,7 +5,7 @@ arXiv:1901.03278. None of these recipes has been run to its end here: the publis
 checkpoints, on val 2017.
 
 Deviations: GA-RetinaNet was published on a ResNet in caffe style; here it starts from torchvision's. NAS-FPN was
-trained without decay of its norms, on crops of images scaled by 0.8 to 1.2.
+trained on crops of images scaled by 0.8 to 1.2; here half of the images are cut to a patch of SSD's kind.
 """
 
 from dataclasses import replace

@@ -13,7 +13,8 @@ from pyrafuse.data.batching import EpochBatchSampler, create_generator
 from pyrafuse.data.caching import ImageCache
 from pyrafuse.data.fitting import Fit, fit_image
 from pyrafuse.data.images import read_image
-from pyrafuse.data.loading import create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.loading import collate, create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.sample import Sample
 from pyrafuse.data.settings import Augmentation
 
 SMALL = Preprocessing(size=(32, 48))
@@ -280,7 +281,7 @@ def test_evaluation_is_shared_without_repeats(data):
     assert [[b.batch.indices.tolist() for b in loader] for loader in loaders] == [[[0, 2], [4, 6]], [[1, 3], [5]]]
 
 
-@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "keep_ratio"])
 def test_a_cache_changes_nothing_in_evaluation(data, fit):
     preprocessing = replace(SMALL, fit=fit)
     plain = create_eval_loader(data, preprocessing=preprocessing, batch_size=3, num_workers=0)
@@ -324,3 +325,21 @@ def test_workers_follow_the_cores(monkeypatch, cores, processes, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert default_num_workers() == expected
+
+
+def test_smaller_images_lie_at_the_top_left_of_a_batch():
+    samples = [
+        Sample(
+            np.full((*size, 3), value, np.uint8),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.float32),
+            np.zeros(0, bool),
+        )
+        for size, value in (((4, 8), 50), ((6, 2), 90))
+    ]
+    images = collate([(0, samples[0]), (1, samples[1])], fill=(1, 2, 3)).images
+    expected = torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 6, 8)
+    expected[0, :, :4] = 50
+    expected[1, :, :, :2] = 90
+    assert torch.equal(images, expected)
