@@ -15,6 +15,8 @@ from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.explain.recording import Given, RecordingNeck, replace_parts
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.two_stage import TwoStageDetector
+from pyrafuse.ops.boxes import clip_boxes
 
 Map = NDArray[np.float32]
 
@@ -66,27 +68,55 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
     )
 
 
-def find_rows(candidates: Candidates, found: Detections, boxes: Tensor) -> Tensor:
+def find_rows(
+    candidates: Candidates, found: Detections, boxes: Tensor, *, size: tuple[int, int] | None = None
+) -> Tensor:
     """(N,) int64: the row of one image's candidates that became each detection.
 
     Args:
         candidates: Of a batch of one.
         found: The detections.
         boxes: (N, 4), those of ``found`` in pixels of the network's input.
+        size: Height and width at which they were cut, where they were.
     """
     device = candidates.boxes.device
-    distance = torch.cdist(boxes.to(device), candidates.boxes[0].to(boxes.dtype), p=1)
-    scores = candidates.scores[0][:, found.labels.to(device)].T
+    labels = found.labels.to(device)
+    own, levels = candidates.boxes[0].to(boxes.dtype), candidates.levels
+    own = own if size is None else clip_boxes(own, size)
+    if own.ndim == 2:
+        distance = torch.cdist(boxes.to(device), own, p=1)
+    else:
+        distance = (own[:, labels].transpose(0, 1) - boxes.to(device)[:, None]).abs().sum(dim=2)
+    scores = candidates.scores[0][:, labels].T
     # boxes of two rows may be equal, and rounding has moved them: then the score tells
     distance = distance + (scores - found.scores.to(device)[:, None]).abs()
-    is_other = found.levels.to(device)[:, None] != candidates.levels
+    is_other = found.levels.to(device)[:, None] != (levels if levels.ndim == 1 else levels[0])
     return distance.masked_fill(is_other, float("inf")).argmin(dim=1)
 
 
 def decode_pyramid(detector: Detector, pyramid: Pyramid) -> Candidates:
     """The candidates for the output of the neck."""
     twin = replace_parts(detector, backbone=Given(pyramid), neck=torch.nn.Identity())
-    return twin.decode(pyramid[0])
+    stride, finest = detector.neck.features.strides[0], pyramid[0]
+    # an image that takes no memory: of a given pyramid nothing but its size is read
+    images = finest.new_zeros(1).expand(len(finest), 3, finest.shape[-2] * stride, finest.shape[-1] * stride)
+    return twin.decode(images)
+
+
+def hold_regions(detector: Detector, pyramid: Pyramid, size: tuple[int, int]) -> Detector:
+    """The same detector; if it looks twice, it looks into the regions that it finds in ``pyramid``, whatever comes.
+
+    So its candidates stay in their rows when the pyramid changes, and what changes is what is said of them.
+
+    Args:
+        detector: Any.
+        pyramid: Output of its neck for a batch of one.
+        size: Height and width of the image in the network's input.
+    """
+    if not isinstance(detector, TwoStageDetector):
+        return detector
+    with torch.inference_mode(False), torch.no_grad():  # what inference mode makes takes no part in autograd later
+        return detector.looking_into(detector.propose(detector.head(pyramid), [size]))
 
 
 def _scores(detector: Detector, pyramid: Pyramid, rows: Tensor, labels: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def compute_cams(
         for row, label, level in zip(rows.tolist(), labels.tolist(), levels.tolist(), strict=True):
             leaf = leaves[level]
             score = _weigh(candidates.scores[0, row, label], leaf)
-            sides = [_weigh(side, leaf).abs() for side in candidates.boxes[0, row]]
+            box = candidates.boxes[0, row]
+            sides = [_weigh(side, leaf).abs() for side in (box if box.ndim == 1 else box[label])]
             cams.append(DetectionCAM(_normalize(score.clamp(min=0)), _normalize(torch.stack(sides).mean(dim=0))))
     return tuple(cams)
 

@@ -24,7 +24,7 @@ from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.storage import write_atomically, write_text
 from pyrafuse.data.fitting import Fit, compute_inner_size
 from pyrafuse.data.sources import Frame, open_source
-from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows
+from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows, hold_regions
 from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record
 from pyrafuse.models.detector import Detector
@@ -249,8 +249,11 @@ def explain_image(
     def crop(cells: Tensor, stride: int) -> Map:
         return cut(cells, stride).numpy()
 
+    detector = hold_regions(detector, neck.made, fit.size)
     with torch.inference_mode():
-        rows = find_rows(decode_pyramid(detector, neck.made), detections, fit.to_network(detections.boxes))
+        boxes = fit.to_network(detections.boxes)
+        end = fit.size if detector.postprocess.clip else None
+        rows = find_rows(decode_pyramid(detector, neck.made), detections, boxes, size=end)
     ablation = ablate(detector, neck, detections, rows)
     best = slice(0, MAX_CAMS)
     levels = detections.levels[best]

@@ -4,7 +4,8 @@ images -> backbone -> neck -> RPN -> proposals -> (sampled for the targets) -> s
 -> `TwoStagePredictions` -> detections
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
 from pyrafuse.core.assignment import Assignment
+from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Backbone, Neck
-from pyrafuse.core.regions import TwoStagePredictions
+from pyrafuse.core.regions import Regions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion
 from pyrafuse.criteria.two_stage import RegionCriterion, TwoStageCriterion, objectness_loss
@@ -33,6 +35,9 @@ Options = Mapping[str, Any]
 NO_OPTIONS: Options = MappingProxyType({})
 
 PROPOSAL_CODER = DeltaCoder()
+
+Proposing = Callable[[DensePredictions, Sequence[tuple[int, int]]], Regions]
+"""(what the first look said, height and width of each image) -> where to look."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,8 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         head: RPNHead,
         stages: Sequence[RegionStage],
         *,
-        propose: Propose,
-        propose_to_learn: Propose,
+        propose: Proposing,
+        propose_to_learn: Proposing,
         criterion: nn.Module,
         postprocess: DensePostprocess,
     ) -> None:
@@ -125,8 +130,8 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
             postprocess=postprocess,
         )
         self.stages = nn.ModuleList(stages)
-        self.propose = propose
-        self.propose_to_learn = propose_to_learn
+        self.propose: Proposing = propose
+        self.propose_to_learn: Proposing = propose_to_learn
 
     def forward(
         self,
@@ -157,6 +162,12 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
                 labels = _labels_to_refine_by(found[-1].levels, assignments, targets)
                 regions = refine(found[-1], stage.coder, sizes, labels)
         return TwoStagePredictions(proposals=proposals, stages=tuple(found), assignments=tuple(assignments))
+
+    def looking_into(self, regions: Regions) -> "TwoStageDetector":
+        """The same detector, sharing all its parts, that looks into ``regions`` and not for others."""
+        twin = copy(self)
+        twin.propose = lambda *_: regions
+        return twin
 
 
 def _labels_to_refine_by(like: Tensor, assignments: Sequence[Assignment], targets: Targets | None) -> Tensor:

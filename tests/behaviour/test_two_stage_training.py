@@ -1,0 +1,68 @@
+"""A detector that looks twice, trained whole: it learns eight images by heart, and its checkpoint finds them again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.shapes import write_shapes
+from pyrafuse.models.checkpoint import load
+from pyrafuse.training import run as running
+from pyrafuse.training.settings import (
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    Recipe,
+    RunSettings,
+    ScheduleSettings,
+)
+
+FEW = {"max_per_level": 200, "max_regions": 100}
+TINY = {
+    "backbone": "resnet18",
+    "backbone_options": {"width": 16},
+    "neck_options": {"fpn": {"out_channels": 32}},
+    "head_options": {"scales": (4.0,)},
+    "region_options": {"channels": 64},
+    "sampling_options": {"number": 64},
+    "proposal_options": FEW,
+    "learning_proposal_options": FEW,
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    """Eight images, which are those of the evaluation as well."""
+    folder = write_shapes(tmp_path_factory.mktemp("data") / "shapes", num_train=8, num_val=1, size=128)
+    shutil.copy(folder / "instances_train.json", folder / "instances_val.json")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["faster_rcnn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("libra_rcnn", "cascade_rcnn"))]
+)
+def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name):
+    recipe = Recipe(
+        model=ModelSettings(name=name, options=TINY),
+        data=DataSettings(path=str(shapes), size=128, workers=0),
+        augmentation=Augmentation.none(),
+        optimizer=OptimizerSettings(name="adamw", lr=0.003, lr_batch=8, weight_decay=0.0),
+        schedule=ScheduleSettings(burn_in_epochs=5, burn_in_power=1),
+        run=RunSettings(
+            epochs=110, batch_size=8, ema=0, evaluate_every=110, accelerator="cpu", output=str(tmp_path / "run")
+        ),
+    )
+    result = running.train(recipe, console=Console(quiet=True))
+    assert result.evaluation.ap50 > 0.9
+    history = running.read_history(result.folder)
+    assert history["train/loss"][-1] < history["train/loss"][0] / 4
+    assert history["level/stride_4/loss_proposal_classification"][-1] > 0
+
+    detector = load(result.best)
+    truth = json.loads((shapes / "instances_train.json").read_text())
+    wanted = sum(a["image_id"] == 1 for a in truth["annotations"])
+    (found,) = detector.predict(shapes / "images" / truth["images"][0]["file_name"], score=0.5)
+    assert abs(len(found) - wanted) <= 1
