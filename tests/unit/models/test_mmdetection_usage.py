@@ -167,6 +167,14 @@ class TestSettings:
         assert tell(content, source="retinanet_r50_fpn_1x_coco.pth").style == "caffe"
         assert tell(content, published="retinanet_r50_fpn_1x_coco").style == "pytorch"
 
+    @pytest.mark.parametrize("missing", ["steps = [", "norm = "])
+    def test_what_settings_leave_out_the_file_s_name_tells(self, missing):
+        content = {"meta": {"config": OF_2.replace(missing, "other = [" if "[" in missing else "other = ")}}
+        usage = tell(content, source="retinanet_r50_fpn_1x_coco.pth")
+        assert (usage.style, usage.preprocessing.size) == ("pytorch", (800, 1333))
+        with pytest.raises(CheckpointError, match=r"cannot be used as its own settings say: the settings .*--as NAME"):
+            tell(content)
+
     @pytest.mark.parametrize(
         ("old", "new", "said"),
         [

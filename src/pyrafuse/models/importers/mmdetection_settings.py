@@ -12,6 +12,11 @@ from pyrafuse.models.importers.mmdetection_config import Config, find_transforms
 
 Rgb = tuple[float, float, float]
 
+
+class UntoldError(CheckpointError):
+    """Settings that leave out what is needed."""
+
+
 BACKBONES = ("ResNet", "ResNeXt", "DetectoRS_ResNet")
 _NINE = {"octave_base_scale": 4, "scales_per_octave": 3, "ratios": [0.5, 1.0, 2.0], "target_stds": [1.0] * 4}
 _ONE = {"octave_base_scale": 8, "scales_per_octave": 1, "ratios": [1.0], "target_stds": [0.1, 0.1, 0.2, 0.2]}
@@ -83,7 +88,7 @@ def read_preprocessing(config: Config) -> Preprocessing:
         normalize = look_up(config, "img_norm_cfg")
     given = own if normalize is None else normalize
     if not isinstance(given, Mapping) or "mean" not in given or "std" not in given:
-        raise CheckpointError("the settings do not tell mean and std of the images")
+        raise UntoldError("the settings do not tell mean and std of the images")
     is_swapped = given.get("to_rgb", True) if normalize is not None else _is_swapped(own)
     mean, std = _three(given["mean"], "mean"), _three(given["std"], "std")
     if not is_swapped:  # the network's order is blue, green, red; ours names colours by red, green, blue
@@ -213,7 +218,7 @@ def _limits(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     resize = next((step for step in steps if step["type"] == "Resize"), {})
     scaled = next((step for step in steps if "img_scale" in step or "scale" in step), None)
     if scaled is None:
-        raise CheckpointError("the settings have no test pipeline that tells the size of images")
+        raise UntoldError("the settings have no test pipeline that tells the size of images")
     scale = scaled.get("img_scale", scaled.get("scale"))
     if isinstance(scale, list) and len(scale) == 1 and isinstance(scale[0], Sequence):
         scale = scale[0]

@@ -16,6 +16,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
 from pyrafuse.models.importers.mmdetection_settings import (
     Rgb,
+    UntoldError,
     check_regions,
     keep_ratio,
     read_head,
@@ -131,10 +132,17 @@ def tell_usage(
             )
         return _usage_by_name(parsed, names, f"used as {published}")
     config = find_config(content)
-    if config is not None:
-        return _usage_by_config(config, family, names, source)
     parsed = parse_name(Path(source).name)
-    if parsed and (parsed.family, parsed.depth) == (family, depth) and DATA_WORDS & set(parsed.words):
+    is_named = parsed and (parsed.family, parsed.depth) == (family, depth) and DATA_WORDS & set(parsed.words)
+    if config is not None:
+        try:
+            return _usage_by_config(config, family, names)
+        except UntoldError as error:
+            if not is_named:
+                raise CheckpointError(_refusal(source, family, error)) from error
+        except CheckpointError as error:
+            raise CheckpointError(_refusal(source, family, error)) from error
+    if parsed and is_named:
         return _usage_by_name(parsed, names, "used as its name says")
     raise CheckpointError(
         f"{source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how images are "
@@ -172,23 +180,24 @@ def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> 
     return Usage("caffe" if name.is_caffe else "pytorch", preprocessing, names=names, origin=origin)
 
 
-def _usage_by_config(config: Config, family: str, names: tuple[str, ...], source: str | os.PathLike[str]) -> Usage:
+def _usage_by_config(config: Config, family: str, names: tuple[str, ...]) -> Usage:
     is_two_stage = look_up(config, "model", "rpn_head") is not None
-    try:
-        if is_two_stage:
-            check_regions(config)
-        return Usage(
-            style=read_style(config),
-            preprocessing=read_preprocessing(config),
-            postprocess=read_postprocess(config),
-            neck=read_neck(config),
-            head={} if is_two_stage else read_head(config, family),
-            proposals=read_proposals(config) if is_two_stage else {},
-            names=names,
-            origin="used as the settings in it say",
-        )
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
-            f"name that by --as NAME or load(..., source=NAME); {_examples(family)}"
-        ) from error
+    if is_two_stage:
+        check_regions(config)
+    return Usage(
+        style=read_style(config),
+        postprocess=read_postprocess(config),
+        neck=read_neck(config),
+        head={} if is_two_stage else read_head(config, family),
+        proposals=read_proposals(config) if is_two_stage else {},
+        preprocessing=read_preprocessing(config),  # last: what it leaves out, the name may tell
+        names=names,
+        origin="used as the settings in it say",
+    )
+
+
+def _refusal(source: str | os.PathLike[str], family: str, error: CheckpointError) -> str:
+    return (
+        f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
+        f"name that by --as NAME or load(..., source=NAME); {_examples(family)}"
+    )
