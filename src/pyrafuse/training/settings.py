@@ -33,6 +33,10 @@ class ModelSettings:
     anchors: Literal["model", "data"] = "model"
 
 
+ODD_SIZES = (300,)
+"""Sides of the input that are no multiples of 32 and yet published: SSD300's."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which images, and how they become the network's input.
@@ -66,7 +70,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         for size in (self.size, *self.sizes):
-            if size < 32 or size % 32:
+            if size < 32 or (size % 32 and size not in ODD_SIZES):
                 raise PyrafuseError(f"data.size and data.sizes must be multiples of 32 from 32 up, got {size}")
         if self.longest is not None and (self.fit != "keep_ratio" or self.longest < self.size):
             raise PyrafuseError(
