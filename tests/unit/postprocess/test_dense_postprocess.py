@@ -84,3 +84,35 @@ def test_each_image_is_clipped_at_its_own_size():
     first, second = DensePostprocess(clip=True)(two, [(20, 25), (40, 10)])
     assert first.boxes.tolist() == [[0, 0, 25, 20]]
     assert second.boxes.tolist() == [[0, 0, 10, 30]]
+
+
+class TestForms:
+    """Soft suppression and joint qualities, worked by hand."""
+
+    BOXES = torch.tensor([[[0.0, 0, 9, 9], [0, 0, 9, 4], [20, 20, 29, 29]]])
+    LEVELS = torch.tensor([0, 0, 1])
+
+    def test_soft(self):
+        scores = torch.tensor([[[0.9, 0.2], [0.8, 0.7], [0.0, 0.6]]])
+        postprocess = DensePostprocess(
+            score=0.1, multi_label=True, suppression="soft", nms_iou=0.3, pixel_offset=1.0, max_per_class=2
+        )
+        (found,) = postprocess(Candidates(self.BOXES, scores, self.LEVELS))
+        # with a pixel more, 50 of 100 pixels are shared: the second box of class 0 keeps half of its score; of class 1
+        # the best covers the first, whose score falls to 0.1 and which is the third
+        assert found.labels.tolist() == [0, 1, 1, 0]
+        assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.4])
+        # where a pixel of the image is ten of the network's, 19 x 19 and 19 x 14
+        (found,) = postprocess(Candidates(self.BOXES, scores, self.LEVELS), None, [(10.0, 10.0)])
+        assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.8 * (1 - 14 / 19)])
+
+    def test_joint_quality(self):
+        scores = torch.tensor([[[0.64], [0.16], [0.04]]])
+        quality = torch.tensor([[0.25, 0.01, 1.0]])
+        (found,) = DensePostprocess(score=0.2, joint_quality=True)(Candidates(self.BOXES, scores, self.LEVELS, quality))
+        assert found.scores.tolist() == pytest.approx([0.4, 0.2])
+        assert found.levels.tolist() == [0, 1]
+
+    def test_no_such_suppression(self):
+        with pytest.raises(ValueError, match="suppression is hard or soft, not 'gentle'"):
+            DensePostprocess(suppression="gentle")

@@ -1,0 +1,109 @@
+"""Which files are taken for SSD, M2Det, EfficientDet and torchvision's, and what is said of those that do not fit."""
+
+import pytest
+import torch
+
+import pyrafuse
+from pyrafuse.backbones.resnet import name_resnet
+from pyrafuse.cli.main import main
+from pyrafuse.core.errors import CheckpointError
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.m2det import import_m2det, naming_mlfpn
+from pyrafuse.models.importers.registry import find_importer
+
+CHANNELS = {"num_levels": 2, "channels": 8, "shallow_channels": 8, "deep_channels": 16, "attention": False}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return create_model("m2det", num_classes=3, backbone="resnet18", size=320, neck_options={"mlfpn": CHANNELS}).eval()
+
+
+@pytest.fixture(scope="module")
+def state(detector):
+    """The detector as M2Det's authors would have saved it, shared layers once for each that uses them."""
+    naming = naming_mlfpn(2, 6)
+    saved = {"base.fc.weight": torch.zeros(10, 512), "base.fc.bias": torch.zeros(10)}
+    for key, value in detector.state_dict().items():
+        part, _, rest = key.partition(".")
+        if part == "backbone":
+            saved[f"base.{name_resnet(rest)}"] = value
+        elif part == "neck":
+            saved[naming(rest)] = value
+            if rest.startswith("reduce."):
+                saved[naming(rest).replace("leach.1.", "leach.0.")] = value
+        elif rest.startswith("classes."):
+            saved[rest.replace("classes", "conf")] = value.unflatten(0, (6, 4)).roll(1, dims=1).flatten(0, 1)
+        else:
+            saved[rest.replace("deltas", "loc")] = value
+    return saved
+
+
+def test_the_weights_arrive(detector, state, tmp_path, capsys):
+    file, out = tmp_path / "M2Det_320_resnet18.pth", tmp_path / "ours.ckpt"
+    torch.save({f"module.{key}": value for key, value in state.items()}, file)
+    assert main(["import", str(file), "-o", str(out), "--names", "cat,dog,hen"]) == 0
+    said = capsys.readouterr().out
+    assert "official M2Det-320 on resnet18, 3 classes" in said
+    assert "input 320 x 320 px (stretch)" in said
+    ours = pyrafuse.load(out)
+    for (name, got), expected in zip(ours.state_dict().items(), detector.state_dict().values(), strict=True):
+        assert torch.equal(got, expected), name
+    assert ours.postprocess == detector.postprocess
+    assert ours.postprocess.suppression == "soft"
+    preprocessing = ours.card.preprocessing
+    assert preprocessing.bgr
+    pixels = torch.tensor([123, 117, 104], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert preprocessing.normalize(pixels).abs().max() < 1e-4
+    assert preprocessing.normalize(pixels + 10)[0, 0, 0, 0].item() == pytest.approx(10)
+
+
+def test_a_size_that_nothing_tells_must_be_said(state, tmp_path, capsys):
+    file = tmp_path / "final.pth"
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match="tells the size of its input; name it by one of m2det320, m2det512"):
+        pyrafuse.load(file)
+    assert main(["import", str(file), "-o", str(tmp_path / "a"), "--as", "m2det400"]) == 2
+    assert "m2det704" in capsys.readouterr().err
+    assert main(["import", str(file), "-o", str(tmp_path / "a"), "--as", "m2det512_vgg"]) == 0
+    assert pyrafuse.load(tmp_path / "a").card.options["size"] == 512
+    assert import_m2det(state, source="x", options={"size": 704}).card.preprocessing.size == (704, 704)
+
+
+def test_what_does_not_fit_is_named(state):
+    torn = {key: value for key, value in state.items() if key != "unet2.toplayer.0.conv.weight"}
+    with pytest.raises(CheckpointError, match=r"M2Det-320 on resnet18, but does not fit; missing: unet2.toplayer.0"):
+        import_m2det(torn, source="m2det320.pth")
+    with pytest.raises(CheckpointError, match=r"extra: attention\.weight"):
+        import_m2det({**state, "attention.weight": torch.zeros(1)}, source="m2det320.pth")
+    trunkless = {key: value for key, value in state.items() if not key.startswith("base.layer3")}
+    with pytest.raises(CheckpointError, match="trunk that is neither VGG-16 nor a ResNet"):
+        import_m2det(trunkless, source="m2det320.pth")
+
+
+@pytest.mark.parametrize(
+    ("keys", "origin"),
+    [
+        (("leach.0.conv.weight", "unet1.toplayer.0.conv.weight", "loc.0.weight"), "official M2Det"),
+        (
+            ("class_net.predict.conv_pw.weight", "box_net.predict.conv_pw.weight", "backbone.conv_stem.weight"),
+            "effdet",
+        ),
+        (("bbox_head.cls_convs.0.0.weight", "backbone.features.31.weight"), "mmdetection's SSD"),
+        (("bbox_head.cls_convs.0.weight", "backbone.features.31.weight"), "mmdetection's SSD"),
+        (("backbone.body.conv1.weight", "head.classification_head.cls_logits.weight"), "torchvision's"),
+        (("backbone.body.conv1.weight",), None),
+        (("backbone.features.31.weight",), None),
+    ],
+)
+def test_files_are_told_apart(keys, origin):
+    importer = find_importer({"state_dict": {key: torch.zeros(1) for key in keys}})
+    assert (importer is None) if origin is None else importer.name.startswith(origin)
+
+
+def test_ssd_of_other_levels_is_refused():
+    state = {f"bbox_head.cls_convs.{level}.0.weight": torch.zeros(1) for level in range(5)}
+    state["backbone.features.31.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match=r"an SSD of 5 levels; known are those of 6 \(300 px\) and 7"):
+        find_importer(state).build(state, source="x.pth", published=None)
