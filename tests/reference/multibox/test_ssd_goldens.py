@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
 
@@ -97,3 +98,20 @@ def test_what_the_card_says(detector):
     assert (card.preprocessing.fit, card.preprocessing.bgr) == ("stretch", False)
     assert card.names[:2] == ("person", "bicycle")
     assert card.category_ids[-1] == 90
+
+
+def test_whose_anchors(state):
+    """Settings in the file come first, then its name, then the number of its classes."""
+    few = {key: value[: 7 * len(value) // 81] if "cls_convs" in key else value for key, value in state.items()}
+    text = "model = dict(bbox_head=dict(anchor_generator=dict(basesize_ratio_range=(0.2, 0.9))))"
+    told = {"state_dict": few, "meta": {"config": text, "CLASSES": tuple("abcdef")}}
+    voc = import_mmdetection_ssd(told, source="x.pth")
+    assert voc.card.names == tuple("abcdef")
+    assert voc.head.shapes[0].tolist() == [30, 30]
+    untold = {"state_dict": few}
+    with pytest.raises(CheckpointError, match=r"6 classes, and neither it nor the name 'x.pth' .* --as ssd300_coco"):
+        CheckpointError, match="6 classes, and neither it nor the name 'x.pth' tells .* --as ssd300_coco"
+    ):
+        import_mmdetection_ssd(untold, source="folder/x.pth")
+    assert import_mmdetection_ssd(untold, source="ssd300_voc0712-1.pth").head.shapes[0].tolist() == [30, 30]
+    assert import_mmdetection_ssd(untold, source="x.pth", published="ssd300_coco").head.shapes[0].tolist() == [21, 21]

@@ -17,8 +17,10 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.class_names import name_classes
+from pyrafuse.models.importers.class_names import COCO_NAMES, VOC_NAMES, name_classes
 from pyrafuse.models.importers.mmdetection_blocks import name_ssd_extra
+from pyrafuse.models.importers.mmdetection_config import find_config, look_up
+from pyrafuse.models.importers.mmdetection_usage import find_class_names
 from pyrafuse.models.importers.renaming import by_parts, by_patterns, load_renamed, unwrap_state
 from pyrafuse.models.uninitialized import Uninitialized
 
@@ -48,20 +50,25 @@ def looks_like_mmdetection_ssd(content: Any) -> bool:
 
 
 def import_mmdetection_ssd(
-    content: Any, *, source: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+    content: Any,
+    *,
+    source: str | os.PathLike[str],
+    published: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Build the detector that ``content`` holds the parameters of.
 
-    Older files, whose backbone normalised and extended its maps, are read as well. Anchors are COCO's, or Pascal VOC's
-    where there are 20 classes.
+    Older files, whose backbone normalised and extended its maps, are read as well. Whether the anchors are COCO's or
+    Pascal VOC's is told by the settings in the file, by its name, or by 80 or 20 classes.
 
     Args:
         content: As `read_tensors` gives it.
-        source: Of the file, for messages.
+        source: Of the file, for messages, and for its name: ``ssd300_voc0712_20220320_194658-17edda1b.pth``.
+        published: The name it was published under, where the file has another.
         options: Further options of the model.
 
     Raises:
-        CheckpointError: If it is no SSD of 300 or 512 px, or does not fit; keys are named.
+        CheckpointError: If it is no SSD of 300 or 512 px, its anchors are not told, or it does not fit; keys are named.
     """
     state = _renew(unwrap_state(content))
     levels = sum(f"bbox_head.cls_convs.{level}.0.weight" in state for level in range(10))
@@ -70,13 +77,17 @@ def import_mmdetection_ssd(
     size = SIZES[levels]
     num_classes = state["bbox_head.cls_convs.0.0.weight"].shape[0] // SLOTS - 1
     options = dict(options or {})
-    if num_classes == 20:
-        options["head_options"] = {"coverage": VOC_COVERAGE[size], **options.get("head_options", {})}
+    coverage = _coverage(content, num_classes, size, source, published)
+    if coverage is not None:
+        options["head_options"] = {"coverage": coverage, **options.get("head_options", {})}
     with Uninitialized():
         detector = create_model(f"ssd{size}", num_classes=num_classes, **options)
     layout = f"mmdetection's SSD{size}"
     load_renamed(detector, state, name_ssd, source=source, layout=layout)
     names, category_ids = name_classes(num_classes)
+    told = find_class_names(content)
+    if len(told) == num_classes and num_classes != len(COCO_NAMES):
+        names = told
     detector.card = replace(
         detector.card,
         names=names,
@@ -90,6 +101,26 @@ def import_mmdetection_ssd(
         origin=f"{layout}, {num_classes} classes",
     )
     return detector
+
+
+def _coverage(
+    content: Any, num_classes: int, size: int, source: str | os.PathLike[str], published: str | None
+) -> tuple[float, float] | None:
+    """`ssd_head`'s coverage; None is COCO's."""
+    found = look_up(find_config(content), "model", "bbox_head", "anchor_generator", "basesize_ratio_range")
+    if isinstance(found, list | tuple) and len(found) == 2:
+        return float(found[0]), float(found[1])
+    name = os.path.basename(source) if published is None else published
+    is_known_number = published is None and num_classes in (len(COCO_NAMES), len(VOC_NAMES))
+    if "voc" in name.lower() or (is_known_number and num_classes == len(VOC_NAMES)):
+        return VOC_COVERAGE[size]
+    if "coco" in name.lower() or is_known_number:
+        return None
+    raise CheckpointError(
+        f"{source} has {num_classes} classes, and neither it nor the name {name!r} tells whether its anchors are those "
+        f"for COCO or for Pascal VOC; name it: --as ssd{size}_coco or ssd{size}_voc0712 on the command line, "
+        f"load(..., source='ssd{size}_coco') in Python"
+    )
 
 
 def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ def tell_usage(
         CheckpointError: If nothing tells, or the name is of another detector, or the settings ask for what is not
             there here.
     """
-    names = _class_names(content)
+    names = find_class_names(content)
     if published is not None:
         parsed = parse_name(published)
         if parsed is None:
@@ -154,7 +154,8 @@ def _examples(family: str) -> str:
     return f"such as {family}_r50_fpn_1x_coco or {family}_r50_caffe_fpn_1x_coco"
 
 
-def _class_names(content: Any) -> tuple[str, ...]:
+def find_class_names(content: Any) -> tuple[str, ...]:
+    """The names of the classes in ``content``, as read from a file; empty where there are none."""
     places = (
         ("meta", "dataset_meta", "classes"),
         ("meta", "dataset_meta", "CLASSES"),

@@ -89,7 +89,7 @@ IMPORTERS = (
         name="mmdetection's SSD",
         layouts=("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",),
         recognizes=looks_like_mmdetection_ssd,
-        build=tells_all(import_mmdetection_ssd),
+        build=import_mmdetection_ssd,
     ),
     Importer(
         name="official M2Det (arXiv:1811.04533; the file's name tells the size of the input, else --as m2det512)",
