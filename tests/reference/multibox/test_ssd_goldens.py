@@ -110,8 +110,6 @@ def test_whose_anchors(state):
     assert voc.head.shapes[0].tolist() == [30, 30]
     untold = {"state_dict": few}
     with pytest.raises(CheckpointError, match=r"6 classes, and neither it nor the name 'x.pth' .* --as ssd300_coco"):
-        CheckpointError, match="6 classes, and neither it nor the name 'x.pth' tells .* --as ssd300_coco"
-    ):
         import_mmdetection_ssd(untold, source="folder/x.pth")
     assert import_mmdetection_ssd(untold, source="ssd300_voc0712-1.pth").head.shapes[0].tolist() == [30, 30]
     assert import_mmdetection_ssd(untold, source="x.pth", published="ssd300_coco").head.shapes[0].tolist() == [21, 21]
