@@ -26,14 +26,17 @@ def call(function: Callable[..., int], argv: Sequence[str], *, prog: str) -> int
 
     Positional-only parameters are positional words, ``*names`` one word or more, all others options. A function whose
     only parameter is a dataclass takes the fields of that dataclass as its options. A `Shorthand` adds short forms.
+    ``-o`` is short for ``--output`` everywhere.
 
     Raises:
         PyrafuseError: If a word does not fit; the message names the option, the value and the nearest known one.
     """
     parser, bind = _create_parser(function, prog)
     short = getattr(function, "shorthand", None)
+    options = _options(parser)
+    if "--output" in {*options, *(short.options if isinstance(short, Shorthand) else ())}:
+        argv = ["--output" if word == "-o" else word for word in argv]
     if isinstance(short, Shorthand):
-        options = _options(parser)
         flags = _NEED_NO_VALUE | {option for option, kind in options.items() if kind is bool}
         words = _normalize(parser, short.expand(argv, flags=flags, known=options), short_forms=short.options)
     else:
@@ -43,7 +46,7 @@ def call(function: Callable[..., int], argv: Sequence[str], *, prog: str) -> int
         instances = vars(parser.instantiate(values))
         positional, keywords = bind({name: value for name, value in instances.items() if name != "config"})
     except ArgumentError as error:
-        raise PyrafuseError(f"{reword(error.message, _options(parser))} (see {prog} --help)") from error
+        raise PyrafuseError(f"{reword(error.message, options)} (see {prog} --help)") from error
     except SystemExit as leaving:  # --help and --print_config
         sys.stdout.flush()
         return int(leaving.code or 0)

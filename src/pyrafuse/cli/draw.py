@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @shorthand(
     Shorthand(
         usage="NECK [-o FILE] [--strides 8,16,32] [--channels 256,512,1024]",
-        options={"-o": "--output"},
+        options={},
         help={"-o FILE": "output"},
         positional="--neck",
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @shorthand(
     Shorthand(
         usage="FILE -o OUT [--as NAME] [--names A,B,C] [--force]   or   --list",
-        options={"-o": "--output", "-f": "--force", "--as": "--published"},
+        options={"-f": "--force", "--as": "--published"},
         help={"-o OUT": "output", "-f": "force", "--as NAME": "published"},
         positional="--file",
     )

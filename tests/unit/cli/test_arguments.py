@@ -236,3 +236,19 @@ def test_an_error_of_the_function_passes_unchanged(predict):
 
     with pytest.raises(KeyError, match="inside"):
         call(function, [], prog="t")
+
+
+def test_o_is_short_for_output_everywhere():
+    seen = []
+
+    def draw(*, output: Path) -> int:
+        """Draw.
+
+        Args:
+            output: Where to.
+        """
+        seen.append(output)
+        return 0
+
+    assert call(draw, ["-o", "here.svg"], prog="draw") == 0
+    assert seen == [Path("here.svg")]
