@@ -26,9 +26,7 @@ class TestECA:
         assert eca_kernel_size(256, gamma=1, b=0) == 9
         assert eca_kernel_size(256, gamma=-2, b=1) == 5
 
-    @pytest.mark.parametrize(
-        ("padding", "first"), [("zeros", 2 * 1 + 3 * 4), ("circular", 1 * 7 + 2 * 1 + 3 * 4)]
-    )
+    @pytest.mark.parametrize(("padding", "first"), [("zeros", 2 * 1 + 3 * 4), ("circular", 1 * 7 + 2 * 1 + 3 * 4)])
     def test_gate(self, padding, first):
         layer = ECA(3, kernel_size=3, padding=padding)
         layer.conv.weight.data = torch.tensor([[[1.0, 2.0, 3.0]]]) / 10
