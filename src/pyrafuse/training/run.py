@@ -25,6 +25,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_atomically, write_text
 from pyrafuse.core.targets import Batch
@@ -132,6 +133,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
             written; what was written before stays whole.
     """
     console = console or Console()
+    keep_freed_memory()
     L.seed_everything(recipe.run.seed, verbose=False)
     quieten()
     splits = read_splits(
