@@ -52,8 +52,8 @@ def yolov3(
         assigner_options: Keyword arguments of the assigner.
         criterion_options: Keyword arguments of `YOLOv3Criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
-        defaults: What a variant gives in place of our own defaults: ``head`` and ``criterion`` options, and those of
-            each neck by its name, for the necks that are there.
+        defaults: What a variant gives in place of our own defaults: ``head``, ``criterion`` and ``postprocess``
+            options, and those of each neck by its name, for the necks that are there.
     """
     chain = [neck] if isinstance(neck, str) else list(neck)
     known = {name: defaults[name] for name in chain if name in defaults}
@@ -72,7 +72,7 @@ def yolov3(
         head,
         decode=decode_yolov3,
         criterion=YOLOv3Criterion(assigner=assign, **{**defaults.get("criterion", {}), **criterion_options}),
-        postprocess=DensePostprocess(**postprocess_options),
+        postprocess=DensePostprocess(**{**defaults.get("postprocess", {}), **postprocess_options}),
     )
 
 
@@ -97,6 +97,7 @@ MODELS.add(
 SMALL: Mapping[str, Options] = {
     "head": {"adaption": False, "branches": 96, "reach": 1.0},
     "criterion": {"iou_objectness": True, "box_weight": 2.0, "class_weight": 2.0, "objectness_weight": 2.0},
+    "postprocess": {"nms_iou": 0.55},
 }
 MODELS.add(
     "yolov3_small",

@@ -15,9 +15,9 @@ from pyrafuse.training.settings import (
 def small() -> Recipe:
     """Train on a few hundred images on a processor; the defaults of `pyrafuse train`."""
     return Recipe(
-        optimizer=OptimizerSettings(name="adamw", lr=4e-3, lr_batch=8, weight_decay=0.05),
+        optimizer=OptimizerSettings(name="adamw", lr=4e-3, lr_batch=8, weight_decay=0.05, backbone_lr=0.1),
         schedule=ScheduleSettings(burn_in_power=1.0, min_lr=0.02),
-        run=RunSettings(epochs=30, batch_size=4, ema=0.998),
+        run=RunSettings(epochs=30, batch_size=8, ema=0.998),
     )
 
 

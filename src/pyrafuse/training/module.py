@@ -1,6 +1,7 @@
 """What happens to one batch: forward, losses, and on the validation images detections."""
 
 import math
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -9,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
-from pyrafuse.criteria.yolov3 import LevelLosses
 from pyrafuse.data.loading import EvalBatch
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
@@ -133,7 +134,10 @@ class DetectionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """SGD or AdamW over groups: backbone and rest, decayed and not."""
-        return create_optimizer(self.detector, self.recipe.optimizer, lr=base_lr(self.recipe))
+        settings = self.recipe.optimizer
+        if not self.recipe.model.brings_weights:
+            settings = replace(settings, backbone_lr=1.0)
+        return create_optimizer(self.detector, settings, lr=base_lr(self.recipe))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `load` needs, the best evaluation so far, and the state of the random numbers."""

@@ -32,6 +32,13 @@ class ModelSettings:
     start_from: str | None = None
     anchors: Literal["model", "data"] = "model"
 
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the backbone has learnt before."""
+        backbone = self.options.get("backbone_options") or {}
+        given = (self.backbone_weights, self.start_from, backbone.get("weights"), backbone.get("pretrained"))
+        return any(given)
+
 
 ODD_SIZES = (300,)
 """Sides of the input that are no multiples of 32 and yet published: SSD300's."""
@@ -94,7 +101,8 @@ class OptimizerSettings:
         momentum: Of SGD, or the first beta of AdamW.
         weight_decay: On weights; on norms and biases as well if ``decay_all``.
         decay_all: Decay norms and biases too, as the original ASFF does.
-        backbone_lr: The backbone's learning rate relative to the rest.
+        backbone_lr: The learning rate, relative to the rest, of a backbone that starts from weights; a fresh one learns
+            as fast as the rest.
         clip_norm: Largest gradient norm; 0 does not clip.
     """
 

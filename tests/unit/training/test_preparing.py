@@ -10,7 +10,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.module import base_lr, create_optimizer
+from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
 from pyrafuse.training.preparing import create_detector, fit_anchors, take_over
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import (
@@ -20,6 +20,7 @@ from pyrafuse.training.settings import (
     Recipe,
     RunSettings,
     ScheduleSettings,
+    to_plain,
 )
 
 SMALL = {"backbone_options": {"width": 0.25}}
@@ -135,6 +136,23 @@ class TestOptimizer:
         assert sum(len(g["params"]) for g in groups) == len(list(detector.parameters()))
         for group in groups:
             assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+
+    @pytest.mark.parametrize(
+        ("model", "rates"),
+        [
+            (ModelSettings(backbone_weights="mobilenet.pth"), [0.1, 1.0]),
+            (ModelSettings(start_from="best.ckpt"), [0.1, 1.0]),
+            (ModelSettings(options={"backbone_options": {"pretrained": True}}), [0.1, 1.0]),
+            (ModelSettings(options={"backbone_options": {"width": 0.25}}), [1.0]),
+            (ModelSettings(), [1.0]),
+        ],
+    )
+    def test_a_fresh_backbone_learns_as_fast_as_the_rest(self, detector, model, rates):
+        recipe = Recipe(model=model, optimizer=OptimizerSettings(lr=1.0, lr_batch=16, backbone_lr=0.1))
+        module = DetectionModule(
+            detector, recipe, val_data=data_of([(10, 20)]), steps_per_epoch=1, recipe_values=to_plain(recipe)
+        )
+        assert sorted({g["base_lr"] for g in module.configure_optimizers().param_groups}) == rates
 
     def test_decay_on_everything(self, detector):
         groups = create_optimizer(detector, OptimizerSettings(decay_all=True), lr=1.0).param_groups
