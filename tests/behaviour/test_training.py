@@ -185,7 +185,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(shapes, tmp_path, mo
     def poisoned(*args, **options):
         detector = create(*args, **options)
         with torch.no_grad():
-            detector.head.outputs[0].boxes.bias[0] = float("nan")
+            detector.head.outputs[0].bias[0] = float("nan")
         return detector
 
     monkeypatch.setattr(running, "create_detector", poisoned)

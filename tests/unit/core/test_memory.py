@@ -11,7 +11,8 @@ import resource, sys, torch
 from pyrafuse.core.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-torch.ones(16_000_000)
+for _ in range(10):
+    torch.ones(16_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.ones(16_000_000)
