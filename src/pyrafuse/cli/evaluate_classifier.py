@@ -46,6 +46,10 @@ def evaluate_classifier(
     from pyrafuse.models.classifier import create_classifier
 
     place = choose_device(device)
+    given = {"--num_classes": num_classes, "--size": size, "--resize": resize, "--batch_size": batch_size}
+    for option, value in given.items():
+        if value is not None and value < 1:
+            raise PyrafuseError(f"{option} must be 1 or more, got {value}")
     images = read_class_folders(folder, num_classes)
     classifier = create_classifier(name, num_classes=num_classes, weights=weights).to(place)
     own = classifier.preprocessing
