@@ -148,6 +148,9 @@ class _Loader(yaml.SafeLoader):
 def _parse(text: str, source: str) -> Mapping[str, Any]:
     try:
         content = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise PyrafuseError(f"{source} is no YAML{line}: {error.problem}") from error
     except yaml.YAMLError as error:
         raise PyrafuseError(f"{source} is no YAML: {error}") from error
     except PyrafuseError as error:

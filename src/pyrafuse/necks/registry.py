@@ -9,7 +9,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.core.registry import Registry
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.graph_text import is_graph, read_graph
+from pyrafuse.necks.graph_text import SUFFIXES, is_graph, read_graph
 
 NECKS: Registry[Neck] = Registry("neck", "pyrafuse.necks")
 
@@ -54,7 +54,15 @@ def create_neck(
     for name in chain:
         spec = necks[-1].features if necks else inputs
         if is_graph(name):
-            necks.append(GraphNeck(spec, read_graph(name)))
+            necks.append(_create_graph_neck(spec, name))
         else:
             necks.append(NECKS.create(name, spec, **options.get(name, {})))
     return necks[0] if len(necks) == 1 else NeckChain(necks)
+
+
+def _create_graph_neck(inputs: PyramidSpec, name: str) -> GraphNeck:
+    graph = read_graph(name)
+    try:
+        return GraphNeck(inputs, graph)
+    except PyrafuseError as error:
+        raise PyrafuseError(f"{name}: {error}" if name.endswith(SUFFIXES) else str(error)) from error
