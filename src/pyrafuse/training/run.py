@@ -35,6 +35,7 @@ from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_lo
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.precision import spare_strided_depthwise
 from pyrafuse.training.preparing import create_detector
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
@@ -169,6 +170,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         highlight=False,
     )
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    spare_strided_depthwise(detector)
     with _own_interrupts(folder), _shared(folder):
         trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"

@@ -1,0 +1,25 @@
+"""What half precision does badly, kept out of it."""
+
+import torch
+from torch import Tensor, nn
+
+
+class StridedDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution with a stride, in float32 on a processor, whatever autocast says.
+
+    There is no fast kernel for its gradient in bfloat16: three of them took a seventh of MobileNetV2's training step,
+    and take a tenth of that in float32. The output has the input's type.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        if input.device.type != "cpu" or not input.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(input.dtype)
+
+
+def spare_strided_depthwise(module: nn.Module) -> None:
+    """Make every depthwise convolution in ``module`` that has a stride a `StridedDepthwiseConv2d`, in place."""
+    for part in module.modules():
+        if type(part) is nn.Conv2d and part.groups == part.in_channels > 1 and max(part.stride) > 1:
+            part.__class__ = StridedDepthwiseConv2d  # alike in all but how it computes: parameters and names stay
