@@ -32,6 +32,7 @@ class FCOSHead(nn.Module):
         whole_steps: Points stand in the corners of cells, not in the middle, and as many whole pixels apart as the
             input has for a cell, which on coarse levels may be less than the stride: torchvision's way.
         redundant_bias: See `Tower`.
+        deformable: Let each tower begin with a deformable convolution (DDOD).
         prior: Score that training starts from.
 
     Raises:
@@ -49,6 +50,7 @@ class FCOSHead(nn.Module):
         distances: Literal["exp", "relu"] = "exp",
         whole_steps: bool = False,
         redundant_bias: bool = False,
+        deformable: bool = False,
         prior: float = 0.01,
     ) -> None:
         super().__init__()
@@ -63,8 +65,10 @@ class FCOSHead(nn.Module):
         self.shapes: Tensor
         squares = torch.tensor(features.strides, dtype=torch.float32).view(-1, 1, 1).expand(-1, 1, 2)
         self.register_buffer("shapes", squares, persistent=False)
-        self.class_tower = Tower(before, channels, num_convs, norm="group_norm", redundant_bias=redundant_bias)
-        self.box_tower = Tower(before, channels, num_convs, norm="group_norm", redundant_bias=redundant_bias)
+        self.class_tower, self.box_tower = (
+            Tower(before, channels, num_convs, norm="group_norm", redundant_bias=redundant_bias, deformable=deformable)
+            for _ in range(2)
+        )
         self.classes = output_conv(self.class_tower.channels, num_classes, prior=prior)
         self.deltas = output_conv(self.box_tower.channels, 4)
         self.quality = output_conv(self.box_tower.channels, 1)
