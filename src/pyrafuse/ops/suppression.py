@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from pyrafuse.ops.boxes import paired_iou
+from pyrafuse.ops.boxes import paired_iou, pairwise_iou
 
 
 def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float) -> Tensor:
@@ -101,3 +101,20 @@ def class_aware_soft_nms(
     indices, values = torch.cat(kept), torch.cat(decayed)
     values, order = values.sort(descending=True, stable=True)
     return indices[order], values
+
+
+def vote_boxes(boxes: Tensor, voters: Tensor, scores: Tensor, *, iou: float) -> Tensor:
+    """Box voting: each box (K, 4) becomes the mean, weighed by score, of the voters that overlap it.
+
+    Gidaris and Komodakis, arXiv:1505.01749, section 4. Neighbours that found the same object err apart, and their mean
+    errs less.
+
+    Args:
+        boxes: (K, 4) xyxy in pixels, what suppression has kept.
+        voters: (N, 4), all that it chose from; each box is among them.
+        scores: (N,) of the voters, above 0.
+        iou: Least overlap of a voter with the box.
+    """
+    weights = scores * (pairwise_iou(boxes, voters) >= iou)
+    total = weights.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, weights @ voters / total, boxes)

@@ -11,7 +11,7 @@ from pyrafuse.core.detections import Detections
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
-from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms
+from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms, vote_boxes
 
 Kept = tuple[Tensor, Tensor]
 """Indices, best first, and their scores."""
@@ -49,6 +49,7 @@ class DensePostprocess:
             reads what follows.
         pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
         max_per_class: Kept of a class; 0 keeps all.
+        vote_iou: A box that is kept becomes the mean of all that overlap it by as much, see `vote_boxes`; 0 leaves it.
     """
 
     score: float = 0.01
@@ -62,6 +63,7 @@ class DensePostprocess:
     suppression: Literal["hard", "soft"] = "hard"
     pixel_offset: float = 0.0
     max_per_class: int = 0
+    vote_iou: float = 0.0
 
     def __post_init__(self) -> None:
         if self.suppression not in ("hard", "soft"):
@@ -116,10 +118,11 @@ class DensePostprocess:
         if len(best) > self.max_candidates:
             best, order = best.topk(self.max_candidates)
             boxes, labels, levels = boxes[order], labels[order], levels[order]
-        kept, best = self._suppress(boxes, best, labels, scale)
+        kept, final = self._suppress(boxes, best, labels, scale)
         if self.max_detections:
-            kept, best = kept[: self.max_detections], best[: self.max_detections]
-        return Detections(boxes=boxes[kept], scores=best, labels=labels[kept], levels=levels[kept])
+            kept, final = kept[: self.max_detections], final[: self.max_detections]
+        found = vote_boxes(boxes[kept], boxes, best, iou=self.vote_iou) if self.vote_iou else boxes[kept]
+        return Detections(boxes=found, scores=final, labels=labels[kept], levels=levels[kept])
 
     def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, scale: tuple[float, float]) -> Kept:
         if self.suppression == "hard":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from pyrafuse.ops.suppression import class_aware_nms, soft_nms
+from pyrafuse.ops.suppression import class_aware_nms, soft_nms, vote_boxes
 
 
 def test_by_hand():
@@ -67,3 +67,24 @@ def test_soft_drops_what_decays():
 def test_soft_complaint():
     with pytest.raises(ValueError, match="not 'hard'"):
         soft_nms(SOFT_BOXES, SOFT_SCORES, method="hard")
+
+
+def test_votes_by_hand():
+    voters = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [4, 4, 20, 20], [7, 7, 7, 7]])
+    scores = torch.tensor([0.6, 0.2, 0.9, 0.5])
+    # the first two overlap by 0.8, the third by 0.1; the last has no area, so that nobody overlaps it
+    found = vote_boxes(voters[[0, 2, 3]], voters, scores, iou=0.6)
+    torch.testing.assert_close(found[0], torch.tensor([0.0, 0, 10, (0.6 * 10 + 0.2 * 8) / 0.8]))
+    assert found[1].tolist() == [4, 4, 20, 20]
+    assert found[2].tolist() == [7, 7, 7, 7]
+    assert vote_boxes(voters[:0], voters[:0], scores[:0], iou=0.6).shape == (0, 4)
+
+
+def test_the_mean_of_votes_errs_less_than_the_best_box():
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.tensor([20.0, 30, 60, 90])
+    voters = truth + torch.randn(40, 4, generator=generator) * 3
+    scores = torch.rand(40, generator=generator)
+    best = voters[scores.argmax()]
+    found = vote_boxes(best[None], voters, scores, iou=0.5)[0]
+    assert (found - truth).abs().max() < (best - truth).abs().max() / 2

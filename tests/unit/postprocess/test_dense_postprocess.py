@@ -40,6 +40,13 @@ def test_quality_multiplies_what_passed():
     assert rows(found) == [(1, 0, 0.8), (3, 0, 0.6), (0, 1, 0.15), (2, 1, 0.07)]
 
 
+def test_neighbours_vote_on_the_box_and_leave_its_score():
+    (found,) = DensePostprocess(score=0.25, nms_iou=0.5, vote_iou=0.6)(CANDIDATES)
+    bottom = (0.9 * 10 + 0.8 * 9) / 1.7
+    torch.testing.assert_close(found.boxes[0], torch.tensor([0.0, 0, 10, bottom]))
+    assert rows(replace(found, boxes=BOXES[[0, 2, 3]])) == [(0, 0, 0.9), (2, 1, 0.7), (3, 0, 0.6)]
+
+
 def test_clipping():
     (found,) = DensePostprocess(score=0.65, nms_iou=0.5, clip=True)(CANDIDATES, [(40, 45)])
     assert found.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 45, 40]]
