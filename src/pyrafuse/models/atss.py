@@ -1,7 +1,7 @@
-"""ATSS, whose objects find their own thresholds, and DDOD, whose branches are taken apart.
+"""ATSS, whose objects find their own thresholds, and DDOD, whose branches are taken apart, on ATSS and on FCOS.
 
 Zhang et al., arXiv:1912.02424; Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963.
-images -> ResNet -> FPN -> one square a cell -> focal loss, GIoU and the quality of boxes
+images -> ResNet -> FPN -> one square, or one point, a cell -> focal loss, GIoU and the quality of boxes
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from pyrafuse.criteria.level_weights import LevelWeights
 from pyrafuse.losses.classification import focal_of_labels
 from pyrafuse.models.dense import NO_OPTIONS, DenseParts, Options, choose_box_loss, dense_detector
 from pyrafuse.models.registry import MODELS
-from pyrafuse.ops.coders import BoxCoder, DeltaCoder
+from pyrafuse.ops.coders import BoxCoder, DeltaCoder, DistanceCoder
 
 
 def atss_criterion(
@@ -68,24 +68,25 @@ def atss_criterion(
     )
 
 
-def _create(features: PyramidSpec, coder: BoxCoder, options: Options, *, defaults: Options = NO_OPTIONS) -> nn.Module:
-    return atss_criterion(features, coder, **{**defaults, **options})
+def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:
+    return atss_criterion(features, coder, **options)
 
 
-DEFAULTS: dict[str, Options] = {
+CODER = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
+ATSS: dict[str, Options] = {
     "fpn": {"num_levels": 5, "extra": "output"},
     "postprocess": {"nms_iou": 0.6},
 }
-CODER = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
-ATSS = DenseParts(head="atss", coder=CODER, criterion=_create, defaults=DEFAULTS)
-DDOD = DenseParts(
-    head="ddod",
-    coder=CODER,
-    criterion=partial(
-        _create, defaults={"class_alpha": 0.8, "box_alpha": 0.5, "quality": "iou", "level_weights": NO_OPTIONS}
-    ),
-    defaults=DEFAULTS,
-)
+DDOD: dict[str, Options] = {
+    **ATSS,
+    "criterion": {"class_alpha": 0.8, "box_alpha": 0.5, "quality": "iou", "level_weights": NO_OPTIONS},
+}
 
-MODELS.add("atss", partial(dense_detector, parts=ATSS), paper="1912.02424")
-MODELS.add("ddod", partial(dense_detector, parts=DDOD), paper="2107.02963")
+for _head, _defaults, _paper in (("atss", ATSS, "1912.02424"), ("ddod", DDOD, "2107.02963")):
+    _parts = DenseParts(head=_head, coder=CODER, criterion=_create)
+    MODELS.add(_head, partial(dense_detector, parts=_parts, defaults=_defaults), paper=_paper)
+
+DDOD_ON_FCOS = DenseParts(head="fcos", coder=DistanceCoder(), criterion=_create)
+# the quality is the overlap of the box here, which the boxes' tower knows about
+DDOD_FCOS: dict[str, Options] = {**DDOD, "head": {"deformable": True, "centerness_on_boxes": True}}
+MODELS.add("ddod_fcos", partial(dense_detector, parts=DDOD_ON_FCOS, defaults=DDOD_FCOS), paper="2107.02963")

@@ -12,7 +12,7 @@ from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_atomically
 from pyrafuse.models.detector import Card, Detector
-from pyrafuse.models.factory import create_model
+from pyrafuse.models.factory import rebuild
 from pyrafuse.models.importers.registry import IMPORTERS, find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 
@@ -27,9 +27,8 @@ def card_to_dict(card: Card) -> dict[str, Any]:
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
     """The inverse of `card_to_dict`."""
-    fields = {key: _tuples(value) for key, value in values.items()}
-    fields["preprocessing"] = Preprocessing(**{k: _tuples(v) for k, v in values["preprocessing"].items()})
-    return Card(**fields)
+    fields = _tuples(values)
+    return Card(**{**fields, "preprocessing": Preprocessing(**fields["preprocessing"])})
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -95,10 +94,10 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
         raise CheckpointError(f"{source} describes no detector: {error!r} is missing or of a wrong kind") from error
     try:
         with Uninitialized():
-            detector = create_model(card.model, **_without_weights(card.options))
+            detector = rebuild(replace(card, options=_without_weights(card.options)))
     except PyrafuseError as error:
         raise CheckpointError(f"{source} needs a part that cannot be built: {error}") from error
-    detector.card = replace(card)
+    detector.card = card
     load_exactly(detector, state, source=source)
     return detector
 
@@ -114,7 +113,9 @@ def _with_prefix(detector: Detector) -> dict[str, torch.Tensor]:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

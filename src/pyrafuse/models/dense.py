@@ -50,14 +50,12 @@ class DenseParts:
         head: Registered name.
         coder: Of its boxes.
         criterion: (the head's pyramid, the coder, options) -> criterion.
-        defaults: Options of the ``head`` and of ``postprocess``, and those of each neck by its name.
         decode: What makes candidates of its predictions.
     """
 
     head: str
     coder: BoxCoder
     criterion: Callable[[PyramidSpec, BoxCoder, Options], nn.Module]
-    defaults: Mapping[str, Options]
     decode: Decode = decode_dense
 
 
@@ -72,6 +70,7 @@ def dense_detector(
     head_options: Options = NO_OPTIONS,
     criterion_options: Options = NO_OPTIONS,
     postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = NO_OPTIONS,
 ) -> Detector[DensePredictions]:
     """A dense detector.
 
@@ -85,21 +84,23 @@ def dense_detector(
         head_options: Keyword arguments of the head.
         criterion_options: What the detector's criterion offers; see its model file.
         postprocess_options: Keyword arguments of `DensePostprocess`.
+        defaults: What a variant gives in place of our own defaults: ``head``, ``criterion`` and ``postprocess``
+            options, and those of each neck by its name, for the necks that are there.
     """
     chain = [neck] if isinstance(neck, str) else list(neck)
-    known = {name: parts.defaults[name] for name in chain if name in parts.defaults}
+    known = {name: defaults[name] for name in chain if name in defaults}
     merged = {name: {**known.get(name, {}), **neck_options.get(name, {})} for name in {**known, **neck_options}}
     trunk = create_backbone(backbone, **backbone_options)
     fusion = create_neck(chain, trunk.features, merged)
-    own = parts.defaults.get("head", {})
-    head = HEADS.create(parts.head, fusion.features, num_classes=num_classes, **{**own, **head_options})
+    head_options = {**defaults.get("head", {}), **head_options}
+    head = HEADS.create(parts.head, fusion.features, num_classes=num_classes, **head_options)
     return Detector(
         trunk,
         fusion,
         head,
         decode=partial(parts.decode, coder=parts.coder),
-        criterion=parts.criterion(fusion.features, parts.coder, criterion_options),
-        postprocess=DensePostprocess(**{**TESTED, **parts.defaults.get("postprocess", {}), **postprocess_options}),
+        criterion=parts.criterion(fusion.features, parts.coder, {**defaults.get("criterion", {}), **criterion_options}),
+        postprocess=DensePostprocess(**{**TESTED, **defaults.get("postprocess", {}), **postprocess_options}),
     )
 
 

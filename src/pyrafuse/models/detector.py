@@ -31,7 +31,9 @@ class Card:
 
     Attributes:
         model: The registered name it was built by.
-        options: The arguments it was built with; plain values.
+        options: The arguments that were asked for; plain values.
+        defaults: All others that its name stood for then, so that it can be built again when the name stands for
+            others; None where that was not written down.
         names: Of the classes.
         category_ids: The data's own id of each class.
         preprocessing: How its images are made ready.
@@ -44,6 +46,7 @@ class Card:
     category_ids: tuple[int, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     origin: str = ""
+    defaults: dict[str, Any] | None = None
 
 
 class Detector(nn.Module, Generic[P]):

@@ -91,15 +91,11 @@ def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Modu
     return efficientdet_criterion(coder, **options)
 
 
-EFFICIENTDET = DenseParts(
-    head="efficientdet",
-    coder=DeltaCoder(largest_log=LARGEST_LOG),
-    criterion=_create,
-    defaults={
-        # the original has no threshold, but looks at 5000 pairs of box and class
-        "postprocess": {"score": 0.001, "nms_iou": 0.5, "max_candidates": 5000, "max_per_level": 0}
-    },
-)
+EFFICIENTDET = DenseParts(head="efficientdet", coder=DeltaCoder(largest_log=LARGEST_LOG), criterion=_create)
+DEFAULTS: dict[str, Options] = {
+    # the original has no threshold, but looks at 5000 pairs of box and class
+    "postprocess": {"score": 0.001, "nms_iou": 0.5, "max_candidates": 5000, "max_per_level": 0}
+}
 
 
 def efficientdet(
@@ -113,6 +109,7 @@ def efficientdet(
     head_options: Options = NO_OPTIONS,
     criterion_options: Options = NO_OPTIONS,
     postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = DEFAULTS,
 ) -> Detector[DensePredictions]:
     """An EfficientDet.
 
@@ -126,6 +123,7 @@ def efficientdet(
         head_options: Keyword arguments of `EfficientDetHead`.
         criterion_options: Keyword arguments of `efficientdet_criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
+        defaults: See `dense_detector`.
     """
     scaling = SCALINGS[number]
     bifpn = {
@@ -144,6 +142,7 @@ def efficientdet(
         head_options={"num_convs": scaling.num_convs, "redundant_bias": same_padding, **head_options},
         criterion_options=criterion_options,
         postprocess_options=postprocess_options,
+        defaults=defaults,
     )
 
 

@@ -1,5 +1,8 @@
 """Detectors and backbones by name: where strings end and objects begin."""
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
@@ -27,19 +30,68 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
         PyrafuseError: If the model takes no such option, or the parts do not fit together: the message says which
             levels a neck or head was offered, and which it can take.
     """
-    if num_classes < 1:
-        raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
     builder = MODELS.get(name)
     if "neck" in options:
         options["neck"] = embed_graphs(options["neck"])
+    options = {"num_classes": num_classes, **options}
+    detector = _build(name, builder, options)
+    detector.card = Card(model=name, options=options, defaults=_plain_defaults(builder))
+    return detector
+
+
+def rebuild(card: Card) -> Detector:
+    """Build the detector that ``card`` describes, with fresh weights, whatever its name's defaults are by now.
+
+    A card without defaults is built with those of today.
+
+    Raises:
+        PyrafuseError: As `create_model`.
+    """
+    builder = MODELS.get(card.model)
+    if card.defaults is None:
+        detector = _build(card.model, builder, card.options)
+    else:
+        detector = _build(card.model, _without_defaults(builder), {**card.defaults, **card.options})
+    detector.card = card
+    return detector
+
+
+def _build(name: str, builder: Callable[..., Detector], options: Mapping[str, Any]) -> Detector:
+    options = dict(options)
+    num_classes = options.pop("num_classes")
+    if num_classes < 1:
+        raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
     try:
-        detector = builder(num_classes, **options)
+        return builder(num_classes, **options)
     except PyrafuseError:
         raise
     except (TypeError, ValueError) as error:  # the signature is the schema: its complaint names the option
         raise PyrafuseError(f"cannot build {name}: {error}") from error
-    detector.card = Card(model=name, options={"num_classes": num_classes, **options})
-    return detector
+
+
+def _plain_defaults(builder: Callable[..., Detector]) -> dict[str, Any]:
+    """The arguments that ``builder`` gives itself, by its signature or as a `partial`; plain ones."""
+    given = inspect.signature(builder).parameters.values()
+    return {p.name: _to_dicts(p.default) for p in given if p.kind is p.KEYWORD_ONLY and _is_plain(p.default)}
+
+
+def _without_defaults(builder: Callable[..., Detector]) -> Callable[..., Detector]:
+    """``builder`` without the plain arguments that it has as a `partial`."""
+    if not isinstance(builder, partial):
+        return builder
+    return partial(builder.func, *builder.args, **{k: v for k, v in builder.keywords.items() if not _is_plain(v)})
+
+
+def _to_dicts(value: Any) -> Any:
+    return {k: _to_dicts(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def list_models() -> tuple[str, ...]:

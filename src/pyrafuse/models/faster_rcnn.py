@@ -41,6 +41,7 @@ def faster_rcnn(
     sampling_options: Options = NO_OPTIONS,
     criterion_options: Options = NO_OPTIONS,
     postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = NO_OPTIONS,
 ) -> TwoStageDetector:
     """A detector that looks again into the regions that it has found.
 
@@ -58,11 +59,12 @@ def faster_rcnn(
         sampling_options: Of the samples; see `region_sampler`.
         criterion_options: Of the losses; see `two_stage_criterion`.
         postprocess_options: Of the detections.
+        defaults: See `two_stage_detector`; those of each neck by its name besides, for the necks that are there.
     """
     trunk = create_backbone(backbone, **_with_strides(backbone, backbone_options))
     return two_stage_detector(
         trunk,
-        create_neck(neck, trunk.features, _with_defaults(neck, parts, neck_options)),
+        create_neck(neck, trunk.features, _with_defaults(neck, defaults, neck_options)),
         num_classes,
         parts=parts,
         head_options=head_options,
@@ -72,6 +74,7 @@ def faster_rcnn(
         sampling_options=sampling_options,
         criterion_options=criterion_options,
         postprocess_options=postprocess_options,
+        defaults=defaults,
     )
 
 
@@ -82,46 +85,44 @@ def _with_strides(backbone: str, options: Options) -> dict[str, Any]:
 
 
 def _with_defaults(
-    neck: str | Sequence[str], parts: TwoStageParts, options: Mapping[str, Options]
+    neck: str | Sequence[str], defaults: Mapping[str, Options], options: Mapping[str, Options]
 ) -> Mapping[str, Options]:
     chain = [neck] if isinstance(neck, str) else list(neck)
-    known = {name: parts.defaults[name] for name in chain if name in parts.defaults}
+    known = {name: defaults[name] for name in chain if name in defaults}
     return {name: {**known.get(name, {}), **options.get(name, {})} for name in {**known, **options}}
 
 
-NECKS: Mapping[str, Options] = {"fpn": {"num_levels": 5}, "pafpn": {"num_levels": 5}}
-FASTER = TwoStageParts(defaults=NECKS)
-LIBRA = TwoStageParts(
-    defaults={
-        **NECKS,
-        "sampling": {"instance_balanced": True, "iou_balanced": True},
-        "criterion": {"box_loss": "balanced_l1", "proposal_sampler": {"negatives_per_positive": 5}},
-    }
-)
-CASCADE = TwoStageParts(
+FASTER: Mapping[str, Options] = {"fpn": {"num_levels": 5}, "pafpn": {"num_levels": 5}}
+LIBRA: Mapping[str, Options] = {
+    **FASTER,
+    "sampling": {"instance_balanced": True, "iou_balanced": True},
+    "criterion": {"box_loss": "balanced_l1", "proposal_sampler": {"negatives_per_positive": 5}},
+}
+CASCADE: Mapping[str, Options] = {
+    **FASTER,
+    "region": {"class_agnostic": True},
+    "learning_proposals": {"max_regions": 2000},
+    "criterion": {
+        "box_loss": "smooth_l1",
+        "proposal_box_loss": "smooth_l1",
+        "proposal_box_loss_options": {"beta": 1 / 9},
+        "proposal_assigner": {"border": 0},
+    },
+}
+ONE_STAGE = TwoStageParts()
+THREE_STAGES = TwoStageParts(
     stages=(
         StageSettings(positive_iou=0.5, stds=(0.1, 0.1, 0.2, 0.2), weight=1.0),
         StageSettings(positive_iou=0.6, stds=(0.05, 0.05, 0.1, 0.1), weight=0.5),
         StageSettings(positive_iou=0.7, stds=(0.033, 0.033, 0.067, 0.067), weight=0.25),
-    ),
-    defaults={
-        **NECKS,
-        "region": {"class_agnostic": True},
-        "learning_proposals": {"max_regions": 2000},
-        "criterion": {
-            "box_loss": "smooth_l1",
-            "proposal_box_loss": "smooth_l1",
-            "proposal_box_loss_options": {"beta": 1 / 9},
-            "proposal_assigner": {"border": 0},
-        },
-    },
+    )
 )
 
-MODELS.add("faster_rcnn", partial(faster_rcnn, parts=FASTER), paper="1506.01497")
-MODELS.add("libra_rcnn", partial(faster_rcnn, parts=LIBRA, neck=("fpn", "bfp")), paper="1904.02701")
-MODELS.add("cascade_rcnn", partial(faster_rcnn, parts=CASCADE), paper="1712.00726")
+MODELS.add("faster_rcnn", partial(faster_rcnn, parts=ONE_STAGE, defaults=FASTER), paper="1506.01497")
+MODELS.add("libra_rcnn", partial(faster_rcnn, parts=ONE_STAGE, neck=("fpn", "bfp"), defaults=LIBRA), paper="1904.02701")
+MODELS.add("cascade_rcnn", partial(faster_rcnn, parts=THREE_STAGES, defaults=CASCADE), paper="1712.00726")
 MODELS.add(
     "cascade_rcnn_rfp",
-    partial(faster_rcnn, parts=CASCADE, backbone="recursive_fpn", neck="identity"),
+    partial(faster_rcnn, parts=THREE_STAGES, backbone="recursive_fpn", neck="identity", defaults=CASCADE),
     paper="2006.02334",
 )

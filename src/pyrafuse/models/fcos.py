@@ -61,14 +61,10 @@ def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Modu
     return fcos_criterion(coder, **{**options, "assigner": assigner})
 
 
-FCOS = DenseParts(
-    head="fcos",
-    coder=DistanceCoder(),
-    criterion=_create,
-    defaults={
-        "fpn": {"num_levels": 5, "extra": "output", "relu_before_extra": True},
-        "postprocess": {"nms_iou": 0.5},
-    },
-)
+FCOS = DenseParts(head="fcos", coder=DistanceCoder(), criterion=_create)
+DEFAULTS: dict[str, Options] = {
+    "fpn": {"num_levels": 5, "extra": "output", "relu_before_extra": True},
+    "postprocess": {"nms_iou": 0.5},
+}
 
-MODELS.add("fcos", partial(dense_detector, parts=FCOS), paper="1904.01355")
+MODELS.add("fcos", partial(dense_detector, parts=FCOS, defaults=DEFAULTS), paper="1904.01355")

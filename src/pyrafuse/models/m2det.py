@@ -39,23 +39,23 @@ def m2det_criterion(features: PyramidSpec, coder: BoxCoder, options: Options, *,
     return multibox_criterion(coder, **{"least_per_image": 0, "compared": compared, **options})
 
 
+DEFAULTS: dict[str, Options] = {
+    "postprocess": {
+        "score": 0.1,
+        "suppression": "soft",
+        # the released settings say 0.45, which never acts
+        "nms_iou": 0.3,
+        "pixel_offset": 1.0,
+        "max_per_class": 50,
+        "max_per_level": 0,
+        "max_detections": 0,
+        "clip": False,
+    }
+}
 M2DET = DenseParts(
     head="m2det",
     coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2), largest_log=LARGEST_LOG),
     criterion=partial(m2det_criterion, anchors={"size": 320}),
-    defaults={
-        "postprocess": {
-            "score": 0.1,
-            "suppression": "soft",
-            # the released settings say 0.45, which never acts
-            "nms_iou": 0.3,
-            "pixel_offset": 1.0,
-            "max_per_class": 50,
-            "max_per_level": 0,
-            "max_detections": 0,
-            "clip": False,
-        }
-    },
     decode=decode_multibox,
 )
 
@@ -71,6 +71,7 @@ def m2det(
     head_options: Options = NO_OPTIONS,
     criterion_options: Options = NO_OPTIONS,
     postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = DEFAULTS,
 ) -> Detector[DensePredictions]:
     """M2Det.
 
@@ -83,6 +84,7 @@ def m2det(
         head_options: Keyword arguments of `m2det_head`.
         criterion_options: Keyword arguments of `multibox_criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
+        defaults: See `dense_detector`.
     """
     anchors = {"size": size, **head_options}
     of_trunk = RESNET if "resnet" in backbone and not backbone.startswith("timm/") else NO_OPTIONS
@@ -96,4 +98,5 @@ def m2det(
         head_options=anchors,
         criterion_options=criterion_options,
         postprocess_options=postprocess_options,
+        defaults=defaults,
     )

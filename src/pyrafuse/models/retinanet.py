@@ -91,39 +91,37 @@ def guided_criterion(
     )
 
 
-def _create(features: PyramidSpec, coder: BoxCoder, options: Options, *, defaults: Options = NO_OPTIONS) -> nn.Module:  # noqa: ARG001
-    return retinanet_criterion(coder, **{**defaults, **options})
+def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
+    return retinanet_criterion(coder, **options)
 
 
 def _create_guided(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
     return guided_criterion(coder, **options)
 
 
-FPN: Options = {"num_levels": 5, "extra": "input"}
-POSTPROCESS: Options = {"nms_iou": 0.5}
-RETINANET = DenseParts(
-    head="retinanet", coder=DeltaCoder(), criterion=_create, defaults={"fpn": FPN, "postprocess": POSTPROCESS}
-)
-NAS_FPN = DenseParts(
-    head="retinanet",
-    coder=DeltaCoder(),
-    criterion=partial(_create, defaults={"assigner": {"negative_iou": 0.5}}),
-    defaults={"head": {"norm": "level_norm"}, "postprocess": POSTPROCESS},
-)
-LIBRA = DenseParts(
-    head="retinanet",
-    coder=DeltaCoder(),
-    criterion=partial(_create, defaults={"box_loss": "balanced_l1", "box_loss_options": {"beta": 0.11}}),
-    defaults={"fpn": FPN, "bfp": {"level": 1}, "postprocess": POSTPROCESS},
-)
-GUIDED = DenseParts(
-    head="ga_retinanet",
-    coder=DeltaCoder(),
-    criterion=_create_guided,
-    defaults={"fpn": FPN, "postprocess": POSTPROCESS},
-)
+RETINANET = DenseParts(head="retinanet", coder=DeltaCoder(), criterion=_create)
+GUIDED = DenseParts(head="ga_retinanet", coder=DeltaCoder(), criterion=_create_guided)
+DEFAULTS: dict[str, Options] = {"fpn": {"num_levels": 5, "extra": "input"}, "postprocess": {"nms_iou": 0.5}}
+NAS_FPN = {
+    "head": {"norm": "level_norm"},
+    "criterion": {"assigner": {"negative_iou": 0.5}},
+    "postprocess": DEFAULTS["postprocess"],
+}
+LIBRA = {
+    **DEFAULTS,
+    "bfp": {"level": 1},
+    "criterion": {"box_loss": "balanced_l1", "box_loss_options": {"beta": 0.11}},
+}
 
-MODELS.add("retinanet", partial(dense_detector, parts=RETINANET), paper="1708.02002")
-MODELS.add("retinanet_nas_fpn", partial(dense_detector, parts=NAS_FPN, neck="nas_fpn"), paper="1904.07392")
-MODELS.add("libra_retinanet", partial(dense_detector, parts=LIBRA, neck=("fpn", "bfp")), paper="1904.02701")
-MODELS.add("ga_retinanet", partial(dense_detector, parts=GUIDED), paper="1901.03278")
+MODELS.add("retinanet", partial(dense_detector, parts=RETINANET, defaults=DEFAULTS), paper="1708.02002")
+MODELS.add(
+    "retinanet_nas_fpn",
+    partial(dense_detector, parts=RETINANET, neck="nas_fpn", defaults=NAS_FPN),
+    paper="1904.07392",
+)
+MODELS.add(
+    "libra_retinanet",
+    partial(dense_detector, parts=RETINANET, neck=("fpn", "bfp"), defaults=LIBRA),
+    paper="1904.02701",
+)
+MODELS.add("ga_retinanet", partial(dense_detector, parts=GUIDED, defaults=DEFAULTS), paper="1901.03278")

@@ -65,27 +65,22 @@ def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Modu
     return multibox_criterion(coder, **options)
 
 
-POSTPROCESS: Options = {"score": 0.02, "nms_iou": 0.45, "max_detections": 200}
-CODER = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2))
-SSD300 = DenseParts(
-    head="ssd", coder=CODER, criterion=_create, defaults={"postprocess": POSTPROCESS}, decode=decode_multibox
-)
-SSD512 = DenseParts(
-    head="ssd",
-    coder=CODER,
-    criterion=_create,
-    defaults={
-        "ssd_extra": {
-            "out_channels": (512, 256, 256, 256, 256),
-            "strides": (2, 2, 2, 2, 1),
-            "paddings": (1, 1, 1, 1, 1),
-            "last_kernel_size": 4,
-        },
-        "head": {"size": 512},
-        "postprocess": POSTPROCESS,
+SSD = DenseParts(head="ssd", coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)), criterion=_create, decode=decode_multibox)
+SSD300: dict[str, Options] = {"postprocess": {"score": 0.02, "nms_iou": 0.45, "max_detections": 200}}
+SSD512: dict[str, Options] = {
+    **SSD300,
+    "ssd_extra": {
+        "out_channels": (512, 256, 256, 256, 256),
+        "strides": (2, 2, 2, 2, 1),
+        "paddings": (1, 1, 1, 1, 1),
+        "last_kernel_size": 4,
     },
-    decode=decode_multibox,
-)
+    "head": {"size": 512},
+}
 
-MODELS.add("ssd300", partial(dense_detector, parts=SSD300, backbone="vgg16", neck="ssd_extra"), paper="1512.02325")
-MODELS.add("ssd512", partial(dense_detector, parts=SSD512, backbone="vgg16", neck="ssd_extra"), paper="1512.02325")
+for _name, _defaults in (("ssd300", SSD300), ("ssd512", SSD512)):
+    MODELS.add(
+        _name,
+        partial(dense_detector, parts=SSD, backbone="vgg16", neck="ssd_extra", defaults=_defaults),
+        paper="1512.02325",
+    )

@@ -6,7 +6,7 @@ images -> backbone -> neck -> RPN -> proposals -> (sampled for the targets) -> s
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -66,12 +66,9 @@ class TwoStageParts:
 
     Attributes:
         stages: Looks into the regions.
-        defaults: Options of ``region``, ``sampling`` and ``criterion`` where they are not our own defaults, and those
-            of each neck by its name.
     """
 
     stages: tuple[StageSettings, ...] = (StageSettings(),)
-    defaults: Mapping[str, Options] = field(default_factory=dict)
 
 
 class RegionStage(nn.Module):
@@ -190,6 +187,7 @@ def two_stage_detector(
     sampling_options: Options = NO_OPTIONS,
     criterion_options: Options = NO_OPTIONS,
     postprocess_options: Options = NO_OPTIONS,
+    defaults: Mapping[str, Options] = NO_OPTIONS,
 ) -> TwoStageDetector:
     """A detector of two stages or more, on any trunk and neck.
 
@@ -205,13 +203,15 @@ def two_stage_detector(
         sampling_options: Those of `region_sampler`.
         criterion_options: Those of `two_stage_criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
+        defaults: What a variant gives in place of our own defaults: ``region``, ``learning_proposals``, ``sampling``
+            and ``criterion`` options.
 
     Raises:
         ValueError: If the levels differ in channels, and as the parts do.
     """
 
     def with_defaults(part: str, options: Options) -> Options:
-        return {**parts.defaults.get(part, {}), **options}
+        return {**defaults.get(part, {}), **options}
 
     stages = [
         RegionStage(
@@ -221,7 +221,7 @@ def two_stage_detector(
         )
         for stage in parts.stages
     ]
-    learning = {"max_per_level": 2000, **parts.defaults.get("learning_proposals", {}), **learning_proposal_options}
+    learning = {"max_per_level": 2000, **with_defaults("learning_proposals", learning_proposal_options)}
     testing = {**TESTED, "nms_iou": 0.5, "max_per_level": 0, **postprocess_options}
     return TwoStageDetector(
         trunk,

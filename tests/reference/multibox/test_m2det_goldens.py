@@ -11,7 +11,7 @@ from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
 from pyrafuse.heads.multibox import M2DET_FORMS, m2det_head
 from pyrafuse.models.importers.m2det import import_m2det, looks_like_m2det
-from pyrafuse.models.m2det import M2DET, m2det, m2det_criterion
+from pyrafuse.models.m2det import DEFAULTS, M2DET, m2det, m2det_criterion
 from pyrafuse.postprocess.dense import DensePostprocess
 
 MAPS = {
@@ -93,7 +93,7 @@ def test_from_outputs_to_detections(vectors):
 
 
 def m2det_settings() -> dict:
-    return {"multi_label": True, **M2DET.defaults["postprocess"]}
+    return {"multi_label": True, **DEFAULTS["postprocess"]}
 
 
 def test_settings_of_the_detector():

@@ -3,6 +3,7 @@
 import errno
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.checkpoint import CARD_KEY, load, save
 from pyrafuse.models.factory import create_model
+from pyrafuse.models.registry import MODELS
+from pyrafuse.models.yolov3 import yolov3
 
 OPTIONS = {
     "backbone_options": {"width": 0.25},
@@ -52,6 +55,29 @@ def test_round_trip(detector, saved):
     got, expected = again.decode(images), detector.decode(images)
     assert torch.equal(got.boxes, expected.boxes)
     assert torch.equal(got.scores, expected.scores)
+
+
+def test_a_name_that_stands_for_something_else_by_now(detector, saved, monkeypatch):
+    others = {"head": {"branches": 24}, "yolo_fpn": {"channels": (8, 8, 8)}, "postprocess": {"nms_iou": 0.1}}
+    changed = partial(yolov3, backbone="darknet53", neck="yolo_fpn", head_options={"rfb": True}, defaults=others)
+    monkeypatch.setitem(MODELS._builders, "yolov3_asff_small", changed)
+    again = load(saved)
+    assert again.postprocess == detector.postprocess
+    assert again.criterion.__dict__.keys() == detector.criterion.__dict__.keys()
+    assert again.criterion.box_weight == detector.criterion.box_weight
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(again.decode(images).boxes, detector.decode(images).boxes)
+    save(again, saved)
+    assert load(saved).card == again.card
+
+
+def test_a_card_that_does_not_say_what_its_name_stood_for(detector, saved, monkeypatch):
+    changed(saved, lambda content: content[CARD_KEY]["card"].pop("defaults"))
+    assert load(saved).card.options == detector.card.options
+    other = partial(MODELS.get("yolov3_asff_small"), neck="yolo_fpn")
+    monkeypatch.setitem(MODELS._builders, "yolov3_asff_small", other)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt does not fit"):
+        load(saved)
 
 
 def test_twice(saved, tmp_path):
