@@ -215,6 +215,15 @@ def state(whole):
 class TestFiles:
     """A mobile layout stands for all here: its files are small."""
 
+    def test_half_precision(self, state, tmp_path):
+        halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        torch.save(halves, tmp_path / "a.pth")
+        loaded = pyrafuse.load(tmp_path / "a.pth")
+        wide = import_asff({key: value.float() for key, value in halves.items()}, source="memory")
+        for (name, got), expected in zip(loaded.state_dict().items(), wide.state_dict().values(), strict=True):
+            assert got.dtype == expected.dtype
+            assert torch.equal(got, expected), name
+
     @pytest.mark.parametrize(("prefix", "is_zip"), [("", True), ("module.", True), ("", False), ("module.", False)])
     def test_every_form_of_file_gives_the_same_detector(self, state, tmp_path, prefix, is_zip):
         path = tmp_path / "official.pth"
@@ -299,6 +308,32 @@ class TestComplaints:
             import_asff(state, source="a.pth")
 
     def test_no_head(self, state):
-        del state["level_2_header.conv.weight"]
+        for level in range(3):
+            for kind in ("weight", "bias"):
+                del state[f"level_{level}_header.conv.{kind}"]
         with pytest.raises(pyrafuse.PyrafuseError, match=r"level_2_header\.conv\.weight is missing"):
             import_asff(state, source="a.pth")
+
+    @pytest.mark.parametrize(
+        "key", ["module_list.0.0.weight", "level_2_header.conv.weight", "level_0_conv.weight_level_0.conv.weight"]
+    )
+    def test_the_entries_that_tell_the_layout(self, state, key):
+        """One of them at fault is named alone: the layout is still told by the others."""
+        shape = tuple(state[key].shape)
+        state[key] = torch.zeros(shape[0] + 4, *shape[1:])
+        with pytest.raises(pyrafuse.PyrafuseError) as caught:
+            import_asff(state, source="a.pth")
+        found, needed = f"({shape[0] + 4}, {str(shape)[1:].partition(', ')[2]}", shape
+        assert str(caught.value).endswith(f"ASFF on MobileNetV2, but does not fit; of another shape: {key} is {found}, "
+                                          f"needs {needed}")  # fmt: skip
+        del state[key]
+        with pytest.raises(pyrafuse.PyrafuseError) as caught:
+            import_asff(state, source="a.pth")
+        assert str(caught.value).endswith(f"ASFF on MobileNetV2, but does not fit; missing: {key}")
+
+    @pytest.mark.parametrize("key", ["level_0_fusion.stride_level_1.x", "y.rfb.z", "module_list.0.conv.weight"])
+    def test_a_stray_key_does_not_change_the_layout(self, goldens, key):
+        state = {**goldens.state("mobile"), key: torch.zeros(1)}
+        with pytest.raises(pyrafuse.PyrafuseError) as caught:
+            import_asff(state, source="a.pth")
+        assert str(caught.value) == f"a.pth looks like YOLOv3 on MobileNetV2, but does not fit; extra: {key}"

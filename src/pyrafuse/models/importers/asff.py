@@ -6,7 +6,8 @@ state dict -> which of five layouts -> our detector -> every key renamed, none l
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,18 +111,18 @@ def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
         CheckpointError: If a key is missing, extra or of a wrong shape; each is named as the file names it.
     """
     state = unwrap_state(content)
-    has_rfb = any(".rfb." in key for key in state)
-    is_mobile = "module_list.0.0.weight" in state
-    is_fused = any("_fusion." in key or ".stride_level_" in key for key in state)
+    is_mobile = any(re.match(r"module_list\.0\.\d", key) for key in state)
+    is_fused = any(key.endswith(".weight_levels.weight") for key in state)
+    has_rfb = not is_mobile and any(key.endswith(".rfb.branch_3.2.weight") for key in state)
     layout = LAYOUTS[is_mobile, is_fused]
-    output = f"{layout.heads[0]}.conv.weight"
-    shape = tuple(state[output].shape) if output in state else ()
-    if len(shape) != 4 or shape[0] % SLOTS or shape[0] // SLOTS < 6:
-        found = f"is {shape}" if shape else "is missing"
+    outputs = [f"{head}.conv.{kind}" for head in layout.heads for kind in ("weight", "bias")]
+    num_channels = _most_common(len(state[key]) for key in outputs if key in state and state[key].ndim)
+    if num_channels % SLOTS or num_channels // SLOTS < 6:
+        found = f"is {tuple(state[outputs[0]].shape)}" if outputs[0] in state else "is missing"
         raise CheckpointError(
-            f"{source} looks like {layout.name}, but {output} {found}; it needs {SLOTS} x (5 + classes) channels"
+            f"{source} looks like {layout.name}, but {outputs[0]} {found}; it needs {SLOTS} x (5 + classes) channels"
         )
-    num_classes = shape[0] // SLOTS - 5
+    num_classes = num_channels // SLOTS - 5
     options = _options(layout, has_rfb=has_rfb, weight_channels=_weight_channels(state))
     with Uninitialized():
         detector = create_model("yolov3_asff" if is_fused else "yolov3", num_classes=num_classes, **options)
@@ -145,7 +146,12 @@ def asff_naming(layout: Layout) -> Naming:
 
 def _weight_channels(state: Mapping[str, Tensor]) -> int:
     """Channels that a level is squeezed to before the fusion's weights: 8 in ASFF*, else 16."""
-    return next((len(value) for key, value in state.items() if ".weight_level_" in key and value.ndim == 4), 16)
+    return _most_common(len(value) for key, value in state.items() if ".weight_level_" in key and value.ndim) or 16
+
+
+def _most_common(numbers: Iterable[int]) -> int:
+    """What most say, so that one misshapen entry is told apart from the others; 0 where nobody speaks."""
+    return next((number for number, _ in Counter(numbers).most_common(1)), 0)
 
 
 def _options(layout: Layout, *, has_rfb: bool, weight_channels: int) -> dict[str, Any]:
