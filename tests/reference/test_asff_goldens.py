@@ -251,31 +251,6 @@ class TestFiles:
         assert torch.equal(got.scores, expected.scores)
 
 
-@pytest.mark.parametrize(
-    ("model", "origin"),
-    [
-        ("baseline", "YOLOv3 baseline on Darknet-53, 80 classes"),
-        ("asff_rfb", "YOLOv3 with ASFF on Darknet-53, RFB (ASFF*), 80 classes"),
-        ("mobile", "YOLOv3 on MobileNetV2, 80 classes"),
-    ],
-)
-def test_other_layouts(goldens, model, origin):
-    state = goldens.state(model)
-    detector = import_asff(state, source=model).eval()
-    assert detector.card.origin == f"official ASFF checkpoint: {origin}"
-    pairs = {ours: asff_naming(layout_of(model))(ours) for ours in detector.state_dict()}
-    assert sorted(pairs.values()) == sorted(state)
-    own = detector.state_dict()
-    for ours, theirs in pairs.items():
-        if ".weigh." not in ours:  # these are turned around
-            assert torch.equal(own[ours], state[theirs]), theirs
-    with torch.no_grad():
-        found = detector.decode(goldens.image(1, 1, 3, 64, 64))
-    assert found.boxes.shape == (1, 4 * (64 + 16 + 4), 4)
-    assert found.boxes.isfinite().all()
-    assert float(found.scores.std()) > 0
-
-
 @pytest.mark.parametrize("model", ["mobile", "mobile_asff"])
 def test_twenty_classes(goldens, model):
     shapes = dict(goldens.read_json(f"manifest_{model}.json"))

@@ -111,7 +111,7 @@ def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
         CheckpointError: If a key is missing, extra or of a wrong shape; each is named as the file names it.
     """
     state = unwrap_state(content)
-    is_mobile = any(re.match(r"module_list\.0\.\d", key) for key in state)
+    is_mobile = any(re.match(r"module_list\.\d+\.conv\.\d", key) for key in state)
     is_fused = any(key.endswith(".weight_levels.weight") for key in state)
     has_rfb = not is_mobile and any(key.endswith(".rfb.branch_3.2.weight") for key in state)
     layout = LAYOUTS[is_mobile, is_fused]
