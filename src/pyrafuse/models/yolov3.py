@@ -97,7 +97,7 @@ MODELS.add(
 SMALL: Mapping[str, Options] = {
     "head": {"adaption": False, "branches": 96, "reach": 1.0},
     "criterion": {"iou_objectness": True, "box_weight": 2.0, "class_weight": 2.0, "objectness_weight": 2.0},
-    "postprocess": {"nms_iou": 0.55},
+    "postprocess": {"nms_iou": 0.55, "vote_iou": 0.6},
 }
 MODELS.add(
     "yolov3_small",
