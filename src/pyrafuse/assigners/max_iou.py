@@ -1,10 +1,11 @@
 """Rows answer for the object they overlap most, above a threshold; and every object has its best row.
 
 Faster R-CNN, arXiv:1506.01497, section 3.1.2; RetinaNet, arXiv:1708.02002, section 4.
-overlaps, objects chunk by chunk -> best object of each row -> thresholds -> best rows of each object
+overlaps, objects chunk by chunk -> best object of each row, best rows of each object -> thresholds
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -13,19 +14,34 @@ from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.anchors import anchor_shapes, octave_scales
-from pyrafuse.ops.boxes import box_area, centers_and_sizes, pairwise_intersection, pairwise_iou
+from pyrafuse.ops.boxes import box_area, centers_and_sizes, pairwise_intersection
 
 MAX_ELEMENTS = 2**24
 """Overlaps held at a time: 64 MiB, and a few times as much while they are computed."""
+MAX_CACHED_ELEMENTS = 2**17
+"""The same on a processor, whose cache they shall not leave: 0.5 MiB."""
 
 Overlap = Callable[[Tensor], Tensor]
-"""Boxes (B, G, 4) of objects -> overlaps (B, A, G) with the rows."""
+"""Boxes (B, G, 4) of objects -> overlaps (B, G, A) with the rows, which the caller may change."""
 
 
-def chunks(num_rows: int, num_objects: int) -> Iterator[slice]:
-    """Columns of objects, so many at a time that ``num_rows`` times as many overlaps fit."""
-    step = max(1, MAX_ELEMENTS // max(1, num_rows))
+def chunks(num_rows: int, num_objects: int, *, is_cached: bool = False) -> Iterator[slice]:
+    """Objects, so many at a time that ``num_rows`` times as many overlaps fit, into a processor's cache if asked to."""
+    step = max(1, (MAX_CACHED_ELEMENTS if is_cached else MAX_ELEMENTS) // max(1, num_rows))
     return (slice(start, start + step) for start in range(0, num_objects, step))
+
+
+def overlap_with(anchors: Tensor) -> Overlap:
+    """`pairwise_iou` with ``anchors`` (A, 4) or (B, A, 4)."""
+    columns = _lay_out(anchors)
+    areas = box_area(anchors)[..., None, :] + 1e-16  # 0/0 is 0
+
+    def overlap(boxes: Tensor) -> Tensor:
+        intersection = pairwise_intersection(boxes, columns)
+        union = (box_area(boxes)[..., None] + areas).sub_(intersection)
+        return intersection.div_(union)
+
+    return overlap
 
 
 class MaxIoUAssigner:
@@ -82,7 +98,7 @@ class MaxIoUAssigner:
         if outside is not None:
             outside = outside.expand(len(targets.labels), -1)
             excused = outside if excused is None else excused | outside
-        return self.by_overlap(lambda boxes: pairwise_iou(anchors, boxes), anchors.shape[-2], targets, excused)
+        return self.by_overlap(overlap_with(anchors), anchors.shape[-2], targets, excused)
 
     @torch.no_grad()
     def by_overlap(
@@ -91,50 +107,40 @@ class MaxIoUAssigner:
         """Assign ``num_rows`` rows by their ``overlap`` with boxes; ``excused`` (B, A) bool are ignored."""
         batch, num_objects = targets.labels.shape
         device = targets.boxes.device
-        best = torch.zeros(batch, num_rows, device=device)
-        owners = torch.zeros(batch, num_rows, dtype=torch.int64, device=device)
-        of_objects, first_rows = [], []
-
-        def overlaps_of(columns: slice) -> Tensor:
-            values = overlap(targets.boxes[:, columns])
-            hidden = ~targets.valid[:, None, columns]
+        boxes = targets.boxes.where(targets.valid[..., None], 0)  # overlaps nothing
+        # floats hold numbers of objects, from 1, 0 for none: a processor compares and multiplies them many at a time,
+        # but takes integers and what is true one by one
+        numbers = torch.arange(1.0, num_objects + 1, device=device)
+        best, owners, matched = torch.zeros(3, batch, num_rows, device=device)
+        rows, counts = [], []
+        for columns in chunks(best.numel(), num_objects, is_cached=best.is_cpu):
+            values = overlap(boxes[:, columns])
             if excused is not None:
-                hidden = hidden | excused[..., None]
-            return values.masked_fill_(hidden, -1)
+                values.masked_fill_(excused[:, None], 0)
+            highest, first = _best_of_rows(values, numbers[columns, None])
+            owners = torch.maximum(owners, _as_float(torch.gt, highest, best).mul_(first))  # the later, the better
+            best = torch.maximum(best, highest)
+            if not self.match_best:
+                continue
+            of_object = values.amax(dim=2, keepdim=True)
+            # an object that nothing overlaps would take every row that overlaps nothing
+            taking = numbers[columns, None] * ((of_object >= self.least_best_iou) & (of_object > 0))
+            if self.match_ties:
+                is_best = _as_float(torch.eq, values, of_object)
+                matched = torch.maximum(matched, _highest(is_best.mul_(taking)))
+            else:
+                rows.append(values.argmax(dim=2))
+                counts.append(taking[..., 0])
 
-        parts = list(chunks(batch * num_rows, num_objects))
-        for columns in parts:
-            values = overlaps_of(columns)
-            highest, place = values.max(dim=2)
-            is_better = highest > best
-            best = highest.where(is_better, best)
-            owners = (place + columns.start).where(is_better, owners)
-            of_object, row = values.max(dim=1)
-            of_objects.append(of_object)
-            first_rows.append(row)
-
-        objects = torch.full_like(owners, IGNORED)
+        if rows:
+            matched = matched.scatter_reduce(1, torch.cat(rows, dim=1), torch.cat(counts, dim=1), "amax")
         low, high = self.negative_iou
+        objects = torch.full_like(best, IGNORED, dtype=torch.int64)
         objects = objects.masked_fill((best >= low) & (best < high), BACKGROUND)
-        objects = owners.where(best >= self.positive_iou, objects)
+        objects = (owners.long() - 1).where(best >= self.positive_iou, objects)
         if excused is not None:
             objects, best = objects.masked_fill(excused, IGNORED), best.masked_fill(excused, -1)
-        if self.match_best and parts:
-            of_object = torch.cat(of_objects, dim=1)
-            # an object that nothing overlaps would take every row that overlaps nothing
-            counts = (of_object >= self.least_best_iou) & (of_object > 0)
-            if self.match_ties:
-                for columns in parts:
-                    is_best = (overlaps_of(columns) == of_object[:, None, columns]) & counts[:, None, columns]
-                    numbers = torch.arange(is_best.shape[2], device=device) + columns.start
-                    last = numbers.where(is_best, -1).amax(dim=2)
-                    objects = last.where(last >= 0, objects)
-            else:
-                rows = torch.cat(first_rows, dim=1)
-                numbers = torch.arange(num_objects, device=device).expand_as(rows).where(counts, -1)
-                last = torch.full_like(objects, -1).scatter_reduce(1, rows, numbers, "amax")
-                objects = last.where(last >= 0, objects)
-        return Assignment(objects=objects, overlaps=best)
+        return Assignment(objects=(matched.long() - 1).where(matched > 0, objects), overlaps=best)
 
     def _outside(self, anchors: Tensor, grid: DenseGrid) -> Tensor | None:
         if self.border is None:
@@ -145,16 +151,41 @@ class MaxIoUAssigner:
         return ~is_inside
 
     def _excused(self, anchors: Tensor, targets: Targets) -> Tensor | None:
-        batch, num_objects = targets.labels.shape
         if self.crowd_share is None:
             return None
-        excused = torch.zeros(batch, anchors.shape[-2], dtype=torch.bool, device=anchors.device)
-        for columns in chunks(excused.numel(), num_objects):
-            crowds = targets.boxes[:, columns]
-            whole = box_area(crowds)[:, None] if self.share_of_crowd else box_area(anchors)[..., None]
-            share = pairwise_intersection(anchors, crowds).div_(whole.clamp(min=1e-6))
-            excused |= ((share > self.crowd_share) & targets.crowd[:, None, columns]).any(dim=2)
-        return excused
+        batch, num_objects = targets.labels.shape
+        crowds = targets.boxes.where(targets.crowd[..., None], 0)  # covers nothing
+        columns, areas = _lay_out(anchors), box_area(anchors)[..., None, :]
+        covered = torch.zeros(batch, anchors.shape[-2], device=anchors.device)
+        for part in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
+            whole = box_area(crowds[:, part])[..., None] if self.share_of_crowd else areas
+            share = pairwise_intersection(crowds[:, part], columns).div_(whole.clamp(min=1e-6))
+            covered = torch.maximum(covered, _highest(share))
+        return covered > self.crowd_share
+
+
+def _lay_out(anchors: Tensor) -> Tensor:
+    """The same (..., A, 4), one side of all anchors next to each other in memory."""
+    return anchors.mT.contiguous().mT
+
+
+def _best_of_rows(values: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Of overlaps (B, G, A), each row's highest and the lowest of ``numbers`` (G, 1) that has it."""
+    highest = _highest(values)
+    if len(numbers) == 1:
+        return highest, numbers[0]
+    end = numbers[-1] + 1
+    return highest, end - _highest(_as_float(torch.eq, values, highest[:, None]).mul_(end - numbers))
+
+
+def _highest(values: Tensor) -> Tensor:
+    """Values (B, G, A) -> (B, A); of one object it is its own, for the search would take longer than all the rest."""
+    return values[:, 0] if values.shape[1] == 1 else values.amax(dim=1)
+
+
+def _as_float(compare: Callable[..., Tensor], values: Tensor, others: Tensor) -> Tensor:
+    """1 where the comparison holds, else 0, in the type of ``values``."""
+    return compare(values, others, out=torch.empty_like(values))
 
 
 class ApproxMaxIoUAssigner:
@@ -188,10 +219,9 @@ class ApproxMaxIoUAssigner:
         halves = sizes[:, None] * self.shapes.to(squares.device, non_blocking=True) / 2
         around = torch.cat((centers[:, None] - halves, centers[:, None] + halves), dim=-1)  # (A, S, 4)
 
+        overlaps = [overlap_with(boxes) for boxes in around.unbind(1)]
+
         def overlap(boxes: Tensor) -> Tensor:
-            best = pairwise_iou(around[:, 0], boxes)
-            for shape in range(1, around.shape[1]):
-                best = torch.maximum(best, pairwise_iou(around[:, shape], boxes))
-            return best
+            return reduce(torch.maximum, (of_shape(boxes) for of_shape in overlaps))
 
         return self.assigner.by_overlap(overlap, len(squares), targets)

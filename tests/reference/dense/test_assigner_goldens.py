@@ -46,10 +46,11 @@ def test_max_iou(vectors, name, monkeypatch):
     whole = assigner.assign(golden["retina_priors"], targets)
     assert torch.equal(whole.objects, objects_of(golden, f"maxiou_{name}"))
     torch.testing.assert_close(whole.overlaps[0], golden[f"maxiou_{name}.max_overlaps"])
-    monkeypatch.setattr("pyrafuse.assigners.max_iou.MAX_ELEMENTS", 10_000)
-    parts = assigner.assign(golden["retina_priors"], targets)
-    assert torch.equal(parts.objects, whole.objects)
-    assert torch.equal(parts.overlaps, whole.overlaps)
+    for most in (1, 10_000, 10_000_000):
+        monkeypatch.setattr("pyrafuse.assigners.max_iou.MAX_CACHED_ELEMENTS", most)
+        parts = assigner.assign(golden["retina_priors"], targets)
+        assert torch.equal(parts.objects, whole.objects)
+        assert torch.equal(parts.overlaps, whole.overlaps)
 
 
 def test_approximate_max_iou(vectors):

@@ -77,6 +77,16 @@ class TestMaxIoU:
         found = MaxIoUAssigner().assign(ANCHORS, Targets.pad([both], [torch.tensor([0, 0])]))
         assert found.objects[0, 0] == 1
 
+    @pytest.mark.parametrize("most", [1, 12, 2**17])
+    def test_the_first_of_equals_has_a_row_and_the_last_has_the_best(self, most, monkeypatch):
+        monkeypatch.setattr("pyrafuse.assigners.max_iou.MAX_CACHED_ELEMENTS", most)
+        boxes = torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 10]])
+        found = MaxIoUAssigner().assign(ANCHORS, Targets.pad([boxes], [torch.zeros(5)]))
+        assert found.objects.tolist() == [[4, 0, 0, 3, 3, BACKGROUND]]
+        assert found.overlaps[0].tolist() == pytest.approx([1, 0.75, 0.5625, 1, 1, 0])
+        found = MaxIoUAssigner(match_best=False).assign(ANCHORS, Targets.pad([boxes], [torch.zeros(5)]))
+        assert found.objects[0, 0] == 1
+
     def test_crowds(self):
         boxes = torch.cat((self.targets.boxes[0], torch.tensor([[45.0, 45, 90, 90], [0, 0, 9, 9]])))
         targets = Targets.pad([boxes], [torch.zeros(4)], crowd=[torch.tensor([False, False, True, True])])
@@ -252,7 +262,7 @@ def test_objects_chunk_by_chunk(assigner, monkeypatch):
     locations = LocationAssigner()(predictions, targets)
     for module in ("max_iou", "atss", "points", "locations"):
         monkeypatch.setattr(
-            f"pyrafuse.assigners.{module}.chunks", lambda _, n: (slice(i, i + 2) for i in range(0, n, 2))
+            f"pyrafuse.assigners.{module}.chunks", lambda _, n, **__: (slice(i, i + 2) for i in range(0, n, 2))
         )
     parts = assigner(predictions, targets)
     assert torch.equal(parts.objects, whole.objects)
