@@ -3,14 +3,16 @@
 names -> necks on one `PyramidSpec` -> latency, peak memory, GFLOPs, parameters of each
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from pyrafuse.core.errors import unknown_name
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies, measure_peak_memory_mb
+from pyrafuse.inference.plain_necks import PLAIN_FORMS
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,41 @@ def bench_necks(
         ),
         key=lambda figures: figures.latency_ms,
     )
+
+
+def bench_against_plain(
+    names: Sequence[str],
+    inputs: PyramidSpec,
+    *,
+    size: int = 416,
+    batch_size: int = 1,
+    rounds: int = 20,
+    device: torch.device | str = "cpu",
+) -> list[tuple[NeckFigures, NeckFigures]]:
+    """Measure necks as graphs, each beside the same written by hand with the same parameters.
+
+    Args:
+        names: Keys of `PLAIN_FORMS`.
+        inputs: As for `bench_necks`, and so are the others.
+        size: Likewise.
+        batch_size: Likewise.
+        rounds: Likewise.
+        device: Likewise.
+
+    Returns:
+        Of each name, the figures of the graph and of its plain form.
+
+    Raises:
+        UnknownNameError: If there is no such plain form.
+        ValueError: If there is no round, or a neck does not take these inputs.
+    """
+    forms: dict[str, Neck] = {}
+    for name in names:
+        if name not in PLAIN_FORMS:
+            raise unknown_name("neck with a plain form", name, PLAIN_FORMS)
+        create, create_plain = PLAIN_FORMS[name]
+        graph = create(inputs)
+        forms |= {name: graph, f"{name}, plain": create_plain(graph)}
+    measured = bench_necks(forms, inputs, size=size, batch_size=batch_size, rounds=rounds, device=device)
+    figures = {f.name: f for f in measured}
+    return [(figures[name], figures[f"{name}, plain"]) for name in names]

@@ -108,4 +108,4 @@ def initialize_small(module: nn.Module) -> None:
 
 def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest-neighbour resize of x (B, C, H, W) to ``size`` cells; odd sizes included."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, size=list(size), mode="nearest")
+    return x if x.shape[2:] == tuple(size) else F.interpolate(x, size=list(size), mode="nearest")

@@ -27,7 +27,7 @@ class Merge:
         level: Number of its level: an existing one, or the next one past the coarsest or the finest.
         inputs: Names of what it reads: maps of the backbone (``C3``), or merges before it.
         fusion: A key of `FUSIONS`; of one input, ``sum`` is the input itself.
-        up: One of `UP`: the way from coarser levels.
+        up: A key of `UP`: the way from coarser levels.
         down: A key of `DOWN`: the way from finer levels.
         project: The 1x1 convolution for inputs whose channels differ from ``width``; its norm and activation are those
             of convolutions on the way down, too.

@@ -14,49 +14,28 @@ from pyrafuse.necks.merging import FUSIONS, Convolution, Edge, FusionPlace, Size
 
 
 class MergeNode(nn.Module):
-    """One merge: inputs -> its level and channels -> fusion -> convolution.
+    """The parts of one merge, which `GraphNeck` runs: inputs -> edges -> fusion -> convolution.
 
     Attributes:
-        edges: The way of each input; idle ones pass it as it is.
-        fusion: A function or module over the list of maps; none where one input is all there is.
+        edges: The way of each input.
+        ways: The same; none where an input passes as it is.
+        fusion: A function or module of the maps; none where one input is all there is.
         conv: None where there is no convolution.
     """
 
     def __init__(self, step: Step) -> None:
         super().__init__()
         merge = step.merge
-        self.edges = nn.ModuleList(
+        edges = [
             Edge((before, after), (level, merge.level), up=merge.up, down=merge.down, project=merge.project)
             for before, after, level in zip(step.before, step.widths, step.levels, strict=True)
-        )
-        self._is_idle = tuple(edge.is_idle for edge in self.edges if isinstance(edge, Edge))
+        ]
+        self.edges = nn.ModuleList(edges)
+        self.ways = tuple(None if edge.is_idle else edge for edge in edges)
         is_plain = len(merge.inputs) == 1 and merge.fusion in ("sum", "concat")
         place = FusionPlace(merge.name, merge.inputs, step.widths[0], merge.weight_channels, merge.project.activation)
         self.fusion = None if is_plain else FUSIONS[merge.fusion](place)
         self.conv = None if merge.conv is None else Convolution(step.fused, step.channels, merge.conv)
-
-    def forward(self, inputs: Sequence[Tensor], size: Size | None) -> Tensor:
-        """The map of this merge.
-
-        Args:
-            inputs: (B, C, H, W), each of its level.
-            size: Of this merge's level, where it is known.
-        """
-        # Parts that hold others are not called but looked into: on small maps a call of Python's counts. Hooks on
-        # fusions and on whatever has parameters are served.
-        x = self._fuse(inputs, size)
-        if self.conv is not None:
-            for part in self.conv:
-                x = part(x)
-        return x
-
-    def _fuse(self, inputs: Sequence[Tensor], size: Size | None) -> Tensor:
-        maps: list[Tensor] = []
-        for x, edge, is_idle in zip(inputs, self.edges, self._is_idle, strict=True):
-            arrived = x if is_idle else edge.forward(x, size)
-            size = arrived.shape[-2:] if size is None else size  # of a new level: as the first input arrives
-            maps.append(arrived)
-        return maps[0] if self.fusion is None else self.fusion(maps)
 
 
 class GraphNeck(Neck):
@@ -82,33 +61,50 @@ class GraphNeck(Neck):
         self.graph = graph
         self.plan = plan_graph(graph, inputs)
         self.features = self.plan.features
-        self.merges = nn.ModuleDict({step.merge.name: MergeNode(step) for step in self.plan.steps})
-        self._num_inputs = len(inputs)
-
-        levels = sorted({*self.plan.levels, *(step.merge.level for step in self.plan.steps)})
-        rank = {level: place for place, level in enumerate(levels)}
+        steps = self.plan.steps
+        nodes = [MergeNode(step) for step in steps]
+        self.merges = nn.ModuleDict({step.merge.name: node for step, node in zip(steps, nodes, strict=True)})
+        levels = sorted({*self.plan.levels, *(step.merge.level for step in steps)})
+        self._input_ranks = tuple(levels.index(level) for level in self.plan.levels)
         self._num_levels = len(levels)
-        self._input_ranks = tuple(rank[level] for level in self.plan.levels)
-        # sources, rank of the level, and the maps that nobody needs afterwards
+        # On small maps, to look a part up in its module takes as long as its work does: it is done here, once. Layers
+        # themselves are looked up in `conv`, for whoever puts others in their place (synchronised batch norm).
         self._steps = tuple(
-            (step.sources, rank[step.merge.level], spent)
-            for step, spent in zip(self.plan.steps, _spent_after(self.plan.steps, self.plan.outputs), strict=True)
+            (tuple(zip(step.sources, node.ways, strict=True)), node.fusion, node.conv or (), rank, spent)
+            for step, node, rank, spent in zip(
+                steps,
+                nodes,
+                (levels.index(step.merge.level) for step in steps),
+                _spent_after(steps, self.plan.outputs),
+                strict=True,
+            )
         )
         initialize(self)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        maps: list[Tensor | None] = list(pyramid)
+        # Edges and convolutions are looked into, not called; hooks on fusions and on layers are served.
+        maps = dict(enumerate(pyramid))
         sizes: list[Size | None] = [None] * self._num_levels
         for rank, x in zip(self._input_ranks, pyramid, strict=True):
-            sizes[rank] = x.shape[-2:]
-        for (sources, rank, spent), merge in zip(self._steps, self.merges.values(), strict=True):
-            x = merge.forward([maps[source] for source in sources], sizes[rank])  # see there why it is not called
-            if sizes[rank] is None:
-                sizes[rank] = x.shape[-2:]
-            maps.append(x)
-            for place in spent:
-                maps[place] = None
-        return tuple(x for place in self.plan.outputs if (x := maps[place]) is not None)
+            sizes[rank] = x.shape[2:]
+        for place, (ways, fusion, conv, rank, spent) in enumerate(self._steps, start=len(pyramid)):
+            size = sizes[rank]
+            arrived: list[Tensor] = []
+            for source, edge in ways:
+                x = maps[source]
+                if edge is not None:
+                    x = edge.forward(x, size)
+                    if size is None:  # a new level is as large as what arrives there first
+                        size = sizes[rank] = x.shape[2:]
+                arrived.append(x)
+            x = arrived[0] if fusion is None else fusion(*arrived)
+            del arrived
+            for source in spent:
+                del maps[source]
+            for part in conv:
+                x = part(x)
+            maps[place] = x
+        return tuple(maps[place] for place in self.plan.outputs)
 
 
 def _spent_after(steps: Sequence[Step], outputs: Sequence[int]) -> list[tuple[int, ...]]:

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +165,10 @@ of stride 2 a level; ``max_pool_conv`` max-pools, and for the last level a 3x3 c
 CONVOLVING = ("conv", "max_pool_conv")
 """Those ways down that bring the channels along, and need no 1x1 convolution before."""
 
-UP = ("nearest", "bilinear")
+UP: dict[str, Callable[[Tensor, Size], Tensor]] = {
+    "nearest": partial(F.interpolate, mode="nearest"),
+    "bilinear": partial(F.interpolate, mode="bilinear", align_corners=False),
+}
 """Ways from a coarse level to a finer one."""
 
 
@@ -174,7 +178,7 @@ class Edge(nn.Module):
     Args:
         channels: Before and after.
         levels: Numbers of the source's level and of the merge's.
-        up: One of `UP`.
+        up: A key of `UP`.
         down: A key of `DOWN`.
         project: The 1x1 convolution where channels differ, and the norm and activation of convolutions on the way down.
     """
@@ -184,41 +188,32 @@ class Edge(nn.Module):
     ) -> None:
         super().__init__()
         halvings = levels[1] - levels[0]
-        self._growth = 2 ** max(-halvings, 0)
-        self._shrinkage = 2 ** max(halvings, 0)
-        self._is_bilinear = up == "bilinear"
-        self._is_to_size = halvings > 0 and down == "max_pool_to_size"
         brings_channels = halvings > 0 and down in CONVOLVING
         self.project = None if channels[0] == channels[1] or brings_channels else Convolution(*channels, project)
         before = channels[0] if brings_channels else channels[1]
         halve = DOWN[down](Descent(before, channels[1], halvings, project)) if halvings > 0 else nn.Identity()
         self.halve = None if isinstance(halve, nn.Identity) else halve
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether everything passes as it is."""
-        return (
-            self.project is None and self.halve is None and not self._is_to_size and self._growth * self._shrinkage == 1
-        )
+        self._parts = tuple(part for part in (self.project, self.halve) if part is not None)
+        is_pooled_to_size = halvings > 0 and down == "max_pool_to_size"
+        self._growth = 2 ** max(-halvings, 0)
+        self._shrinkage = 2**halvings if is_pooled_to_size else 1
+        # pools and strided convolutions arrive at the size, but for sides that the backbone has cut short
+        self._fit = max_pool_to if is_pooled_to_size else upsample_to if halvings > 0 else UP[up]
+        self._keeps_size = halvings == 0
+        self.is_idle = self._keeps_size and not self._parts
 
     def forward(self, x: Tensor, size: Size | None) -> Tensor:
         """X (B, C, H, W) at ``size``; without one, at the size that the way leads to."""
-        if self.project is not None:
-            x = self.project(x)
-        if self.halve is not None:
-            x = self.halve(x)
-        if size is None and self._growth > 1:
-            size = [side * self._growth for side in x.shape[-2:]]
-        if self._is_to_size:
-            return max_pool_to(x, [-(-side // self._shrinkage) for side in x.shape[-2:]] if size is None else size)
-        if size is None:
+        for part in self._parts:
+            x = part(x)
+        if self._keeps_size:
             return x
-        if self._is_bilinear and self._growth > 1:
-            return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
-        return upsample_to(x, size)
+        if size is None:
+            size = [-(-side * self._growth // self._shrinkage) for side in x.shape[2:]]
+        return self._fit(x, size)
 
 
-def add(xs: Sequence[Tensor]) -> Tensor:
+def add(*xs: Tensor) -> Tensor:
     """x1 + x2 + ..."""
     total = xs[0]
     for x in xs[1:]:
@@ -226,15 +221,22 @@ def add(xs: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def concatenate(xs: Sequence[Tensor]) -> Tensor:
+def concatenate(*xs: Tensor) -> Tensor:
     """Channels of x1, then those of x2, and so on."""
-    return torch.cat(list(xs), dim=1)
+    return torch.cat(xs, dim=1)
 
 
-def attend_globally(xs: Sequence[Tensor]) -> Tensor:
+def attend_globally(first: Tensor, second: Tensor) -> Tensor:
     """x2 + sigmoid(mean of x2 over all positions) * x1: NAS-FPN's "global pooling"."""
-    first, second = xs
     return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
+
+
+def weigh(xs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """w1 x1 + w2 x2 + ..., each weight of a shape that spreads over its map."""
+    total = xs[0] * weights[0]
+    for x, weight in zip(xs[1:], weights[1:], strict=True):
+        total = total + x * weight
+    return total
 
 
 class WeightedSum(nn.Module):
@@ -254,17 +256,13 @@ class WeightedSum(nn.Module):
         self.weights = FusionWeights(output, sources)
         self._is_fast = is_fast
 
-    def forward(self, xs: Sequence[Tensor]) -> Tensor:
+    def forward(self, *xs: Tensor) -> Tensor:
         if self._is_fast:
             weights = self.edge_weights.relu()
             weights = weights / (weights.sum() + 1e-4)
         else:
             weights = self.edge_weights.softmax(dim=0)
-        first, *others = self.weights(weights).to(xs[0].dtype).unbind()
-        total = xs[0] * first
-        for x, weight in zip(xs[1:], others, strict=True):
-            total = total + x * weight
-        return total
+        return weigh(xs, self.weights(weights).unbind())
 
 
 class SpatialSoftmax(nn.Module):
@@ -278,13 +276,9 @@ class SpatialSoftmax(nn.Module):
         self.weigh = nn.Conv2d(weight_channels * len(sources), len(sources), 1)
         self.weights = FusionWeights(output, sources)
 
-    def forward(self, xs: Sequence[Tensor]) -> Tensor:
-        squeezed = [squeeze(x) for squeeze, x in zip(self.squeezes, xs, strict=True)]
-        weights = self.weights(self.weigh(torch.cat(squeezed, dim=1)).softmax(dim=1))
-        total = xs[0] * weights[:, 0:1]
-        for source, x in enumerate(xs[1:], start=1):
-            total = total + x * weights[:, source : source + 1]
-        return total
+    def forward(self, *xs: Tensor) -> Tensor:
+        logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, xs, strict=True)], dim=1))
+        return weigh(xs, self.weights(logits.softmax(dim=1)).split(1, dim=1))
 
 
 @dataclass(frozen=True)
@@ -306,7 +300,7 @@ class FusionPlace:
     activation: str
 
 
-FUSIONS: dict[str, Callable[[FusionPlace], Callable[[Sequence[Tensor]], Tensor]]] = {
+FUSIONS: dict[str, Callable[[FusionPlace], Callable[..., Tensor]]] = {
     "sum": lambda _: add,
     "concat": lambda _: concatenate,
     "fast_normalized": lambda place: WeightedSum(place.output, place.sources, is_fast=True),

@@ -82,19 +82,19 @@ class TestFusions:
     def test_fast_normalized(self):
         fusion = WeightedSum("P4", ("a", "b", "c"), is_fast=True)
         fusion.edge_weights.data = torch.tensor([1.0, -2.0, 3.0])
-        out = fusion([torch.full((1, 1, 1, 1), float(v)) for v in (10, 100, 1000)])
+        out = fusion(*(torch.full((1, 1, 1, 1), float(v)) for v in (10, 100, 1000)))
         assert out.item() == pytest.approx((1 * 10 + 3 * 1000) / 4.0001)
 
     def test_nothing_wanted(self):
         fusion = WeightedSum("P4", ("a", "b"), is_fast=True)
         fusion.edge_weights.data = torch.tensor([-1.0, -2.0])
-        assert fusion([torch.ones(1, 1, 1, 1)] * 2).item() == 0
+        assert fusion(*[torch.ones(1, 1, 1, 1)] * 2).item() == 0
 
     def test_softmax(self):
         fusion = WeightedSum("P4", ("a", "b"), is_fast=False)
         fusion.edge_weights.data = torch.tensor([0.0, 3.0]).exp().log()
         weight = 1 / (1 + torch.tensor(3.0).exp().item())
-        out = fusion([torch.full((1, 1, 1, 1), 1.0), torch.zeros(1, 1, 1, 1)])
+        out = fusion(torch.full((1, 1, 1, 1), 1.0), torch.zeros(1, 1, 1, 1))
         assert out.item() == pytest.approx(weight)
 
     def test_weights_can_be_watched(self):
@@ -105,11 +105,11 @@ class TestFusions:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_stays(self, dtype):
         fusion = WeightedSum("P4", ("a", "b"), is_fast=True)
-        assert fusion([torch.ones(1, 1, 2, 2, dtype=dtype)] * 2).dtype == dtype
+        assert fusion(*[torch.ones(1, 1, 2, 2, dtype=dtype)] * 2).dtype == dtype
 
     def test_global_attention(self):
         first, second = torch.full((1, 1, 1, 2), 10.0), torch.tensor([[[[-1.0, 1.0]]]])
-        assert attend_globally([first, second]).tolist() == [[[[4, 6]]]]  # the mean is 0, its sigmoid a half
+        assert attend_globally(first, second).tolist() == [[[[4, 6]]]]  # the mean is 0, its sigmoid a half
 
 
 class TestConvolution:
