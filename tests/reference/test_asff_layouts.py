@@ -5,6 +5,7 @@ and numbers of classes besides.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -28,13 +29,13 @@ class Official:
         self.is_light = "module_list.0.0.weight" in state
         self.is_fused = any(".stride_level_" in key for key in state)
 
-    def conv(self, x: Tensor, key: str, **options: int) -> Tensor:
+    def conv(self, x: Tensor, key: str, **options: Any) -> Tensor:
         return F.conv2d(x, self.state[f"{key}.weight"], self.state.get(f"{key}.bias"), **options)
 
     def norm(self, x: Tensor, key: str) -> Tensor:
-        moments = [None if self.training else self.state[f"{key}.running_{moment}"] for moment in ("mean", "var")]
+        mean, variance = (None if self.training else self.state[f"{key}.running_{part}"] for part in ("mean", "var"))
         weight, bias = self.state[f"{key}.weight"], self.state[f"{key}.bias"]
-        return F.batch_norm(x, *moments, weight, bias, training=self.training, eps=1e-5)
+        return F.batch_norm(x, mean, variance, weight, bias, training=self.training, eps=1e-5)
 
     def block(self, x: Tensor, key: str, stride: int = 1) -> Tensor:
         padding = self.state[f"{key}.conv.weight"].shape[-1] // 2
@@ -118,7 +119,8 @@ class Official:
             resized.append(x)
         votes = torch.cat([self.block(x, f"{key}.weight_level_{n}") for n, x in enumerate(resized)], dim=1)
         weights = self.conv(votes, f"{key}.weight_levels").softmax(dim=1)
-        return self.block(sum(x * weights[:, n, None] for n, x in enumerate(resized)), f"{key}.expand")
+        fused = torch.stack([x * weights[:, n, None] for n, x in enumerate(resized)]).sum(dim=0)
+        return self.block(fused, f"{key}.expand")
 
     def head(self, x: Tensor, key: str, anchors: tuple[tuple[int, int], ...], stride: int) -> Tensor:
         guide = self.conv(x, f"{key}.guide_wh")

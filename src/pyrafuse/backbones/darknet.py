@@ -4,12 +4,14 @@ Redmon and Farhadi, "YOLOv3", arXiv:1804.02767. images -> stem -> five stages ->
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
-from pyrafuse.backbones.weights import load_exactly, read_state_dict
+from pyrafuse.backbones.weights import load_exactly, read_published
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ConvNormAct, initialize
@@ -27,6 +29,74 @@ class Residual(nn.Module):
         return x + self.expand(self.reduce(x))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """How others call the modules of `Darknet53`; stages and blocks count from 0.
+
+    Attributes:
+        stem: The first convolution.
+        down: The strided convolution of a stage.
+        half: The 1x1 convolution of a residual block, 0, or its 3x3 convolution, 1: by stage, block and this number.
+        norm: A batch norm.
+        stage: Regular expression of all that belongs to a stage.
+        rest: Regular expression of what lies behind the backbone.
+    """
+
+    stem: str
+    down: Callable[[int], str]
+    half: Callable[[int, int, int], str]
+    norm: str
+    stage: Callable[[int], str]
+    rest: str
+
+    def name(self, key: str) -> str:
+        """Their key of one of ours."""
+        place = re.match(r"stages\.(\d+)\.(\d+)\.(?:(reduce|expand)\.)?", key)
+        if place is None:
+            theirs, rest = self.stem, key.removeprefix("stem.")
+        else:
+            stage, block, rest = int(place[1]), int(place[2]) - 1, key[place.end() :]
+            theirs = self.half(stage, block, int(place[3] == "expand")) if place[3] else self.down(stage)
+        return f"{theirs}.{rest.replace('norm.', f'{self.norm}.')}"
+
+
+OURS = Origin(
+    "stem",
+    lambda stage: f"stages.{stage}.0",
+    lambda stage, block, half: f"stages.{stage}.{block + 1}.{('reduce', 'expand')[half]}",
+    "norm",
+    lambda stage: rf"stages\.{stage}\.",
+    "$",
+)
+ORIGINS = {
+    "module_list.0.conv.weight": Origin(  # ASFF's authors
+        "module_list.0",
+        lambda stage: f"module_list.{2 * stage + 1}",
+        lambda stage, block, half: f"module_list.{2 * stage + 2}.module_list.{block}.{half}",
+        "batch_norm",
+        lambda stage: rf"module_list\.({2 * stage + 1}|{2 * stage + 2})\.",
+        r"module_list\.(1[1-9]|[2-9]\d)\.|level_\d_",
+    ),
+    "conv1.conv.weight": Origin(  # mmdetection
+        "conv1",
+        lambda stage: f"conv_res_block{stage + 1}.conv",
+        lambda stage, block, half: f"conv_res_block{stage + 1}.res{block}.conv{half + 1}",
+        "bn",
+        lambda stage: rf"conv_res_block{stage + 1}\.",
+        r"fc\.",
+    ),
+    "stem.conv1.conv.weight": Origin(  # timm
+        "stem.conv1",
+        lambda stage: f"stages.{stage}.conv_down",
+        lambda stage, block, half: f"stages.{stage}.blocks.{block}.conv{half + 1}",
+        "bn",
+        lambda stage: rf"stages\.{stage}\.",
+        r"head\.",
+    ),
+}
+"""By a key that none of the others has."""
+
+
 @BACKBONES.register("darknet53")
 class Darknet53(Backbone):
     """Darknet-53.
@@ -35,7 +105,9 @@ class Darknet53(Backbone):
         width: Multiplies every channel count; 0.25 is a small form for work without a GPU.
         depths: Residual blocks a stage.
         strides: Which maps to give, of 2, 4, 8, 16 and 32; stages behind the last are left out.
-        weights: Checkpoint with this module's keys.
+        weights: Checkpoint with this module's keys, or of mmdetection or timm, or of a detector of ASFF's authors or of
+            mmdetection, whose trunk is taken; a file or ``timm/darknet53``. timm's was trained with a slope of 0.01
+            below zero, a tenth of that of all others.
 
     Raises:
         PyrafuseError: If there is no map at one of ``strides``.
@@ -63,7 +135,10 @@ class Darknet53(Backbone):
         self.features = PyramidSpec(channels=tuple(channels[tap + 1] for tap in self._taps), strides=tuple(strides))
         initialize(self)
         if weights is not None:
-            load_exactly(self, read_state_dict(weights), source=weights)
+            state = read_published(weights)
+            origin = next((origin for mark, origin in ORIGINS.items() if mark in state), OURS)
+            unused = [origin.rest, *(origin.stage(i) for i in range(len(self.stages), len(depths)))]
+            load_exactly(self, state, source=weights, naming=origin.name, unused=unused)
 
     def forward(self, images: Tensor) -> Pyramid:
         x = self.stem(images)
