@@ -41,17 +41,19 @@ def import_checkpoint(
         force: Whether a file at the output's place is replaced.
         list: Whether to list what can be imported, and do nothing.
     """
-    from pyrafuse.core.storage import read_tensors
-    from pyrafuse.models.checkpoint import build, is_own, save
-    from pyrafuse.models.importers.registry import IMPORTERS
-
     if list:
-        for importer in IMPORTERS:
-            print("\n  ".join((importer.name, *importer.layouts)))
+        from pyrafuse.models.importers.origins import ORIGINS
+
+        for origin in ORIGINS:
+            print("\n  ".join((origin.name, *origin.layouts)))
         return 0
     if file is None or output is None:
         raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
     _check_output(file, output, is_forced=force)
+    from pyrafuse.core.storage import check_writable, read_tensors
+    from pyrafuse.models.checkpoint import build, is_own, save
+
+    check_writable(output)
     content = read_tensors(file)
     if is_own(content):
         raise PyrafuseError(f"{file} is a checkpoint of pyrafuse already: use it as it is")

@@ -8,9 +8,9 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -42,14 +42,42 @@ def find_names(path: Path) -> list[str]:
     """
     if zipfile.is_zipfile(path):
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    names: set[str] = set()
+    names: list[str] = []
     with path.open("rb") as stream:
-        for _ in range(OLD_PICKLES):
-            for code, argument, _position in pickletools.genops(stream):
-                if code.name == "GLOBAL":
-                    module, _, name = str(argument).partition(" ")
-                    names.add(f"{_RENAMED_MODULES.get(module, module)}.{name}")
-    return sorted(name for name in names if not _OWN_NAMES.fullmatch(name))
+        try:
+            for _ in range(OLD_PICKLES):
+                for name in _names_in_pickle(stream):
+                    names.append(name)  # noqa: PERF402  # those before a fault count
+                if not stream.peek(1):
+                    break  # a pickle that is not of torch.save is alone
+        except Exception:
+            if not names:
+                raise
+    return sorted({name for name in names if not _OWN_NAMES.fullmatch(name)})
+
+
+def _names_in_pickle(stream: BinaryIO) -> Iterator[str]:
+    """The names in the next pickle of ``stream``, of any protocol; from the fourth on they are two strings before."""
+    last: str | None = None
+    strings = ["", ""]
+    memo: dict[int, str | None] = {}
+    for code, argument, _position in pickletools.genops(stream):
+        if code.name in {"GLOBAL", "INST"}:
+            yield _join(*str(argument).split(" ", 1))
+        elif code.name == "STACK_GLOBAL":
+            yield _join(*strings)
+        if code.name == "MEMOIZE":
+            memo[len(memo)] = last
+        elif code.name.endswith("PUT"):
+            memo[int(argument or 0)] = last
+        elif code.name not in {"FRAME", "PROTO"}:
+            last = memo.get(int(argument or 0)) if code.name.endswith("GET") else argument
+            last = last if isinstance(last, str) else None
+            strings = [strings[1], last] if last is not None else strings
+
+
+def _join(module: str, name: str) -> str:
+    return f"{_RENAMED_MODULES.get(module, module)}.{name}"
 
 
 def stand_in_for(names: Iterable[str]) -> tuple[StandIns, list[str]]:

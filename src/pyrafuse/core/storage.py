@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import torch
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.pickled_names import find_names, stand_in_for
+
+SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
+"""Of checkpoints."""
 
 
 @contextmanager
@@ -43,6 +47,27 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
             os.unlink(temporary)
 
 
+def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> None:
+    """Refuse a place for results that nothing could be written to, before any work is done for it.
+
+    Args:
+        path: Of a file, or of a folder; neither need be there.
+        is_folder: Which.
+
+    Raises:
+        PyrafuseError: If something of the other kind lies there or above it, or the file system refuses.
+    """
+    path = Path(path)
+    if not is_folder and path.is_dir():
+        raise PyrafuseError(f"cannot write {path}: it is a folder; name a file in it")
+    folder = path if is_folder else path.parent
+    above = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not above.is_dir():
+        raise PyrafuseError(f"cannot write {path}: {above} is a file, and no folder; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PyrafuseError(f"cannot write {path}: {above} may not be written to; choose another place")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with write_atomically(path, "w") as stream:
@@ -59,6 +84,9 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
             listed and never called).
     """
     path = Path(path)
+    if path.is_dir():
+        inside = next(iter(sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)), path / "best.ckpt")
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, {inside} say")
     if not path.is_file():
         raise CheckpointError(f"no such checkpoint: {path}")
     try:
@@ -77,8 +105,10 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def _load(path: Path) -> Any:
-    # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be followed is refused anyway
+        # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -96,8 +126,12 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"{path} holds code or objects that are not loaded: {', '.join(sorted(set(refused)))}. Nothing was "
             "executed; save its state_dict alone, with torch.save or safetensors"
         )
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{path} is no checkpoint that can be read, or is damaged ({type(error).__name__}: {first_line})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{path} cannot be read: {error.strerror}"
+    return (
+        f"{path} ({path.stat().st_size:,} bytes) is no checkpoint that can be read, or is damaged; copy it anew, or "
+        "save its state_dict with torch.save or safetensors"
+    )
 
 
 def _umask() -> int:

@@ -13,7 +13,8 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_atomically
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.factory import rebuild
-from pyrafuse.models.importers.registry import IMPORTERS, find_importer, tells_all
+from pyrafuse.models.importers.origins import ORIGINS
+from pyrafuse.models.importers.registry import find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 
 CARD_KEY = "pyrafuse"
@@ -43,7 +44,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", source: str | None = None) -> Detector:
-    """Read a detector: a checkpoint of a training here, of `save`, or a foreign one of `IMPORTERS`.
+    """Read a detector: a checkpoint of a training here, of `save`, or a foreign one of `ORIGINS`.
 
     Nothing in the file is executed. The detector comes in evaluation mode.
 
@@ -75,9 +76,16 @@ def build(content: Any, *, source: str | os.PathLike[str], published: str | None
     if importer := find_importer(content):
         return importer.build(content, source=source, published=published)
     found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
+    tail = (
+        ""
+        if published is None
+        else (
+            f"; the name {published!r} does not tell it either: names are such as retinanet_r50_fpn_1x_coco or m2det512"
+        )
+    )
     raise CheckpointError(
         f"{source} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
-        f"read besides: {', '.join(importer.name for importer in IMPORTERS)} (see pyrafuse import --list)"
+        f"read besides: {', '.join(origin.name for origin in ORIGINS)} (see pyrafuse import --list){tail}"
     )
 
 

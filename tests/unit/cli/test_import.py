@@ -1,6 +1,8 @@
 """`pyrafuse import`: what it writes, and what it refuses."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from pyrafuse.cli.main import main
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.asff import LAYOUTS, MOBILE_ANCHORS, _reorder, asff_naming
+from pyrafuse.models.importers.origins import ASFF, ORIGINS, TORCHVISION
+from pyrafuse.models.importers.registry import IMPORTERS
+from pyrafuse.models.importers.torchvision import FAMILIES
 
 OPTIONS = {
     "backbone": "mobilenet_v2",
@@ -107,6 +112,9 @@ def test_an_unknown_layout(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "found keys a.weight" in said
     assert "official ASFF" in said
+    assert "nonsense" not in said
+    assert main(["import", str(tmp_path / "a.pth"), "-o", str(tmp_path / "b.ckpt"), "--as", "nonsense"]) == 2
+    assert "the name 'nonsense' does not tell it either: names are such as" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_an_unknown_layout(tmp_path, capsys):
         ),
         (
             lambda s: s.update({"level_2_header.conv.weight": torch.zeros(4 * 8 + 1, 128, 1, 1)}),
-            "level_2_header.conv.weight is (33, 128, 1, 1); it needs 4 x (5 + classes) channels",
+            "level_2_header.conv.weight is (33, 128, 1, 1), needs (32, 256, 1, 1)",
         ),
         (lambda s: s.update({"level_2_header.conv.weight": torch.zeros(32)}), "level_2_header.conv.weight is (32,)"),
     ],
@@ -151,8 +159,16 @@ def test_code_is_refused_and_not_executed(state, tmp_path, capsys, is_zip):
     assert not (tmp_path / "b.ckpt").exists()
 
 
-def test_the_list(capsys):
-    assert main(["import", "--list"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("official ASFF (arXiv:1911.09516)\n  YOLOv3 baseline on Darknet-53\n")
-    assert "ASFF*" in out
+def test_the_list_does_not_wait_for_torch():
+    code = (
+        "import sys; from pyrafuse.cli.main import main; main(['import', '--list']); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("official ASFF (arXiv:1911.09516)\n  YOLOv3 baseline on Darknet-53\n")
+    assert [line for line in done.stdout.splitlines() if not line.startswith(" ")] == [o.name for o in ORIGINS]
+
+
+def test_the_list_is_what_the_importers_read():
+    assert tuple(importer.origin for importer in IMPORTERS) == ORIGINS
+    assert {layout.name for layout in LAYOUTS.values()} < set(ASFF.layouts)
+    assert tuple(FAMILIES) == TORCHVISION.layouts

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.storage import read_tensors, write_atomically, write_text
+from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_text
 
 
 class TestWriting:
@@ -67,6 +67,24 @@ class Code:
         return (os.mkdir, (str(self.path),))
 
 
+class TestPlaces:
+    def test_what_could_be_written(self, tmp_path):
+        check_writable(tmp_path / "new" / "folder" / "a.json")
+        check_writable(tmp_path, is_folder=True)
+        assert not any(tmp_path.iterdir())
+
+    def test_what_could_not(self, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        with pytest.raises(PyrafuseError, match=r"it is a folder; name a file in it"):
+            check_writable(tmp_path)
+        for is_folder, path in ((True, tmp_path / "file"), (False, tmp_path / "file" / "a" / "b.json")):
+            with pytest.raises(PyrafuseError, match=r"/file is a file, and no folder; choose another place"):
+                check_writable(path, is_folder=is_folder)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(PyrafuseError, match=f"{tmp_path} may not be written to; choose another place"):
+            check_writable(tmp_path / "a" / "b")
+
+
 class TestReading:
     def test_tensors(self, tmp_path):
         content = {"state_dict": {"a": torch.arange(3)}, "epoch": 4, "names": ["x"], "rate": 0.5, "nothing": None}
@@ -91,11 +109,17 @@ class TestReading:
         assert "posix.mkdir" in str(caught.value)
         assert "Nothing was executed; save its state_dict alone" in str(caught.value)
 
-    def test_a_plain_pickle_is_refused_and_not_executed(self, tmp_path):
+    @pytest.mark.parametrize("tail", [b"", b"what follows is no pickle"])
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_a_plain_pickle_is_refused_and_not_executed(self, tmp_path, protocol, tail):
         proof = tmp_path / "executed"
-        (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Code(proof)))
-        with pytest.raises(CheckpointError, match=r"bad\.pkl"):
+        content = {"mkdir": "posix", "a": [Code(proof), Code(proof)], "third": Fraction(1, 3)}
+        (tmp_path / "bad.pkl").write_bytes(pickle.dumps(content, protocol) + tail)
+        with pytest.raises(CheckpointError) as caught:
             read_tensors(tmp_path / "bad.pkl")
+        assert "bad.pkl holds code or objects that are not loaded: fractions.Fraction, posix.mkdir. Nothing" in str(
+            caught.value
+        )
         assert not proof.exists()
 
     @pytest.mark.parametrize("is_zip", [True, False])
@@ -109,7 +133,12 @@ class TestReading:
     def test_missing(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"no such checkpoint: .*a\.pth"):
             read_tensors(tmp_path / "a.pth")
-        with pytest.raises(CheckpointError, match="no such checkpoint"):
+
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"is a folder; name a checkpoint in it, .*/best\.ckpt say"):
+            read_tensors(tmp_path)
+        (tmp_path / "last.ckpt").touch()
+        with pytest.raises(CheckpointError, match=r"name a checkpoint in it, .*/last\.ckpt say"):
             read_tensors(tmp_path)
 
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
@@ -127,12 +156,12 @@ class TestReading:
         else:
             save_file({"a": torch.arange(1000)}, path)
         path.write_bytes(path.read_bytes()[:left])
-        with pytest.raises(CheckpointError, match=f"{name} is no checkpoint that can be read, or is damaged"):
+        with pytest.raises(CheckpointError, match=rf"{name} \({left:,} bytes\) is no checkpoint.*damaged; copy it"):
             read_tensors(path)
 
     @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"hello world\n", b"\x80\x02}q\x00."])
     def test_other_files(self, tmp_path, content):
         path = tmp_path / "a.pth"
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"a\.pth is no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"a\.pth \(.*\) is no checkpoint"):
             read_tensors(path)

@@ -22,23 +22,6 @@ PREFIXES = {
 }
 """Our model -> how its published names begin, where that is another word."""
 
-LAYOUTS = (
-    "RetinaNet: retinanet_r50_fpn_1x_coco, retinanet_r101_caffe_fpn_1x_coco, retinanet_x101_64x4d_fpn_1x_coco, ...",
-    "RetinaNet with NAS-FPN: retinanet_r50_nasfpn_crop640_50e_coco",
-    "Libra RetinaNet: libra_retinanet_r50_fpn_1x_coco",
-    "GA-RetinaNet: ga_retinanet_r50_caffe_fpn_1x_coco, ga_retinanet_x101_32x4d_fpn_1x_coco, ...",
-    "ATSS: atss_r50_fpn_1x_coco, atss_r101_fpn_1x_coco",
-    "DDOD: ddod_r50_fpn_1x_coco",
-    "FCOS: fcos_r50_caffe_fpn_gn-head_1x_coco, fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco, ...",
-)
-TWO_STAGE_LAYOUTS = (
-    "Faster R-CNN: faster_rcnn_r50_fpn_1x_coco, faster_rcnn_r101_caffe_fpn_1x_coco, ...",
-    "Faster R-CNN with PAFPN: faster_rcnn_r50_pafpn_1x_coco",
-    "Libra R-CNN: libra_faster_rcnn_r50_fpn_1x_coco, libra_faster_rcnn_x101_64x4d_fpn_1x_coco, ...",
-    "Cascade R-CNN: cascade_rcnn_r50_fpn_1x_coco, ...",
-    "Cascade R-CNN with a recursive pyramid: cascade_rcnn_r50_rfp_1x_coco",
-)
-
 
 def import_mmdetection_file(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
     """Build the dense detector that ``content`` is, with its preprocessing, test settings and classes.

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_named(state):
 )
 def test_files_are_told_apart(keys, origin):
     importer = find_importer({"state_dict": {key: torch.zeros(1) for key in keys}})
-    assert (importer is None) if origin is None else importer.name.startswith(origin)
+    assert (importer is None) if origin is None else importer.origin.name.startswith(origin)
 
 
 def test_ssd_of_other_levels_is_refused():

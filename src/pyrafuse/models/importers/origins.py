@@ -1,0 +1,67 @@
+"""Where checkpoints come from that can be read here, in words; free of torch, so that the list is there at once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One origin of checkpoints.
+
+    Attributes:
+        name: For people.
+        layouts: What can be read of it, a line each.
+    """
+
+    name: str
+    layouts: tuple[str, ...]
+
+
+ASFF = Origin(
+    "official ASFF (arXiv:1911.09516)",
+    (
+        "YOLOv3 baseline on Darknet-53",
+        "YOLOv3 with ASFF on Darknet-53",
+        "YOLOv3 on MobileNetV2",
+        "YOLOv3 with ASFF on MobileNetV2",
+        "YOLOv3 with ASFF on Darknet-53, RFB (ASFF*)",
+    ),
+)
+MMDETECTION = Origin(
+    "mmdetection 2.x and 3.x (file name or settings in it tell how it is used, else --as NAME)",
+    (
+        "RetinaNet: retinanet_r50_fpn_1x_coco, retinanet_r101_caffe_fpn_1x_coco, retinanet_x101_64x4d_fpn_1x_coco, ...",
+        "RetinaNet with NAS-FPN: retinanet_r50_nasfpn_crop640_50e_coco",
+        "Libra RetinaNet: libra_retinanet_r50_fpn_1x_coco",
+        "GA-RetinaNet: ga_retinanet_r50_caffe_fpn_1x_coco, ga_retinanet_x101_32x4d_fpn_1x_coco, ...",
+        "ATSS: atss_r50_fpn_1x_coco, atss_r101_fpn_1x_coco",
+        "DDOD: ddod_r50_fpn_1x_coco",
+        "FCOS: fcos_r50_caffe_fpn_gn-head_1x_coco, fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco, ...",
+    ),
+)
+MMDETECTION_TWO_STAGE = Origin(
+    "mmdetection 2.x and 3.x, two-stage (likewise)",
+    (
+        "Faster R-CNN: faster_rcnn_r50_fpn_1x_coco, faster_rcnn_r101_caffe_fpn_1x_coco, ...",
+        "Faster R-CNN with PAFPN: faster_rcnn_r50_pafpn_1x_coco",
+        "Libra R-CNN: libra_faster_rcnn_r50_fpn_1x_coco, libra_faster_rcnn_x101_64x4d_fpn_1x_coco, ...",
+        "Cascade R-CNN: cascade_rcnn_r50_fpn_1x_coco, ...",
+        "Cascade R-CNN with a recursive pyramid: cascade_rcnn_r50_rfp_1x_coco",
+    ),
+)
+MMDETECTION_SSD = Origin("mmdetection's SSD", ("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",))
+M2DET = Origin(
+    "official M2Det (arXiv:1811.04533; the file's name tells the size of the input, else --as m2det512)",
+    ("320, 512, 704 and 800 px on VGG-16 and ResNets, with and without SFAM's attention",),
+)
+EFFDET = Origin(
+    "effdet, EfficientDet in PyTorch",
+    (
+        "efficientdet_d0 to d5",
+        "tf_efficientdet_d0 to d5, trained with TensorFlow",
+        "these with PAN or QuFPN, and with plain sums",
+    ),
+)
+TORCHVISION = Origin("torchvision's detectors", ("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"))
+
+ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, M2DET, EFFDET, TORCHVISION)
+"""In the order in which they are asked."""
