@@ -1,11 +1,17 @@
 """`pyrafuse bench necks`."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyrafuse.inference.benching import NeckFigures
 
 
 def bench_necks(
     *,
     necks: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    against_plain: bool = False,
     size: int = 416,
     channels: tuple[int, ...] = (256, 512, 1024),
     strides: tuple[int, ...] = (8, 16, 32),
@@ -18,6 +24,8 @@ def bench_necks(
 
     Args:
         necks: Which ones, with a plus between those of a chain: fpn,fpn+asff; by default every one.
+        against_plain: Measure the necks that are graphs beside the same written by hand, with the same parameters:
+            what it costs to be a graph. ASFF stands here as a graph, its module as the plain form.
         size: Side of the image in pixels.
         channels: Of the pyramid, finest level first.
         strides: Likewise.
@@ -33,33 +41,60 @@ def bench_necks(
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.inference import benching
+    from pyrafuse.inference.plain_necks import PLAIN_FORMS
     from pyrafuse.necks.registry import NECKS, create_neck
 
     if min(size, batch_size, rounds) < 1:
         raise PyrafuseError(f"size, batch_size and rounds are 1 or more, got {size}, {batch_size} and {rounds}")
-    where = choose_device(device)
     try:
         inputs = PyramidSpec(tuple(channels), tuple(strides))
     except ValueError as error:
-        raise PyrafuseError(str(error)) from error
-    built = {}
-    for name in necks or NECKS.names():
+        raise PyrafuseError(f"--channels, --strides: {error}") from error
+    if size < max(strides):
+        raise PyrafuseError(f"--size {size} is less than a cell of stride {max(strides)}; give {max(strides)} or more")
+    if json is not None:
+        check_writable(json)
+    where = choose_device(device)
+    settings = {"size": size, "batch_size": batch_size, "rounds": rounds}
+    title = f"{batch_size} x {size} px, channels {inputs.channels} at strides {inputs.strides}, on {where}"
+    if against_plain:
         try:
-            built[name] = create_neck(name.split("+"), inputs)
+            pairs = benching.bench_against_plain(necks or tuple(PLAIN_FORMS), inputs, **settings, device=where)
         except ValueError as error:
-            if necks:
-                raise PyrafuseError(f"cannot build {name}: {error}") from error
-            print(f"left out {name}: {error}", file=sys.stderr)
-    figures = benching.bench_necks(built, inputs, size=size, batch_size=batch_size, rounds=rounds, device=where)
-    width = max(len("neck"), *map(len, built))
-    print(f"{batch_size} x {size} px, channels {inputs.channels} at strides {inputs.strides}, on {where}")
-    print(f"{'neck':<{width}}  latency, ms  peak memory, MB    GFLOPs  parameters")
+            raise PyrafuseError(f"cannot compare with plain forms: {error}") from error
+        lines, figures = _tell_pairs(pairs), [f for pair in pairs for f in pair]
+    else:
+        built = {}
+        for name in necks or NECKS.names():
+            try:
+                built[name] = create_neck(name.split("+"), inputs)
+            except ValueError as error:
+                if necks:
+                    raise PyrafuseError(f"cannot build {name}: {error}") from error
+                print(f"left out {name}: {error}", file=sys.stderr)
+        figures = benching.bench_necks(built, inputs, **settings, device=where)
+        lines = _tell_figures(figures)
+    print(title, *lines, sep="\n")
+    if json is not None:
+        told = {**settings, "device": str(where), **asdict(inputs), "necks": [asdict(f) for f in figures]}
+        write_text(json, json_format.dumps(told, indent=1) + "\n")
+    return 0
+
+
+def _tell_figures(figures: list["NeckFigures"]) -> Iterator[str]:
+    width = max(len("neck"), *(len(f.name) for f in figures))
+    yield f"{'neck':<{width}}  latency, ms  peak memory, MB    GFLOPs  parameters"
     for f in figures:
         millions = f"{f.parameters / 1e6:.2f} M"
-        print(f"{f.name:<{width}}  {f.latency_ms:11.2f}  {f.peak_memory_mb:15.1f}  {f.gflops:8.2f}  {millions:>10}")
-    if json is not None:
-        settings = {"size": size, "batch_size": batch_size, "rounds": rounds, "device": str(where), **asdict(inputs)}
-        write_text(json, json_format.dumps({**settings, "necks": [asdict(f) for f in figures]}, indent=1) + "\n")
-    return 0
+        yield f"{f.name:<{width}}  {f.latency_ms:11.2f}  {f.peak_memory_mb:15.1f}  {f.gflops:8.2f}  {millions:>10}"
+
+
+def _tell_pairs(pairs: list[tuple["NeckFigures", "NeckFigures"]]) -> Iterator[str]:
+    width = max(len("neck"), *(len(graph.name) for graph, _ in pairs))
+    yield f"{'neck':<{width}}  graph, ms  plain, ms  ratio  graph, MB  plain, MB  ratio"
+    for graph, plain in pairs:
+        time = f"{graph.latency_ms:9.2f}  {plain.latency_ms:9.2f}  {graph.latency_ms / plain.latency_ms:5.2f}"
+        memory = f"{graph.peak_memory_mb:9.2f}  {plain.peak_memory_mb:9.2f}"
+        yield f"{graph.name:<{width}}  {time}  {memory}  {graph.peak_memory_mb / plain.peak_memory_mb:5.2f}"

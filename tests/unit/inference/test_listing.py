@@ -103,9 +103,19 @@ class TestCommands:
         assert {neck["name"] for neck in written["necks"]} == {"fpn+asff", "identity"}
         assert "fpn+asff" in capsys.readouterr().out
 
+    def test_bench_against_plain_forms(self, capsys, tmp_path):
+        argv = ["bench", "necks", "--against-plain", "--necks", "fpn,bifpn", "--size", "32", "--channels", "4,8"]
+        argv += ["--strides", "8,16", "--rounds", "1", "--device", "cpu", "--json", str(tmp_path / "a.json")]
+        assert main(argv) == 0
+        written = json.loads((tmp_path / "a.json").read_text())["necks"]
+        assert [f["name"] for f in written] == ["fpn", "fpn, plain", "bifpn", "bifpn, plain"]
+        assert written[0]["parameters"] == written[1]["parameters"]
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["neck", "fpn", "bifpn"]
+
     @pytest.mark.parametrize(
         ("words", "said"),
         [
+            (["--against-plain", "--necks", "bfp"], "unknown neck with a plain form 'bfp'"),
             (["--necks", "fqn"], "unknown neck 'fqn'; did you mean 'fpn'"),
             (["--rounds", "0"], "size, batch_size and rounds are 1 or more, got 416, 1 and 0"),
             (["--channels", "1,2"], "one stride a level"),
