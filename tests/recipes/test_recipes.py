@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from rich.console import Console
+from torch.distributed.run import get_args_parser
 
 from pyrafuse.cli.main import main
 from pyrafuse.models.factory import create_model
@@ -148,7 +149,17 @@ def test_recipes_are_listed_with_commands_that_parse(capsys):
     assert out.count("10 GPUs x 5 images") == len(PAPER)
     for title in ("one GPU", "8 GPUs", "each of 2 machines"):
         assert out.count(f"\n  {title} ") == len(WITH_PAPER)
-    commands = [line.partition("pyrafuse train ")[2] for line in out.splitlines() if " train --recipe " in line]
-    assert len(commands) == len(NAMES) + 2 * len(WITH_PAPER)
-    for command in (f"train {words}" for words in commands):
-        assert main([*command.split(), "--print_config"]) == 0
+    lines = [line[22:].split() for line in out.splitlines() if " train --recipe " in line]
+    assert len(lines) == len(NAMES) + 2 * len(WITH_PAPER)
+    for program, *words in lines:
+        nodes, processes = 1, 1
+        if program == "torchrun":
+            launched = get_args_parser().parse_args(words)
+            assert (launched.module, launched.training_script) == (True, "pyrafuse")
+            nodes, processes = int(launched.nnodes.partition(":")[0]), int(launched.nproc_per_node)
+            words = launched.training_script_args
+            assert "--output" in words  # several processes need one folder
+        assert main([*words, "--print_config"]) == 0
+        run = yaml.safe_load(capsys.readouterr().out)["run"]
+        assert run["nodes"] == nodes
+        assert run["batch_size"] % (nodes * processes * run["accumulate"]) == 0

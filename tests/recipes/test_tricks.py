@@ -1,5 +1,6 @@
 """Each trick of the strong baseline is a switch, and each switch acts."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,36 @@ def test_the_table_in_the_pages():
         row = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
         for path in trick.on:
             assert f"`{path}`" in row
+
+
+def test_the_paper_s_table_line_by_line(capsys):
+    """The lines in the pages are read, and each adds to the one before it what its remark says."""
+    block = next(text for text in PAGE.read_text().split("```") if "--model.neck [yolo_fpn,sum_fusion]" in text)
+    lines = [line.partition("#")[0].split()[2:] for line in block.strip().splitlines()]
+    recipes = [configure(capsys, *words) for words in lines]
+    tricks = [set(tricks_of(recipe)) for recipe in recipes]
+    added = [now - before for before, now in itertools.pairwise(tricks)]
+    assert tricks[0] == {"multi_scale", "spp"}
+    assert added == [
+        {"mixup", "cosine", "sync_bn", "label_smoothing"},
+        {"guided_anchoring", "feature_adaption"},
+        {"iou_loss"},
+        set(),
+        set(),
+        set(),
+        {"rfb"},
+        {"dropblock"},
+    ]
+    assert all(before <= now for before, now in itertools.pairwise(tricks))
+    necks = [(recipe["model"]["name"], (recipe["model"]["neck"] or ["asff"])[-1]) for recipe in recipes[3:7]]
+    assert necks == [
+        ("yolov3", "asff"),
+        ("yolov3_asff", "sum_fusion"),
+        ("yolov3_asff", "concat_fusion"),
+        ("yolov3_asff", "asff"),
+    ]
+    alike = [{**recipe, "model": {**recipe["model"], "neck": None}} for recipe in recipes[4:7]]
+    assert alike[0] == alike[1] == alike[2]  # table 3: all else is equal
 
 
 def build(**switches: bool):

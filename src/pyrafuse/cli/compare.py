@@ -24,6 +24,8 @@ SHORT = {
     "--epochs": "--run.epochs",
     "--batch": "--run.batch_size",
     "--lr": "--optimizer.lr",
+    "--with": "--with",
+    "--without": "--without",
 }
 GROUPS = frozenset(key.partition(".")[0] for key in describe_defaults())
 """First parts of a recipe's options; whatever begins so is an option of all variants."""
@@ -43,9 +45,10 @@ def gather_words(words: list[str]) -> list[str]:
     for word in words:
         option, _, value = word.partition("=")
         is_recipe = option.removeprefix("--").removeprefix("no_").partition(".")[0] in GROUPS and "." in option
-        if is_recipe and value.startswith("--"):
+        is_trick = option in {"--with", "--without"}
+        if (is_recipe and value.startswith("--")) or (is_trick and not value):
             raise PyrafuseError(f"{option} needs a value")
-        if is_recipe:
+        if is_recipe or is_trick:
             shared.append(word)
         elif option in several:
             several[option].append(value)
@@ -67,6 +70,8 @@ def gather_words(words: list[str]) -> list[str]:
             "--epochs N": "run.epochs of all variants",
             "--batch N": "run.batch_size of all variants",
             "--lr X": "optimizer.lr of all variants",
+            "--with A,B": "tricks that all variants have, as in pyrafuse train",
+            "--without A,B": "tricks that none has",
             "--KEY VALUE": "any other option of pyrafuse train, for all variants: --optimizer.name sgd",
         },
         positional="--data",

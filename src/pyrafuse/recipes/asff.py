@@ -80,7 +80,7 @@ def yolov3_asff_star_coco() -> Recipe:
     return replace(stronger, dropblock=DropBlockSettings(phases=DROPBLOCK_PHASES))
 
 
-@_coco(published="30.6 AP at 416 px", arguments="--data coco/ --weights mobilenet_v2.pth")
+@_coco(published="30.6 AP at 416 px", arguments="--data coco/ --weights torchvision/mobilenet_v2")
 def yolov3_asff_mobilenetv2_coco() -> Recipe:
     """Train the light detector with ASFF on MobileNetV2."""
     light = _with_model(

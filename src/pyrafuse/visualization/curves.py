@@ -132,7 +132,11 @@ def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -
             _plot_curve(axes, points, values, look)
         quiet_axes(axes, title=title, x=x if x in history else "step")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        _legend(axes)
+        if title == _FUSION:  # a column an output level, beneath: nine names would hide the curves
+            count = len({key.split("/")[1] for key in curves})
+            axes.legend(fontsize=7, ncols=count, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+        else:
+            _legend(axes)
         if title in (_PRECISION, _POSITIVES, _GRADIENTS, _FUSION):
             axes.set_ylim(bottom=0)
         elif title == _RATE:

@@ -9,6 +9,8 @@ from pyrafuse.cli.compare import compare, flatten, read_recipe, read_variant, re
 from pyrafuse.cli.main import main
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.recipes.registry import RECIPES
+from pyrafuse.recipes.tricks import tricks_of
+from pyrafuse.training.settings import to_plain
 
 
 def parse(*argv: str) -> dict:
@@ -36,6 +38,19 @@ def test_words_and_options_in_any_order():
 def test_a_recipe_is_that_of_train():
     assert read_recipe(["--recipe=small"]) == RECIPES.create("small")
     assert read_recipe(["--recipe=small", "--data.size=96", "--no_run.sync_bn"]).data.size == 96
+
+
+def test_tricks_of_one_variant_and_of_all():
+    shared = parse("a", "--without", "mixup,spp", "--with=rfb")["shared"]
+    assert shared == ["--without=mixup,spp", "--with=rfb"]
+    assert {"mixup", "spp", "rfb"} & set(tricks_of(to_plain(read_recipe(["--recipe=small", *shared])))) == {"rfb"}
+    variant = read_variant("plain: without=rfb,cosine lr=0.5", "small", shared)
+    assert not {"mixup", "spp", "rfb", "cosine"} & set(tricks_of(to_plain(variant.recipe)))
+    assert variant.recipe.optimizer.lr == 0.5
+    with pytest.raises(PyrafuseError, match="variant 'x': unknown trick 'mixupp'; did you mean 'mixup'"):
+        read_variant("x: without=mixupp", "small", [])
+    with pytest.raises(PyrafuseError, match="--without needs a value"):
+        parse("a", "--without")
 
 
 def test_a_variant_as_typed():
