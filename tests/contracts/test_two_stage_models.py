@@ -98,6 +98,16 @@ def test_targets_and_not_the_mode_steer_sampling(detector, some_targets, mode):
     assert not any(stage.regions.is_object.any() for stage in plain.stages)
 
 
+def test_regions_to_learn_from_end_where_each_image_does(detector, some_targets):
+    images = torch.randn(2, 3, 64, 96)
+    whole = detector.train()(images, some_targets)
+    smaller = detector(images, some_targets, sizes=[(64, 96), (40, 56)])
+    for stage, unbounded in zip(smaller.stages, whole.stages, strict=True):
+        drawn = ~stage.regions.is_object[1]
+        assert (stage.regions.boxes[1, drawn] <= torch.tensor([56, 40, 56, 40])).all()
+        assert (unbounded.regions.boxes[1] > torch.tensor([56, 40, 56, 40])).any()
+
+
 @torch.no_grad()
 def test_same_answer_twice(detector):
     images = torch.randn(1, 3, 64, 64)

@@ -71,11 +71,13 @@ class Batch:
         images: (B, 3, H, W) uint8 RGB; normalised on the device by the detector's preprocessing.
         targets: Objects in pixels of ``images``.
         indices: (B,) int64, the row of each image in its data set.
+        sizes: Height and width in pixels that each image takes up of ``images``, at the top left; the rest is padding.
     """
 
     images: Tensor
     targets: Targets
     indices: Tensor
+    sizes: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on ``device``."""
@@ -83,9 +85,10 @@ class Batch:
             self.images.to(device, non_blocking=non_blocking),
             self.targets.to(device, non_blocking=non_blocking),
             self.indices,
+            self.sizes,
         )
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; called by a `DataLoader`."""
         pinned = {f.name: getattr(self.targets, f.name).pin_memory() for f in fields(self.targets)}
-        return Batch(self.images.pin_memory(), Targets(**pinned), self.indices)
+        return Batch(self.images.pin_memory(), Targets(**pinned), self.indices, self.sizes)

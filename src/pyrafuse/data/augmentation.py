@@ -85,15 +85,21 @@ def augment(sample: Sample, preprocessing: Preprocessing, settings: Augmentation
     varied = drop_small(varied, settings.min_box_px)
     if sample.has_objects() and not varied.has_objects():
         return fit_sample(sample, preprocessing)
-    return replace(varied, image=pad(varied.image, preprocessing))
+    return lay_into_input(varied, preprocessing)
 
 
 def fit_sample(sample: Sample, preprocessing: Preprocessing) -> Sample:
     """Fit ``sample`` to the network and change nothing else."""
     height, width = sample.image.shape[:2]
     fit = Fit.of(height, width, preprocessing)
-    image = pad(resize_to_fit(sample.image, preprocessing), preprocessing)
-    return replace(sample, image=image, boxes=fit.to_network(sample.boxes))
+    image = resize_to_fit(sample.image, preprocessing)
+    return lay_into_input(replace(sample, image=image, boxes=fit.to_network(sample.boxes)), preprocessing)
+
+
+def lay_into_input(sample: Sample, preprocessing: Preprocessing) -> Sample:
+    """Lay ``sample``, as large as it takes up of the network's input, into that."""
+    height, width = sample.image.shape[:2]
+    return replace(sample, image=pad(sample.image, preprocessing), size=(height, width))
 
 
 def expand(window: Window, max_ratio: float, rng: np.random.Generator) -> Window:

@@ -98,7 +98,7 @@ class EvalSet(Dataset[tuple[int, Sample, Fit]]):
         image = self._cache.get(index, lambda: pad(resize_to_fit(read_record(record), preprocessing), preprocessing))
         fit = Fit.of(record.height, record.width, preprocessing)
         weights = np.ones(len(record.labels), np.float32)
-        return index, Sample(image, fit.to_network(record.boxes), record.labels, weights, record.crowd), fit
+        return index, Sample(image, fit.to_network(record.boxes), record.labels, weights, record.crowd, fit.size), fit
 
 
 def read_record(record: ImageRecord) -> NDArray[np.uint8]:

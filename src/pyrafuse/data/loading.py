@@ -160,7 +160,8 @@ def collate(items: Sequence[tuple[int, Sample]], fill: tuple[int, int, int] = (0
         return [torch.from_numpy(getattr(sample, name)) for sample in samples]
 
     targets = Targets.pad(tensors("boxes"), tensors("labels"), weights=tensors("weights"), crowd=tensors("crowd"))
-    return Batch(images, targets, torch.tensor([index for index, _ in items]))
+    sizes = tuple(sample.size or (sample.image.shape[0], sample.image.shape[1]) for sample in samples)
+    return Batch(images, targets, torch.tensor([index for index, _ in items]), sizes)
 
 
 def collate_eval(items: Sequence[tuple[int, Sample, Fit]]) -> EvalBatch:

@@ -18,6 +18,8 @@ class Sample:
         labels: (G,) int64, 0..K-1.
         weights: (G,) float32, the mixup weight of each object; 1 without mixup.
         crowd: (G,) bool, true for a region in which detections are neither right nor wrong.
+        size: Height and width in pixels that the picture takes up of ``image``, at the top left of its padding; None
+            where there is none.
     """
 
     image: NDArray[np.uint8]
@@ -25,6 +27,7 @@ class Sample:
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
     crowd: NDArray[np.bool_]
+    size: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, record: ImageRecord, image: NDArray[np.uint8]) -> "Sample":

@@ -63,10 +63,10 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        images = self.detector.card.preprocessing.normalize(batch.images)
+        images = self.detector.card.preprocessing.normalize(batch.images, batch.sizes)
         images = images.contiguous(memory_format=torch.channels_last)
         with self._watch.watching(self.detector.neck):
-            predictions = self.detector(images, batch.targets)
+            predictions = self.detector(images, batch.targets, sizes=batch.sizes)
         report: LevelLosses = self._criterion.by_level(predictions, batch.targets)
         total = torch.stack([values.sum() for values in report.losses.values()]).sum()
         self._watch.follow(total)

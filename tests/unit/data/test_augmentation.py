@@ -231,6 +231,7 @@ def test_without_augmentation_the_sample_is_only_fitted(preprocessing):
     expected = [4.8, 12.8, 24, 38.4] if preprocessing.fit == "stretch" else [4.8, 9.6, 24, 28.8]
     assert fitted.boxes[0].tolist() == pytest.approx(expected)
     assert fitted.image.shape == (64, 96, 3)
+    assert augmented.size == fitted.size == ((64, 96) if preprocessing.fit == "stretch" else (48, 96))
 
 
 def test_where_nothing_large_is_left_the_image_is_used_as_it_was():

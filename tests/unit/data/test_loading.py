@@ -192,6 +192,7 @@ def test_a_training_batch_is_what_its_records_say(data):
         record = data.records[index]
         image, fit = fit_image(read_image(record.path), SMALL)
         assert torch.equal(batch.images[row], image)
+        assert batch.sizes[row] == fit.size
         assert torch.equal(batch.targets.boxes[row, :index], torch.from_numpy(fit.to_network(record.boxes)))
         assert batch.targets.labels[row, :index].tolist() == list(range(index))
         assert batch.targets.weights[row].tolist() == [1] * index + [0] * (6 - index)
@@ -268,6 +269,7 @@ def test_evaluation_sees_each_image_once_in_order(data):
         record, batch, row = data.records[index], batches[index // 3], index % 3
         image, fit = fit_image(read_image(record.path), SMALL)
         assert torch.equal(batch.batch.images[row], image)
+        assert batch.batch.sizes[row] == fit.size
         assert batch.fits[row] == fit == Fit(48 / record.width, 32 / record.height, record.height, record.width)
         found = batch.fits[row].to_image(batch.batch.targets.boxes[row, :index])
         assert torch.allclose(found, torch.from_numpy(record.boxes), atol=1e-4)
@@ -338,7 +340,10 @@ def test_smaller_images_lie_at_the_top_left_of_a_batch():
         )
         for size, value in (((4, 8), 50), ((6, 2), 90))
     ]
-    images = collate([(0, samples[0]), (1, samples[1])], fill=(1, 2, 3)).images
+    samples[1] = replace(samples[1], size=(5, 2))  # its last row is padding already
+    batch = collate([(0, samples[0]), (1, samples[1])], fill=(1, 2, 3))
+    images = batch.images
+    assert batch.sizes == batch.to("cpu").sizes == ((4, 8), (5, 2))
     expected = torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 3, 1, 1).repeat(2, 1, 6, 8)
     expected[0, :, :4] = 50
     expected[1, :, :, :2] = 90
