@@ -87,6 +87,11 @@ for _head, _defaults, _paper in (("atss", ATSS, "1912.02424"), ("ddod", DDOD, "2
     MODELS.add(_head, partial(dense_detector, parts=_parts, defaults=_defaults), paper=_paper)
 
 DDOD_ON_FCOS = DenseParts(head="fcos", coder=DistanceCoder(), criterion=_create)
-# the quality is the overlap of the box here, which the boxes' tower knows about
-DDOD_FCOS: dict[str, Options] = {**DDOD, "head": {"deformable": True, "centerness_on_boxes": True}}
+# the quality is the overlap of the box here, which the boxes' tower knows about; and the costs look at boxes from the
+# first step on: in strides these begin about as large as what their level is made for, in pixels all alike
+DDOD_FCOS: dict[str, Options] = {
+    **DDOD,
+    "fpn": {**ATSS["fpn"], "relu_before_extra": True},
+    "head": {"deformable": True, "centerness_on_boxes": True, "distances": "relu"},
+}
 MODELS.add("ddod_fcos", partial(dense_detector, parts=DDOD_ON_FCOS, defaults=DDOD_FCOS), paper="2107.02963")

@@ -1,12 +1,14 @@
-"""ATSS on COCO, DDOD on top of it, and the studies that lead from one to the other.
+"""ATSS on COCO, DDOD on top of it and of FCOS, and the studies that lead from one to the other.
 
 Zhang et al., arXiv:1912.02424; Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963. None of these
-recipes has been run to its end here: the published figures are those of mmdetection's checkpoints, on val 2017.
+recipes has been run to its end here: the published figures are those of mmdetection's checkpoints, on val 2017, and
+DDOD's paper's for FCOS.
 
 The weights of levels are told by their ends: that of the level with the most positives, the finest as a rule, and that
 of the one with the fewest; ``--model.options.criterion_options.level_weights.ends [1,3]`` tells others.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,13 @@ def atss_coco() -> Recipe:
 def ddod_coco() -> Recipe:
     """Train DDOD: each branch with its own rows and its own sampling, levels weighed by their positives."""
     return one_x("ddod")
+
+
+@_coco(paper="arXiv:2107.02963", published="41.6 AP at 800 px, in the paper")
+def ddod_fcos_coco() -> Recipe:
+    """Train DDOD on FCOS: its assigners, level weights and deformable convolutions where there are no anchors."""
+    given = one_x("ddod_fcos", clip_norm=35.0)
+    return replace(given, schedule=replace(given.schedule, burn_in_start=1 / 3))
 
 
 @_study()
