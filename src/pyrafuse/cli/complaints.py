@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Collection
-from difflib import get_close_matches
 
 import yaml
+
+from pyrafuse.core.errors import nearest
 
 
 def name_unknown_option(option: str, options: Collection[str]) -> str:
     """Say that ``option`` is none of ``options``, and which are near."""
     nested = [known for known in options if known.endswith(f".{option[2:]}")]  # --epochs for --run.epochs
-    near = nested or get_close_matches(option, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; choose from {', '.join(sorted(options))}"
+    near = " or ".join(nested) or nearest(option, options)
+    hint = f"; did you mean {near}?" if near else f"; choose from {', '.join(sorted(options))}"
     return f"unknown option {option}{hint}"
 
 
@@ -49,8 +50,8 @@ def reword(message: str, options: Collection[str]) -> str:
     message = re.sub(r'Parser key "(.+?)":\s*', lambda key: f"{shown(key[1])}: ", message)
     if found := re.search(r"Expected an? (?:typing\.)?Literal\[(.*?)\]\. Got value: (.*)", message, re.DOTALL):
         choices = [str(choice) for choice in yaml.safe_load(f"[{found[1]}]")]
-        near = get_close_matches(found[2], choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(found[2], choices)
+        hint = f"; did you mean {near!r}?" if near else ""
         return f"{message[: found.start()]}{found[2]!r} is not one of {', '.join(choices)}{hint}"
     message = re.sub(r"Expected an? (.+?)\. Got value: (.*)", r"expected \1, got '\2'", message, flags=re.DOTALL)
     return re.sub(r"\s*\n\s*", " ", message).strip()

@@ -22,10 +22,12 @@ def check(
     from rich.console import Console
     from rich.progress import Progress
 
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.data import checking
     from pyrafuse.data.layout import read_splits
 
+    if json is not None:
+        check_writable(json)
     splits = read_splits(path, val_fraction=val_fraction, seed=seed)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)

@@ -40,7 +40,7 @@ def draw(
         channels: Of what comes in; by default doubling from 256 on.
     """
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.necks.graph_text import SUFFIXES, write_graph
     from pyrafuse.visualization.figures import save_figure
     from pyrafuse.visualization.pyramid_graph import plot_graph
@@ -51,9 +51,10 @@ def draw(
     try:
         inputs = PyramidSpec(widths, tuple(strides))
     except ValueError as error:
-        raise PyrafuseError(str(error)) from error
+        raise PyrafuseError(f"--channels, --strides: {error}") from error
     graph = find_graph(neck, inputs)
     path = Path(f"{Path(neck).stem}.svg") if output is None else output
+    check_writable(path)
     if path.suffix in SUFFIXES:
         write_text(path, write_graph(graph))
     else:

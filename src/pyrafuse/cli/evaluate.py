@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, check_between
 
 if TYPE_CHECKING:
     from pyrafuse.core.records import DetectionData
@@ -42,13 +42,20 @@ def evaluate(
     from rich.console import Console
 
     from pyrafuse.cli.devices import choose_device
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.data.layout import read_split
     from pyrafuse.inference.evaluating import detect_all, to_coco_results
     from pyrafuse.models.checkpoint import load
     from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
     from pyrafuse.visualization.figures import save_figure
 
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
+    check_between("size", size, 1)
+    check_between("batch_size", batch_size, 1)
+    check_between("workers", workers, 0)
+    if output is not None:
+        check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
     images = read_split(data, split).data if data is not None else _read_own_data(model, split)
     console = Console(stderr=True, soft_wrap=True)

@@ -36,10 +36,15 @@ def explain(
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.errors import check_between
+    from pyrafuse.core.storage import check_writable
     from pyrafuse.data.sources import open_source
     from pyrafuse.explain.report import explain_to
     from pyrafuse.models.checkpoint import load
 
+    check_between("score", score, 0, 1)
+    check_between("limit", limit, 1)
+    check_writable(output, is_folder=True)
     if gradients:
         return _explain_gradients(model, sources, split=split, output=output, limit=limit, device=device)
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
@@ -62,8 +67,8 @@ def _explain_gradients(
 
     if len(sources) != 1:
         raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")
-    data = read_split(sources[0], split).data
     detector = load(model, device=choose_device(device))
+    data = read_split(sources[0], split).data
     summary, report = explain_gradients_to(detector, data, output, limit=limit, progress=True)
     values = report.to_dict()
     for rule, of_sources in values["rules"].items():

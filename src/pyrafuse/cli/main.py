@@ -117,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"pyrafuse: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"pyrafuse: {error.filename} may not be read or written; change its rights", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         print(f"pyrafuse: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130

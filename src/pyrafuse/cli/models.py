@@ -23,11 +23,13 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     from dataclasses import asdict
 
     from pyrafuse.core.errors import unknown_name
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.inference.listing import KINDS, describe_part, find_kinds, measure_cost, tell_cost
 
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of part", kind, KINDS)
+    if json is not None:
+        check_writable(json)
     kinds = [k for k in (find_kinds(name) if name else KINDS) if kind in (None, k)]
     costs: dict[str, dict[str, Cost | None]] = {}
     for each in kinds:

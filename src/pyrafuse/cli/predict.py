@@ -14,6 +14,7 @@ def predict(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     batch_size: int = 1,
+    limit: int | None = None,
     stride: int = 1,
     device: str = "auto",
 ) -> int:
@@ -31,6 +32,7 @@ def predict(
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: Kept an image; by default the model's own.
         batch_size: Images at a time.
+        limit: Only so many images and frames, the first ones.
         stride: Of a video or a camera only every so many-th frame is read.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
@@ -50,6 +52,7 @@ def predict(
         nms_iou=nms_iou,
         max_detections=max_detections,
         batch_size=batch_size,
+        limit=limit,
         progress=True,
     )
     print(

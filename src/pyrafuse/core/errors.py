@@ -5,6 +5,7 @@ The command line turns a `PyrafuseError` into one message and exit status 2; any
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import inf
 
 
 class PyrafuseError(ValueError):
@@ -23,10 +24,28 @@ class UnknownNameError(PyrafuseError):
     """A name that nothing is registered under."""
 
 
+def check_between(name: str, value: float | None, least: float, most: float = inf) -> None:
+    """Refuse a number that lies outside ``least`` to ``most``, or is none; None passes."""
+    if value is not None and not least <= value <= most:
+        bounds = f"in {least}..{most}" if most < inf else f"{least} or more"
+        raise PyrafuseError(f"{name} must be {bounds}, got {value}")
+
+
+MAX_CHOICES = 200
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``word`` was meant to be, as far as their letters tell; None if none is near."""
+    return next(iter(get_close_matches(word, sorted(known), n=1, cutoff=0.65)), None)
+
+
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that is not among ``names``, with the nearest one suggested."""
     known = sorted(names)
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    hint = f" did you mean {near!r}?" if near else ""
+    if len(known) > MAX_CHOICES:  # all of timm's would fill the screen
+        known = get_close_matches(name, known, n=10, cutoff=0.6) or known[:10]
+        known.append("...")
     choices = ", ".join(known) or "nothing: none is known"
     return UnknownNameError(f"unknown {kind} {name!r};{hint} choose from {choices}")

@@ -4,11 +4,14 @@ mmdetection's checkpoints hold their settings as ``ConfigDict`` and their logs a
 without building anything -> stand-ins for `torch.serialization.safe_globals`, and the names that there are none for
 """
 
+import pickle
 import pickletools
 import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,19 +44,28 @@ def find_names(path: Path) -> list[str]:
     exception the reader has for it.
     """
     if zipfile.is_zipfile(path):
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        with suppress(pickle.UnpicklingError, ValueError):  # it follows only what torch.save writes by default
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     names: list[str] = []
-    with path.open("rb") as stream:
+    with _open_pickles(path) as stream:
         try:
             for _ in range(OLD_PICKLES):
                 for name in _names_in_pickle(stream):
                     names.append(name)  # noqa: PERF402  # those before a fault count
                 if not stream.peek(1):
-                    break  # a pickle that is not of torch.save is alone
+                    break  # a pickle that is not of the old format is alone
         except Exception:
             if not names:
                 raise
     return sorted({name for name in names if not _OWN_NAMES.fullmatch(name)})
+
+
+def _open_pickles(path: Path) -> BufferedReader:
+    if not zipfile.is_zipfile(path):
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        return BufferedReader(BytesIO(archive.read(name)))  # type: ignore[arg-type]  # it is as good as a raw stream
 
 
 def _names_in_pickle(stream: BinaryIO) -> Iterator[str]:

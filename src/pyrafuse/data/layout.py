@@ -3,12 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, check_between, nearest
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import SPLIT_WORDS, Tree, split_of_file, split_of_folder
@@ -214,6 +213,7 @@ def _read_given(found: _Found, given: str) -> Reading:
 def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Reading]:
     """Split one split in two; the problems stay with the first."""
     records = reading.data.records
+    check_between("seed", seed, 0)
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; it must lie between 0 and 1")
     if len(records) == 1:
@@ -278,6 +278,5 @@ def _no_such_path(path: Path) -> str:
     folder = path.absolute().parent
     if not folder.is_dir():
         return f"no such data set: {path}; there is no folder {folder} either"
-    siblings = [entry.name for entry in folder.iterdir()]
-    near = get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-    return f"no such data set: {path}" + (f"; did you mean {folder / near[0]}?" if near else f" in {folder}")
+    near = nearest(path.name, (entry.name for entry in folder.iterdir()))
+    return f"no such data set: {path}" + (f"; did you mean {folder / near}?" if near else f" in {folder}")

@@ -28,6 +28,7 @@ _SIZES = ((0.30, 0.48), (0.13, 0.28), (0.06, 0.12))
 _COUNTS = ((0, 2), (1, 4), (2, 7))  # lowest and, not reached, highest number of each
 _MAX_OVERLAP = 0.05
 _MAX_ATTEMPTS = 30
+_BOUNDS = {"train": (1, 10**6), "val": (1, 10**6), "size": (32, 4096), "seed": (0, 2**63 - 1)}
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class ShapesSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.train, self.val) < 1 or self.seed < 0 or not 32 <= self.size <= 4096:
-            raise DataError(f"{self}: train and val start at 1, seed at 0, and size lies within 32 and 4096")
+        for name, (least, most) in _BOUNDS.items():
+            if not least <= getattr(self, name) <= most:
+                raise DataError(f"shapes:{name}={getattr(self, name)}: {name} must lie within {least} and {most}")
 
 
 def is_shapes(text: str) -> bool:

@@ -10,7 +10,6 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, nearest
 from pyrafuse.data.images import IMAGE_SUFFIXES, read_image
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".gif"})
@@ -316,6 +315,6 @@ def _to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def _no_such_path(path: Path) -> str:
     parent = next(folder for folder in (path.parent, *path.parent.parents) if folder.is_dir())
     missing = path.relative_to(parent).parts[0] if parent != Path() else path.parts[0]
-    near = get_close_matches(missing, sorted(entry.name for entry in parent.iterdir()), n=1, cutoff=0.6)
-    hint = f"; did you mean {parent / near[0]}?" if near else f"; {parent.absolute()} holds no {missing!r}"
+    near = nearest(missing, (entry.name for entry in parent.iterdir()))
+    hint = f"; did you mean {parent / near}?" if near else f"; {parent.absolute()} holds no {missing!r}"
     return f"no such file or folder: {path}{hint}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import PyrafuseError, check_between
 from pyrafuse.data.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.explain.ablation import Map
@@ -79,8 +79,8 @@ def explain_to(
         DataError: If there is no such source.
         PyrafuseError: If a number is out of its range, or a file cannot be written or would lie among the images.
     """
-    if limit is not None and limit < 1:
-        raise PyrafuseError(f"limit must be 1 or more, got {limit}")
+    check_between("limit", limit, 1)
+    check_between("score", score, 0, 1)
     frames = source if isinstance(source, Source) else open_source(source)
     total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
     output = Path(output)

@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.errors import DataError, PyrafuseError, check_between
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
 from pyrafuse.evaluation.coco import CocoEvaluator
@@ -83,8 +83,9 @@ def detect_all(
         raise PyrafuseError(
             f"size must be {coarsest} pixels or more, the coarsest stride, got {min(preprocessing.size)}"
         )
-    if batch_size < 1 or not 0 <= score <= 1:
-        raise PyrafuseError(f"batch_size must be 1 or more and score in 0..1, got {batch_size} and {score}")
+    check_between("batch_size", batch_size, 1)
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
     postprocess = replace(detector.postprocess, score=score)
     if nms_iou is not None:
         postprocess = replace(postprocess, nms_iou=nms_iou)

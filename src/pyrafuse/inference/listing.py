@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import docstring_parser
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -109,6 +110,8 @@ def find_kinds(name: str) -> tuple[str, ...]:
         UnknownNameError: If none has.
     """
     if name.startswith("timm/"):
+        if not timm.is_model(bare := name.removeprefix("timm/")):
+            raise unknown_name("timm model", bare, timm.list_models())
         return ("backbone",)
     kinds = tuple(kind for kind, registry in KINDS.items() if name in registry.names())
     if not kinds:

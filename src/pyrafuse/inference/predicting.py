@@ -6,13 +6,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import check_between
+from pyrafuse.core.storage import check_writable
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
@@ -58,6 +61,7 @@ def predict_to(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     batch_size: int = 1,
+    limit: int | None = None,
     progress: bool = False,
 ) -> Summary:
     """Predict on everything in ``source`` and write what was found below ``output``.
@@ -74,13 +78,22 @@ def predict_to(
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
         max_detections: Kept an image; the detector's own when none.
         batch_size: Images at a time.
+        limit: Only so many images and frames, the first ones.
         progress: Whether to show a bar with the time that is left, and each failure, on standard error.
 
     Raises:
         DataError: If there is no such source.
         PyrafuseError: If a format is unknown, a number is out of its range or a file cannot be written.
     """
-    _check(score=score, nms_iou=nms_iou, batch_size=batch_size, max_detections=max_detections)
+    for name, value, least, most in (
+        ("score", score, 0, 1),
+        ("nms_iou", nms_iou, 0, 1),
+        ("batch_size", batch_size, 1, inf),
+        ("max_detections", max_detections, 1, inf),
+        ("limit", limit, 1, inf),
+    ):
+        check_between(name, value, least, most)
+    check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
     writers = create_writers(formats, Path(output), root=frames.root, category_ids=detector.card.category_ids)
     failures: list[Failure] = []
@@ -92,10 +105,11 @@ def predict_to(
         for writer in writers:
             stack.callback(writer.close)
         bar = stack.enter_context(_create_bar(is_shown=progress))
-        task = bar.add_task("predict", total=frames.num_frames)
+        total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
+        task = bar.add_task("predict", total=total)
 
         def observe() -> Iterator[Frame]:
-            for frame in frames:
+            for frame in islice(frames, limit):
                 if frame.image is None:
                     failures.append(Failure(frame.name, frame.error or "cannot be read"))
                     bar.console.print(
@@ -122,15 +136,6 @@ def predict_to(
             if not frames.is_stream:
                 raise
     return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start)
-
-
-def _check(*, score: float | None, nms_iou: float | None, batch_size: int, max_detections: int | None) -> None:
-    for name, value in (("score", score), ("nms_iou", nms_iou)):
-        if value is not None and not 0 <= value <= 1:
-            raise PyrafuseError(f"{name} must be in 0..1, got {value}")
-    for name, value in (("batch_size", batch_size), ("max_detections", max_detections)):
-        if value is not None and value < 1:
-            raise PyrafuseError(f"{name} must be 1 or more, got {value}")
 
 
 def _create_bar(*, is_shown: bool) -> Progress:

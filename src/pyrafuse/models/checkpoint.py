@@ -27,9 +27,25 @@ def card_to_dict(card: Card) -> dict[str, Any]:
 
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
-    """The inverse of `card_to_dict`."""
+    """The inverse of `card_to_dict`.
+
+    Raises:
+        TypeError: If a value is missing or of a wrong kind.
+    """
     fields = _tuples(values)
-    return Card(**{**fields, "preprocessing": Preprocessing(**fields["preprocessing"])})
+    card = Card(**{**fields, "preprocessing": Preprocessing(**fields["preprocessing"])})
+    size = card.preprocessing.size
+    kinds = {
+        "model": isinstance(card.model, str),
+        "options": isinstance(card.options, Mapping) and isinstance(card.options.get("num_classes", 1), int),
+        "defaults": isinstance(card.defaults, Mapping | None),
+        "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
+        "category_ids": isinstance(card.category_ids, tuple),
+        "preprocessing": isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size),
+    }
+    if wrong := [name for name, is_right in kinds.items() if not is_right]:
+        raise TypeError(", ".join(f"{name} {fields[name]!r}" for name in wrong))
+    return card
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -99,7 +115,7 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
         card = card_from_dict(content[CARD_KEY]["card"])
         state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{source} describes no detector: {error!r} is missing or of a wrong kind") from error
+        raise CheckpointError(f"{source} describes no detector, missing or of a wrong kind: {error}") from error
     try:
         with Uninitialized():
             detector = rebuild(replace(card, options=_without_weights(card.options)))

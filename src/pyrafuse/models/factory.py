@@ -58,7 +58,7 @@ def rebuild(card: Card) -> Detector:
 
 def _build(name: str, builder: Callable[..., Detector], options: Mapping[str, Any]) -> Detector:
     options = dict(options)
-    num_classes = options.pop("num_classes")
+    num_classes = options.pop("num_classes", 80)
     if num_classes < 1:
         raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
     try:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.settings import DataSettings, Recipe
+from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe
 
 
 def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str], None]) -> Detector:
@@ -24,11 +26,7 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         PyrafuseError: If the model cannot be built so, or weights do not fit.
     """
     settings = recipe.model
-    options = dict(settings.options)
-    if settings.backbone is not None:
-        options["backbone"] = settings.backbone
-    if settings.neck is not None:
-        options["neck"] = settings.neck
+    options = _options(settings)
     if settings.backbone_weights is not None:
         options["backbone_options"] = {**options.get("backbone_options", {}), "weights": settings.backbone_weights}
     if settings.frozen:
@@ -51,6 +49,30 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
     if settings.start_from is not None:
         say(take_over(detector, settings.start_from))
     return detector
+
+
+def check_model(settings: ModelSettings) -> None:
+    """Refuse a model that cannot be built, or weights that are not there, before any data are read.
+
+    Raises:
+        PyrafuseError: As `create_detector`, as far as that can be told without the data.
+    """
+    published = ("timm/", "torchvision/")
+    for key, path in (("backbone_weights", settings.backbone_weights), ("start_from", settings.start_from)):
+        if path is not None and not path.startswith(published) and not os.path.isfile(path):
+            raise PyrafuseError(f"model.{key}: no such checkpoint: {path}")
+    # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
+    with torch.device("meta"), suppress(RuntimeError):
+        create_model(settings.name, num_classes=1, **_options(settings))
+
+
+def _options(settings: ModelSettings) -> dict[str, Any]:
+    options = dict(settings.options)
+    if settings.backbone is not None:
+        options["backbone"] = settings.backbone
+    if settings.neck is not None:
+        options["neck"] = settings.neck
+    return options
 
 
 def choose_preprocessing(settings: DataSettings) -> Preprocessing:

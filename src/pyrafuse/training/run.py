@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.storage import read_tensors, write_atomically, write_text
+from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_text
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
@@ -36,7 +36,7 @@ from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import spare_strided_depthwise
-from pyrafuse.training.preparing import create_detector
+from pyrafuse.training.preparing import check_model, create_detector
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
@@ -135,6 +135,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     """
     console = console or Console()
     keep_freed_memory()
+    _check_folder(recipe)
+    check_model(recipe.model)
     L.seed_everything(recipe.run.seed, verbose=False)
     quieten()
     splits = read_splits(
@@ -278,13 +280,18 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
     report.raise_on_errors(strict=recipe.data.strict)
 
 
+def _check_folder(recipe: Recipe) -> None:
+    if recipe.run.output is None:
+        return
+    folder = Path(recipe.run.output)
+    check_writable(folder, is_folder=True)
+    if (folder / "last.ckpt").exists() and not recipe.run.resume:
+        raise PyrafuseError(f"{folder} holds a run already: choose another run.output, or go on with run.resume=true")
+
+
 def _folder_of(recipe: Recipe) -> Path:
     if recipe.run.output is not None:
         folder = Path(recipe.run.output)
-        if (folder / "last.ckpt").exists() and not recipe.run.resume:
-            raise PyrafuseError(
-                f"{folder} holds a run already: choose another run.output, or go on with run.resume=true"
-            )
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     if recipe.run.resume:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import PyrafuseError, check_between
 from pyrafuse.data.settings import Augmentation
 
 
@@ -227,6 +227,7 @@ class RunSettings:
                 f"run.epochs, run.batch_size and run.accumulate must be positive, got {self.epochs}, "
                 f"{self.batch_size}, {self.accumulate}"
             )
+        check_between("run.seed", self.seed, 0, 2**32 - 1)
         if self.batch_size % self.accumulate:
             raise PyrafuseError(f"run.batch_size {self.batch_size} does not split into {self.accumulate} batches")
 

@@ -131,6 +131,57 @@ def test_predict_says_what_is_wrong(checkpoint, coco, capsys, tmp_path, change, 
     assert not (tmp_path / "out").exists()
 
 
+def test_predict_stops_where_it_was_told_to(checkpoint, coco, tmp_path, capsys):
+    (coco / "b.png").write_bytes(b"")
+    argv = ["predict", str(checkpoint), str(coco), "--output", str(tmp_path / "out"), "--formats", "json"]
+    assert main([*argv, "--limit", "3", "--batch-size", "2"]) == 1
+    assert "in 2 images" in capsys.readouterr().out
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [Path(image["source"]).name for image in images] == ["a.png", "c.png"]
+    assert main([*argv, "--limit", "0"]) == 2
+    assert "limit must be 1 or more, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["explain", "none.ckpt", "none", "--score", "7"], "score must be in 0..1, got 7.0"),
+        (["explain", "none.ckpt", "none", "--gradients", "--limit", "-1"], "limit must be 1 or more, got -1"),
+        (["evaluate", "none.ckpt", "none", "--nms-iou", "1.5"], "nms_iou must be in 0..1, got 1.5"),
+        (["evaluate", "none.ckpt", "none", "--output", "a.file/b"], "a.file is a file, and no folder"),
+        (["train", "none", "--model", "yolov3_smal"], "unknown model 'yolov3_smal'; did you mean 'yolov3_small'?"),
+        (["train", "none", "--model.neck", "bifpm"], "unknown neck 'bifpm'; did you mean 'bifpn'?"),
+        (["train", "none", "--model.backbone", "timm/nosuch"], "unknown timm model 'nosuch'; choose from"),
+        (["train", "none", "--weights", "nosuch.pth"], "model.backbone_weights: no such checkpoint: nosuch.pth"),
+        (["train", "none", "--output", "a.file/b"], "a.file is a file, and no folder"),
+        (["train", "shapes:train=0"], "shapes:train=0: train must lie within 1 and 1000000"),
+        (["models", "timm/nosuch"], "unknown timm model 'nosuch'; choose from"),
+        (["train", "none", "--seed", "-1"], "run.seed must be in 0..4294967295, got -1"),
+        (["models", "--json", "."], "it is a folder; name a file in it"),
+        (["data", "check", "none", "--json", "a.file/b"], "a.file is a file, and no folder"),
+        (["bench", "necks", "--size", "16"], "--size 16 is less than a cell of stride 32; give 32 or more"),
+        (["bench", "necks", "--strides", "8,4,32"], "--strides: strides must grow from the finest level"),
+        (["bench", "necks", "--json", "a.file/b"], "a.file is a file, and no folder"),
+    ],
+)
+def test_what_is_wrong_in_the_words_is_found_before_any_work(tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.file").touch()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert (out, [p.name for p in tmp_path.iterdir()]) == ("", ["a.file"])
+
+
+def test_a_place_without_permission(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "a.json")
+
+    monkeypatch.setattr("pyrafuse.data.layout.read_splits", refuse)
+    assert main(["data", "check", "shapes"]) == 2
+    assert capsys.readouterr().err == "pyrafuse: a.json may not be read or written; change its rights\n"
+
+
 def test_a_device_by_its_name(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")

@@ -34,7 +34,12 @@ def test_complaints(capsys):
         (["draw"], "which neck shall be drawn"),
         (["draw", "nas_fpnn"], "did you mean 'nas_fpn'"),
         (["draw", "yolo_fpn"], "yolo_fpn is not written as a graph; choose from asff, bifpn, fpn, nas_fpn, pafpn,"),
-        (["draw", "fpn", "--channels", "1,2"], "one stride a level"),
+        (["draw", "fpn", "--channels", "1,2"], "--channels, --strides: a pyramid needs one stride a level"),
+        (
+            ["draw", "fpn", "--channels", "-4,0,8"],
+            "--channels, --strides: channels (-4, 0, 8) and strides (8, 16, 32) must be",
+        ),
+        (["draw", "fpn", "--channels", "4,8,a"], "--channels: "),
         (["draw", "nas_fpn", "--strides", "1,2,4,8,16,32"], "found for 5 levels"),
     ):
         assert main(argv) == 2

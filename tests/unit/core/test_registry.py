@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from pyrafuse.core.errors import UnknownNameError
+from pyrafuse.core.errors import UnknownNameError, unknown_name
 from pyrafuse.core.registry import Registry
 
 
@@ -37,6 +37,18 @@ def test_far_off(parts):
     with pytest.raises(UnknownNameError) as caught:
         parts.get("zzz")
     assert str(caught.value) == "unknown part 'zzz'; choose from plain, rich"
+
+
+def test_a_word_that_is_only_a_little_alike_is_no_hint(parts):
+    with pytest.raises(UnknownNameError, match=r"^unknown part 'plaza'; choose from plain, rich$"):
+        parts.get("plaza")
+
+
+def test_of_very_many_names_the_nearest_are_told():
+    error = unknown_name("thing", "thing_007x", [f"thing_{i:03}" for i in range(1000)])
+    assert "did you mean 'thing_007'? choose from " in str(error)
+    assert str(error).endswith(", ...")
+    assert len(str(error)) < 250
 
 
 def test_taken(parts):

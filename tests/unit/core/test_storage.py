@@ -122,10 +122,11 @@ class TestReading:
         )
         assert not proof.exists()
 
+    @pytest.mark.parametrize("protocol", [2, 4])
     @pytest.mark.parametrize("is_zip", [True, False])
-    def test_objects_are_named(self, tmp_path, is_zip):
-        content = {"opt": Fraction(1, 3), "when": date(2020, 1, 30)}
-        torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
+    def test_objects_are_named(self, tmp_path, is_zip, protocol):
+        content = {"opt": Fraction(1, 3), "when": date(2020, 1, 30), "a": torch.zeros(1)}
+        torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip, pickle_protocol=protocol)
         names = r"not loaded: datetime\.date, fractions\.Fraction\. Nothing was executed"
         with pytest.raises(CheckpointError, match=names):
             read_tensors(tmp_path / "a.pth")

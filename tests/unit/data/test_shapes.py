@@ -81,7 +81,7 @@ def test_what_is_asked_for():
         parse_shapes("shapes:sise=3")
     with pytest.raises(DataError, match="size is 'big', not a whole number"):
         parse_shapes("shapes:size=big")
-    with pytest.raises(DataError, match="size lies within 32 and 4096"):
+    with pytest.raises(DataError, match="shapes:size=8: size must lie within 32 and 4096"):
         parse_shapes("shapes:size=8")
 
 

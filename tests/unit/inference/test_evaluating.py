@@ -132,7 +132,7 @@ def test_coco_results_carry_the_data_s_own_ids(data):
     [
         ({"size": 16}, "size must be 32 pixels or more, the coarsest stride"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
-        ({"score": 1.5}, "score in 0..1, got 8 and 1.5"),
+        ({"score": 1.5}, "score must be in 0..1, got 1.5"),
     ],
 )
 def test_numbers_out_of_range(data, given, message):

@@ -26,7 +26,9 @@ def test_a_part_in_its_own_words():
 
 def test_kinds_of_a_name():
     assert find_kinds("fcos") == ("model", "head")
-    assert find_kinds("timm/anything") == ("backbone",)
+    assert find_kinds("timm/resnet18") == ("backbone",)
+    with pytest.raises(UnknownNameError, match="unknown timm model 'resnet19'; did you mean 'resnet1"):
+        find_kinds("timm/resnet19")
     with pytest.raises(UnknownNameError, match="unknown part 'asf'; did you mean 'asff'"):
         find_kinds("asf")
     with pytest.raises(UnknownNameError, match="unknown kind of part 'necks'; did you mean 'neck'"):

@@ -1,9 +1,13 @@
 """Detectors by name, and what is said when that goes wrong."""
 
+import json
+
 import pytest
+import torch
 
 from pyrafuse.core.errors import PyrafuseError, UnknownNameError
-from pyrafuse.models.factory import create_model, list_models, list_parts
+from pyrafuse.models.checkpoint import card_from_dict, card_to_dict
+from pyrafuse.models.factory import create_model, list_models, list_parts, rebuild
 
 TINY = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "neck_options": {"yolo_fpn": {"width": 1 / 8}}}
 
@@ -12,6 +16,17 @@ def test_the_card_tells_how_it_was_built():
     detector = create_model("yolov3", num_classes=3, **TINY)
     assert detector.card.model == "yolov3"
     assert detector.card.options == {"num_classes": 3, **TINY}
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name[-1] not in "12345" or name == "ssd512"])
+def test_a_card_in_plain_values_builds_every_model_again(name):
+    with torch.device("meta"):
+        detector = create_model(name, num_classes=3)
+        again = rebuild(card_from_dict(json.loads(json.dumps(card_to_dict(detector.card)))))
+    assert again.card == detector.card
+    assert again.postprocess == detector.postprocess
+    shapes, expected = ({k: v.shape for k, v in d.state_dict().items()} for d in (again, detector))
+    assert shapes == expected
 
 
 def test_parts():
