@@ -53,8 +53,6 @@ class LocationAssigner:
         num_objects = targets.labels.shape[1]
         cells = (grid.anchors[:, :2] + grid.anchors[:, 2:]) / 2 / grid.strides[:, None]
         x, y = cells.round().unbind(dim=1)
-        last = [(width - 1, height - 1) for height, width in grid.sizes]
-        ends = torch.tensor(last, dtype=x.dtype).to(x.device, non_blocking=True)[grid.levels]
         sides = targets.boxes[..., 2:] - targets.boxes[..., :2]
         size = sides.clamp(min=0).prod(dim=-1).sqrt().clamp(min=1e-6)
         own = (size.log2() - (self.side * grid.strides[0]).log2() + 0.5).floor().clamp(0, len(grid.counts) - 1)
@@ -71,8 +69,6 @@ class LocationAssigner:
                 edge = (1 - ratio) / 2
                 low = ((1 - edge) * boxes[..., :2] + edge * boxes[..., 2:]).round()
                 high = (edge * boxes[..., :2] + (1 - edge) * boxes[..., 2:]).round()
-                # a region past the border shrinks to the last cell
-                low, high = (torch.minimum(corner.clamp(min=0), ends[:, None]) for corner in (low, high))
                 across = (low[..., 0] <= x[:, None]) & (x[:, None] <= high[..., 0])
                 return across & (low[..., 1] <= y[:, None]) & (y[:, None] <= high[..., 1])
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyrafuse.core.assignment import IGNORED, Assignment
+from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
@@ -60,7 +60,8 @@ class DenseCriterion(nn.Module):
         class_weight: Of the class loss in the sum.
         box_weight: Of the box loss.
         quality_weight: Of the quality loss.
-        least_per_image: Every image counts for at least so many positives in the divisor.
+        least_per_image: Every image counts for at least so many positives in the divisor, and for as many negatives
+            where these are in it.
         over_samples: Divide by all rows that count, negatives included, instead of the positives (Faster R-CNN).
 
     Raises:
@@ -138,8 +139,9 @@ class DenseCriterion(nn.Module):
         return LevelLosses(losses=losses, num_positives=class_levels)
 
     def _num_positives(self, assignment: Assignment) -> Tensor:
-        counted = assignment.objects != IGNORED if self.over_samples else assignment.is_positive
-        of_images = counted.sum(dim=1).clamp(min=self.least_per_image)
+        of_images = assignment.is_positive.sum(dim=1).clamp(min=self.least_per_image)
+        if self.over_samples:
+            of_images = of_images + assignment.is_negative.sum(dim=1).clamp(min=self.least_per_image)
         return mean_over_processes(of_images.sum().float()).clamp(min=1)
 
     def _class_losses(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> Tensor:

@@ -229,6 +229,13 @@ class TestLocations:
         assert found.weights[0, cell] == 0
         assert found.weights[0, cell + 1] == 1
 
+    def test_a_centre_nearer_to_a_cell_past_the_border_belongs_to_none(self):
+        # its centre region reaches from 62.08 to 62.72 px, and the last cell stands at 56
+        targets = Targets.pad([torch.tensor([[60.8, 8, 64, 40]])], [torch.zeros(1)])
+        found = LocationAssigner()(predictions_on(((8, 8), (4, 4)), batch=1), targets)
+        assert (found.wanted == 0).all()
+        assert (found.weights == 0.1).all()
+
 
 ASSIGNERS = [
     MaxIoUAssigner(crowd_share=0.5),

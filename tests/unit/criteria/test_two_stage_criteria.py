@@ -74,6 +74,14 @@ def test_proposals_are_divided_by_samples():
     assert report.num_positives.tolist() == [1]
 
 
+def test_an_image_without_objects_counts_one_sample_more():
+    assigner = MaxIoUAssigner(positive_iou=0.7, negative_iou=0.3)
+    criterion = DenseCriterion(assigner=assigner, coder=DeltaCoder(), class_loss=objectness_loss, over_samples=True)
+    losses = criterion(proposals_of([[0.0, 0, 20, 10], [20, 20, 30, 30]]), Targets.empty(1))
+    # mmdetection takes its positives for at least one: two samples of ln 2, by three
+    torch.testing.assert_close(losses["classification"], torch.tensor(2 * math.log(2) / 3))
+
+
 def test_anchors_across_the_border_are_ignored():
     # the input is 32 px a side; the first reaches its end
     anchors = [[22.0, 0, 32, 10], [21, 0, 31, 10], [-1, 0, 9, 10], [0, -4, 10, 6]]
