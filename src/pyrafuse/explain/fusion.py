@@ -251,9 +251,13 @@ def explain_image(
 
     detector = hold_regions(detector, neck.made, fit.size)
     with torch.inference_mode():
+        candidates = decode_pyramid(detector, neck.made)
         boxes = fit.to_network(detections.boxes)
+        if detector.postprocess.vote_iou:  # a mean of several rows is none of them: ask for the one that was kept
+            elect = replace(detector.postprocess, score=score, vote_iou=0.0)
+            boxes = elect(candidates, [fit.size], [scale])[0].boxes
         end = fit.size if detector.postprocess.clip else None
-        rows = find_rows(decode_pyramid(detector, neck.made), detections, boxes, size=end)
+        rows = find_rows(candidates, detections, boxes, size=end)
     ablation = ablate(detector, neck, detections, rows)
     best = slice(0, MAX_CAMS)
     levels = detections.levels[best]

@@ -101,7 +101,7 @@ def test_the_backbone_runs_once_and_the_neck_once_more_a_level(asff, photo):
     for handle in handles:
         handle.remove()
     assert passes.count("MobileNetV2") == 1
-    assert passes.count("YOLOFPN") == passes.count("Conv2d") == 1 + 3
+    assert passes.count("GraphNeck") == passes.count("Conv2d") == 1 + 3
 
 
 def test_padding_changes_with_the_fit(asff, photo, plain):
