@@ -18,6 +18,7 @@ SMALL = {
     "yolov3_small": MOBILE,
     "yolov3_asff_small": MOBILE,
     "yolov3": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
+    "yolov3_plain": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
     "yolov3_asff": {
         **DARKNET,
         "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},

@@ -108,6 +108,7 @@ class Darknet53(Backbone):
         weights: Checkpoint with this module's keys, or of mmdetection or timm, or of a detector of ASFF's authors or of
             mmdetection, whose trunk is taken; a file or ``timm/darknet53``. timm's was trained with a slope of 0.01
             below zero, a tenth of that of all others.
+        norm_eval: Batch norms normalise by their stored statistics in training too.
 
     Raises:
         PyrafuseError: If there is no map at one of ``strides``.
@@ -120,8 +121,10 @@ class Darknet53(Backbone):
         depths: tuple[int, ...] = (1, 2, 8, 8, 4),
         strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
+        norm_eval: bool = False,
     ) -> None:
         super().__init__()
+        self._norm_eval = norm_eval
         offered = tuple(2 ** (i + 1) for i in range(len(depths)))
         if not strides or not set(strides) <= set(offered):
             raise PyrafuseError(f"darknet53 has maps at strides {offered}; {tuple(strides)} were asked for")
@@ -139,6 +142,15 @@ class Darknet53(Backbone):
             origin = next((origin for mark, origin in ORIGINS.items() if mark in state), OURS)
             unused = [origin.rest, *(origin.stage(i) for i in range(len(self.stages), len(depths)))]
             load_exactly(self, state, source=weights, naming=origin.name, unused=unused)
+
+    def train(self, mode: bool = True) -> "Darknet53":
+        """Set the mode, of the norms only where they follow it."""
+        super().train(mode)
+        if self._norm_eval:
+            for part in self.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
+        return self
 
     def forward(self, images: Tensor) -> Pyramid:
         x = self.stem(images)

@@ -25,11 +25,15 @@ ANCHORS = (
 and (121, 240), and its authors say that the models were trained so: do not correct them."""
 
 
-def anchors_for(strides: Sequence[int]) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """`ANCHORS` where the strides are 8, 16, 32; else its middle row, scaled to each stride."""
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+"""Width and height in pixels, a row a level, finest first."""
+
+
+def anchors_for(strides: Sequence[int], anchors: Anchors = ANCHORS) -> Anchors:
+    """``anchors`` where the strides are 8, 16, 32; else their middle row, scaled to each stride."""
     if tuple(strides) == (8, 16, 32):
-        return ANCHORS
-    return tuple(tuple((w * stride / 16, h * stride / 16) for w, h in ANCHORS[1]) for stride in strides)
+        return anchors
+    return tuple(tuple((w * stride / 16, h * stride / 16) for w, h in anchors[1]) for stride in strides)
 
 
 class BranchedOutput(nn.Module):

@@ -36,12 +36,13 @@ class DensePostprocess:
     """Keep what scores, drop what a better box of the same class covers.
 
     Attributes:
-        score: Least score that is kept.
+        score: Least score that is kept; with ``multi_label`` it must be exceeded, so that 0 drops what scores nothing.
         nms_iou: Boxes of one class that overlap by more are one object.
         max_detections: Kept an image, the best first; 0 keeps all.
         max_candidates: Boxes an image that suppression looks at, the best first; bounds its time in crowded images.
         multi_label: Let a box stand for every class that scores, instead of its best one.
         max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
+        max_pairs: Of all levels together, likewise.
         clip: Cut boxes at the borders of the image, and drop what lies outside.
         joint_quality: What is compared with the threshold is the geometric mean of score and quality (torchvision's
             FCOS); else the score alone, which the quality multiplies afterwards.
@@ -58,6 +59,7 @@ class DensePostprocess:
     max_candidates: int = 10_000
     multi_label: bool = False
     max_per_level: int = 0
+    max_pairs: int = 0
     clip: bool = False
     joint_quality: bool = False
     suppression: Literal["hard", "soft"] = "hard"
@@ -99,7 +101,7 @@ class DensePostprocess:
         if self.joint_quality and quality is not None:
             scores, quality = (scores * quality[:, None]).sqrt(), None
         if self.multi_label:
-            rows, labels = (scores >= self.score).nonzero().unbind(1)
+            rows, labels = (scores > self.score).nonzero().unbind(1)
             best = scores[rows, labels]
         else:
             best, labels = scores.max(dim=1)
@@ -108,6 +110,9 @@ class DensePostprocess:
         if self.max_per_level:
             order = self._best_of_levels(best, of_rows[rows])
             best, rows, labels = best[order], rows[order], labels[order]
+        if self.max_pairs and len(best) > self.max_pairs:
+            best, order = best.topk(self.max_pairs)
+            rows, labels = rows[order], labels[order]
         if quality is not None:
             best = best * quality[rows]
         boxes, levels = boxes[rows] if boxes.ndim == 2 else boxes[rows, labels], of_rows[rows]

@@ -28,9 +28,21 @@ def test_every_class_that_scores():
     assert found.levels.tolist() == [0, 1, 1, 0]
 
 
+def test_a_score_at_the_threshold_does_not_pass_with_every_class():
+    candidates = replace(CANDIDATES, scores=torch.tensor([[[0.5, 0.0], [0.0, 0.0], [0.0, 0.75], [0.0, 0.0]]]))
+    assert [len(DensePostprocess(score=s, multi_label=True)(candidates)[0]) for s in (0.0, 0.5, 0.75)] == [2, 1, 0]
+    assert [len(DensePostprocess(score=s)(candidates)[0]) for s in (0.5, 0.75)] == [2, 1]
+
+
 def test_the_best_of_each_level():
     (found,) = DensePostprocess(score=0.05, nms_iou=0.95, multi_label=True, max_per_level=2)(CANDIDATES)
     assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7), (3, 0, 0.6)]
+
+
+def test_the_best_of_all_levels_before_quality_multiplies():
+    candidates = replace(CANDIDATES, quality=torch.tensor([[0.5, 0.1, 1.0, 1.0]]))
+    (found,) = DensePostprocess(score=0.05, nms_iou=0.95, multi_label=True, max_pairs=3)(candidates)
+    assert rows(found) == [(2, 1, 0.7), (0, 0, 0.45), (1, 0, 0.08)]
 
 
 def test_quality_multiplies_what_passed():

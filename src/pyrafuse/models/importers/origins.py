@@ -49,6 +49,10 @@ MMDETECTION_TWO_STAGE = Origin(
     ),
 )
 MMDETECTION_SSD = Origin("mmdetection's SSD", ("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",))
+MMDETECTION_YOLOV3 = Origin(
+    "mmdetection's YOLOv3 (its settings or its name tell the size of its images, else --as NAME)",
+    ("yolov3_d53_mstrain-608_273e_coco, yolov3_d53_320_273e_coco, yolov3_d53_fp16_mstrain-608_273e_coco, ...",),
+)
 M2DET = Origin(
     "official M2Det (arXiv:1811.04533; the file's name tells the size of the input, else --as m2det512)",
     ("320, 512, 704 and 800 px on VGG-16 and ResNets, with and without SFAM's attention",),
@@ -63,5 +67,5 @@ EFFDET = Origin(
 )
 TORCHVISION = Origin("torchvision's detectors", ("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"))
 
-ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, M2DET, EFFDET, TORCHVISION)
+ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, MMDETECTION_YOLOV3, M2DET, EFFDET, TORCHVISION)
 """In the order in which they are asked."""

@@ -18,6 +18,7 @@ from pyrafuse.models.importers.mmdetection import looks_like_mmdetection
 from pyrafuse.models.importers.mmdetection_files import import_mmdetection_file, import_mmdetection_two_stage_file
 from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
 from pyrafuse.models.importers.mmdetection_two_stage import looks_like_mmdetection_two_stage
+from pyrafuse.models.importers.mmdetection_yolov3 import import_mmdetection_yolov3, looks_like_mmdetection_yolov3
 from pyrafuse.models.importers.origins import Origin
 from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
 
@@ -65,6 +66,7 @@ IMPORTERS = (
     Importer(origins.MMDETECTION, looks_like_mmdetection, import_mmdetection_file),
     Importer(origins.MMDETECTION_TWO_STAGE, looks_like_mmdetection_two_stage, import_mmdetection_two_stage_file),
     Importer(origins.MMDETECTION_SSD, looks_like_mmdetection_ssd, import_mmdetection_ssd),
+    Importer(origins.MMDETECTION_YOLOV3, looks_like_mmdetection_yolov3, import_mmdetection_yolov3),
     Importer(origins.M2DET, looks_like_m2det, import_m2det),
     Importer(origins.EFFDET, looks_like_effdet, tells_all(import_effdet)),
     Importer(origins.TORCHVISION, looks_like_torchvision, tells_all(import_torchvision)),
