@@ -56,6 +56,10 @@ def read_recipe(text: str) -> list[str]:
         PyrafuseError: If it is neither.
     """
     if Path(text).suffix in {".yaml", ".yml"} or Path(text).is_file():
+        try:
+            _ = Path(text).is_file() and Path(text).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise PyrafuseError(f"--recipe {text} is no YAML file: it is not text") from error
         return [f"--config={text}"]
     return [f"--config={json.dumps(to_plain(RECIPES.create(text)))}"]
 

@@ -127,6 +127,8 @@ def read_split(
 def _look(path: str | os.PathLike[str]) -> _Found:
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
+    if not os.fspath(path).strip():
+        raise DataError("the data set's path is empty; for the current folder give '.'")
     path = Path(path).expanduser()
     if path.is_dir():
         return _look_into(path)

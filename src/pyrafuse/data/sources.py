@@ -109,6 +109,8 @@ def _open_item(source: Any, rank: int, stride: int) -> Source:
             "a tensor, a PIL image or a list of these"
         )
     text = os.fspath(source)
+    if not text.strip():
+        raise DataError("the source is empty text; for the current folder give '.'")
     if _is_url(text):
         return _open_url_later(text, stride)
     path = Path(text).expanduser()

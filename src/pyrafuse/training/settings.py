@@ -115,6 +115,12 @@ class OptimizerSettings:
     backbone_lr: float = 1.0
     clip_norm: float = 35.0
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "backbone_lr", "clip_norm"):
+            check_between(f"optimizer.{name}", getattr(self, name), 0)
+        check_between("optimizer.lr_batch", self.lr_batch, 1)
+        check_between("optimizer.momentum", self.momentum, 0, 0.9999)
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:

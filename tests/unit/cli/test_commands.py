@@ -156,6 +156,11 @@ def test_predict_stops_where_it_was_told_to(checkpoint, coco, tmp_path, capsys):
         (["train", "none", "--output", "a.file/b"], "a.file is a file, and no folder"),
         (["train", "shapes:train=0"], "shapes:train=0: train must lie within 1 and 1000000"),
         (["models", "timm/nosuch"], "unknown timm model 'nosuch'; choose from"),
+        (["train", ""], "the data set's path is empty; for the current folder give '.'"),
+        (["data", "check", " "], "the data set's path is empty; for the current folder give '.'"),
+        (["explain", "none.ckpt", ""], "the source is empty text; for the current folder give '.'"),
+        (["train", "none", "--lr", "-1"], "optimizer.lr must be 0 or more, got -1.0"),
+        (["train", "none", "--optimizer.momentum", "2"], "optimizer.momentum must be in 0..0.9999, got 2"),
         (["train", "none", "--seed", "-1"], "run.seed must be in 0..4294967295, got -1"),
         (["models", "--json", "."], "it is a folder; name a file in it"),
         (["data", "check", "none", "--json", "a.file/b"], "a.file is a file, and no folder"),
@@ -171,6 +176,11 @@ def test_what_is_wrong_in_the_words_is_found_before_any_work(tmp_path, monkeypat
     out, err = capsys.readouterr()
     assert message in err
     assert (out, [p.name for p in tmp_path.iterdir()]) == ("", ["a.file"])
+
+
+def test_a_recipe_that_is_no_text(checkpoint, capsys):
+    assert main(["train", "none", "--recipe", str(checkpoint)]) == 2
+    assert capsys.readouterr().err == f"pyrafuse: --recipe {checkpoint} is no YAML file: it is not text\n"
 
 
 def test_a_place_without_permission(monkeypatch, capsys):
