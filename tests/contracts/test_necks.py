@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pyrafuse.core.errors import PyrafuseError, UnknownNameError
 from pyrafuse.core.pyramid import PyramidSpec
@@ -10,7 +12,7 @@ from pyrafuse.necks.registry import NECKS, create_neck
 CHAINS = (*((name,) for name in NECKS.names()), ("yolo_fpn", "asff"), ("asff", "asff"))
 INPUTS = {
     "three even": PyramidSpec((8, 12, 16), (8, 16, 32)),
-    "two": PyramidSpec((5, 7), (4, 8)),
+    "two": PyramidSpec((5, 7), (4, 16)),
     "four": PyramidSpec((6, 6, 10, 4), (4, 8, 16, 32)),
     "five": PyramidSpec((3, 4, 5, 6, 7), (8, 16, 32, 64, 128)),
 }
@@ -36,10 +38,14 @@ def inputs(request):
     return request.param
 
 
-@pytest.fixture
-def neck(chain, inputs):
+def create(chain, inputs):
     torch.manual_seed(0)
     return create_neck(chain, inputs, {name: OPTIONS[name] for name in chain if name in OPTIONS})
+
+
+@pytest.fixture
+def neck(chain, inputs):
+    return create(chain, inputs)
 
 
 def pyramid_of(spec: PyramidSpec, height: int, width: int, batch: int = 2) -> tuple[torch.Tensor, ...]:
@@ -105,15 +111,64 @@ def test_half_precision(neck, inputs):
         assert (a - b.float()).norm() < 0.05 * a.norm()
 
 
+@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eval", "train"])
 @torch.no_grad()
-def test_compiles_whole(chain):
-    torch.manual_seed(0)
+def test_compiles_whole(chain, training):
     inputs = INPUTS["three even"]
-    neck = create_neck(chain, inputs, {name: OPTIONS[name] for name in chain if name in OPTIONS}).eval()
-    pyramid = pyramid_of(inputs, 64, 96)
+    neck = create(chain, inputs).train(training)
+    pyramid = pyramid_of(inputs, 97, 131)
+    torch._dynamo.reset()
     compiled = torch.compile(neck, fullgraph=True, backend="eager")
     for a, b in zip(neck(pyramid), compiled(pyramid), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bifpn", "asff"])
+@torch.no_grad()
+def test_compiles_to_kernels(name):
+    inputs = INPUTS["three even"]
+    neck = create((name,), inputs).eval()
+    pyramid = pyramid_of(inputs, 97, 131)
+    torch._dynamo.reset()
+    compiled = torch.compile(neck, fullgraph=True)
+    for a, b in zip(neck(pyramid), compiled(pyramid), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * a.abs().max().item())
+
+
+@torch.no_grad()
+def test_export(chain):
+    inputs = INPUTS["three even"]
+    neck = create(chain, inputs).eval()
+    pyramid = pyramid_of(inputs, 97, 131)
+    exported = torch.export.export(neck, (pyramid,)).module()(pyramid)
+    for a, b in zip(neck(pyramid), exported, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def specs():
+    """One to five levels of any strides and channels."""
+    strides = st.lists(st.sampled_from((2, 4, 8, 16, 32, 64, 128)), min_size=1, max_size=5, unique=True).map(sorted)
+    return strides.flatmap(
+        lambda strides: st.lists(st.integers(1, 9), min_size=len(strides), max_size=len(strides)).map(
+            lambda channels: PyramidSpec(tuple(channels), tuple(strides))
+        )
+    )
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spec=specs(), height=st.integers(1, 140), width=st.integers(1, 140))
+@torch.no_grad()
+def test_any_pyramid(chain, spec, height, width):
+    neck = create(chain, spec).eval()
+    pyramid = pyramid_of(spec, height, width)
+    out = neck(pyramid)
+    sizes = {stride: x.shape[2:] for x, stride in zip(pyramid, spec.strides, strict=True)}
+    if chain == ("mlfpn",):
+        sizes.pop(neck.features.strides[-1], None)  # M2Det's smallest map is two cells less than the one before
+    for x, channels, stride in zip(out, neck.features.channels, neck.features.strides, strict=True):
+        assert x.shape == (2, channels, *sizes.get(stride, x.shape[2:]))
+        assert x.isfinite().all()
 
 
 class TestFusionWeights:

@@ -6,6 +6,7 @@ names -> necks on one `PyramidSpec` -> latency, peak memory, GFLOPs, parameters 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 
@@ -103,8 +104,10 @@ def bench_against_plain(
 
     Raises:
         UnknownNameError: If there is no such plain form.
-        ValueError: If there is no round, or a neck does not take these inputs.
+        ValueError: If there is no round, a stride is not twice the one before, or a neck does not take these inputs.
     """
+    if any(coarse != 2 * fine for fine, coarse in pairwise(inputs.strides)):
+        raise ValueError(f"plain forms are written for strides that double, got {inputs.strides}")
     forms: dict[str, Neck] = {}
     for name in names:
         if name not in PLAIN_FORMS:

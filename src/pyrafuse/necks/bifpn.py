@@ -7,6 +7,7 @@ separable 3x3 convolution -> batch norm
 """
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 from pyrafuse.core.errors import unknown_name
@@ -93,23 +94,24 @@ def _two_ways(names: tuple[int, ...], node: Merge) -> Cell:
     """Down, then up with the inputs once more. The finest map is its own end, the coarsest its own beginning."""
     first, last = names[0], names[-1]
     down = {last: f"C{last}", **{n: f"T{n}" for n in names[1:-1]}, first: f"P{first}"}
-    merges = [replace(node, name=down[n], level=n, inputs=(f"C{n}", down[n + 1])) for n in reversed(names[:-1])]
-    for n in names[1:]:
+    merges = [
+        replace(node, name=down[n], level=n, inputs=(f"C{n}", down[above]))
+        for n, above in reversed(tuple(pairwise(names)))
+    ]
+    for below, n in pairwise(names):
         inner = () if n == last else (down[n],)
-        merges.append(replace(node, name=f"P{n}", level=n, inputs=(f"C{n}", *inner, f"P{n - 1}")))
+        merges.append(replace(node, name=f"P{n}", level=n, inputs=(f"C{n}", *inner, f"P{below}")))
     return merges, tuple(f"P{n}" for n in names)
 
 
 def _pan(names: tuple[int, ...], node: Merge) -> Cell:
     """Down, then up; every level has a merge on both ways, the first of each way with one input."""
-    first, last = names[0], names[-1]
-    merges = [
-        replace(node, name=f"T{n}", level=n, inputs=(f"C{n}",) if n == last else (f"C{n}", f"T{n + 1}"))
-        for n in reversed(names)
-    ]
-    merges += [
-        replace(node, name=f"P{n}", level=n, inputs=(f"T{n}",) if n == first else (f"T{n}", f"P{n - 1}")) for n in names
-    ]
+    merges = [replace(node, name=f"T{names[-1]}", level=names[-1], inputs=(f"C{names[-1]}",))]
+    for n, above in reversed(tuple(pairwise(names))):
+        merges.append(replace(node, name=f"T{n}", level=n, inputs=(f"C{n}", f"T{above}")))
+    merges.append(replace(node, name=f"P{names[0]}", level=names[0], inputs=(f"T{names[0]}",)))
+    for below, n in pairwise(names):
+        merges.append(replace(node, name=f"P{n}", level=n, inputs=(f"T{n}", f"P{below}")))
     return merges, tuple(f"P{n}" for n in names)
 
 
@@ -126,11 +128,11 @@ def _four_ways(names: tuple[int, ...], node: Merge) -> Cell:
         for merge in merges
     ]
     up = {first: f"C{first}", **{n: f"U{n}" for n in names[1:-1]}, last: f"B{last}"}
-    for n in names[1:]:
-        merges.append(replace(node, name=up[n], level=n, inputs=(f"C{n}", up[n - 1])))
-    for n in reversed(names[:-1]):
+    for below, n in pairwise(names):
+        merges.append(replace(node, name=up[n], level=n, inputs=(f"C{n}", up[below])))
+    for n, above in reversed(tuple(pairwise(names))):
         inner = () if n == first else (up[n],)
-        merges.append(replace(node, name=f"B{n}", level=n, inputs=(f"C{n}", *inner, f"B{n + 1}")))
+        merges.append(replace(node, name=f"B{n}", level=n, inputs=(f"C{n}", *inner, f"B{above}")))
     # these are weighted even where all others are plain sums
     weighted = "fast_normalized" if node.fusion == "sum" else node.fusion
     merges += [replace(node, name=f"P{n}", level=n, inputs=(f"A{n}", f"B{n}"), fusion=weighted) for n in names]

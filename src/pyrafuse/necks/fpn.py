@@ -6,6 +6,7 @@ C5 -> L5 = M5 -> P5; (C4 -> L4) + M5 upsampled = M4 -> P4; and so on down; P6, P
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal, get_args
 
 from pyrafuse.core.errors import unknown_name
@@ -88,7 +89,7 @@ def top_down(outputs: Mapping[int, str], *, norm: str, lateral_norm: bool) -> tu
     lateral = Conv(1, norm=norm if lateral_norm else "none")
     summed = {**{n: f"M{n}" for n in names[:-1]}, last: f"L{last}"}
     laterals = [Merge(f"L{n}", n, (f"C{n}",), conv=lateral) for n in names]
-    sums = [Merge(f"M{n}", n, (f"L{n}", summed[n + 1])) for n in reversed(names[:-1])]
+    sums = [Merge(f"M{n}", n, (f"L{n}", summed[above])) for n, above in reversed(tuple(pairwise(names)))]
     ends = [Merge(outputs[n], n, (summed[n],), conv=Conv(3, norm=norm)) for n in names]
     return (*laterals, *sums, *ends)
 

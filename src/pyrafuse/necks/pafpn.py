@@ -5,6 +5,8 @@ C3, C4, C5 -> FPN -> P3, F4, F5; B4 = F4 + (P3 through a 3x3 convolution of stri
 B4, B5 -> 3x3 convolutions -> P4, P5
 """
 
+from itertools import pairwise
+
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.fpn import ExtraLevels, extra_levels, name_levels, top_down
 from pyrafuse.necks.graph import Graph, Merge
@@ -35,7 +37,10 @@ def pafpn(
     conv = Conv(3, norm=norm)
     down = top_down({first: f"P{first}", **{n: f"F{n}" for n in others}}, norm=norm, lateral_norm=lateral_norm)
     summed = {first: f"P{first}", **{n: f"B{n}" for n in others}}
-    sums = [Merge(summed[n], n, (f"F{n}", summed[n - 1]), down="conv", project=Conv(1, norm=norm)) for n in others]
+    sums = [
+        Merge(summed[n], n, (f"F{n}", summed[below]), down="conv", project=Conv(1, norm=norm))
+        for below, n in pairwise(summed)
+    ]
     ends = [Merge(f"P{n}", n, (summed[n],), conv=conv) for n in others]
     more = extra_levels(names, len(inputs), extra=extra, relu_before=relu_before_extra, norm=norm)
     graph = Graph(
