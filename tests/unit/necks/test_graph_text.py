@@ -68,7 +68,7 @@ def test_written_graphs_are_read_back(graph):
     [
         ("channels: 16", "chanels: 16", "unknown the graph: key 'chanels'; did you mean 'channels'"),
         ("channels: 16", "channels: many", "`channels` must be a whole number, got 'many'"),
-        ("fusion: sum", "fuse: sum", "unknown key of the graph: merge P4 'fuse'; did you mean 'fusion'"),
+        ("fusion: sum", "fusing: sum", "unknown key of the graph: merge P4 'fusing'; did you mean 'fusion'"),
         ("{kernel_size: 1}", "{kernel: 1}", "unknown key of the graph: merge P4: conv 'kernel'"),
         ("{kernel_size: 1}", "{kernel_size: 2}", "merge P4: conv: .*odd kernel, got 2"),
         ("{kernel_size: 1}", "1x1", "merge P4: conv must be a mapping such as"),
