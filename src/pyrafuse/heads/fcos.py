@@ -27,8 +27,8 @@ class FCOSHead(nn.Module):
         channels: Of each tower.
         centerness_on_boxes: Read the centerness from the boxes' tower, as the authors did later; else from the
             classes'.
-        distances: ``exp`` of the output times a scale that each level learns; or ``relu`` of it, in strides, as the
-            authors did later and torchvision does.
+        distances: ``exp`` of the output times a scale that each level learns; or, in strides, ``scaled_relu`` of the
+            same, as the authors did later, or ``relu`` of the output alone, as torchvision does.
         whole_steps: Points stand in the corners of cells, not in the middle, and as many whole pixels apart as the
             input has for a cell, which on coarse levels may be less than the stride: torchvision's way.
         redundant_bias: See `Tower`.
@@ -47,15 +47,15 @@ class FCOSHead(nn.Module):
         num_convs: int = 4,
         channels: int = 256,
         centerness_on_boxes: bool = False,
-        distances: Literal["exp", "relu"] = "exp",
+        distances: Literal["exp", "relu", "scaled_relu"] = "exp",
         whole_steps: bool = False,
         redundant_bias: bool = False,
         deformable: bool = False,
         prior: float = 0.01,
     ) -> None:
         super().__init__()
-        if distances not in ("exp", "relu"):
-            raise ValueError(f"distances are exp or relu of an output, not {distances!r}")
+        if distances not in ("exp", "relu", "scaled_relu"):
+            raise ValueError(f"distances are exp, relu or scaled_relu of an output, not {distances!r}")
         before = shared_channels(features)
         self.strides = features.strides
         self.num_classes = num_classes
@@ -72,7 +72,8 @@ class FCOSHead(nn.Module):
         self.classes = output_conv(self.class_tower.channels, num_classes, prior=prior)
         self.deltas = output_conv(self.box_tower.channels, 4)
         self.quality = output_conv(self.box_tower.channels, 1)
-        is_scaled = distances == "exp"
+        self.distances = distances
+        is_scaled = distances != "relu"
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in features.strides) if is_scaled else None
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:
@@ -97,6 +98,5 @@ class FCOSHead(nn.Module):
 
     def _distances(self, x: Tensor, level: int) -> Tensor:
         """Rows (B, H * W, 4) in pixels of a map (B, 4, H, W)."""
-        if self.scales is None:
-            return rows_of([x.relu()], 1) * self.strides[level]
-        return rows_of([x * self.scales[level]], 1).clamp(max=LARGEST_LOG).exp()
+        rows = rows_of([x if self.scales is None else x * self.scales[level]], 1)
+        return rows.clamp(max=LARGEST_LOG).exp() if self.distances == "exp" else rows.relu() * self.strides[level]

@@ -8,7 +8,9 @@ from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.mmdetection import (
     FAMILIES,
     LIBRA,
+    SEPARATE_NORMS,
     import_mmdetection,
+    join_options,
     looks_like_mmdetection,
     name_detector,
 )
@@ -25,13 +27,15 @@ def theirs_of(family, *, num_classes: int = 3):
     """A detector of ours, and its parameters under their names."""
     torch.manual_seed(0)
     options = CELLS if family.model == "retinanet_nas_fpn" else TINY
-    detector = create_model(family.model, num_classes=num_classes, backbone="resnet18", **options)
+    detector = create_model(
+        family.model, num_classes=num_classes, backbone="resnet18", **join_options(family.options, options)
+    )
     naming, _ = name_detector(detector, family)
     state = {naming(k): v for k, v in detector.state_dict().items() if not k.startswith("criterion.")}
     return detector, state, options
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, LIBRA], ids=lambda f: f.title)
+@pytest.mark.parametrize("family", [*FAMILIES, SEPARATE_NORMS, LIBRA], ids=lambda f: f.title)
 def test_there_and_back(family):
     detector, state, options = theirs_of(family)
     assert looks_like_mmdetection({"state_dict": state})
@@ -66,6 +70,26 @@ def test_the_last_of_repeated_convolutions_is_in_effect():
         state[f"bbox_head.cls_convs.{level}.0.conv.weight"] = torch.zeros(16, 16, 3, 3)
     found = import_mmdetection(state, source="a.pth", options=options)
     assert torch.equal(found.head.class_tower.convs[0].weight, detector.head.class_tower.convs[0].weight)
+
+
+def test_biases_in_front_of_norms_are_read():
+    _, state, options = theirs_of(family_called("FCOS"))
+    biases = {
+        f"bbox_head.{tower}_convs.{i}.conv.bias": torch.full((16,), 3.0) for tower in ("cls", "reg") for i in (0, 1)
+    }
+    late = {**options, "head_options": {**options["head_options"], "distances": "scaled_relu"}}
+    found = import_mmdetection({**state, **biases}, source="a.pth", options=late)
+    assert (found.head.box_tower.convs[1].bias == 3).all()
+    assert found.head.distances == "scaled_relu"
+
+
+def test_a_plain_pyramid_under_the_head_of_nas_fpn():
+    _, state, options = theirs_of(SEPARATE_NORMS)
+    found = import_mmdetection(state, source="a.pth", options=options)
+    assert found.card.options["neck_options"]["fpn"] == {
+        "out_channels": 16, "norm": "batch_norm", "lateral_norm": False, "relu_before_extra": True
+    }  # fmt: skip
+    assert found.criterion.assigner.negative_iou == (0, 0.5)
 
 
 def test_guided_checkpoints_are_trained_on_as_they_were():

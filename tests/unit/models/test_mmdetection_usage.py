@@ -61,6 +61,11 @@ class TestNames:
             ("retinanet_r50_nasfpn_crop640-50e_coco.pth", "retinanet", 50, False),
             ("libra_retinanet_r50_fpn_1x_coco_20200205-804d94ce.pth", "libra_retinanet", 50, False),
             ("ddod_r50_fpn_1x_coco_20220523_223737-29b2fc67.pth", "ddod", 50, False),
+            ("fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco-0a0d75a8.pth", "fcos", 50, True),
+            ("fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco", "fcos", 50, True),
+            ("detectors_cascade_rcnn_r50_1x_coco-32a10ba0.pth", "cascade_rcnn", 50, False),
+            ("faster_rcnn_r50_fpn_bounded_iou_1x_coco-98ad993b.pth", "faster_rcnn", 50, False),
+            ("retinanet_r18_fpn_1x8_1x_coco_20220407_171255-4ea310d7.pth", "retinanet", 18, False),
             (
                 "faster_rcnn_r50_pafpn_1x_coco_bbox_mAP-0.375_20200503_105836-b7b4b9bd.pth",
                 "faster_rcnn",
@@ -107,6 +112,8 @@ class TestNames:
     def test_crop_of_640(self):
         given = tell({}, source="retinanet_r50_nasfpn_crop640_50e_coco-0ad1f644.pth").preprocessing
         assert (given.size, given.pad_multiple) == ((640, 640), 128)
+        plain = tell({}, source="retinanet_r50_fpn_crop640_50e_coco-9b953d76.pth").preprocessing
+        assert (plain.size, plain.pad_multiple) == ((640, 640), 64)
 
     def test_pascal_voc(self):
         assert tell({}, source="retinanet_r50_fpn_1x_voc0712_20200617-47cbdd0e.pth").preprocessing.size == (600, 1000)
@@ -116,9 +123,46 @@ class TestNames:
         with pytest.raises(CheckpointError, match=r"neither settings in it nor its name tell.*--as NAME or load\("):
             tell({}, source=source)
 
-    def test_another_family_of_the_same_keys(self):
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco-0a0d75a8.pth",
+            "fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.pth",
+        ],
+    )
+    def test_later_fcos(self, name):
+        usage = tell({}, source=name, family="fcos")
+        assert usage.head == {"distances": "scaled_relu", "centerness_on_boxes": True}
+        assert usage.postprocess == {"nms_iou": 0.6}
+        assert [255 * m for m in usage.preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
+        assert (usage.style, usage.preprocessing.bgr) == ("caffe", True)
+        centred = tell({}, source="fcos_center_r50_caffe_fpn_gn-head_1x_coco-ae4d8b3d.pth", family="fcos")
+        assert (centred.head, centred.postprocess) == ({}, {})
+        assert [255 * m for m in centred.preprocessing.mean] == pytest.approx([122.7717, 115.9465, 102.9801])
+
+    def test_layers_that_are_not_there_make_another_detector(self):
         with pytest.raises(CheckpointError, match="neither settings in it nor its name"):
-            tell({}, source="fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco.pth", family="fcos")
+            tell(
+                {}, source="fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_dcn_1x_coco.pth", family="fcos"
+            )
+
+    @pytest.mark.parametrize(
+        ("name", "style", "bgr", "std"),
+        [
+            ("faster_rcnn_x101_32x8d_fpn_mstrain_3x_coco_20210604_182954-002e082a.pth", "pytorch", True, 57.375),
+            ("faster_rcnn_x101_64x4d_fpn_mstrain_3x_coco_20210524_124528-26c63de6.pth", "pytorch", False, 57.375),
+            ("faster_rcnn_r101_caffe_fpn_mstrain_3x_coco_20210526_095742-a7ae426d.pth", "caffe", False, 57.375),
+            ("faster_rcnn_r101_caffe_fpn_1x_coco_bbox_mAP-0.398_20200504_180057-b269e9dd.pth", "caffe", True, 1),
+        ],
+    )
+    def test_backbones_with_a_preprocessing_of_their_own(self, name, style, bgr, std):
+        usage = tell({}, source=name, family="faster_rcnn", depth=101)
+        assert (usage.style, usage.preprocessing.bgr) == (style, bgr)
+        assert 255 * usage.preprocessing.std[2] == pytest.approx(std)
+
+    def test_a_published_file_whose_name_leaves_out_its_data(self):
+        name = "atss_r101_fpn_1x_20200825-dfcadd6f.pth"
+        assert tell({}, source=name, family="atss", depth=101).style == "pytorch"
 
     def test_by_hand(self):
         assert tell({}, published="retinanet_r50_caffe_fpn").style == "caffe"
@@ -159,7 +203,9 @@ class TestSettings:
         assert (usage.style, usage.preprocessing.bgr, usage.preprocessing.size) == ("pytorch", False, (800, 1333))
         assert [255 * m for m in usage.preprocessing.mean] == pytest.approx([1, 2, 3])
         assert usage.neck == {"extra": "output", "relu_before_extra": True}
-        assert usage.head == {"centerness_on_boxes": True}
+        assert usage.head == {"centerness_on_boxes": True, "distances": "exp"}
+        late = {"meta": {"cfg": OF_3.replace("norm_on_bbox=False", "norm_on_bbox=True")}}
+        assert tell(late, family="fcos").head == {"centerness_on_boxes": True, "distances": "scaled_relu"}
         assert usage.names == ("cat",)
 
     def test_settings_come_before_the_file_s_name_and_a_name_by_hand_before_both(self):

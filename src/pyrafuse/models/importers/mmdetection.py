@@ -82,6 +82,16 @@ FAMILIES = (
     ),
     Family("RetinaNet", "retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA),
 )  # fmt: skip
+SEPARATE_NORMS = Family(
+    "RetinaNet with norms of each level", "retinanet", "cls_convs.0.0.bn.weight", "retina_cls.weight", 9, "pytorch",
+    _RETINA,
+    {
+        "head_options": {"norm": "level_norm"},
+        "neck_options": {"fpn": {"norm": "batch_norm", "lateral_norm": False, "relu_before_extra": True}},
+        "criterion_options": {"assigner": {"negative_iou": 0.5}},
+    },
+)  # fmt: skip
+"""NAS-FPN's head on a plain FPN, the base that its paper compares with."""
 LIBRA = Family("Libra RetinaNet", "libra_retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA)
 HEAD = "bbox_head."
 
@@ -120,9 +130,12 @@ def import_mmdetection(
     state = renew(content)
     family = family_of(state)
     if family is None:
-        titles = ", ".join(f.title for f in (*FAMILIES, LIBRA))
+        titles = ", ".join(f.title for f in (*FAMILIES, SEPARATE_NORMS, LIBRA))
         raise CheckpointError(f"{source} is no dense detector of mmdetection that is known here: {titles}")
-    options = {**family.options, **(options or {})}
+    has_bias = family.model == "fcos" and HEAD + "cls_convs.0.conv.bias" in state
+    options = join_options(
+        family.options, {"head_options": {"redundant_bias": True}} if has_bias else {}, options or {}
+    )
     trunk = {"style": style or family.style, **grouping_of(state), **options.pop("backbone_options", {})}
     depth = depth_of(state, source)
     num_classes = state[HEAD + family.classifier].shape[0] // family.num_slots
@@ -146,7 +159,7 @@ def import_mmdetection(
 def name_detector(detector: Detector, family: Family) -> tuple[Naming, tuple[str, ...]]:
     """Names of a whole detector of ``family``, and patterns of the keys that stay unused."""
     last = len(detector.neck.features) - 1
-    is_repeated = family.model == "retinanet_nas_fpn"
+    is_repeated = family.mark == SEPARATE_NORMS.mark
     tower = [
         (r"^class_tower\.", "cls_convs."),
         (r"^box_tower\.", "reg_convs."),
@@ -167,9 +180,22 @@ def name_detector(detector: Detector, family: Family) -> tuple[Naming, tuple[str
         for i, neck in enumerate(detector.neck.necks):
             parts[f"neck.necks.{i}"] = (f"neck.{i}", name_bfp if i else name_fpn(_neck(neck)))
     else:
-        parts["neck"] = ("neck", name_nas_fpn(detector.neck) if is_repeated else name_fpn(detector.neck))
+        is_nas = family.model == "retinanet_nas_fpn"
+        parts["neck"] = ("neck", name_nas_fpn(detector.neck) if is_nas else name_fpn(detector.neck))
     unused = (rf"bbox_head\.(cls|reg)_convs\.[0-{last - 1}]\.\d+\.conv\.",) if is_repeated else ()
     return by_parts(parts), unused
+
+
+def join_options(*many: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings in one, later values before earlier ones."""
+    joined: dict[str, Any] = {}
+    for options in many:
+        for name, value in options.items():
+            old = joined.get(name)
+            joined[name] = (
+                join_options(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+            )
+    return joined
 
 
 def _neck(module: nn.Module) -> Neck:
@@ -187,6 +213,8 @@ def family_of(state: Mapping[str, Tensor]) -> Family | None:
     if not any(key.startswith("backbone.layer1.") for key in state):
         return None
     family = next((f for f in FAMILIES if HEAD + f.mark in state and HEAD + f.classifier in state), None)
+    if family is not None and family.model == "retinanet_nas_fpn" and "neck.fpn_convs.0.conv.weight" in state:
+        return SEPARATE_NORMS
     is_balanced = any(key.startswith("neck.1.") for key in state)
     return LIBRA if family is not None and family.model == "retinanet" and is_balanced else family
 

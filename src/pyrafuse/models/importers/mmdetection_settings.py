@@ -26,7 +26,7 @@ HEADS: Mapping[str, Mapping[str, Any]] = {
     "atss": _ONE,
     "ddod": _ONE,
     "ga_retinanet": {"square_scales": [4], "target_stds": [1.0] * 4},
-    "fcos": {"norm_on_bbox": False, "dcn_on_last_conv": False},
+    "fcos": {"dcn_on_last_conv": False},
 }
 """Family -> what our head does, by mmdetection's names; other settings are refused."""
 
@@ -192,7 +192,8 @@ def read_head(config: Config, family: str) -> dict[str, Any]:
             _require(f"bbox_head.{name}.strides", _plain(strides), ([8, 16, 32, 64, 128],))
     _require("bbox_head.loss_cls.use_sigmoid", (head.get("loss_cls") or {}).get("use_sigmoid", True), (True,))
     if family == "fcos":
-        return {"centerness_on_boxes": bool(head.get("centerness_on_reg", False))}
+        distances = "scaled_relu" if head.get("norm_on_bbox", False) else "exp"
+        return {"centerness_on_boxes": bool(head.get("centerness_on_reg", False)), "distances": distances}
     if family == "ga_retinanet" and "loc_filter_thr" in head:
         return {"least_location": head["loc_filter_thr"]}
     return {}

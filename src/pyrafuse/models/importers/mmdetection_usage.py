@@ -67,21 +67,27 @@ class PublishedName:
         family: ``retinanet``.
         depth: 50; of a ResNeXt too.
         is_caffe: Whether the ResNet is in caffe style.
-        words: All that follows.
+        words: All that follows, and what stands for a way of training in the family's name.
+        grouping: Of a ResNeXt: ``32x8d``; else empty.
     """
 
     family: str
     depth: int
     is_caffe: bool
     words: tuple[str, ...]
+    grouping: str = ""
 
 
 _NAME = re.compile(
-    r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_\d+x\d+d)?(?P<caffe>_caffe)?_(?P<words>\w+)"
+    r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_(?P<grouping>\d+x\d+d))?(?P<caffe>_caffe)?_(?P<words>\w+)"
 )
 _KNOWN_WORDS = re.compile(
-    r"\d+[ex]|\d+xb\d+|[1-9]\d{2,3}|mstrain|ms|fpn|pafpn|nasfpn|rfp|gn|head|coco|voc0712|crop640|fp16|amp|upgraded"
+    r"\d+[ekx]|\d+xb?\d+|[1-9]\d{2,3}|mstrain|ms|fpn|pafpn|nasfpn|rfp|gn|head|coco|voc0712|crop640|fp16|amp|upgraded"
+    r"|center|normbbox|centeronreg|bounded|[cg]?iou"
 )
+_TRAINING_WORDS = frozenset({"center", "normbbox", "centeronreg", "giou"})
+"""Older names of FCOS have them in front."""
+_HASH = re.compile(r"(_\d{8}(_\d{6})?)?-[0-9a-f]{8}$")
 DATA_WORDS = frozenset({"coco", "voc0712"})
 
 
@@ -91,7 +97,7 @@ def parse_name(name: str) -> PublishedName | None:
     A name that says more than is known here, such as ``dcn``, is none either.
     """
     stem = re.sub(r"\.pth$", "", name.rstrip("/").rpartition("/")[2].lower())
-    stem = re.sub(r"(_\d{8}(_\d{6})?)?-[0-9a-f]{8}$", "", stem)
+    stem = _HASH.sub("", stem).removeprefix("detectors_")
     stem = re.sub(r"_bbox_map-[\d.]+(?=_|$)", "", stem)
     stem = re.sub(r"_\d{8}(_\d{6})?$", "", stem).replace("-", "_")
     found = _NAME.fullmatch(stem)
@@ -100,7 +106,12 @@ def parse_name(name: str) -> PublishedName | None:
     words = tuple(found["words"].split("_"))
     if not all(_KNOWN_WORDS.fullmatch(word) for word in words):
         return None
-    return PublishedName(found["family"], int(found["depth"]), found["caffe"] is not None, words)
+    family = found["family"].split("_")
+    ways = tuple(word for word in family if word in _TRAINING_WORDS)
+    family = "_".join(word for word in family if word not in _TRAINING_WORDS)
+    return PublishedName(
+        family, int(found["depth"]), found["caffe"] is not None, (*ways, *words), found["grouping"] or ""
+    )
 
 
 def tell_usage(
@@ -133,7 +144,8 @@ def tell_usage(
         return _usage_by_name(parsed, names, f"used as {published}")
     config = find_config(content)
     parsed = parse_name(Path(source).name)
-    is_named = parsed and (parsed.family, parsed.depth) == (family, depth) and DATA_WORDS & set(parsed.words)
+    is_published = parsed and (DATA_WORDS & set(parsed.words) or _HASH.search(Path(source).stem.lower()))
+    is_named = parsed and is_published and (parsed.family, parsed.depth) == (family, depth)
     if config is not None:
         try:
             return _usage_by_config(config, family, names)
@@ -172,13 +184,25 @@ def find_class_names(content: Any) -> tuple[str, ...]:
 
 
 def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> Usage:
-    mean, std = (RGB_MEAN, RGB_STD)
-    if name.is_caffe:
-        mean, std = (DETECTRON_MEAN if name.family == "fcos" else RGB_MEAN), ONE
-    is_cropped = "crop640" in name.words
-    limits = (640, 640) if is_cropped else (600, 1000) if "voc0712" in name.words else (800, 1333)
-    preprocessing = keep_ratio(limits, mean=mean, std=std, bgr=name.is_caffe, pad_multiple=128 if is_cropped else 32)
-    return Usage("caffe" if name.is_caffe else "pytorch", preprocessing, names=names, origin=origin)
+    words = set(name.words)
+    is_late_fcos = name.family == "fcos" and "normbbox" in words
+    # one was trained on a caffe backbone without its preprocessing
+    is_odd = (name.family, name.depth) == ("faster_rcnn", 101) and "3x" in words
+    mean, std = RGB_MEAN, RGB_STD
+    is_bgr = name.grouping == "32x8d"
+    if name.is_caffe and not is_odd:
+        mean, std, is_bgr = (DETECTRON_MEAN if name.family == "fcos" and not is_late_fcos else RGB_MEAN), ONE, True
+    is_cropped = "crop640" in words
+    limits = (640, 640) if is_cropped else (600, 1000) if "voc0712" in words else (800, 1333)
+    multiple = 32 if not is_cropped else 128 if "nasfpn" in words else 64
+    return Usage(
+        "caffe" if name.is_caffe else "pytorch",
+        keep_ratio(limits, mean=mean, std=std, bgr=is_bgr, pad_multiple=multiple),
+        postprocess={"nms_iou": 0.6} if is_late_fcos else {},
+        head={"distances": "scaled_relu", "centerness_on_boxes": "centeronreg" in words} if is_late_fcos else {},
+        names=names,
+        origin=origin,
+    )
 
 
 def _usage_by_config(config: Config, family: str, names: tuple[str, ...]) -> Usage:

@@ -30,12 +30,13 @@ MMDETECTION = Origin(
     "mmdetection 2.x and 3.x (file name or settings in it tell how it is used, else --as NAME)",
     (
         "RetinaNet: retinanet_r50_fpn_1x_coco, retinanet_r101_caffe_fpn_1x_coco, retinanet_x101_64x4d_fpn_1x_coco, ...",
-        "RetinaNet with NAS-FPN: retinanet_r50_nasfpn_crop640_50e_coco",
+        "RetinaNet with NAS-FPN: retinanet_r50_nasfpn_crop640_50e_coco; without: retinanet_r50_fpn_crop640_50e_coco",
         "Libra RetinaNet: libra_retinanet_r50_fpn_1x_coco",
         "GA-RetinaNet: ga_retinanet_r50_caffe_fpn_1x_coco, ga_retinanet_x101_32x4d_fpn_1x_coco, ...",
         "ATSS: atss_r50_fpn_1x_coco, atss_r101_fpn_1x_coco",
         "DDOD: ddod_r50_fpn_1x_coco",
-        "FCOS: fcos_r50_caffe_fpn_gn-head_1x_coco, fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco, ...",
+        "FCOS: fcos_r50_caffe_fpn_gn-head_1x_coco, fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco, "
+        "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco, ...",
     ),
 )
 MMDETECTION_TWO_STAGE = Origin(
@@ -45,7 +46,7 @@ MMDETECTION_TWO_STAGE = Origin(
         "Faster R-CNN with PAFPN: faster_rcnn_r50_pafpn_1x_coco",
         "Libra R-CNN: libra_faster_rcnn_r50_fpn_1x_coco, libra_faster_rcnn_x101_64x4d_fpn_1x_coco, ...",
         "Cascade R-CNN: cascade_rcnn_r50_fpn_1x_coco, ...",
-        "Cascade R-CNN with a recursive pyramid: cascade_rcnn_r50_rfp_1x_coco",
+        "Cascade R-CNN with a recursive pyramid: cascade_rcnn_r50_rfp_1x_coco, detectors_cascade_rcnn_r50_1x_coco",
     ),
 )
 MMDETECTION_SSD = Origin("mmdetection's SSD", ("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",))
