@@ -1,5 +1,7 @@
 """What the contracts of detectors are tried with."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,13 +20,25 @@ def some_targets() -> Targets:
     )
 
 
+@pytest.fixture
+def crowded_targets() -> Targets:
+    """Two images: 500 objects of every size, and none."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=generator) * torch.tensor([90.0, 60.0])
+    boxes = torch.cat((corners, corners + 1 + 30 * torch.rand(500, 2, generator=generator)), dim=1)
+    return Targets.pad([boxes, boxes[:0]], [torch.arange(500) % 3, torch.zeros(0)])
+
+
 class NoLooking(TorchDispatchMode):
     """Refuse whatever makes the host wait for the device: reading a number, or a shape that depends on numbers."""
 
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
+    FORBIDDEN = (
+        "local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default", "bincount",
+        "repeat_interleave.Tensor",
+    )  # fmt: skip
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__
+        name = func.__name__.lstrip("_")
         if any(name.startswith(word) for word in self.FORBIDDEN):
             raise AssertionError(f"{name} makes the host wait for the device")
         if name.startswith("index") and any(
@@ -35,6 +49,20 @@ class NoLooking(TorchDispatchMode):
         ):
             raise AssertionError(f"{name} by a mask makes the host wait for the device")
         return func(*args, **(kwargs or {}))
+
+
+READERS = ("tolist", "numpy", "cpu", "item", "__bool__", "__float__", "__int__", "__index__")
+
+
+@contextmanager
+def refuse_looking():
+    def refuse(*_):
+        raise AssertionError("reading a tensor makes the host wait for the device")
+
+    with pytest.MonkeyPatch.context() as patch, NoLooking():
+        for reader in READERS:
+            patch.setattr(torch.Tensor, reader, refuse)
+        yield
 
 
 class Decoding(torch.nn.Module):
@@ -49,7 +77,7 @@ class Decoding(torch.nn.Module):
 @pytest.fixture
 def no_looking():
     """A context in which reading a tensor's values fails."""
-    return NoLooking
+    return refuse_looking
 
 
 @pytest.fixture
