@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrafuse.core.targets import Targets
@@ -65,6 +66,32 @@ def refuse_looking():
         yield
 
 
+class NoWaitingCopies(TorchDispatchMode):
+    """Refuse copies from device to device that the host waits for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name, device = func.__name__, kwargs.get("device")
+        if name.startswith("_to_copy") and device is not None and not kwargs.get("non_blocking"):
+            assert torch.device(device).type == args[0].device.type, f"{name} makes the host wait for the device"
+        return func(*args, **kwargs)
+
+
+def learn_on_imagined_gpu(build):
+    """The summed losses of a step of the detector that ``build`` gives, on a GPU that computes nothing.
+
+    Fails where a number is read, devices are mixed, or the host waits for a copy.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            detector = build().train()
+            images, boxes, labels = torch.randn(2, 3, 64, 96), torch.rand(2, 500, 4), torch.zeros(2, 500).long()
+            targets = Targets(boxes, labels, torch.ones(2, 500), valid=labels == 0, crowd=labels == 1)
+        with NoWaitingCopies():
+            report = detector.criterion.by_level(detector(images, targets), targets)
+            return torch.stack([values.sum() for values in report.losses.values()]).sum()
+
+
 class Decoding(torch.nn.Module):
     def __init__(self, detector) -> None:
         super().__init__()
@@ -78,6 +105,12 @@ class Decoding(torch.nn.Module):
 def no_looking():
     """A context in which reading a tensor's values fails."""
     return refuse_looking
+
+
+@pytest.fixture
+def imagined_gpu():
+    """See `learn_on_imagined_gpu`."""
+    return learn_on_imagined_gpu
 
 
 @pytest.fixture

@@ -93,11 +93,15 @@ SHARED_HEADS = ("atss", "ddod", "fcos", "ga_retinanet", "retinanet")
 """Heads whose convolutions all levels share."""
 
 
+def build(variant: str):
+    torch.manual_seed(0)
+    name, options = VARIANTS[variant]
+    return create_model(name, num_classes=3, **options)
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
 def detector(request):
-    torch.manual_seed(0)
-    name, options = VARIANTS[request.param]
-    return create_model(name, num_classes=3, **options)
+    return build(request.param)
 
 
 def cells_of(detector, size) -> list[int]:
@@ -226,6 +230,11 @@ def test_the_host_never_waits_in_training(detector, objects, no_looking, request
         report = detector.criterion.by_level(detector(images), targets)
         torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
     detector.zero_grad()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_host_waits_for_no_copy(variant, imagined_gpu):
+    assert imagined_gpu(lambda: build(variant)).device.type == "cuda"
 
 
 def test_export(detector, decoding):

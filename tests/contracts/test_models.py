@@ -161,6 +161,11 @@ def test_looking_is_noticed(look, no_looking):
         look(torch.ones(1))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_host_waits_for_no_copy(variant, imagined_gpu):
+    assert imagined_gpu(lambda: build(variant)).device.type == "cuda"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_host_never_waits_for_a_gpu(detector, some_targets):

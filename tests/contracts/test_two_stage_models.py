@@ -52,11 +52,15 @@ VARIANTS = {
 }
 
 
+def build(variant: str):
+    torch.manual_seed(0)
+    name, options = VARIANTS[variant]
+    return create_model(name, num_classes=3, **options)
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
 def detector(request):
-    torch.manual_seed(0)
-    name, options = VARIANTS[request.param]
-    return create_model(name, num_classes=3, **options)
+    return build(request.param)
 
 
 def test_all_are_tried():
@@ -223,6 +227,13 @@ def test_the_host_waits_for_suppression_alone(detector, objects, no_looking, mon
         torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
     assert len(calls) == len(images)
     detector.zero_grad()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_host_waits_for_no_copy(variant, imagined_gpu, monkeypatch):
+    # how many boxes survive suppression is for the device to say
+    monkeypatch.setattr("pyrafuse.ops.suppression.nms", lambda boxes, *_: torch.arange(len(boxes), device=boxes.device))
+    assert imagined_gpu(lambda: build(variant)).device.type == "cuda"
 
 
 # torchvision's own shape function of nms asks for its unknown count by an old name

@@ -4,6 +4,7 @@ Redmon and Farhadi, "YOLOv3", arXiv:1804.02767, section 2.1, in mmdetection's fo
 overlaps an object by more than the threshold answers for it, not the best one alone.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,4 +60,4 @@ def _has_center(grid: AnchorGrid, targets: Targets) -> Tensor:
 
 def _next(threshold: float) -> float:
     """The least float32 above ``threshold``: reaching it is to exceed that."""
-    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(2.0)))
+    return float(np.nextafter(np.float32(threshold), np.float32(2)))

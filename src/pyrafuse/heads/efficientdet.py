@@ -138,7 +138,9 @@ class EfficientDetHead(nn.Module):
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:
         steps = steps_of(pyramid, self.strides)
-        shapes = [self.shapes * self.shapes.new_tensor((across, down)) for down, across in steps]
+        # non-blocking: a plain copy would make the host wait for the device
+        cells = torch.tensor([[(across, down)] for down, across in steps], dtype=self.shapes.dtype)
+        shapes = self.shapes * cells.to(self.shapes.device, non_blocking=True)
         return DensePredictions(
             classes=rows_of(self.classes(pyramid), self.num_slots),
             deltas=rows_of(self.boxes(pyramid), self.num_slots),

@@ -178,18 +178,17 @@ class YOLOv3Head(nn.Module):
             shapes.append(self.shapes[level].repeat_interleave(height * width, dim=0))
             strides.append(torch.full((rows,), float(self.strides[level]), device=device))
             levels.append(torch.full((rows,), level, device=device))
+        slots = range(self.num_slots)
+        firsts = torch.tensor(
+            [[start + slot * area for slot in slots] for start, area in zip(starts, areas, strict=True)]
+        )
         return AnchorGrid(
             cells=torch.cat(cells).float(),
             shapes=torch.cat(shapes),
             strides=torch.cat(strides),
             levels=torch.cat(levels),
-            starts=torch.tensor(
-                [
-                    [start + slot * area for slot in range(self.num_slots)]
-                    for start, area in zip(starts, areas, strict=True)
-                ],
-                device=device,
-            ),
-            sizes=torch.tensor([(width, height) for height, width in sizes], device=device),
+            # non-blocking: a plain copy would make the host wait for the device
+            starts=firsts.to(device, non_blocking=True),
+            sizes=torch.tensor([(width, height) for height, width in sizes]).to(device, non_blocking=True),
             reach=self.reach,
         )
