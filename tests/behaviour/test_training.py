@@ -19,7 +19,8 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.settings import Augmentation
 from pyrafuse.data.shapes import write_shapes
-from pyrafuse.models.checkpoint import load
+from pyrafuse.models.checkpoint import load, save
+from pyrafuse.models.factory import create_model
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import (
@@ -91,6 +92,19 @@ def test_eight_images_are_learnt_by_heart(shapes, tmp_path):
         losses = [float(row["train/loss"]) for row in csv.DictReader(stream)]
     assert len(losses) == 100
     assert losses[-1] < losses[0] / 4
+
+
+def test_frozen_layers_keep_their_weights_and_statistics(shapes, tmp_path):
+    torch.manual_seed(0)
+    options = {"backbone_options": {"width": 0.25}}
+    start = create_model("yolov3_small", num_classes=5, **options)
+    save(start, tmp_path / "start.ckpt")
+    recipe = recipe_for(shapes, tmp_path / "run", epochs=1)
+    model = ModelSettings("yolov3_small", options=options, frozen=2, start_from=str(tmp_path / "start.ckpt"))
+    after = load(train(replace(recipe, model=model, run=replace(recipe.run, ema=0))).last).state_dict()
+    before = {k: v for k, v in start.state_dict().items() if k.startswith("backbone.")}
+    moved = {key.split(".")[2] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert moved == {str(layer) for layer in range(2, 18)}
 
 
 class Stopped(Exception):  # noqa: N818

@@ -33,7 +33,7 @@ def chunks(num_rows: int, num_objects: int, *, is_cached: bool = False) -> Itera
 
 def overlap_with(anchors: Tensor) -> Overlap:
     """`pairwise_iou` with ``anchors`` (A, 4) or (B, A, 4)."""
-    columns = _lay_out(anchors)
+    columns = lay_out(anchors)
     areas = box_area(anchors)[..., None, :] + 1e-16  # 0/0 is 0
 
     def overlap(boxes: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class MaxIoUAssigner:
             taking = numbers[columns, None] * ((of_object >= self.least_best_iou) & (of_object > 0))
             if self.match_ties:
                 is_best = _as_float(torch.eq, values, of_object)
-                matched = torch.maximum(matched, _highest(is_best.mul_(taking)))
+                matched = torch.maximum(matched, highest_of_rows(is_best.mul_(taking)))
             else:
                 rows.append(values.argmax(dim=2))
                 counts.append(taking[..., 0])
@@ -155,30 +155,30 @@ class MaxIoUAssigner:
             return None
         batch, num_objects = targets.labels.shape
         crowds = targets.boxes.where(targets.crowd[..., None], 0)  # covers nothing
-        columns, areas = _lay_out(anchors), box_area(anchors)[..., None, :]
+        columns, areas = lay_out(anchors), box_area(anchors)[..., None, :]
         covered = torch.zeros(batch, anchors.shape[-2], device=anchors.device)
         for part in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
             whole = box_area(crowds[:, part])[..., None] if self.share_of_crowd else areas
             share = pairwise_intersection(crowds[:, part], columns).div_(whole.clamp(min=1e-6))
-            covered = torch.maximum(covered, _highest(share))
+            covered = torch.maximum(covered, highest_of_rows(share))
         return covered > self.crowd_share
 
 
-def _lay_out(anchors: Tensor) -> Tensor:
+def lay_out(anchors: Tensor) -> Tensor:
     """The same (..., A, 4), one side of all anchors next to each other in memory."""
     return anchors.mT.contiguous().mT
 
 
 def _best_of_rows(values: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Of overlaps (B, G, A), each row's highest and the lowest of ``numbers`` (G, 1) that has it."""
-    highest = _highest(values)
+    highest = highest_of_rows(values)
     if len(numbers) == 1:
         return highest, numbers[0]
     end = numbers[-1] + 1
-    return highest, end - _highest(_as_float(torch.eq, values, highest[:, None]).mul_(end - numbers))
+    return highest, end - highest_of_rows(_as_float(torch.eq, values, highest[:, None]).mul_(end - numbers))
 
 
-def _highest(values: Tensor) -> Tensor:
+def highest_of_rows(values: Tensor) -> Tensor:
     """Values (B, G, A) -> (B, A); of one object it is its own, for the search would take longer than all the rest."""
     return values[:, 0] if values.shape[1] == 1 else values.amax(dim=1)
 

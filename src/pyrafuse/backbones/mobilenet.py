@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
+from torchvision.models.mobilenetv2 import InvertedResidual
 
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import load_exactly, read_published
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.eca import ECA
+from pyrafuse.layers.folding import run_folded
 
 TAPS = {2: 1, 4: 3, 8: 6, 16: 13, 32: 17}
 """Stride -> the last layer that has it."""
@@ -35,6 +37,7 @@ class MobileNetV2(Backbone):
         weights: Checkpoint of torchvision's ``mobilenet_v2``, or of ECA-Net's; a file or ``torchvision/mobilenet_v2``.
         frozen: Leading layers, 0 to 6, that keep their weights and statistics. Four of them are the maps at strides 2
             and 4: a few edge filters, and two thirds of the backbone's time in training.
+        norm_eval: Batch norms normalise by their stored statistics in training too.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class MobileNetV2(Backbone):
         strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
         frozen: int = 0,
+        norm_eval: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= frozen <= 6:
@@ -67,22 +71,32 @@ class MobileNetV2(Backbone):
             unused = [r"classifier\.", *(rf"features\.{left_out}\." for left_out in range(len(layers), 19))]
             load_exactly(self, read_published(weights), source=weights, naming=name_mobilenet_v2, unused=unused)
         self._frozen = frozen
+        self._norm_eval = norm_eval
         layers[:frozen].requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "MobileNetV2":
-        """Set the mode of all layers but the frozen ones, whose statistics stay."""
+        """Set the mode of all layers but the frozen ones and, with ``norm_eval``, the norms: their statistics stay."""
         super().train(mode)
         self.layers[: self._frozen].eval()
+        for part in self.modules():
+            if self._norm_eval and isinstance(part, nn.BatchNorm2d):
+                part.eval()
         return self
 
     def forward(self, images: Tensor) -> Pyramid:
         x = images
         maps = []
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = _run(layer, x)
             if i in self._taps:
                 maps.append(x)
         return tuple(maps)
+
+
+def _run(layer: Any, x: Tensor) -> Tensor:
+    if not isinstance(layer, InvertedResidual):
+        return run_folded(layer, x)
+    return x + run_folded(layer.conv, x) if layer.use_res_connect else run_folded(layer.conv, x)
 
 
 def name_mobilenet_v2(key: str) -> str:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAnchorAssigner, GuidedAssignment
+from pyrafuse.assigners.max_iou import chunks, highest_of_rows, lay_out
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
-from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, pairwise_iou, shape_iou
+from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, shape_iou
 from pyrafuse.ops.coders import decode_guided, guided_shapes
 
 
@@ -34,7 +35,6 @@ class YOLOv3Criterion(nn.Module):
         objectness_weight: Of the objectness term.
         iou_objectness: A positive's objectness learns the overlap of its box with the object instead of 1, so that
             well-placed boxes come first.
-        chunk: Objects compared with all rows at a time; bounds the memory of crowded images.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class YOLOv3Criterion(nn.Module):
         box_weight: float = 1.0,
         class_weight: float = 1.0,
         objectness_weight: float = 1.0,
-        chunk: int = 64,
     ) -> None:
         super().__init__()
         if not (iou or l1):
@@ -63,7 +62,6 @@ class YOLOv3Criterion(nn.Module):
         self.box_weight = box_weight
         self.class_weight = class_weight
         self.objectness_weight = objectness_weight
-        self.chunk = chunk
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses ``anchor``, ``iou``, ``l1``, ``objectness``, ``classification``; train on their sum."""
@@ -171,16 +169,15 @@ class YOLOv3Criterion(nn.Module):
     @torch.no_grad()
     def _is_excused(self, boxes: Tensor, targets: Targets) -> Tensor:
         """(B, A) bool: the box overlaps an object well, or lies in a crowd."""
-        excused = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-        areas = box_area(boxes)[..., None]
-        for start in range(0, targets.labels.shape[1], self.chunk):
-            columns = slice(start, start + self.chunk)
-            others = targets.boxes[:, columns]
-            is_over = pairwise_iou(boxes, others) > self.ignore_iou
-            excused |= (is_over & targets.valid[:, None, columns]).any(dim=-1)
-            is_inside = pairwise_intersection(boxes, others) > self.ignore_iou * areas
-            excused |= (is_inside & targets.crowd[:, None, columns]).any(dim=-1)
-        return excused
+        others = targets.boxes.where((targets.valid | targets.crowd)[..., None], 0)  # overlaps nothing
+        rows, areas = lay_out(boxes), box_area(boxes)[:, None] + 1e-16  # 0/0 is 0
+        highest = torch.zeros(boxes.shape[:2], device=boxes.device)
+        for part in chunks(highest.numel(), others.shape[1], is_cached=boxes.is_cpu):
+            shared = pairwise_intersection(others[:, part], rows)
+            # an object is compared with both areas less what they share, a crowd with the box alone
+            rest = (box_area(others[:, part])[..., None] - shared).mul_(targets.valid[:, part, None])
+            highest = torch.maximum(highest, highest_of_rows(shared.div_(rest.add_(areas))))
+        return highest > self.ignore_iou
 
 
 def _gather(values: Tensor, rows: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class WeightEMA(WeightAveraging):
     """Exponential moving average of weights and statistics, quick at first: decay min(d, (1 + n) / (10 + n))."""
 
     def __init__(self, decay: float) -> None:
-        super().__init__(avg_fn=self._average)
+        super().__init__(multi_avg_fn=self._average)
         self._target = decay
         self._decay = 0.0
 
@@ -36,10 +36,12 @@ class WeightEMA(WeightAveraging):
         self._decay = min(self._target, (1 + step_idx) / (10 + step_idx))
         return True
 
-    def _average(self, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
-        return torch.lerp(current, averaged, self._decay)
+    def _average(self, averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+        """All tensors of one type at a time."""
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - self._decay)  # type: ignore[attr-defined]
+        else:
+            torch._foreach_copy_(averaged, current)  # type: ignore[attr-defined]
 
 
 class NaNGuard(Callback):

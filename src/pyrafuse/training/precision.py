@@ -11,11 +11,11 @@ class StridedDepthwiseConv2d(nn.Conv2d):
     and take a tenth of that in float32. The output has the input's type.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
         if input.device.type != "cpu" or not input.requires_grad:
-            return super().forward(input)
+            return super()._conv_forward(input, weight, bias)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float()).to(input.dtype)
+            return super()._conv_forward(input.float(), weight, bias).to(input.dtype)
 
 
 def spare_strided_depthwise(module: nn.Module) -> None:

@@ -173,6 +173,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     )
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     spare_strided_depthwise(detector)
+    detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
     with _own_interrupts(folder), _shared(folder):
         trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"
