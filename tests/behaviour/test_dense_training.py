@@ -76,8 +76,6 @@ LEARNT = [
     ("atss", 80, 0.003),
     ("ddod", 80, 0.003),
     ("fcos", 100, 0.003),
-]
-SLOW = [
     ("retinanet_nas_fpn", 150, 0.004),
     ("libra_retinanet", 130, 0.003),
     ("ga_retinanet", 140, 0.003),
@@ -87,9 +85,8 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs", "lr"), [*LEARNT, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "epochs", "lr"), LEARNT)
 def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name, epochs, lr):
     recipe = Recipe(
         model=ModelSettings(name=name, options=OPTIONS[name]),
