@@ -17,8 +17,10 @@ from rich.console import Console
 
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import read_tensors
+from pyrafuse.data.layout import read_split
 from pyrafuse.data.settings import Augmentation
 from pyrafuse.data.shapes import write_shapes
+from pyrafuse.inference.evaluating import evaluate
 from pyrafuse.models.checkpoint import load, save
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import run as running
@@ -105,6 +107,18 @@ def test_frozen_layers_keep_their_weights_and_statistics(shapes, tmp_path):
     before = {k: v for k, v in start.state_dict().items() if k.startswith("backbone.")}
     moved = {key.split(".")[2] for key, value in before.items() if not torch.equal(value, after[key])}
     assert moved == {str(layer) for layer in range(2, 18)}
+
+
+def test_a_training_ends_with_the_figures_of_evaluate(shapes, tmp_path):
+    recipe = recipe_for(shapes, tmp_path / "run", epochs=4)
+    model = ModelSettings("yolov3_small", options={"backbone_options": {"width": 0.25}})
+    run = replace(recipe.run, ema=0, precision="bf16", evaluate_every=4)
+    result = train(
+        replace(recipe, model=model, run=run, optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=4))
+    )
+    again = evaluate(load(result.best), read_split(str(shapes), "val").data, workers=0)
+    assert result.evaluation.ar_100 > 0
+    assert again.figures() == pytest.approx(result.evaluation.figures(), nan_ok=True, abs=1e-6)
 
 
 class Stopped(Exception):  # noqa: N818

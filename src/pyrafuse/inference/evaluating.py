@@ -14,12 +14,9 @@ from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, PyrafuseError, check_between
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
-from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
-
-EVALUATION_SCORE = 0.001
-"""Average precision asks for unlikely detections too; the published figures of ASFF were measured with this one."""
 
 
 def evaluate(

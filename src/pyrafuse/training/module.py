@@ -14,7 +14,7 @@ from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.loading import EvalBatch
-from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
@@ -110,9 +110,11 @@ class DetectionModule(L.LightningModule):
         """Detect in one batch of validation images."""
         sizes = [fit.size for fit in batch.fits]
         images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
-        # in float32, as every detector that is loaded: half the bits cost 0.003 AP
+        images = images.contiguous(memory_format=torch.channels_last)
+        # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
+        postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         with torch.autocast(images.device.type, enabled=False):
-            found = self.detector.detect(images.contiguous(memory_format=torch.channels_last), sizes=sizes)
+            found = self.detector.detect(images, postprocess=postprocess, sizes=sizes)
         upright = [
             type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)
             for f, fit in zip((f.cpu() for f in found), batch.fits, strict=True)
