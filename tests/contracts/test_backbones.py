@@ -1,5 +1,6 @@
 """What every backbone promises: the maps that its spec describes, gradients everywhere, the same answer twice."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,19 @@ def test_export(backbone):
     exported = torch.export.export(backbone.eval(), (images,)).module()(images)
     for ours, theirs in zip(backbone(images), exported, strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eval", "train"])
+@torch.no_grad()
+def test_compiles_whole(backbone, training):
+    images = torch.randn(2, 3, 64, 96)
+    statistics = copy.deepcopy(dict(backbone.named_buffers()))
+    torch._dynamo.reset()
+    compiled = torch.compile(backbone.train(training), fullgraph=True, backend="eager")
+    for ours, theirs in zip(backbone(images), compiled(images), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+    for key, value in backbone.named_buffers():
+        value.copy_(statistics[key])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 33), (31, 2)])

@@ -1,5 +1,8 @@
 """Recipes for little data and no GPU: what `pyrafuse train` does unless it is told otherwise, and the demo."""
 
+from dataclasses import replace
+
+from pyrafuse.data.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.training.settings import (
     DataSettings,
@@ -15,7 +18,15 @@ from pyrafuse.training.settings import (
 def small() -> Recipe:
     """Train on a few hundred images on a processor; the defaults of `pyrafuse train`."""
     return Recipe(
-        optimizer=OptimizerSettings(name="adamw", lr=4e-3, lr_batch=8, weight_decay=0.05, backbone_lr=0.1),
+        # a few hundred images are soon known by heart: after 24 epochs of half as much Aquarium had AP 0.52 in training
+        augmentation=replace(
+            Augmentation.light(),
+            color_strength=1.0,
+            expand_max_ratio=2.0,
+            crop_min_scale=0.4,
+            affine_probability=0.3,
+        ),
+        optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=8, weight_decay=0.05, backbone_lr=0.3),
         schedule=ScheduleSettings(burn_in_power=1.0, min_lr=0.02),
         run=RunSettings(epochs=30, batch_size=8, ema=0.998),
     )
