@@ -4,7 +4,7 @@ Pang et al., "Libra R-CNN", arXiv:1904.02701, section 3.2.
 levels -> resized to one -> mean -> refinement -> resized to each level, added to it
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from pyrafuse.layers.conv import ConvNormAct, initialize, upsample_to
 from pyrafuse.layers.non_local import NonLocal
 from pyrafuse.necks.registry import NECKS
 
-Refinement = Literal["none", "conv", "non_local"]
+Refinement = Literal["none", "conv", "non_local", "embedded_gaussian", "dot_product"]
 
 
 @NECKS.register("bfp")
@@ -30,7 +30,9 @@ class BFP(Neck):
             convolution first.
         out_channels: Of every level; by default those of the finest that comes in.
         level: Where to gather, 0 for the finest; by default the one at stride 16, as in the paper, or else the middle.
-        refinement: ``non_local`` is the paper's; ``conv`` a 3x3 convolution and ReLU; ``none`` the mean as it is.
+        refinement: ``non_local`` is the paper's, a non-local block with embedded Gaussian weights, and
+            ``embedded_gaussian`` another name of it; ``dot_product`` the same block, weighing by the product alone
+            (arXiv:1711.07971, section 3.2); ``conv`` a 3x3 convolution and ReLU; ``none`` the mean as it is.
 
     Raises:
         ValueError: If there is no such level or refinement.
@@ -49,8 +51,8 @@ class BFP(Neck):
             level = inputs.strides.index(16) if 16 in inputs.strides else len(inputs) // 2
         if not 0 <= level < len(inputs):
             raise ValueError(f"{len(inputs)} levels come in; level must lie in 0..{len(inputs) - 1}, got {level}")
-        if refinement not in ("none", "conv", "non_local"):
-            raise ValueError(f"unknown refinement {refinement!r}; choose from none, conv, non_local")
+        if refinement not in get_args(Refinement):
+            raise ValueError(f"unknown refinement {refinement!r}; choose from {', '.join(get_args(Refinement))}")
         channels = inputs.channels[0] if out_channels is None else out_channels
         self.laterals = nn.ModuleList(
             nn.Identity() if before == channels else nn.Conv2d(before, channels, 1) for before in inputs.channels
@@ -60,7 +62,9 @@ class BFP(Neck):
         if refinement == "conv":
             self.refine = ConvNormAct(channels, channels, 3, norm=False, activation="relu")
             initialize(self.refine, slope=0)
-        elif refinement == "non_local":
+        elif refinement == "dot_product":
+            self.refine = NonLocal(channels, reduction=1, mode="dot_product")
+        elif refinement != "none":
             self.refine = NonLocal(channels, reduction=1)
         self._level = level
         self.features = PyramidSpec(channels=(channels,) * len(inputs), strides=inputs.strides)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.bfp import BFP
@@ -38,9 +39,45 @@ def test_equal_channels_need_no_projection():
     assert {name for name, _ in projected.named_parameters()} == {"laterals.1.weight", "laterals.1.bias"}
 
 
+@torch.no_grad()
+def test_dot_product_against_loops():
+    torch.manual_seed(0)
+    neck = BFP(PyramidSpec((2, 2), (8, 16)), level=1, refinement="dot_product").double()
+    for parameter in neck.parameters():
+        nn.init.normal_(parameter)
+    fine, coarse = (torch.randn(1, 2, n, n + 2, dtype=torch.float64) for n in (4, 2))
+    pooled = torch.stack([fine[0, :, 2 * i : 2 * i + 2, :].amax(1) for i in range(2)], dim=1)
+    pooled = torch.stack([pooled[:, :, a:b].amax(2) for a, b in ((0, 2), (1, 3), (3, 5), (4, 6))], dim=2)
+    cells = ((pooled + coarse[0]) / 2).flatten(1).T  # 8 cells of 2 channels
+
+    def apply(conv: nn.Conv2d, cell: torch.Tensor) -> torch.Tensor:
+        return conv.weight[:, :, 0, 0] @ cell + conv.bias
+
+    refined = []
+    for cell in cells:
+        found = torch.zeros(2, dtype=torch.float64)
+        for other in cells:
+            weight = apply(neck.refine.query, cell) @ apply(neck.refine.key, other) / len(cells)
+            found += weight * apply(neck.refine.value, other)
+        refined.append(cell + apply(neck.refine.out, found))
+    expected = coarse[0] + torch.stack(refined, dim=1).view(2, 2, 4)
+    torch.testing.assert_close(neck((fine, coarse))[1][0], expected)
+
+
+def test_forms_of_the_non_local_block_have_the_same_keys():
+    inputs = PyramidSpec((4, 4), (8, 16))
+    pyramid = (torch.randn(1, 4, 4, 4), torch.randn(1, 4, 2, 2))
+    paper, alias, product = (BFP(inputs, refinement=r) for r in ("non_local", "embedded_gaussian", "dot_product"))
+    nn.init.normal_(paper.refine.out.weight)
+    for other in (alias, product):
+        other.load_state_dict(paper.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(paper(pyramid), alias(pyramid), strict=True))
+    assert not torch.allclose(paper(pyramid)[0], product(pyramid)[0])
+
+
 def test_bad_arguments():
     inputs = PyramidSpec((4, 4), (8, 16))
     with pytest.raises(ValueError, match=r"2 levels come in; level must lie in 0\.\.1, got 2"):
         BFP(inputs, level=2)
-    with pytest.raises(ValueError, match="unknown refinement 'nonlocal'"):
+    with pytest.raises(ValueError, match="unknown refinement 'nonlocal'; choose from none, conv, non_local, emb"):
         BFP(inputs, refinement="nonlocal")
