@@ -126,8 +126,9 @@ def plan_graph(graph: Graph, inputs: PyramidSpec) -> Plan:
     """Check ``graph`` against what comes in, and say what each merge needs.
 
     Raises:
-        PyrafuseError: Naming the merge: a name that is taken or unknown, an input that comes later, is read twice or
-            never, a level that is out of reach, channels that do not fit, outputs that are no pyramid.
+        PyrafuseError: Naming the merge: a name that is taken or unknown, an input that comes later, is read twice (in
+            any run of a stack) or never, a level that is out of reach, channels that do not fit, outputs that are no
+            pyramid.
         UnknownNameError: If there is no such fusion or way from level to level.
     """
     numbers = number_levels(inputs.strides)
@@ -138,6 +139,8 @@ def plan_graph(graph: Graph, inputs: PyramidSpec) -> Plan:
     _check_use(graph, arriving, levels)
 
     merges, outputs = unroll(graph, arriving)
+    if graph.stack > 1:
+        _check_runs(graph, merges)
     places = {name: place for place, name in enumerate(arriving)}
     level_at, channels_at = list(numbers), list(inputs.channels)
     steps: list[Step] = []
@@ -180,6 +183,30 @@ def unroll(graph: Graph, arriving: Mapping[str, int]) -> tuple[tuple[Merge, ...]
         outputs = tuple(now(name, time) for name in graph.outputs)
         last = dict(zip((level_of[name] for name in graph.outputs), outputs, strict=True))
     return tuple(merges), outputs
+
+
+def _check_runs(graph: Graph, merges: Sequence[Merge]) -> None:
+    """Refuse what only the runs of a stack show: a run's name that the stem has, maps that become one.
+
+    Args:
+        graph: Without faults.
+        merges: What `unroll` makes of it.
+    """
+    taken = {merge.name for merge in graph.stem}
+    for merge, run in zip(graph.merges * graph.stack, merges[len(graph.stem) :], strict=True):
+        if run.name in taken:
+            raise PyrafuseError(
+                f"there are two of {run.name}: it is a merge already, and a run of merge {merge.name} is called so; "
+                f"call {run.name} otherwise"
+            )
+        taken.add(run.name)
+        for name in run.inputs:
+            both = [own for own, read in zip(merge.inputs, run.inputs, strict=True) if read == name]
+            if len(both) > 1:
+                raise PyrafuseError(
+                    f"merge {merge.name} reads {name} twice as {run.name}: from the second run on {' and '.join(both)} "
+                    f"are both the output of the run before at that level; read one of them"
+                )
 
 
 def _check_names(graph: Graph, arriving: Mapping[str, int]) -> None:

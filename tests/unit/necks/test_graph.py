@@ -146,6 +146,20 @@ class TestStack:
             ("P4_2", ("T4_2", "P3_2")),
         ]
 
+    @pytest.mark.parametrize(
+        ("stem", "inputs", "message"),
+        [
+            ("P4_1", ("C3", "P4_1", "C5", "C4"), "two of P4_1: .* a run of merge P4 is called so; call P4_1 otherwise"),
+            ("P4_2", ("C3", "P4_2", "C5", "C4"), "two of P4_2"),
+            ("S4", ("C3", "C4", "S4", "C5"), "merge P4 reads P4_1 twice as P4_2: .* C4 and S4 are both the output"),
+        ],
+    )
+    def test_faults_of_later_runs_are_named(self, stem, inputs, message):
+        graph = Graph(stem=(Merge(stem, 4, ("C4",), conv=Conv()),), merges=(Merge("P4", 4, inputs),), outputs=("P4",))
+        plan_graph(graph, INPUTS)
+        with pytest.raises(PyrafuseError, match=message):
+            plan_graph(replace(graph, stack=2), INPUTS)
+
 
 def up(x, like):
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")
