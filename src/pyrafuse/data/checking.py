@@ -97,7 +97,7 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     """Gather the faults found while reading, and look for those that reading does not see.
 
     These are images that are damaged behind their header, images that lie in both splits or twice in one (by
-    content), boxes thinner than `TINY_PX`, and classes without an object.
+    content), boxes thinner than `TINY_PX`, splits and classes without an object.
 
     Args:
         splits: What `read_splits` gave.
@@ -106,7 +106,7 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     """
     both = (splits.train, splits.val)
     records = [record for data in both for record in data.records]
-    problems = list(splits.problems)
+    problems = [*splits.problems, *_find_bare(splits.train, "training"), *_find_bare(splits.val, "validation")]
     if decode:
         problems += _find_damaged(records, progress)
     problems += _find_copies(splits.train, splits.val)
@@ -124,6 +124,16 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
         num_empty=sum(not len(record.labels) for record in records),
         sizes=sizes,
     )
+
+
+def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
+    if not all(record.crowd.all() for record in data.records):
+        return []
+    return [
+        Problem("error", "no objects at all", data.records[0].path.parent, f"split {data.split}" if data.split else "",
+                f"none of the {_count(len(data), 'image')} for {purpose} holds an object (crowds and difficult ones do "
+                "not count)", "check that these are the images that were annotated, and that the annotations are whole")
+    ]  # fmt: skip
 
 
 def _find_damaged(records: Sequence[ImageRecord], progress: Callable[[int, int], None] | None) -> list[Problem]:

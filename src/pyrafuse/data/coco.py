@@ -56,11 +56,6 @@ def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
         del content
     records, box_problems = assemble(images, objects)
     problems += image_problems + object_problems + box_problems
-    if images and not len(objects.rows):
-        problems.append(
-            Problem("error", "no objects at all", path, "", f"none of {len(images)} images holds an object",
-                    "check that this is the file with the annotations")
-        )  # fmt: skip
     return Reading(DetectionData(records, names, tuple(label_of), "coco", split), tuple(problems))
 
 

@@ -213,7 +213,10 @@ def _read_given(found: _Found, given: str) -> Reading:
 
 
 def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Reading]:
-    """Split one split in two; the problems stay with the first."""
+    """Split one split in two; the problems stay with the first.
+
+    Each part holds an object where two images do: without one there is nothing to learn or to measure.
+    """
     records = reading.data.records
     check_between("seed", seed, 0)
     if not 0 < val_fraction < 1:
@@ -224,6 +227,10 @@ def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Re
     num_val = min(max(round(val_fraction * len(records)), 1), len(records) - 1) if records else 0
     is_val = np.zeros(len(records), bool)
     is_val[order[:num_val]] = True
+    filled = order[[not records[i].crowd.all() for i in order]]
+    if len(filled) > 1 and len(set(is_val[filled].tolist())) == 1:
+        exchanged = [filled[0], next(i for i in order if is_val[i] != is_val[filled[0]])]
+        is_val[exchanged] = ~is_val[exchanged]
 
     def part(split: str, is_wanted: np.ndarray) -> DetectionData:
         return replace(reading.data, records=tuple(records[i] for i in np.flatnonzero(is_wanted)), split=split)

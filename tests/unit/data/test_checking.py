@@ -91,6 +91,25 @@ def test_tiny_boxes_and_classes_without_objects(folder, write_coco):
     )
 
 
+@pytest.mark.parametrize(("split", "purpose"), [("train", "training"), ("val", "validation")])
+@pytest.mark.parametrize("objects", [[], [(1, 1, [0, 0, 9, 9], {"iscrowd": 1})]])
+def test_a_split_without_objects_is_an_error(folder, write_coco, split, purpose, objects):
+    write_coco(folder / f"{split}.json", [(1, "a.png", 100, 80)], objects)
+    (error,) = check(read_splits(folder)).errors
+    assert (error.kind, error.record) == ("no objects at all", f"split {split}")
+    assert f"none of the 1 image for {purpose} holds an object" in error.message
+
+
+def test_no_objects_in_any_layout(tmp_path, write_image):
+    for name in ("a", "b"):
+        write_image(tmp_path / "yolo" / f"{name}.png")
+        (tmp_path / "yolo" / f"{name}.txt").touch()
+        write_image(tmp_path / "voc" / f"{name}.png")
+        (tmp_path / "voc" / f"{name}.xml").write_text("<annotation></annotation>")
+    for layout in ("yolo", "voc"):
+        assert [p.kind for p in check(read_splits(tmp_path / layout)).errors] == ["no objects at all"] * 2
+
+
 def test_groups_are_counted_and_the_first_are_shown(folder, write_coco):
     outside = [(1, 1, [200, 0, 9, 9])] * 7
     write_coco(folder / "train.json", [(1, "a.png", 100, 80)], [*outside, (1, 3, [0, 0, 9, 9]), (1, 3, [0, 0, 0, 9])])

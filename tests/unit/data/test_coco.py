@@ -135,12 +135,6 @@ def test_duplicate_categories_are_told(tmp_path, write_image, write_coco, read):
     assert [p.kind for p in read(path).problems] == ["duplicate category id", "duplicate class name"]
 
 
-def test_no_objects_at_all_is_an_error(tmp_path, write_image, write_coco, read):
-    write_image(tmp_path / "a.png")
-    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [])
-    assert [(p.severity, p.kind) for p in read(path).problems] == [("error", "no objects at all")]
-
-
 def test_other_tasks_of_coco_are_passed_over(tmp_path, write_coco):
     for task in ("instances", "person_keypoints", "captions"):
         write_coco(tmp_path / "annotations" / f"{task}_val2017.json", [], [])

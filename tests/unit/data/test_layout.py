@@ -38,6 +38,18 @@ def test_one_split_is_drawn_in_two_the_same_way_each_time(coco_folder):
     assert (splits.layout, splits.train.split, splits.val.split) == ("coco", "train", "val")
 
 
+@pytest.mark.parametrize("val_fraction", [0.2, 0.8])
+def test_both_parts_of_a_draw_hold_an_object_where_two_images_do(coco_folder, write_coco, val_fraction):
+    images = [(i, f"{i}.png", 20, 20) for i in range(10)]
+    write_coco(coco_folder / "annotations.json", images, [(i, 1, [0, 0, 9, 9]) for i in (2, 7)])
+    for seed in range(8):
+        splits = read_splits(coco_folder, val_fraction=val_fraction, seed=seed)
+        assert len(splits.val) == round(10 * val_fraction)
+        assert sorted(ids(splits.train) + ids(splits.val)) == list(range(10))
+        for data in (splits.train, splits.val):
+            assert sum(len(record.labels) for record in data.records) == 1
+
+
 def test_a_json_file_alone(coco_folder):
     assert len(read_splits(coco_folder / "annotations.json").train) == 8
     assert len(read_splits(str(coco_folder / "annotations.json")).val) == 2
