@@ -74,6 +74,45 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         stream.write(text)
 
 
+def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content``, of tensors and plain values, with `torch.save`, whole or not at all.
+
+    Raises:
+        PyrafuseError: If the file system refuses, a full disk included; whatever lay at ``path`` is still there.
+    """
+    with write_atomically(path) as stream:
+        output = _Output(stream)
+        try:
+            torch.save(content, output)
+        except RuntimeError:
+            if output.error is None:
+                raise
+        if output.error is not None:
+            raise output.error
+
+
+class _Output:
+    """A stream that remembers its first error: torch's zip writer tells of a position that it did not expect instead.
+
+    Attributes:
+        error: What the first write that failed said; none while all succeed.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.error: OSError | None = None
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def read_tensors(path: str | os.PathLike[str]) -> Any:
     """Read a ``.safetensors`` file or a ``torch.save`` file of tensors and plain values; nothing in it is executed.
 

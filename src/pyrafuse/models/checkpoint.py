@@ -10,7 +10,7 @@ import torch
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.storage import read_tensors, write_atomically
+from pyrafuse.core.storage import read_tensors, write_tensors
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.factory import rebuild
 from pyrafuse.models.importers.origins import ORIGINS
@@ -55,8 +55,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
         PyrafuseError: If the file cannot be written; nothing half-written is left.
     """
     content = {CARD_KEY: {"card": card_to_dict(detector.card)}, "state_dict": _with_prefix(detector)}
-    with write_atomically(path) as stream:
-        torch.save(content, stream)
+    write_tensors(path, content)
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", source: str | None = None) -> Detector:

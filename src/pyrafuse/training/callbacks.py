@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.storage import write_atomically
+from pyrafuse.core.storage import write_atomically, write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.training.schedule import block_sizes
@@ -66,10 +66,9 @@ class NaNGuard(Callback):
         for (step, _, seen), loss in zip(self._recent, losses, strict=True):
             if not torch.isfinite(torch.tensor(loss)):
                 path = self._folder / "nan_batch.pt"
-                with write_atomically(path) as stream:
-                    torch.save(
-                        {"images": seen.images.cpu(), "indices": seen.indices, "targets": vars(seen.targets)}, stream
-                    )
+                write_tensors(
+                    path, {"images": seen.images.cpu(), "indices": seen.indices, "targets": vars(seen.targets)}
+                )
                 raise PyrafuseError(
                     f"the loss became {loss} at step {step} (epoch {trainer.current_epoch + 1}); the batch is saved as "
                     f"{path}. Lower optimizer.lr, lengthen schedule.burn_in_epochs, or train in precision 32"

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_text
+from pyrafuse.core.storage import check_writable, read_tensors, write_tensors, write_text
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
@@ -71,8 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
         """Write ``checkpoint`` beside ``path``, then rename it."""
-        with write_atomically(path) as stream:
-            torch.save(checkpoint, stream)
+        write_tensors(path, checkpoint)
 
 
 class DetectionLoaders(L.LightningDataModule):

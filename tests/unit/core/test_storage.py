@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_text
+from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_tensors, write_text
 
 
 class TestWriting:
@@ -41,6 +41,20 @@ class TestWriting:
             write_text(path, "new")
         assert path.read_text() == "old"
         assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+    @pytest.mark.parametrize("num_bytes", [0, 1, 1000, 8192, 40_000, 40_500])
+    def test_a_disk_that_is_full_before_the_last_tensor(self, tmp_path, full_disk, num_bytes):
+        path = tmp_path / "a.ckpt"
+        write_tensors(path, {"epoch": 1})
+        with full_disk(num_bytes), pytest.raises(PyrafuseError, match=r"cannot write .*a\.ckpt: File too large; free"):
+            write_tensors(path, {"epoch": 2, "a": torch.zeros(10_000)})
+        assert read_tensors(path) == {"epoch": 1}
+        assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
+
+    def test_content_that_cannot_be_written(self, tmp_path):
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+            write_tensors(tmp_path / "a.ckpt", {"a": lambda: None})
+        assert not any(tmp_path.iterdir())
 
     def test_an_error_of_the_writer(self, tmp_path):
         path = tmp_path / "a.bin"
