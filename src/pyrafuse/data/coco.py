@@ -29,14 +29,27 @@ _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 def find_coco(tree: Tree) -> dict[str, Path]:
     """The annotation file of each split; a file that names no split has the name ``""``.
 
+    An empty or damaged file with COCO's name, or with a split's beside a COCO file, is that split's: reading it fails,
+    where passing over it would train on another one.
+
     Raises:
         DataError: If two files claim one split.
     """
     found: dict[str, list[Path]] = {}
+    damaged: list[tuple[str, Path]] = []
     for path in tree.named(".json"):
-        if not path.name.startswith(_OTHER_TASKS) and _looks_like_coco(path):
-            split = split_of_file(path.stem) or split_of_folder(path.parent, tree.root)
+        if path.name.startswith(_OTHER_TASKS):
+            continue
+        split = split_of_file(path.stem) or split_of_folder(path.parent, tree.root)
+        is_named = path.name.startswith("instances") or path.name.endswith("_annotations.coco.json")
+        if _looks_like_coco(path) or (is_named and _is_damaged(path)):
             found.setdefault(split, []).append(path)
+        elif split_of_file(path.stem) and not is_named:
+            damaged.append((split, path))
+    folders = {path.parent for paths in found.values() for path in paths}
+    for split, path in damaged:
+        if split not in found and path.parent in folders and _is_damaged(path):
+            found[split] = [path]
     return {split: _only_one(split, paths) for split, paths in found.items()}
 
 
@@ -78,6 +91,14 @@ def _looks_like_coco(path: Path) -> bool:
         return _IS_COCO.search(content) is not None
 
 
+def _is_damaged(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return True
+    return False
+
+
 def _only_one(split: str, paths: Sequence[Path]) -> Path:
     if len(paths) > 1:  # beside other tasks' files, COCO's own are called so
         paths = [path for path in paths if path.name.startswith("instances")] or paths
@@ -95,7 +116,7 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path} is no complete JSON: {error.msg} at line {error.lineno}, column {error.colno} (character "
+            f"{path} {'is empty' if not error.doc else 'is no complete JSON'}: {error.msg} at line {error.lineno}, column {error.colno} (character "
             f"{error.pos:,} of {len(error.doc):,}); copy or export it anew"
         ) from error
     except (OSError, UnicodeDecodeError) as error:

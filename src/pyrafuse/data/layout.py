@@ -183,9 +183,10 @@ def _training_split(found: _Found) -> str:
     for split in ("train", "trainval", ""):
         if split in found.readers:
             return split
-    if len(found.readers) == 1:
-        return next(iter(found.readers))
-    raise DataError(f"{found.path} has {_list_splits(found)}, and none called train; say which is for training")
+    raise DataError(
+        f"{found.path} has {_list_splits(found)}, and none called train; add the training split, or say which one is "
+        "for training (train --data.train NAME)"
+    )
 
 
 def _read_validation(found: _Found, training_split: str) -> Reading | None:

@@ -111,6 +111,26 @@ def test_a_file_cut_in_the_middle_says_where(tmp_path, write_coco, read):
         read(path)
 
 
+@pytest.mark.parametrize("name", ["instances_train.json", "train/_annotations.coco.json", "train.json"])
+@pytest.mark.parametrize(("length", "message"), [(0, "is empty"), (8, "is no complete JSON")])
+def test_an_empty_or_cut_file_is_not_passed_over(tmp_path, write_coco, read, name, length, message):
+    write_coco(tmp_path / "val.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    path = write_coco(tmp_path / name, [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    path.write_bytes(path.read_bytes()[:length])
+    assert find_coco(Tree(tmp_path)) == {"train": path, "val": tmp_path / "val.json"}
+    with pytest.raises(DataError, match=rf"{path.name} {message}"):
+        read(path)
+
+
+def test_other_damaged_json_is_passed_over(tmp_path, write_coco):
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
+    for name in ("train_log.json", "notes.json", "elsewhere/val.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "val_stats.json").write_text('{"images": {"val": 3}}')
+    assert find_coco(Tree(tmp_path)) == {"train": path}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -72,6 +72,15 @@ def test_named_splits(tmp_path, write_image, write_coco):
     assert "(validated on test: there is no split called val)" in read_splits(tmp_path).finding
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_that_is_not_for_training_is_not_trained_on_unasked(coco_folder, split):
+    (coco_folder / "annotations.json").rename(coco_folder / f"{split}.json")
+    with pytest.raises(DataError, match=rf"has {split}, and none called train; add .*--data\.train NAME"):
+        read_splits(coco_folder)
+    assert len(read_splits(coco_folder, train=split).train) == 8
+    assert len(read_split(coco_folder, split).data) == 10
+
+
 def test_files_may_be_named(tmp_path, write_image, write_coco):
     for name in ("a", "b"):
         write_image(tmp_path / f"{name}.png", 20, 20)
