@@ -13,6 +13,7 @@ from torch import nn
 
 from pyrafuse.core.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.merging import DOWN, FUSIONS, UP, Conv
 
 TAKES_TWO = ("global_attention",)
@@ -36,6 +37,9 @@ class Merge:
         width: Channels during the fusion; by default ``channels``, and where a concatenation or a single input is
             convolved anyway, those of the inputs themselves.
         weight_channels: That ``spatial_softmax`` squeezes each input to.
+
+    Raises:
+        PyrafuseError: If a value is of a wrong type.
     """
 
     name: str
@@ -50,6 +54,9 @@ class Merge:
     width: int | None = None
     weight_channels: int = 16
 
+    def __post_init__(self) -> None:
+        check_fields(self, f"merge {self.name}")
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -63,6 +70,9 @@ class Graph:
         stack: How often ``merges`` run; from the second time on they read, in place of what lies outside of them, the
             output of the time before at the same level.
         ignored: Maps of the backbone that nothing shall read.
+
+    Raises:
+        PyrafuseError: If a value is of a wrong type.
     """
 
     merges: tuple[Merge, ...]
@@ -71,6 +81,9 @@ class Graph:
     stem: tuple[Merge, ...] = ()
     stack: int = 1
     ignored: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the graph")
 
 
 @dataclass(frozen=True)
@@ -217,9 +230,10 @@ def _check_names(graph: Graph, arriving: Mapping[str, int]) -> None:
     if graph.channels < 1:
         raise PyrafuseError(f"the graph's channels must be positive, got {graph.channels}")
     known = list(arriving)
+    attributes = nn.ModuleDict()  # where merges live: what it has already cannot be their name
     everything = [merge.name for merge in (*graph.stem, *graph.merges)]
     for merge in (*graph.stem, *graph.merges):
-        if not merge.name.isidentifier() or keyword.iskeyword(merge.name) or hasattr(nn.ModuleDict, merge.name):
+        if not merge.name.isidentifier() or keyword.iskeyword(merge.name) or hasattr(attributes, merge.name):
             raise PyrafuseError(f"{merge.name!r} cannot be a merge's name: take letters and digits, such as P4")
         if merge.name in known:
             what = "comes in" if merge.name in arriving else "is a merge already"

@@ -15,6 +15,7 @@ The keys are the fields of `Graph`, `Merge` and `Conv`; ``defaults`` are of ever
 import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,11 +134,13 @@ def _differences(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping."""
+    """Refuses a key that stands twice in a mapping, or is no single word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise PyrafuseError(f"line {key_node.start_mark.line + 1}: a key must be a name, not a list or mapping")
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise PyrafuseError(f"line {key_node.start_mark.line + 1}: there are two of {key}; rename one")
@@ -171,43 +174,45 @@ def _create_graph(content: Mapping[str, Any], source: str) -> Graph:
         if not isinstance(merges, Mapping):
             raise PyrafuseError(f"{source}: `{part}` must be names with their inputs, such as P4: [C4, C5]")
         values[part] = tuple(_create_merge(str(name), given, shared, source) for name, given in merges.items())
-    for key in ("outputs", "ignored"):
-        values[key] = _names(values.get(key, ()), f"{source}: `{key}`")
-    for key in ("channels", "stack"):
-        if not isinstance(values.get(key, 1), int) or isinstance(values.get(key), bool):
-            raise PyrafuseError(f"{source}: `{key}` must be a whole number, got {values[key]!r}")
-    return Graph(**values)
+    try:
+        return Graph(**{"outputs": (), **values})
+    except PyrafuseError as error:
+        raise PyrafuseError(f"{source}: {error}") from error
 
 
 def _create_merge(name: str, given: Any, defaults: Mapping[str, Any], source: str) -> Merge:
     place = f"{source}: merge {name}"
-    values = {**defaults, **(given if isinstance(given, Mapping) else {"inputs": given})}
+    values = {"inputs": (), **defaults, **(given if isinstance(given, Mapping) else {"inputs": given})}
     _check_keys(values, Merge, f"key of {place}", without=("name",))
-    values["inputs"] = _names(values.get("inputs", ()), f"{place}: inputs")
     if "level" not in values:
         number = re.search(r"\d+", name)
         if number is None:
             raise PyrafuseError(f"{place}: no number in its name tells the level; add `level`")
         values["level"] = int(number.group())
-    for key in ("level", "channels", "width", "weight_channels"):
-        if key in values and values[key] is not None and type(values[key]) is not int:
-            raise PyrafuseError(f"{place}: {key} must be a whole number, got {values[key]!r}")
     for key in ("conv", "project"):
         if values.get(key) is not None:
             base = {} if key == "conv" else {"kernel_size": 1}
             values[key] = _create_conv(values[key], base, f"{place}: {key}")
     if values.get("project", 0) is None:
         del values["project"]  # as it is without a word
-    return Merge(name=name, **values)
+    try:
+        return Merge(name=name, **values)
+    except PyrafuseError as error:
+        raise PyrafuseError(f"{source}: {error}") from error
 
 
 def _create_conv(given: Any, base: Mapping[str, Any], place: str) -> Conv:
     if not isinstance(given, Mapping):
         raise PyrafuseError(f"{place} must be a mapping such as {{kernel_size: 3, norm: batch_norm}}, got {given!r}")
     _check_keys(given, Conv, f"key of {place}")
+    values = {**base, **given}
+    for key in ("eps", "momentum"):
+        if isinstance(values.get(key), str):  # YAML 1.1 takes 1e-3, which has no point, for a word
+            with suppress(ValueError):
+                values[key] = float(values[key])
     try:
-        return Conv(**{**base, **given})
-    except (TypeError, ValueError) as error:
+        return Conv(**values)
+    except ValueError as error:
         raise PyrafuseError(f"{place}: {error}") from error
 
 
@@ -218,9 +223,3 @@ def _check_keys(
     for key in values:
         if key not in known:
             raise unknown_name(what, str(key), known)
-
-
-def _names(values: Any, place: str) -> tuple[str, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
-        raise PyrafuseError(f"{place} must be a list of names such as [C4, P5], got {values!r}")
-    return tuple(values)

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.core.errors import check_between, unknown_name
 from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
+from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.resizing import Resize
 
 Size = Sequence[int]
@@ -40,7 +41,8 @@ class Conv:
         momentum: Of batch norm.
 
     Raises:
-        ValueError: If the kernel is even or not positive.
+        ValueError: If a value is of a wrong type, the kernel is even or not positive, or ``eps`` or ``momentum`` is out
+            of range.
         UnknownNameError: If there is no such norm or activation.
     """
 
@@ -54,6 +56,9 @@ class Conv:
     momentum: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self, "a convolution")
+        check_between("eps", self.eps, 0)
+        check_between("momentum", self.momentum, 0, 1)
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(f"a convolution that keeps the size has an odd kernel, got {self.kernel_size}")
         if self.norm not in NORMS:

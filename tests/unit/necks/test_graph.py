@@ -89,6 +89,8 @@ class TestChannels:
         (changed(1, name="C4"), "there are two of C4: it comes in"),
         (changed(1, name="P-3"), "'P-3' cannot be a merge's name"),
         (changed(1, name="keys"), "'keys' cannot be a merge's name"),
+        (changed(1, name="training"), "'training' cannot be a merge's name"),
+        (changed(1, name="_modules"), "'_modules' cannot be a merge's name"),
         (changed(0, inputs=()), "merge T4 has no inputs"),
         (changed(0, inputs=("C4", "T4")), "merge T4 reads itself"),
         (changed(0, inputs=("C4", "P4")), "merge T4 reads P4, which comes later"),
@@ -113,6 +115,30 @@ class TestChannels:
 def test_faults_are_named(graph, message):
     with pytest.raises(PyrafuseError, match=message):
         plan_graph(graph, INPUTS)
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        ("create", "message"),
+        [
+            (lambda: Merge(3, 3, ("C3",)), "name of merge 3 must be a name such as P4, got 3"),
+            (lambda: Merge("P3", 3, "C3"), "inputs of merge P3 must be a list of names such as .*, got 'C3'"),
+            (lambda: Merge("P3", 3.0, ("C3",)), "level of merge P3 must be a whole number, got 3.0"),
+            (lambda: Merge("P3", True, ("C3",)), "level of merge P3 must be a whole number, got True"),
+            (lambda: Merge("P3", 3, ("C3",), conv=3), "conv of merge P3 must be a Conv, got 3"),
+            (lambda: Merge("P3", 3, ("C3",), project=None), "project of merge P3 must be a Conv, got None"),
+            (lambda: replace(GRAPH, stack="2"), "stack of the graph must be a whole number, got '2'"),
+            (lambda: replace(GRAPH, merges=("P3",)), r"merges of the graph must be a list of Merge, got \('P3',\)"),
+            (lambda: Conv(eps="1e-3"), "eps of a convolution must be a number, got '1e-3'"),
+        ],
+    )
+    def test_wrong_ones_are_named(self, create, message):
+        with pytest.raises(PyrafuseError, match=message):
+            create()
+
+    def test_lists_become_tuples(self):
+        graph = Graph([Merge("P3", 3, ["C3", "C4", "C5"])], ["P3"])
+        assert graph == Graph((Merge("P3", 3, ("C3", "C4", "C5")),), ("P3",))
 
 
 class TestStack:

@@ -67,17 +67,37 @@ def test_written_graphs_are_read_back(graph):
     ("old", "new", "message"),
     [
         ("channels: 16", "chanels: 16", "unknown the graph: key 'chanels'; did you mean 'channels'"),
-        ("channels: 16", "channels: many", "`channels` must be a whole number, got 'many'"),
+        ("channels: 16", "channels: many", "the graph: channels of the graph must be a whole number, got 'many'"),
         ("fusion: sum", "fusing: sum", "unknown key of the graph: merge P4 'fusing'; did you mean 'fusion'"),
         ("{kernel_size: 1}", "{kernel: 1}", "unknown key of the graph: merge P4: conv 'kernel'"),
         ("{kernel_size: 1}", "{kernel_size: 2}", "merge P4: conv: .*odd kernel, got 2"),
         ("{kernel_size: 1}", "1x1", "merge P4: conv must be a mapping such as"),
         ("{kernel_size: 1}", "{norm: bn}", "merge P4: conv: unknown norm 'bn'"),
         ("level: 5, ", "", "merge last: no number in its name tells the level"),
-        ("level: 5", "level: top", "merge last: level must be a whole number, got 'top'"),
-        ("T4: [C4, C5]", "T4: C4", "merge T4: inputs must be a list of names such as"),
+        ("level: 5", "level: top", "the graph: level of merge last must be a whole number, got 'top'"),
+        ("T4: [C4, C5]", "T4: C4", r"inputs of merge T4 must be a list of names such as \[C4, P5\], got 'C4'"),
         ("  P3: [C3, T4]", "  T4: [C3, T4]", "line 5: there are two of T4"),
-        ("outputs: [P3, P4, last]", "outputs: P3", "`outputs` must be a list of names"),
+        ("outputs: [P3, P4, last]", "outputs: P3", "outputs of the graph must be a list of names"),
+        ("fusion: sum", "up: 3", "up of merge P4 must be a name such as nearest, got 3"),
+        ("fusion: sum", "down: 2.5", "down of merge P4 must be a name such as max_pool, got 2.5"),
+        ("fusion: sum", "fusion: null", "fusion of merge P4 must be a name such as sum, got None"),
+        ("fusion: sum", "fusion: [sum]", r"fusion of merge P4 must be a name such as sum, got \['sum'\]"),
+        ("fusion: sum", "fusion: {a: b}", "fusion of merge P4 must be a name such as sum, got {'a': 'b'}"),
+        ("fusion: sum", "width: 8.0", "width of merge P4 must be a whole number, got 8.0"),
+        ("level: 5", "level: null", "level of merge last must be a whole number, got None"),
+        ("channels: 16", "channels: true", "channels of the graph must be a whole number, got True"),
+        ("[C4, T4, P3]", "[C4, T4, 3]", r"inputs of merge P4 must be a list of names .*, got \['C4', 'T4', 3\]"),
+        ("size: 1}", "size: 3.0}", "merge P4: conv: kernel_size of a convolution must be a whole number, got 3.0"),
+        ("size: 1}", "size: 5.5}", "merge P4: conv: kernel_size of a convolution must be a whole number, got 5.5"),
+        ("size: 1}", "size: true}", "merge P4: conv: kernel_size of a convolution must be a whole number, got True"),
+        ("size: 1}", "size: 1, bias: maybe}", "conv: bias of a convolution must be true or false, got 'maybe'"),
+        ("separable: true", "separable: 'no'", "conv: separable of a convolution must be true or false, got 'no'"),
+        ("norm: batch_norm}}", "norm: null}}", "conv: norm of a convolution must be a name such as none, got None"),
+        ("size: 1}", "size: 1, eps: tiny}", "merge P4: conv: eps of a convolution must be a number, got 'tiny'"),
+        ("size: 1}", "size: 1, eps: -1e-3}", "merge P4: conv: eps must be 0 or more, got -0.001"),
+        ("size: 1}", "size: 1, momentum: 2}", "merge P4: conv: momentum must be in 0..1, got 2"),
+        ("  P3: [C3, T4]", "  ? [a, b]\n  : [C3, T4]", "line 5: a key must be a name, not a list or mapping"),
+        ("  P3: [C3, T4]", "  {a: b}: [C3, T4]", "line 5: a key must be a name, not a list or mapping"),
         ("merges:", "merges: [", "the graph is no YAML"),
         ("defaults: {", "defaults: [{", "the graph is no YAML"),
     ],
@@ -86,6 +106,13 @@ def test_complaints_name_the_place(old, new, message):
     assert old in TEXT
     with pytest.raises(PyrafuseError, match=message):
         read_graph(TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize("eps", ["1e-3", "1.0e-3", "'1e-3'", "0.001"])
+def test_numbers_that_yaml_takes_for_words(eps):
+    merge = f"{{inputs: [C3, C4, C5], conv: {{norm: batch_norm, eps: {eps}, momentum: 1e-2}}}}"
+    (got,) = read_graph(f"merges: {{P3: {merge}}}\noutputs: [P3]").merges
+    assert got.conv == Conv(norm="batch_norm", eps=0.001, momentum=0.01)
 
 
 def test_not_a_graph(tmp_path):
