@@ -5,6 +5,7 @@ Lin et al., "Microsoft COCO: Common Objects in Context", arXiv:1405.0312.
 
 import gc
 import json
+import math
 import mmap
 import re
 from collections import Counter
@@ -85,16 +86,17 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _IS_COCO.search(content) is not None
+    except (OSError, ValueError):  # it cannot be opened, or is empty
         return False
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _IS_COCO.search(content) is not None
 
 
 def _is_damaged(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
-    except ValueError:
+    except (OSError, ValueError):
         return True
     return False
 
@@ -214,7 +216,7 @@ def _image_folders(path: Path, split: str) -> list[Path]:
 
 
 def _pixels(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else 0
 
 
 def _read_objects(

@@ -140,11 +140,32 @@ class ImageFinder:
         return found
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: If it is in another encoding or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(
+            f"{path} is no text in UTF-8: byte {byte:#04x} at position {error.start:,}; save it in UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; make it readable") from error
+
+
 def read_class_names(root: Path) -> tuple[str, ...]:
-    """The class names, a line each, of the first of `CLASS_FILES` below ``root``; empty if there is none."""
+    """The class names, a line each, of the first of `CLASS_FILES` below ``root``; empty if there is none.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     for folder in (root, root / "labels"):
         for name in CLASS_FILES:
             path = folder / name
             if path.is_file():
-                return tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+                return tuple(filter(None, map(str.strip, read_text(path).splitlines())))
     return ()

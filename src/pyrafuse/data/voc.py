@@ -3,6 +3,7 @@
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ import numpy as np
 
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
-from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, read_class_names, split_of_folder
+from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, read_class_names, read_text, split_of_folder
 from pyrafuse.data.problems import Problem, Reading
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_HEAD_BYTES = 1 << 14
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_FIRST_TAG = re.compile(rb"<([a-zA-Z_][^\s/>]*)")
+_ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)""")
 
 
 @dataclass(frozen=True)
@@ -123,17 +128,22 @@ def _find_unannotated(images: Sequence[ListedImage], tree: Tree) -> list[Problem
 
 
 def _looks_like_voc(path: Path) -> bool:
-    with path.open("rb") as stream:
-        head = stream.read(400)
-    is_voc = b"<annotation" in head and b"<annotations" not in head  # the plural is CVAT's own layout
-    return is_voc or not head  # an empty file is told of when it is read
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError:
+        return True  # told of when it is read, as an empty file is
+    root = _FIRST_TAG.search(_COMMENT.sub(b"", head.replace(b"\0", b"")))  # UTF-16 has a zero in every letter
+    return not head or (root is not None and root[1] == b"annotation")  # the plural is CVAT's own layout
 
 
 def _read_file(path: Path) -> VOCFile:
     try:
-        root = ElementTree.parse(path).getroot()
+        root = _parse(path.read_bytes())
     except (ElementTree.ParseError, OSError) as error:
         return VOCFile(path, "", 0, 0, (), error=f"no complete XML: {error}")
+    except (LookupError, ValueError) as error:
+        return VOCFile(path, "", 0, 0, (), error=f"its encoding cannot be read, save it in UTF-8: {error}")
     return VOCFile(
         path=path,
         image_name=(root.findtext("filename") or "").strip(),
@@ -141,6 +151,16 @@ def _read_file(path: Path) -> VOCFile:
         height=_pixels(root.findtext("size/height")),
         objects=tuple(_read_object(item) for item in root.findall("object")),
     )
+
+
+def _parse(content: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(content)
+    except ValueError:  # expat knows UTF-8 and UTF-16, but not GBK or another code of several bytes
+        declared = _ENCODING.search(content)
+        if declared is None:
+            raise
+        return ElementTree.fromstring(content.decode(declared[1].decode("ascii")))
 
 
 def _read_object(item: ElementTree.Element) -> VOCObject:
@@ -190,7 +210,7 @@ def _listed_splits(tree: Tree, files: Mapping[Path, VOCFile]) -> dict[str, tuple
         if path.parent.name != "Main" or path.stem not in SPLIT_WORDS:
             continue
         annotations = path.parent.parent.parent / "Annotations"
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             words = line.split()
             if words:
                 xml = annotations / f"{words[0]}.xml"

@@ -13,7 +13,8 @@ import yaml
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
-from pyrafuse.data.folders import SPLIT_WORDS, Tree, read_class_names, split_of_folder
+from pyrafuse.data.folders import SPLIT_WORDS, Tree, read_class_names, read_text, split_of_folder
+from pyrafuse.data.images import IMAGE_SUFFIXES
 from pyrafuse.data.problems import Problem, Reading
 
 
@@ -64,7 +65,7 @@ def find_yolo(tree: Tree) -> YOLOFolder | None:
 def read_yaml(path: Path) -> YOLOFolder:
     """Read a data.yaml: ``names`` (list or mapping), ``train``, ``val``, ``test`` and the ``path`` they start from.
 
-    Each split is a folder, a list file, or several of these.
+    Each split is a folder, a list file, an image, or several of these.
 
     Raises:
         DataError: If it cannot be read or says nothing of the training images, or a folder that it names is absent.
@@ -137,8 +138,8 @@ def read_yolo(folder: YOLOFolder, *, split: str) -> Reading:
 
 def _load_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        return yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar lacks
         raise DataError(f"{path} is no YAML that can be read: {' '.join(str(error).split())}") from error
 
 
@@ -153,7 +154,7 @@ def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> Path
         if place.exists():
             return place
     raise DataError(
-        f"{file} gives {entry!r} as {key}, but there is neither {' nor '.join(map(str, dict.fromkeys(tried)))}; "
+        f"{file} gives {entry!r} as {key}, but there is no {' and no '.join(map(str, dict.fromkeys(tried)))}; "
         "correct path or the entry"
     )
 
@@ -161,8 +162,10 @@ def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> Path
 def _images_at(place: Path, bases: Sequence[Path]) -> list[Path]:
     if place.is_dir():
         return list(Tree(place).images)
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        return [place]
     images = []
-    for line in place.read_text(encoding="utf-8").splitlines():
+    for line in read_text(place).splitlines():
         if line := line.strip():
             candidates = [base / line for base in (place.parent, *bases)]
             images.append(next((path for path in candidates if path.exists()), candidates[0]))

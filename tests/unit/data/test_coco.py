@@ -122,6 +122,12 @@ def test_an_empty_or_cut_file_is_not_passed_over(tmp_path, write_coco, read, nam
         read(path)
 
 
+def test_a_size_that_is_no_number_counts_as_none(tmp_path, write_image, write_coco, read):
+    write_image(tmp_path / "a.png")
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", float("inf"), float("nan"))], [(1, 1, [0, 0, 9, 9])])
+    assert (len(read(path).data), read(path).problems) == (1, ())
+
+
 def test_other_damaged_json_is_passed_over(tmp_path, write_coco):
     path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
     for name in ("train_log.json", "notes.json", "elsewhere/val.json"):

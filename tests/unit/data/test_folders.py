@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrafuse.data.folders import Tree, split_of_file, split_of_folder
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.folders import Tree, read_class_names, read_text, split_of_file, split_of_folder
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,14 @@ def test_hidden_files_and_circles_are_passed_over(tmp_path):
     tree = Tree(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in tree.files] == ["a.txt", "b.JPG", "c.json", "sub/f.png"]
     assert [path.name for path in tree.images] == ["b.JPG", "f.png"]
+
+
+def test_text_is_utf_8_or_refused_with_its_file(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("caf\u00e9\n", encoding="utf-8-sig")
+    assert read_text(path) == "caf\u00e9\n"
+    path.write_text("caf\u00e9\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"classes\.txt is no text in UTF-8: byte 0xe9 at position 3; save it in UTF-8"):
+        read_class_names(tmp_path)
+    with pytest.raises(DataError, match=r"absent\.txt cannot be read: No such file"):
+        read_text(tmp_path / "absent.txt")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyrafuse.core.errors import DataError
 from pyrafuse.data.folders import Tree
 from pyrafuse.data.voc import find_voc, read_voc
 
@@ -119,6 +120,45 @@ def test_faults_are_told(tmp_path, write_image):
         ("error", "box that is no number", "a.xml"),
         ("error", "inverted box", "a.xml"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "declaration", "comment"),
+    [
+        ("gbk", "<?xml version='1.0' encoding='gbk'?>", ""),
+        ("utf-16", '<?xml version="1.0" encoding="UTF-16"?>', ""),
+        ("latin-1", '<?xml version="1.0" encoding="ISO-8859-1"?>', ""),
+        ("utf-8-sig", "", f"<!-- {'about <annotations> ' * 40}-->\n"),
+    ],
+)
+def test_encodings_and_long_comments(tmp_path, write_image, encoding, declaration, comment):
+    name = "caf\u00e9" if encoding == "latin-1" else "\u732b"
+    write_image(tmp_path / "a.png")
+    path = write_xml(tmp_path / "a.xml", [(name, (1, 1, 9, 9), False)])
+    path.write_bytes((declaration + comment + path.read_text()).encode(encoding))
+    reading = read(tmp_path, "")
+    assert reading.data.names == (name,)
+    assert len(reading.data.records[0].labels) == 1
+    assert reading.problems == ()
+
+
+@pytest.mark.parametrize("encoding", ["martian", "gbk"])
+def test_an_encoding_that_cannot_be_read_is_told(tmp_path, write_image, encoding):
+    write_image(tmp_path / "a.png")
+    path = write_xml(tmp_path / "a.xml", [("x", (1, 1, 9, 9), False)])
+    path.write_bytes(f"<?xml version='1.0' encoding='{encoding}'?>".encode() + path.read_bytes() + b"\xff")
+    (problem,) = read(tmp_path, "").problems
+    assert (problem.kind, problem.file) == ("unreadable annotation", path)
+    assert "its encoding cannot be read, save it in UTF-8: " in problem.message
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path, write_image):
+    write_xml(tmp_path / "Annotations" / "a.xml", [("dog", (1, 1, 9, 9), False)])
+    path = tmp_path / "ImageSets" / "Main" / "train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.txt is no text in UTF-8"):
+        find_voc(Tree(tmp_path))
 
 
 def test_other_xml_is_no_voc(tmp_path):

@@ -91,6 +91,19 @@ def test_data_yaml_in_its_varieties(tmp_path, write_image, text):
         assert record.labels.tolist() == [0]
 
 
+def test_a_split_may_be_one_image(tmp_path, write_image):
+    image = write_image(tmp_path / "images" / "a.jpg")
+    path = write(tmp_path / "data.yaml", "train: images/a.jpg\nval: images\nnames: [dog]\n")
+    assert read_yaml(path).splits["train"] == (image,)
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "train.txt").write_bytes("caf\u00e9.jpg\n".encode("latin-1"))
+    path = write(tmp_path / "data.yaml", "train: train.txt\nnames: [dog]\n")
+    with pytest.raises(DataError, match=r"train\.txt is no text in UTF-8"):
+        read_yaml(path)
+
+
 def test_a_number_of_classes_without_names(tmp_path, write_image):
     write_image(tmp_path / "images" / "a.png")
     path = write(tmp_path / "data.yaml", "train: images\nval: images\nnc: 3\n")
@@ -100,7 +113,7 @@ def test_a_number_of_classes_without_names(tmp_path, write_image):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: nowhere\nnames: [a]", "gives 'nowhere' as train, but there is neither"),
+        ("train: nowhere\nnames: [a]", "gives 'nowhere' as train, but there is no /"),
         ("train: .\nnames: [a, b]\nnc: 3", "names 2 classes, but its nc is 3"),
         ("train: .\nnames: {1: a, 2: b}", r"numbers its classes \[1, 2\]"),
         ("train: .", "names no classes"),
