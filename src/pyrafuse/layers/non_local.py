@@ -55,6 +55,8 @@ class NonLocal(nn.Module):
         if self._is_softmax:
             found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         else:
-            # keys and values first: the table of all pairs of cells is never made
-            found = query @ (key.transpose(1, 2) @ value) / key.shape[1]
+            # keys and values first: the table of all pairs of cells is never made; divided before the sum, which fp16
+            # could not hold, and both by the root: a key divided by all cells may vanish there
+            root = key.shape[1] ** 0.5
+            found = query @ ((key / root).transpose(1, 2) @ (value / root))
         return x + self.out(found.transpose(1, 2).unflatten(2, x.shape[2:]))

@@ -104,6 +104,19 @@ class TestNonLocal:
                 expected = x[b, :, i, j] + block.out.weight[:, :, 0, 0] @ found + block.out.bias
                 torch.testing.assert_close(got[b, :, i, j], expected)
 
+    @pytest.mark.parametrize("mode", ["embedded_gaussian", "dot_product"])
+    @torch.no_grad()
+    def test_half_precision(self, mode):
+        # the sum over the cells, and with larger values a logit, are beyond 65504
+        torch.manual_seed(0)
+        block = NonLocal(16, mode=mode)
+        for parameter in block.parameters():
+            nn.init.constant_(parameter, 0.25 if parameter.ndim > 1 else 0)
+        x = (torch.randn(1, 16, 32, 32) * (6 if mode == "dot_product" else 60) + 2).half()
+        found = block.half()(x).double() - x
+        expected = block.double()(x.double()) - x
+        assert (found - expected).norm() < 2e-3 * expected.norm()
+
     def test_starts_near_the_identity(self):
         x = torch.randn(1, 16, 5, 5)
         assert (NonLocal(16)(x) - x).norm() < 0.01 * x.norm()
