@@ -20,7 +20,8 @@ def deformable_conv3x3(
     """Deformable 3x3 convolution, stride 1, padding 1; equal to `torchvision.ops.deform_conv2d`.
 
     On a CPU the samples come from `grid_sample`, whose kernels are vectorised and threaded: forward and backward
-    together take about a fifth of the time of torchvision's (`benchmarks/deformable.py`).
+    together take about a fifth of the time of torchvision's (`benchmarks/deformable.py`). Half precision goes through
+    float32 where the kernel does not know it, and on a CPU, where places would be rounded to whole parts of a cell.
 
     Args:
         x: (B, C, H, W).
@@ -30,7 +31,10 @@ def deformable_conv3x3(
         mask: (B, G * 9, H, W), what each sample is multiplied with (arXiv:1811.11168).
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return deform_conv2d(x, offset, weight, bias, padding=(1, 1), mask=mask)
+        return deformable_conv(x, offset, weight, bias, stride=1, padding=1, dilation=1, mask=mask)
+    dtype = x.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        x, offset, weight, bias, mask = _to_float32(x, offset, weight, bias, mask)
     batch, channels, height, width = x.shape
     groups = offset.shape[1] // 18
     shift = offset.view(batch, groups, 9, 2, height, width)
@@ -51,7 +55,7 @@ def deformable_conv3x3(
     out = torch.matmul(weight.flatten(1), columns)
     if bias is not None:
         out = out + bias[:, None]
-    return out.view(batch, -1, height, width)
+    return out.view(batch, -1, height, width).to(dtype)
 
 
 def deformable_conv(
@@ -68,9 +72,7 @@ def deformable_conv(
     """`torchvision.ops.deform_conv2d` of any form; bfloat16, which its kernels do not know, goes through float32."""
     dtype = x.dtype
     if dtype == torch.bfloat16:
-        x, offset, weight = x.float(), offset.float(), weight.float()
-        bias = None if bias is None else bias.float()
-        mask = None if mask is None else mask.float()
+        x, offset, weight, bias, mask = _to_float32(x, offset, weight, bias, mask)
     out = deform_conv2d(
         x,
         offset,
@@ -82,6 +84,13 @@ def deformable_conv(
         mask=mask,
     )
     return out.to(dtype)
+
+
+def _to_float32(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    bias = None if bias is None else bias.float()
+    return x.float(), offset.float(), weight.float(), bias, None if mask is None else mask.float()
 
 
 class DeformableConv3x3(DeformConv2d):

@@ -13,12 +13,41 @@ class DropBlock(nn.Module):
 
     The original keeps the rate that it computed at its first input's width; here it follows each input.
     A ``block_size`` of 0 is off, an even one would shift its squares; a schedule may change it while training.
+
+    Args:
+        block_size: Side of the squares in cells, odd, or 0.
+        keep_prob: Share of the map that stays, above 0 and up to 1.
+
+    Raises:
+        ValueError: If either is another, here or where it is set later.
     """
 
     def __init__(self, block_size: int = 0, *, keep_prob: float = 0.9) -> None:
         super().__init__()
         self.block_size = block_size
         self.keep_prob = keep_prob
+
+    @property
+    def block_size(self) -> int:
+        """Side of the squares in cells; 0 is off."""
+        return self._block_size
+
+    @block_size.setter
+    def block_size(self, value: int) -> None:
+        if value < 0 or (value and value % 2 == 0):
+            raise ValueError(f"DropBlock's block_size must be odd and positive, or 0 to be off, got {value}")
+        self._block_size = value
+
+    @property
+    def keep_prob(self) -> float:
+        """Share of the map that stays."""
+        return self._keep_prob
+
+    @keep_prob.setter
+    def keep_prob(self, value: float) -> None:
+        if not 0 < value <= 1:
+            raise ValueError(f"DropBlock's keep_prob must lie above 0 and up to 1, got {value}; 0.9 is usual")
+        self._keep_prob = value
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.block_size == 0 or self.keep_prob == 1:

@@ -1,5 +1,7 @@
 """Small modules, worked by hand."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,31 @@ class TestFeatureAdaption:
             FeatureAdaption(6, 4)
 
 
+class TestDeformableConv2d:
+    @pytest.mark.parametrize(
+        ("dtype", "form"),
+        [
+            (torch.float16, "eager"),
+            (torch.bfloat16, "eager"),
+            (torch.bfloat16, "compiled"),
+            (torch.bfloat16, "exported"),
+        ],
+    )
+    @torch.no_grad()
+    def test_half_precision(self, dtype, form):
+        torch.manual_seed(0)
+        block = DeformableConv2d(8, 4, modulated=True)
+        nn.init.normal_(block.offset.bias)
+        block, x = block.to(dtype), torch.randn(1, 8, 6, 90).to(dtype)
+        expected = deepcopy(block).double()(x.double()).to(dtype)
+        call = block
+        if form == "compiled":
+            call = torch.compile(block, fullgraph=True, backend="eager")
+        elif form == "exported":
+            call = torch.export.export(block, (x,)).module()
+        torch.testing.assert_close(call(x), expected, rtol=0.05, atol=0.02)
+
+
 class TestDropBlock:
     def test_off(self):
         x = torch.randn(1, 2, 8, 8)
@@ -136,3 +163,21 @@ class TestDropBlock:
     def test_block_larger_than_the_map(self):
         out = DropBlock(7)(torch.ones(1, 1, 3, 3))
         assert out.isfinite().all()
+
+    @pytest.mark.parametrize("block_size", [2, 6, -1, -2])
+    def test_bad_block_sizes(self, block_size):
+        with pytest.raises(ValueError, match=f"block_size must be odd and positive, or 0 to be off, got {block_size}"):
+            DropBlock(block_size)
+        block = DropBlock(3)
+        with pytest.raises(ValueError, match="block_size must be odd"):
+            block.block_size = block_size
+        assert block.block_size == 3
+
+    @pytest.mark.parametrize("keep_prob", [2, -0.5, 0, float("nan")])
+    def test_bad_shares(self, keep_prob):
+        with pytest.raises(ValueError, match=f"keep_prob must lie above 0 and up to 1, got {keep_prob}"):
+            DropBlock(3, keep_prob=keep_prob)
+        block = DropBlock(3)
+        with pytest.raises(ValueError, match="keep_prob must lie above 0"):
+            block.keep_prob = keep_prob
+        assert block.keep_prob == 0.9
