@@ -35,7 +35,7 @@ class ECA(nn.Module):
             "CECA").
 
     Raises:
-        ValueError: If ``kernel_size`` is not odd and positive.
+        ValueError: If ``kernel_size`` is not odd and positive, or the padding is another.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class ECA(nn.Module):
         kernel_size = eca_kernel_size(channels) if kernel_size is None else kernel_size
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"ECA's kernel_size must be odd and positive, got {kernel_size}; 3, 5 or 7 are usual")
+        if padding not in ("zeros", "circular"):
+            raise ValueError(f"unknown padding {padding!r} of ECA; choose from zeros, circular")
         self.conv = nn.Conv1d(1, 1, kernel_size, bias=False)
         self._mode = "constant" if padding == "zeros" else "circular"
 

@@ -42,6 +42,10 @@ class TestECA:
         with pytest.raises(ValueError, match=f"odd and positive, got {kernel_size}"):
             ECA(8, kernel_size=kernel_size)
 
+    def test_unknown_padding(self):
+        with pytest.raises(ValueError, match="unknown padding 'reflect' of ECA; choose from zeros, circular"):
+            ECA(16, padding="reflect")
+
     def test_no_channels(self):
         with pytest.raises(ValueError, match="channels >= 1"):
             eca_kernel_size(0)
