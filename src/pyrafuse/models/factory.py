@@ -23,7 +23,8 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
     Args:
         name: One of `list_models`.
         num_classes: K.
-        options: What the model's own signature offers: ``backbone``, ``neck``, ``head_options`` and so on.
+        options: What the model's own signature offers: ``backbone``, ``neck``, ``head_options`` and so on. A neck is a
+            registered name, a `Graph`, the file or text of one, or several of these in a row.
 
     Raises:
         UnknownNameError: If there is no such model, backbone or neck.
@@ -31,9 +32,7 @@ def create_model(name: str, *, num_classes: int = 80, **options: Any) -> Detecto
             levels a neck or head was offered, and which it can take.
     """
     builder = MODELS.get(name)
-    if "neck" in options:
-        options["neck"] = embed_graphs(options["neck"])
-    options = {"num_classes": num_classes, **options}
+    options = {"num_classes": num_classes, **_embed(options)}
     detector = _build(name, builder, options)
     detector.card = Card(model=name, options=options, defaults=_plain_defaults(builder))
     return detector
@@ -54,6 +53,16 @@ def rebuild(card: Card) -> Detector:
         detector = _build(card.model, _without_defaults(builder), {**card.defaults, **card.options})
     detector.card = card
     return detector
+
+
+def _embed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` with graphs as their texts, of a backbone that has a neck of its own too."""
+    embedded = dict(options)
+    if "neck" in options:
+        embedded["neck"] = embed_graphs(options["neck"])
+    if isinstance(inner := options.get("backbone_options"), Mapping) and "neck" in inner:
+        embedded["backbone_options"] = _embed(inner)
+    return embedded
 
 
 def _build(name: str, builder: Callable[..., Detector], options: Mapping[str, Any]) -> Detector:

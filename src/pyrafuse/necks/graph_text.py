@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -27,7 +27,8 @@ from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.merging import Conv
 
 SUFFIXES = (".yaml", ".yml")
-T = TypeVar("T")
+GivenNeck = str | Graph | Mapping[str, Any]
+"""A registered name, a graph's file or text, a `Graph`, or what the YAML of one holds."""
 
 
 def is_graph(name: str) -> bool:
@@ -60,17 +61,50 @@ def read_text(name: str) -> str:
         raise PyrafuseError(f"cannot read the graph {os.fspath(name)}: {error}") from error
 
 
-def embed_graphs(names: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> str | list[str]:
-    """Necks' names with each graph's file or mapping replaced by its text, so that a checkpoint is all there is."""
-    if isinstance(names, Mapping):
-        return yaml.safe_dump(dict(names), sort_keys=False)
-    if isinstance(names, str):
-        return read_text(names)
-    return [one for name in names if isinstance(one := embed_graphs(name), str)]
+def list_necks(given: GivenNeck | Sequence[GivenNeck]) -> list[str]:
+    """Names of one neck or of several in a row; a `Graph` or a mapping is named by its text.
+
+    Raises:
+        PyrafuseError: If one of them is none of these, or no text can be made of it.
+    """
+    if isinstance(given, str | Graph | Mapping) or not isinstance(given, Sequence):
+        return [_name_neck(given)]
+    return [_name_neck(one) for one in given]
+
+
+def _name_neck(given: Any) -> str:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Graph):
+        return write_graph(given)
+    if not isinstance(given, Mapping):
+        raise PyrafuseError(f"a neck is a registered name, a graph, or a list of these; got {given!r}")
+    try:
+        return yaml.safe_dump(dict(given), sort_keys=False)
+    except yaml.YAMLError as error:
+        raise PyrafuseError(f"a graph's mapping holds plain values alone, as YAML does: {error}") from error
+
+
+def embed_graphs(given: GivenNeck | Sequence[GivenNeck]) -> str | list[str]:
+    """Necks' names with each graph, or its file, replaced by its text, so that a checkpoint is all there is.
+
+    Raises:
+        PyrafuseError: As `list_necks` and `read_text` do.
+    """
+    names = [read_text(name) for name in list_necks(given)]
+    return names[0] if isinstance(given, str | Graph | Mapping) else names
 
 
 def write_graph(graph: Graph) -> str:
-    """``graph`` as YAML that `read_graph` reads back to an equal one; what most merges share is said once."""
+    """``graph`` as YAML that `read_graph` reads back to an equal one; what most merges share is said once.
+
+    Raises:
+        PyrafuseError: If two merges have one name.
+    """
+    for merges in (graph.stem, graph.merges):
+        names = [merge.name for merge in merges]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise PyrafuseError(f"there are two of {twice[0]}: call the later merge otherwise")
     values = _differences(graph)
     for merge in (*values.get("stem", ()), *values["merges"]):
         if "project" in merge:  # where it says nothing else, it is 1x1

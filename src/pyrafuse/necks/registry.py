@@ -9,7 +9,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.core.registry import Registry
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.graph_text import SUFFIXES, is_graph, read_graph
+from pyrafuse.necks.graph_text import SUFFIXES, GivenNeck, is_graph, list_necks, read_graph
 
 NECKS: Registry[Neck] = Registry("neck", "pyrafuse.necks")
 
@@ -29,20 +29,24 @@ class NeckChain(Neck):
 
 
 def create_neck(
-    names: str | Sequence[str], inputs: PyramidSpec, options: Mapping[str, Mapping[str, Any]] | None = None
+    names: GivenNeck | Sequence[GivenNeck],
+    inputs: PyramidSpec,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Neck:
     """Build the neck, or the chain of necks, called ``names`` on a pyramid of ``inputs``.
 
     Args:
-        names: One registered name or several, first reads first. The file (.yaml) or text of a graph is a name, too.
+        names: One registered name or several, first reads first. The file (.yaml) or text of a graph is a name, too,
+            and so is a `Graph` or the mapping that a text stands for.
         inputs: Channels and strides of what comes in.
         options: Keyword arguments of each neck's constructor, by its name; a graph has none.
 
     Raises:
         UnknownNameError: If there is no such neck.
-        PyrafuseError: If ``options`` speak of a neck that is not among ``names`` or is a graph, or a graph has faults.
+        PyrafuseError: If ``names`` are none of these, ``options`` speak of a neck that is not among them or is a graph,
+            or a graph has faults.
     """
-    chain = [names] if isinstance(names, str) else list(names)
+    chain = list_necks(names)
     options = options or {}
     if strangers := sorted(set(options) - set(chain)):
         raise PyrafuseError(f"options are given for {', '.join(strangers)}, but the necks are {', '.join(chain)}")

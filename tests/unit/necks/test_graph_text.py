@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
@@ -139,8 +140,32 @@ class TestAsANeck:
         assert read_graph(text) == Graph((Merge("P3", 3, ("C3", "C4", "C5")),), ("P3",))
 
     def test_in_a_chain(self):
-        neck = create_neck([TEXT, "asff"], INPUTS)
-        assert neck.features.channels == (16, 16, 16)
+        for graph in (TEXT, read_graph(TEXT)):
+            neck = create_neck([graph, "asff"], INPUTS)
+            assert neck.features.channels == (16, 16, 16)
+
+    def test_an_object_or_a_mapping(self):
+        graph = read_graph(TEXT)
+        for given in (graph, yaml.safe_load(TEXT)):
+            neck = create_neck(given, INPUTS)
+            assert isinstance(neck, GraphNeck)
+            assert neck.graph == graph
+            for embedded in (embed_graphs(given), *embed_graphs(["asff", given])[1:]):
+                assert read_graph(embedded) == graph
+
+    @pytest.mark.parametrize("given", [None, 3, [3], ["fpn", None], [["fpn"]], {"fpn"}])
+    def test_what_is_no_neck_is_refused(self, given):
+        with pytest.raises(PyrafuseError, match="a neck is a registered name, a graph, or a list of these; got "):
+            create_neck(given, INPUTS)
+        with pytest.raises(PyrafuseError, match="a neck is a registered name, a graph, or a list of these; got "):
+            create_model("yolov3_small", num_classes=2, neck=given)
+
+    def test_what_cannot_be_written_is_refused(self):
+        with pytest.raises(PyrafuseError, match="holds plain values alone"):
+            create_neck({"merges": {"P3": Merge("P3", 3, ("C3", "C4", "C5"))}, "outputs": ["P3"]}, INPUTS)
+        twice = (Merge("P4", 4, ("C3", "C4")), Merge("P4", 4, ("C5",)))
+        with pytest.raises(PyrafuseError, match="there are two of P4"):
+            create_neck(Graph(twice, ("P4",)), INPUTS)
 
     def test_options_are_refused(self):
         with pytest.raises(PyrafuseError, match="a graph takes no options"):
@@ -157,3 +182,17 @@ class TestAsANeck:
         images = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
             assert torch.equal(loaded.decode(images).scores, detector.decode(images).scores)
+
+    @pytest.mark.parametrize("form", ["alone", "row", "within a backbone"])
+    def test_a_checkpoint_holds_an_object(self, form, tmp_path):
+        graph = Graph((Merge("P3", 3, ("C3", "C4", "C5")),), ("P3",), channels=8)
+        neck: dict = {"neck": graph if form == "alone" else ["identity", graph]}
+        options = {"backbone": "resnet18", "backbone_options": {"width": 8, "strides": (8, 16, 32)}, **neck}
+        if form == "within a backbone":
+            rounds = {"backbone": "resnet18", "backbone_options": options["backbone_options"], "neck_options": {}}
+            options = {"backbone": "recursive_fpn", "backbone_options": {**rounds, **neck}, "neck": "identity"}
+        detector = create_model("retinanet", num_classes=2, head_options={"num_convs": 1}, **options)
+        save(detector, tmp_path / "model.pt")
+        loaded = load(tmp_path / "model.pt")
+        (found,) = (part for part in loaded.modules() if isinstance(part, GraphNeck))
+        assert found.graph == graph
