@@ -53,19 +53,47 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = unwrap_state(content)
     if not state:
         raise CheckpointError(f"{path} holds no state_dict: found {type(content).__name__}")
+    check_entries(content, source=path)
     return state
 
 
 def unwrap_state(content: Any) -> dict[str, Tensor]:
-    """The parameters in ``content``, as read from a file: unwrapped, without ``module.``; empty if it holds none."""
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    if not isinstance(content, Mapping):
-        return {}
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    while all(key.startswith("module.") for key in state):
+    """The parameters in ``content``, as read from a file: unwrapped, without ``module.``; empty if it holds none.
+
+    Entries that are no tensors are left out; `check_entries` names them.
+    """
+    state = {str(key): value for key, value in _find_entries(content).items() if isinstance(value, Tensor)}
+    while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
+
+
+def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
+    """Refuse a state dict with entries that are no tensors, but for counters and the state that a module adds itself.
+
+    Args:
+        content: As read from a file.
+        source: Of the file, for messages.
+
+    Raises:
+        CheckpointError: Naming the entries.
+    """
+    found = [
+        f"{key} is of type {type(value).__name__}"
+        for key, value in _find_entries(content).items()
+        if not isinstance(value, Tensor) and not _is_counter(str(key)) and not str(key).endswith("_extra_state")
+    ]
+    if found:
+        raise CheckpointError(
+            f"{source} has entries among its parameters that are no tensors: {_first(found)}; save a state_dict alone"
+        )
+
+
+def _find_entries(content: Any) -> Mapping[Any, Any]:
+    """The innermost mapping that holds the parameters; empty if there is none."""
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    return content if isinstance(content, Mapping) else {}
 
 
 def load_exactly(
@@ -102,6 +130,7 @@ def rename(
     *,
     complaint: str,
     unused: Iterable[str] = (),
+    aliases: Naming = str,
     change: Callable[[str, Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The values of ``state`` under the keys of ``module``, each of them there, fitting and used.
@@ -115,6 +144,8 @@ def rename(
         naming: Our key -> their key.
         complaint: What the message of an error begins with.
         unused: Regular expressions of their keys that are left aside; each must match from the key's start.
+        aliases: Their key -> the one of theirs that is in effect where a shared layer comes several times. A repeated
+            key may be missing, and must have the shape of the one in effect.
         change: (our key, their value) -> our value, where the two differ in order or shape.
 
     Raises:
@@ -127,16 +158,25 @@ def rename(
     extra = [
         key
         for key in state
-        if key not in known and not _is_counter(key) and not any(pattern.match(key) for pattern in patterns)
+        if aliases(key) not in known and not _is_counter(key) and not any(pattern.match(key) for pattern in patterns)
     ]
-    misfits: list[str] = []
+    misfits = [
+        f"{key} is {tuple(value.shape)}, needs {tuple(state[aliases(key)].shape)}"
+        for key, value in state.items()
+        if key not in known and aliases(key) in state and value.shape != state[aliases(key)].shape
+    ]
     renamed: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         if theirs not in state:
             continue
-        value = state[theirs] if change is None else change(ours, state[theirs])
+        value = state[theirs]
+        try:
+            value = value if change is None else change(ours, value)
+            fits = value.shape == own[ours].shape
+        except (IndexError, RuntimeError, ValueError):  # its shape leaves nothing to reorder
+            fits = False
         renamed[ours] = value
-        if value.shape != own[ours].shape:
+        if not fits:
             misfits.append(f"{theirs} is {tuple(value.shape)}, needs {tuple(own[ours].shape)}")
     if missing or extra or misfits:
         findings = {"missing": missing, "extra": extra, "of another shape": misfits}

@@ -2,12 +2,16 @@
 
 What a key means was learnt from the published files' keys and shapes.
 state dict -> which EfficientNet, BiFPN's form and width, towers -> ours -> every key renamed, none left over
+
+The models trained with adversarial examples (``_ap``) have the keys of those trained with TensorFlow, and images of
+another mean and standard deviation: which of the two it is, the name tells.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +23,16 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.models.efficientdet import SCALINGS, Scaling
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.class_names import name_by_coco_id
-from pyrafuse.models.importers.renaming import Naming, by_modules, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    Naming,
+    by_modules,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_neck import GraphNeck
 
@@ -28,6 +41,12 @@ TRUNKS = {(320, 1): 0, (320, 2): 1, (352, 2): 2, (384, 2): 3, (448, 2): 4, (512,
 FORMS = {8: "bifpn", 10: "pan", 21: "qufpn"}
 """Merges of a cell -> form."""
 SLOTS = 9
+_CLASSIFIER = "class_net.predict.conv_pw.weight"
+_PUBLISHED = re.compile(
+    r"(?P<tf>tf_)?efficientdet_(?P<kind>[dq])(?P<number>\d)(?P<ap>_ap)?(_\d+)?(-[0-9a-f]{8})?(\.pth(\.tar)?|\.safetensors)?"
+)
+_HALF = (0.5, 0.5, 0.5)
+"""Mean and standard deviation of the models trained with adversarial examples."""
 
 
 def name_bifpn(neck: Neck) -> Naming:
@@ -63,12 +82,15 @@ def _projection(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
 
 def looks_like_effdet(content: Any) -> bool:
     """Whether ``content``, as read from a file, is an EfficientDet of effdet."""
-    marks = {"class_net.predict.conv_pw.weight", "box_net.predict.conv_pw.weight", "backbone.conv_stem.weight"}
-    return marks <= _unwrap(content).keys()
+    return has_keys(_unwrap(content), r"class_net\.", r"box_net\.", r"backbone\.(conv_stem|bn1|blocks)\.")
 
 
 def import_effdet(
-    content: Any, *, source: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+    content: Any,
+    *,
+    source: str | os.PathLike[str],
+    published: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
 
@@ -77,11 +99,13 @@ def import_effdet(
 
     Args:
         content: As `read_tensors` gives it.
-        source: Of the file, for messages.
+        source: Of the file, for messages, and for its name: ``tf_efficientdet_d0_ap-d0cdbd0a.pth``.
+        published: The name it was published under, where the file has another.
         options: Further options of the model; ``{"neck_options": {"bifpn": {"fusion": "softmax"}}}`` say.
 
     Raises:
-        CheckpointError: If it is on another trunk, of a scaling that is not known, or does not fit; keys are named.
+        CheckpointError: If it is on another trunk, of a scaling that is not known, or does not fit (keys are named); if
+            its name is of another detector, or nothing tells how images are made ready.
     """
     state = _unwrap(content)
     scaling, bifpn, number = _read_parts(state, source)
@@ -90,16 +114,18 @@ def import_effdet(
             f"{source} has a BiFPN of {scaling.channels} channels and {scaling.repeats} cells and towers of "
             f"{scaling.num_convs} on EfficientNet-B{number}: none of EfficientDet-D0 to D{len(SCALINGS) - 1}"
         )
+    is_tensorflow = _has_tensorflow_form(state)
+    name = f"{'tf_' if is_tensorflow else ''}efficientdet_d{SCALINGS.index(scaling)}"
+    is_adversarial = _is_adversarial(name, bifpn["form"], source, published)
     options = dict(options or {})
     neck_options = dict(options.pop("neck_options", {}))
     neck_options["bifpn"] = {**bifpn, **neck_options.get("bifpn", {})}
-    num_classes = state["class_net.predict.conv_pw.weight"].shape[0] // SLOTS
-    name = f"{'tf_' if _has_tensorflow_form(state) else ''}efficientdet_d{SCALINGS.index(scaling)}"
+    num_classes = state[_CLASSIFIER].shape[0] // SLOTS
     with Uninitialized():
         detector = create_model(
             name,
             num_classes=num_classes,
-            backbone=f"timm/{'tf_' if _has_tensorflow_form(state) else ''}efficientnet_b{number}",
+            backbone=f"timm/{'tf_' if is_tensorflow else ''}efficientnet_b{number}",
             neck_options=neck_options,
             **options,
         )
@@ -117,8 +143,11 @@ def import_effdet(
         detector.card,
         names=names,
         category_ids=category_ids,
-        preprocessing=Preprocessing(size=(scaling.size, scaling.size), fit="letterbox"),
-        origin=f"effdet's {name}, {num_classes} classes",
+        preprocessing=replace(
+            Preprocessing(size=(scaling.size, scaling.size), fit="letterbox"),
+            **({"mean": _HALF, "std": _HALF} if is_adversarial else {}),
+        ),
+        origin=f"effdet's {name}{'_ap' if is_adversarial else ''}, {num_classes} classes",
     )
     return detector
 
@@ -153,7 +182,29 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
 
 
 def _has_tensorflow_form(state: Mapping[str, Tensor]) -> bool:
-    return "fpn.cell.0.fnode.0.after_combine.conv.conv_pw.bias" in state
+    return has_keys(state, r"fpn\.cell\.\d+\.fnode\.\d+\.after_combine\.conv\.conv_pw\.bias")
+
+
+def _is_adversarial(name: str, form: str, source: str | os.PathLike[str], published: str | None) -> bool:
+    """Whether the detector, which keys tell to be ``name``, was trained with adversarial examples."""
+    told = Path(source).name if published is None else published
+    found = _PUBLISHED.fullmatch(told.lower())
+    known = f"{name} or {name}_ap" if name.startswith("tf_") else name
+    remedy = f"name it by --as NAME or load(..., source=NAME): {known}"
+    if found is None:
+        if published is None and not name.startswith("tf_"):
+            return False
+        if published is None:
+            raise CheckpointError(
+                f"{source} is effdet's {name} or {name}_ap, whose keys are the same, and the mean and standard "
+                f"deviation of their images are not; {remedy}"
+            )
+        raise CheckpointError(f"{published!r} is no name that effdet's {name} was published under; {remedy}")
+    same = f"{found['tf'] or ''}efficientdet_d{found['number']}" == name
+    is_fitting = same and (found["kind"] == "d" or form == "qufpn") and not (found["ap"] and not found["tf"])
+    if not is_fitting:
+        raise CheckpointError(f"{source} is effdet's {name} by its keys, and {told!r} names another; {remedy}")
+    return found["ap"] is not None
 
 
 def _read_parts(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> tuple[Scaling, dict[str, Any], int]:
@@ -170,10 +221,11 @@ def _read_parts(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> 
             f"{source} looks like an EfficientDet of effdet, but is not on EfficientNet-B0 to B7 (its last stage has "
             f"{trunk[1]} blocks of {trunk[0]} channels), or its cells of {nodes} merges are no BiFPN, PAN or QuFPN"
         )
-    channels = state["class_net.predict.conv_pw.weight"].shape[1]
+    channels = read_shape(state, _CLASSIFIER, source=source, layout="an EfficientDet of effdet", least=SLOTS)[1]
     shape = (channels, count(r"fpn\.cell\.(\d+)\."), count(r"class_net\.conv_rep\.(\d+)\."))
     size = next((s.size for s in SCALINGS if (s.channels, s.repeats, s.num_convs) == shape), 0)
     bifpn: dict[str, Any] = {"form": FORMS[nodes]}
-    if "fpn.cell.0.fnode.0.combine.edge_weights" not in state:
+    # QuFPN's last merges have weights even where the others are plain sums
+    if not has_keys(state, r"fpn\.cell\.\d+\.fnode\.[0-7]\.combine\.edge_weights"):
         bifpn["fusion"] = "sum"
     return Scaling(*shape, size), bifpn, TRUNKS[trunk]

@@ -59,10 +59,10 @@ M2DET = Origin(
     ("320, 512, 704 and 800 px on VGG-16 and ResNets, with and without SFAM's attention",),
 )
 EFFDET = Origin(
-    "effdet, EfficientDet in PyTorch",
+    "effdet, EfficientDet in PyTorch (the name of a tf_ file tells whether it is an _ap, else --as NAME)",
     (
         "efficientdet_d0 to d5",
-        "tf_efficientdet_d0 to d5, trained with TensorFlow",
+        "tf_efficientdet_d0 to d5, trained with TensorFlow; tf_efficientdet_d0_ap to d5_ap",
         "these with PAN or QuFPN, and with plain sums",
     ),
 )
