@@ -141,7 +141,7 @@ def test_the_smallest_images(backbone, size):
 
 class TestFreezing:
     @pytest.mark.parametrize("frozen_stages", [-1, 0, 2, 4])
-    @pytest.mark.parametrize("name", ["resnet18", "dpn92"])
+    @pytest.mark.parametrize("name", ["resnet18", "dpn92", "darknet53"])
     def test_weights_and_statistics_stay(self, name, frozen_stages):
         torch.manual_seed(0)
         backbone = create_backbone(name, **SMALL[name], frozen_stages=frozen_stages).train()
@@ -156,7 +156,7 @@ class TestFreezing:
         for key, value in backbone.state_dict().items():
             assert torch.equal(value, before[key]) == key.startswith(frozen), key
 
-    @pytest.mark.parametrize("name", ["resnet18", "dpn92"])
+    @pytest.mark.parametrize("name", ["resnet18", "dpn92", "darknet53"])
     def test_norms_in_evaluation_mode_learn_and_count_nothing(self, name):
         torch.manual_seed(0)
         backbone = create_backbone(name, **SMALL[name], norm_eval=True)

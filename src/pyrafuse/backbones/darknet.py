@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
+from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ConvNormAct, initialize
 
 
@@ -97,8 +96,13 @@ ORIGINS = {
 """By a key that none of the others has."""
 
 
+def name_darknet53(key: str) -> str:
+    """timm's key of a Darknet-53's key."""
+    return ORIGINS["stem.conv1.conv.weight"].name(key)
+
+
 @BACKBONES.register("darknet53")
-class Darknet53(Backbone):
+class Darknet53(StagedBackbone):
     """Darknet-53.
 
     Args:
@@ -106,12 +110,16 @@ class Darknet53(Backbone):
         depths: Residual blocks a stage.
         strides: Which maps to give, of 2, 4, 8, 16 and 32; stages behind the last are left out.
         weights: Checkpoint with this module's keys, or of mmdetection or timm, or of a detector of ASFF's authors or of
-            mmdetection, whose trunk is taken; a file or ``timm/darknet53``. timm's was trained with a slope of 0.01
-            below zero, a tenth of that of all others.
+            mmdetection, whose trunk is taken; a file or ``timm/darknet53``. timm's was trained with another ``slope``
+            than all others.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages, of which the first ends at
+            stride 2: they keep their weights, and their norms the statistics.
         norm_eval: Batch norms normalise by their stored statistics in training too.
+        slope: Of every activation below zero; timm's ImageNet training has 0.01.
 
     Raises:
-        PyrafuseError: If there is no map at one of ``strides``.
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, or there is no such stage.
+        CheckpointError: If ``weights`` do not fit.
     """
 
     def __init__(
@@ -121,41 +129,30 @@ class Darknet53(Backbone):
         depths: tuple[int, ...] = (1, 2, 8, 8, 4),
         strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
+        frozen_stages: int = -1,
         norm_eval: bool = False,
+        slope: float = 0.1,
     ) -> None:
-        super().__init__()
-        self._norm_eval = norm_eval
-        offered = tuple(2 ** (i + 1) for i in range(len(depths)))
-        if not strides or not set(strides) <= set(offered):
-            raise PyrafuseError(f"darknet53 has maps at strides {offered}; {tuple(strides)} were asked for")
-        self._taps = tuple(offered.index(stride) for stride in strides)
-        channels = [max(8, round(32 * 2**i * width)) for i in range(self._taps[-1] + 2)]
-        self.stem = ConvNormAct(3, channels[0], 3)
-        self.stages = nn.ModuleList(
+        channels = [max(8, round(32 * 2**i * width)) for i in range(len(depths) + 1)]
+        stages = [
             nn.Sequential(ConvNormAct(before, after, 3, stride=2), *(Residual(after) for _ in range(depth)))
             for before, after, depth in zip(channels, channels[1:], depths, strict=False)
+        ]
+        super().__init__(
+            ConvNormAct(3, channels[0], 3),
+            stages,
+            channels=channels[1:],
+            stage_strides=[2 ** (i + 1) for i in range(len(depths))],
+            strides=strides,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
         )
-        self.features = PyramidSpec(channels=tuple(channels[tap + 1] for tap in self._taps), strides=tuple(strides))
-        initialize(self)
+        for part in self.modules():
+            if isinstance(part, nn.LeakyReLU):
+                part.negative_slope = slope
+        initialize(self, slope=slope)
         if weights is not None:
             state = read_published(weights)
             origin = next((origin for mark, origin in ORIGINS.items() if mark in state), OURS)
             unused = [origin.rest, *(origin.stage(i) for i in range(len(self.stages), len(depths)))]
             load_exactly(self, state, source=weights, naming=origin.name, unused=unused)
-
-    def train(self, mode: bool = True) -> "Darknet53":
-        """Set the mode, of the norms only where they follow it."""
-        super().train(mode)
-        if self._norm_eval:
-            for part in self.modules():
-                if isinstance(part, nn.BatchNorm2d):
-                    part.eval()
-        return self
-
-    def forward(self, images: Tensor) -> Pyramid:
-        x = self.stem(images)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps[tap] for tap in self._taps)

@@ -14,6 +14,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from pyrafuse.backbones.registry import BACKBONES
+from pyrafuse.backbones.staged import check_strides, stop_norms
 from pyrafuse.backbones.weights import load_exactly, read_published
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
@@ -38,6 +39,10 @@ class MobileNetV2(Backbone):
         frozen: Leading layers, 0 to 6, that keep their weights and statistics. Four of them are the maps at strides 2
             and 4: a few edge filters, and two thirds of the backbone's time in training.
         norm_eval: Batch norms normalise by their stored statistics in training too.
+
+    Raises:
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, or ``frozen`` is out of its bounds.
+        CheckpointError: If ``weights`` do not fit.
     """
 
     def __init__(
@@ -54,8 +59,7 @@ class MobileNetV2(Backbone):
         super().__init__()
         if not 0 <= frozen <= 6:
             raise PyrafuseError(f"mobilenet_v2 can freeze its first 0 to 6 layers, got frozen={frozen}")
-        if not strides or not set(strides) <= set(TAPS):
-            raise PyrafuseError(f"mobilenet_v2 has maps at strides {tuple(TAPS)}; {tuple(strides)} were asked for")
+        check_strides(strides, tuple(TAPS))
         layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
         if eca:
             residuals: Any = layers[1:-1]
@@ -78,9 +82,8 @@ class MobileNetV2(Backbone):
         """Set the mode of all layers but the frozen ones and, with ``norm_eval``, the norms: their statistics stay."""
         super().train(mode)
         self.layers[: self._frozen].eval()
-        for part in self.modules():
-            if self._norm_eval and isinstance(part, nn.BatchNorm2d):
-                part.eval()
+        if self._norm_eval:
+            stop_norms(self)
         return self
 
     def forward(self, images: Tensor) -> Pyramid:

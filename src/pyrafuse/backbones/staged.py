@@ -4,12 +4,41 @@ images -> stem -> stage -> stage -> ... -> the maps at the wanted strides
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+
+
+def check_strides(strides: Sequence[int], offered: Sequence[int]) -> None:
+    """Refuse strides that are not among the offered ones, or do not grow.
+
+    Raises:
+        PyrafuseError: Telling the offered ones.
+    """
+    if not strides or not set(strides) <= set(offered):
+        choices = ", ".join(map(str, dict.fromkeys(offered)))
+        raise PyrafuseError(f"this backbone has maps at strides {choices}; {tuple(strides)} were asked for")
+    if any(fine >= coarse for fine, coarse in pairwise(strides)):
+        raise PyrafuseError(f"strides must grow from the finest level to the coarsest, got {tuple(strides)}")
+
+
+def check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
+    """Refuse a number of frozen stages that lies outside -1 to ``num_stages``."""
+    if not -1 <= frozen_stages <= num_stages:
+        raise PyrafuseError(
+            f"frozen_stages must be -1 (none), 0 (the stem) or up to {num_stages} stages, got {frozen_stages}"
+        )
+
+
+def stop_norms(module: nn.Module) -> None:
+    """Set all batch norms of ``module`` to evaluation mode."""
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.eval()
 
 
 class StagedBackbone(Backbone):
@@ -29,7 +58,8 @@ class StagedBackbone(Backbone):
         taps: Which stage gives each map.
 
     Raises:
-        PyrafuseError: If there is no map at one of ``strides``, or no stage ``frozen_stages``.
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, or there is no stage
+            ``frozen_stages``.
     """
 
     def __init__(
@@ -44,13 +74,8 @@ class StagedBackbone(Backbone):
         norm_eval: bool = False,
     ) -> None:
         super().__init__()
-        if not strides or not set(strides) <= set(stage_strides):
-            offered = ", ".join(map(str, dict.fromkeys(stage_strides)))
-            raise PyrafuseError(f"this backbone has maps at strides {offered}; {tuple(strides)} were asked for")
-        if not -1 <= frozen_stages <= len(stages):
-            raise PyrafuseError(
-                f"frozen_stages must be -1 (none), 0 (the stem) or up to {len(stages)} stages, got {frozen_stages}"
-            )
+        check_strides(strides, stage_strides)
+        check_frozen_stages(frozen_stages, len(stages))
         self.taps = tuple(list(stage_strides).index(stride) for stride in strides)
         self.features = PyramidSpec(channels=tuple(channels[tap] for tap in self.taps), strides=tuple(strides))
         self.stem = stem
@@ -66,9 +91,7 @@ class StagedBackbone(Backbone):
         for part in self._frozen():
             part.eval()
         if self._norm_eval:
-            for part in self.modules():
-                if isinstance(part, _BatchNorm):
-                    part.eval()
+            stop_norms(self)
         return self
 
     def forward(self, images: Tensor) -> Pyramid:

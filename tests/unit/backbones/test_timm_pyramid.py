@@ -1,0 +1,131 @@
+"""timm's models as backbones: what is frozen, what is fetched, and what is said of wrong options and names."""
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from pyrafuse.backbones import timm_pyramid
+from pyrafuse.backbones import weights as weights_module
+from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
+from pyrafuse.models.classifier import create_classifier
+
+ALL_STRIDES = (4, 8, 16, 32)
+
+
+class TestFreezing:
+    @pytest.mark.parametrize("frozen_stages", [-1, 0, 1, 4])
+    @pytest.mark.parametrize(("name", "stem"), [("resnet18", 3), ("mobilenetv2_100", 9), ("convnext_atto", 4)])
+    def test_maps_of_frozen_stages_need_no_gradient(self, name, stem, frozen_stages):
+        with torch.device("meta"):
+            backbone = create_backbone(f"timm/{name}", strides=ALL_STRIDES, frozen_stages=frozen_stages).train()
+            maps = backbone(torch.zeros(2, 3, 64, 64))
+        frozen = sum(not p.requires_grad for p in backbone.parameters())
+        assert [m.requires_grad for m in maps] == [i >= frozen_stages for i in range(4)]
+        assert frozen == {-1: 0, 0: stem}.get(frozen_stages, frozen)
+        assert any(not p.requires_grad for p in backbone.parameters()) == (frozen_stages >= 0)
+
+    def test_a_switch_to_training_thaws_nothing(self):
+        backbone = create_backbone("timm/resnet18", frozen_stages=1)
+        backbone.eval().train()
+        before = {key: value.clone() for key, value in backbone.named_buffers()}
+        backbone(torch.randn(2, 3, 32, 32))
+        kept = {key for key, value in backbone.named_buffers() if torch.equal(value, before[key])}
+        assert kept == {key for key in before if key.startswith(("trunk.bn1.", "trunk.layer1."))}
+        assert backbone.trunk.layer2.training
+
+    def test_stages_behind_the_last_map_are_not_there_to_freeze(self):
+        backbone = create_backbone("timm/resnet18", strides=(8,), frozen_stages=4)
+        assert not any(p.requires_grad for p in backbone.parameters())
+
+    def test_norms_in_evaluation_mode_learn_and_count_nothing(self):
+        backbone = create_backbone("timm/resnet18", strides=(4,), norm_eval=True).train()
+        before = {key: value.clone() for key, value in backbone.named_buffers()}
+        (m,) = backbone(torch.randn(2, 3, 32, 32))
+        assert all(torch.equal(value, before[key]) for key, value in backbone.named_buffers())
+        m.square().mean().backward()
+        assert all(p.grad is not None for p in backbone.parameters())
+
+    def test_no_such_stage_and_stages_that_run_side_by_side(self):
+        with torch.device("meta"):
+            with pytest.raises(PyrafuseError, match="up to 4 stages, got 5"):
+                create_backbone("timm/resnet18", frozen_stages=5)
+            with pytest.raises(PyrafuseError, match=r"timm/twins_pcpvt_small does not tell .*frozen_stages=1"):
+                create_backbone("timm/twins_pcpvt_small", frozen_stages=1)
+
+
+class TestOptions:
+    def test_unknown_ones(self):
+        with torch.device("meta"):
+            with pytest.raises(PyrafuseError, match=r"timm/resnet18: .*'frozen_stage'; did you mean 'frozen_stages'"):
+                create_backbone("timm/resnet18", frozen_stage=1)
+            with pytest.raises(PyrafuseError, match=r"cannot build timm/resnet18: .*'foo'"):
+                create_classifier("timm/resnet18", foo=3)
+            with pytest.raises(PyrafuseError, match=r"cannot build resnet18: .*'foo'; choose from attention, .*width"):
+                create_backbone("resnet18", foo=3)
+
+    @pytest.mark.parametrize("name", ["timm/resnet18", "resnet18", "darknet53", "mobilenet_v2", "vgg16", "dpn68"])
+    def test_strides_that_do_not_grow(self, name):
+        with torch.device("meta"), pytest.raises(PyrafuseError, match=r"strides must grow .*got \(16, 8\)"):
+            create_backbone(name, strides=(16, 8))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What timm would have fetched."""
+    create, names = timm.create_model, []
+
+    def record(name, *, pretrained=False, **options):
+        if pretrained and "pretrained_cfg_overlay" not in options:
+            names.append(name)
+            pretrained = False
+        return create(name, pretrained=pretrained, **options)
+
+    monkeypatch.setattr(timm_pyramid.timm, "create_model", record)
+    return names
+
+
+class TestNamedWeights:
+    @pytest.mark.parametrize("create", [create_backbone, create_classifier])
+    @pytest.mark.parametrize(
+        ("name", "weights"),
+        [
+            ("ecaresnet50d", "ecaresnet50d.miil_in1k"),
+            ("ecaresnet50d", "ecaresnet50d"),
+            ("resnet18.tv_in1k", "resnet18.a1_in1k"),
+            ("resnet18.tv_in1k", "resnet18.tv_in1k"),
+        ],
+    )
+    def test_timm_fetches_the_training_that_is_named(self, asked, create, name, weights):
+        with torch.device("meta"):
+            create(f"timm/{name}", weights=f"timm/{weights}")
+        assert set(asked) == {weights}
+
+    def test_torchvision_fetches_for_models_of_the_same_keys(self, monkeypatch):
+        state = torchvision.models.resnet18().state_dict()
+        monkeypatch.setitem(weights_module._FETCHERS, "torchvision", (lambda name: state, lambda: ["resnet18"]))
+        classifier = create_classifier("timm/resnet18", weights="torchvision/resnet18")
+        assert torch.equal(classifier.trunk.fc.weight, state["fc.weight"])
+        backbone = create_backbone("timm/resnet18", weights="torchvision/resnet18")
+        assert torch.equal(backbone.trunk.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+        with pytest.raises(CheckpointError, match=r"torchvision/resnet18 does not fit timm/resnet34; .*layer1"):
+            create_backbone("timm/resnet34", weights="torchvision/resnet18")
+
+    @pytest.mark.parametrize("weights", ["timm/resnet18.a0_in1k", "timm/resnet34", "none.pth"])
+    def test_others_are_refused_and_the_possible_ones_named(self, weights):
+        with (
+            torch.device("meta"),
+            pytest.raises(CheckpointError, match=rf"{weights}[,;] .*choose from .*timm/resnet18\.a1_in1k"),
+        ):
+            create_backbone("timm/resnet18", weights=weights)
+        with torch.device("meta"), pytest.raises(UnknownNameError, match="did you mean 'resnet18'"):
+            create_backbone("timm/resnet18", weights="torchvision/resnet_18")
+
+    def test_no_connection(self, monkeypatch):
+        def fail(name, *, pretrained=False, **options):
+            raise OSError("no route to host")
+
+        monkeypatch.setattr(timm_pyramid.timm, "create_model", fail)
+        with pytest.raises(CheckpointError, match=r"weights timm/resnet18\.a1_in1k: no route to host; give a file"):
+            create_classifier("timm/resnet18", weights="timm/resnet18.a1_in1k")
