@@ -54,7 +54,7 @@ def test_no_classes(num_classes):
     ("options", "said"),
     [
         ({"depth": 3}, "cannot build yolov3: .*'depth'"),
-        ({"backbone_options": {"widht": 0.5}}, "cannot build yolov3: .*'widht'"),
+        ({"backbone_options": {"widht": 0.5}}, "cannot build darknet53: .*'widht'"),
         ({"head_options": {"anchor": 3}}, "cannot build yolov3: .*'anchor'"),
         ({"criterion_options": {"ignore": 0.5}}, "cannot build yolov3: .*'ignore'"),
         ({"postprocess_options": {"iou": 0.5}}, "cannot build yolov3: .*'iou'"),
