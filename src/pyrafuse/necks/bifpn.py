@@ -27,7 +27,7 @@ def bifpn(
     inputs: PyramidSpec,
     *,
     out_channels: int = 64,
-    num_levels: int = 5,
+    num_levels: int | None = None,
     repeats: int = 3,
     form: Form = "bifpn",
     fusion: Fusion = "fast_normalized",
@@ -45,7 +45,7 @@ def bifpn(
     Args:
         inputs: What the backbone gives.
         out_channels: Of every level.
-        num_levels: That go out; those that do not come in are made of the coarsest one.
+        num_levels: That go out, by default five or as many as come in; those that do not are made of the coarsest one.
         repeats: How often the cell runs.
         form: ``bifpn``; ``pan`` without the additional edges from inputs to the way up; ``qufpn``, four ways.
         fusion: ``fast_normalized``, ``softmax`` over one weight an edge, or ``sum``.
@@ -62,7 +62,7 @@ def bifpn(
     for kind, value, choices in (("form", form, get_args(Form)), ("fusion", fusion, get_args(Fusion))):
         if value not in choices:
             raise unknown_name(f"{kind} of BiFPN", value, choices)
-    names = name_levels(inputs, start_level=0, num_levels=num_levels)
+    names = name_levels(inputs, num_levels=max(5, len(inputs)) if num_levels is None else num_levels)
     if len(names) < 2:
         raise ValueError("BiFPN needs two levels at least: raise num_levels")
     bias = True if redundant_bias else None

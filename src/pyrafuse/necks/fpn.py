@@ -62,17 +62,26 @@ def fpn(
     return GraphNeck(inputs, graph)
 
 
-def name_levels(inputs: PyramidSpec, *, start_level: int, num_levels: int | None) -> tuple[int, ...]:
-    """Numbers of all levels: those that come in, and as many past them as ``num_levels`` from ``start_level`` need."""
+def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int | None = None) -> tuple[int, ...]:
+    """Numbers of all levels: those that come in, and as many past them as ``num_levels`` from ``start_level`` need.
+
+    Args:
+        inputs: What comes in.
+        num_levels: See `fpn`.
+        start_level: See `fpn`; None for a neck that reads all levels and has no such argument.
+
+    Raises:
+        ValueError: As `fpn` does.
+    """
     numbers = number_levels(inputs.strides)
+    remedy = "raise it" if start_level is None else "raise it, or raise start_level to read fewer"
+    start_level = start_level or 0
     if not 0 <= start_level < len(numbers):
         raise ValueError(f"start_level must be one of the {len(numbers)} levels from 0 on, got {start_level}")
     num_read = len(numbers) - start_level
     num_levels = num_read if num_levels is None else num_levels
     if num_levels < num_read:
-        raise ValueError(
-            f"num_levels={num_levels} is less than the {num_read} levels that are read; raise start_level to read fewer"
-        )
+        raise ValueError(f"num_levels={num_levels} is less than the {num_read} levels that are read: {remedy}")
     return (*numbers, *(numbers[-1] + i for i in range(1, num_levels - num_read + 1)))
 
 

@@ -19,6 +19,7 @@ from pyrafuse.necks.nas_fpn import nas_fpn
 from pyrafuse.necks.pafpn import pafpn
 
 INPUTS = PyramidSpec((4, 6, 8), (8, 16, 32))
+SIX = PyramidSpec((1,) * 6, (1, 2, 4, 8, 16, 32))
 GRAPH = Graph(
     merges=(
         Merge("T4", 4, ("C4", "C5")),
@@ -269,14 +270,22 @@ class TestParts:
 
 class TestConstructors:
     def test_levels_that_do_not_fit(self):
-        with pytest.raises(ValueError, match="num_levels=2 is less than the 3 levels that are read"):
+        with pytest.raises(ValueError, match="less than the 3 levels that are read: raise it, or raise start_level"):
             fpn(INPUTS, num_levels=2)
+        assert len(fpn(INPUTS, num_levels=2, start_level=1).features) == 2
+        with pytest.raises(ValueError, match=r"num_levels=2 is less than the 3 levels that are read: raise it$"):
+            bifpn(INPUTS, num_levels=2)
         with pytest.raises(ValueError, match="one of the 3 levels from 0 on, got 3"):
             pafpn(INPUTS, start_level=3)
         with pytest.raises(ValueError, match="found for 5 levels, and 6 are read from start_level=0"):
-            nas_fpn(PyramidSpec((1,) * 6, tuple(2**i for i in range(6))))
+            nas_fpn(SIX)
+        assert len(nas_fpn(SIX, out_channels=2, stack=1, start_level=1).features) == 5
         with pytest.raises(ValueError, match="two levels at least"):
             bifpn(PyramidSpec((4,), (8,)), num_levels=1)
+
+    def test_bifpn_reads_all_levels(self):
+        assert bifpn(INPUTS, out_channels=2, repeats=1).features.strides == (8, 16, 32, 64, 128)
+        assert bifpn(SIX, out_channels=2, repeats=1).features.strides == SIX.strides
 
     def test_choices(self):
         with pytest.raises(PyrafuseError, match="unknown way to extra levels 'pool'"):
