@@ -117,9 +117,10 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
+        what = "is no complete JSON" if error.doc else "is empty"
         raise DataError(
-            f"{path} {'is empty' if not error.doc else 'is no complete JSON'}: {error.msg} at line {error.lineno}, column {error.colno} (character "
-            f"{error.pos:,} of {len(error.doc):,}); copy or export it anew"
+            f"{path} {what}: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos:,} of "
+            f"{len(error.doc):,}); copy or export it anew"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

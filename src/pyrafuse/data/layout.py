@@ -14,11 +14,12 @@ from pyrafuse.data.folders import SPLIT_WORDS, Tree, split_of_file, split_of_fol
 from pyrafuse.data.problems import Problem, Reading
 from pyrafuse.data.shapes import cached_shapes, is_shapes
 from pyrafuse.data.voc import VOCFolder, find_voc, read_voc
-from pyrafuse.data.yolo import YOLOFolder, find_yaml, find_yolo, read_yaml, read_yolo
+from pyrafuse.data.yolo import read_yolo
+from pyrafuse.data.yolo_lists import YOLOFolder, find_list, find_yolo, read_list
 
 _TITLES = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO text"}
 _LOOKED_FOR = (
-    "a data.yaml; COCO JSON (instances_train.json, train/_annotations.coco.json); Pascal VOC "
+    "a data.yaml or obj.data; COCO JSON (instances_train.json, train/_annotations.coco.json); Pascal VOC "
     "(Annotations/*.xml, or XML files beside the images); YOLO text (labels/*.txt beside images/)"
 )
 
@@ -96,7 +97,7 @@ def read_splits(
         layout=found.layout,
         finding=f"{_TITLES[found.layout]}: {len(training.data)} training and {len(held_out.data)} validation images"
         f"{how}, {_list_names(training.data.names)}",
-        problems=training.problems + held_out.problems,
+        problems=tuple(dict.fromkeys(training.problems + held_out.problems)),  # what is wrong with both stands once
     )
 
 
@@ -135,8 +136,8 @@ def _look(path: str | os.PathLike[str]) -> _Found:
     if not path.exists():
         raise DataError(_no_such_path(path))
     suffix = path.suffix.lower()
-    if suffix in {".yaml", ".yml"}:
-        return _yolo(read_yaml(path))
+    if suffix in {".yaml", ".yml", ".data"}:
+        return _yolo(read_list(path))
     if suffix == ".json":
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         split = split_of_file(path.stem) or split_of_folder(path.parent, root)
@@ -146,12 +147,14 @@ def _look(path: str | os.PathLike[str]) -> _Found:
 
 def _look_into(folder: Path) -> _Found:
     tree = Tree(folder)
-    if yaml_file := find_yaml(tree):
-        return _yolo(read_yaml(yaml_file))
+    if listing := find_list(tree):
+        return _yolo(read_list(listing))
     if coco_files := find_coco(tree):
         return _coco(folder, coco_files, tree)
     if voc_folder := find_voc(tree):
         return _voc(voc_folder, tree)
+    if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
+        return _yolo(read_list(listing))
     if yolo_folder := find_yolo(tree):
         return _yolo(yolo_folder)
     held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"

@@ -1,0 +1,218 @@
+"""What a YOLO data set lists: data.yaml, Darknet's obj.data, or folders -> the images of each split + class names."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pyrafuse.core.errors import DataError
+from pyrafuse.data.folders import SPLIT_WORDS, Tree, read_class_names, read_text, split_of_folder
+from pyrafuse.data.images import IMAGE_SUFFIXES
+
+_SUFFIXES = (".yaml", ".yml", ".data")
+_IMAGES = re.compile(r"(.*)/(images|Images|IMAGES)/(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class YOLOFolder:
+    """A whole YOLO data set.
+
+    Attributes:
+        splits: The images of each split; ``""`` where nothing names one.
+        names: The classes; empty where nothing names them.
+        file: The data.yaml or obj.data, or the folder.
+        num_keypoint_values: How many values follow each box and are keypoints: 51 for 17 of x, y and visibility.
+    """
+
+    splits: Mapping[str, tuple[Path, ...]]
+    names: tuple[str, ...]
+    file: Path
+    num_keypoint_values: int = 0
+
+
+def find_list(tree: Tree, depths: Sequence[int] = (0,)) -> Path | None:
+    """The data.yaml or obj.data of a folder, whatever they are called: a file that names classes and a training split.
+
+    Args:
+        tree: The files.
+        depths: How many folders below the root to look; the first depth with such a file counts.
+
+    Raises:
+        DataError: If a data.yaml is damaged, or folders below the root hold several data sets.
+    """
+    for depth in depths:
+        found = [path for path, content in _descriptions(tree, depth) if "train" in content]
+        if depth and len({path.parent for path in found}) > 1:
+            raise DataError(f"{tree.root} holds {len(found)} data sets; name one of {', '.join(map(str, found))}")
+        if found:
+            return found[0]
+    return None
+
+
+def find_yolo(tree: Tree) -> YOLOFolder | None:
+    """The images of a folder without data.yaml, or None if no image has a label file.
+
+    The classes are those of classes.txt and its like, else of a YAML file that names nothing else.
+    """
+    splits: dict[str, list[Path]] = defaultdict(list)
+    is_labelled = False
+    texts = set(map(os.fspath, tree.named(".txt")))
+    for image in tree.images:
+        splits[split_of_folder(image.parent, tree.root)].append(image)
+        is_labelled = is_labelled or any(os.fspath(path) in texts for path in label_paths(image))
+    if not is_labelled:
+        return None
+    names, num_values = read_class_names(tree.root), 0
+    for path, content in (item for depth in (0, 1, 2) for item in _descriptions(tree, depth)):
+        names, num_values = names or _names_of(content, path), _num_keypoint_values(content, path)
+        break
+    return YOLOFolder({split: tuple(images) for split, images in splits.items()}, names, tree.root, num_values)
+
+
+def read_list(path: Path) -> YOLOFolder:
+    """Read a data.yaml (``names``, ``train``, ``val``, ``test`` and the ``path`` they start from) or an obj.data.
+
+    Each split is a folder, a list file, an image, or several of these. An obj.data has a line for each of ``train``,
+    ``valid`` and ``names``, which is a file with a name a line.
+
+    Raises:
+        DataError: If it cannot be read or says nothing of the training images, or a folder that it names is absent.
+    """
+    content = _load(path)
+    if not isinstance(content, dict) or not content.get("train"):
+        raise DataError(f"{path} names no training images; it needs the keys train, val and names")
+    bases = [path.parent]
+    if content.get("path"):
+        given = Path(str(content["path"])).expanduser()
+        bases = [path.parent / given, given, path.parent]
+    splits = {}
+    for key, entry in content.items():
+        if key in SPLIT_WORDS and entry:
+            try:
+                places = [_find_place(str(item), bases, path, key) for item in _as_list(entry)]
+            except DataError:
+                if SPLIT_WORDS[key] == "test":  # often named and seldom there
+                    continue
+                raise
+            images = [image for place in places for image in _images_at(place, bases)]
+            splits[SPLIT_WORDS[key]] = tuple(dict.fromkeys(images))
+    return YOLOFolder(splits, _names_of(content, path), path, _num_keypoint_values(content, path))
+
+
+def label_paths(image: Path) -> tuple[Path, ...]:
+    """Where the labels of ``image`` may lie: in labels/ instead of the last images/ on its way, or beside it."""
+    beside = image.with_suffix(".txt")
+    found = _IMAGES.fullmatch(beside.as_posix())
+    if found is None:
+        return beside, beside.parent / "labels" / beside.name
+    head, folder, tail = found.groups()
+    names = dict.fromkeys(({"Images": "Labels", "IMAGES": "LABELS"}.get(folder, "labels"), "labels"))
+    return (*(Path(f"{head}/{name}/{tail}") for name in names), beside)
+
+
+def _descriptions(tree: Tree, depth: int) -> Iterable[tuple[Path, Mapping[Any, Any]]]:
+    """The files ``depth`` folders below the root that name classes, and what stands in them."""
+    if depth:
+        paths = [path for path in tree.named(*_SUFFIXES) if len(path.relative_to(tree.root).parts) == depth + 1]
+    else:  # spares a walk through all images
+        paths = sorted(path for path in tree.root.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    for path in paths:
+        try:
+            content = _load(path)
+        except DataError:
+            if path.stem == "data" and not depth:
+                raise
+            continue  # some other tool's file
+        if isinstance(content, dict) and ("names" in content or {"nc", "train"} <= content.keys()):
+            yield path, content
+
+
+def _load(path: Path) -> Any:
+    text = read_text(path)
+    if path.suffix.lower() == ".data":  # Darknet's: a line KEY = VALUE each
+        pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+        content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+        if "names" in content:
+            file = _find_place(content["names"], [path.parent], path, "names")
+            content["names"] = list(filter(None, map(str.strip, read_text(file).splitlines())))
+        return content
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar lacks
+        raise DataError(f"{path} is no YAML that can be read: {' '.join(str(error).split())}") from error
+
+
+def _as_list(entry: Any) -> list[Any]:
+    return entry if isinstance(entry, list) else [entry]
+
+
+def _places(entry: str, bases: Sequence[Path]) -> list[Path]:
+    # Roboflow writes ../train/images and means train/images; CVAT writes data/train.txt and means train.txt
+    spellings = (entry, entry.removeprefix("../"), entry.removeprefix("data/"))
+    return list(dict.fromkeys(base / text for base in bases for text in spellings))
+
+
+def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> Path:
+    tried = _places(entry, bases)
+    for place in tried:
+        if place.exists():
+            return place
+    raise DataError(
+        f"{file} gives {entry!r} as {key}, but there is no {' and no '.join(map(str, tried))}; correct path or the "
+        "entry"
+    )
+
+
+def _images_at(place: Path, bases: Sequence[Path]) -> list[Path]:
+    if place.is_dir():
+        return list(Tree(place).images)
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        return [place]
+    images = []
+    for line in filter(None, map(str.strip, read_text(place).splitlines())):
+        candidates = _places(line, [place.parent, *bases])
+        images.append(next((path for path in candidates if path.exists()), candidates[0]))
+    return images
+
+
+def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
+    names, num_classes = content.get("names"), _whole(content.get("nc"))
+    if isinstance(names, str):
+        raise DataError(f"{path} gives the text {names!r} as names; write a list, [{names}]")
+    if isinstance(names, dict):
+        numbered = {_whole(number): name for number, name in names.items()}
+        if set(numbered) != set(range(len(names))):
+            raise DataError(f"{path} numbers its classes {sorted(names, key=str)}; number them 0 to {len(names) - 1}")
+        names = [numbered[i] for i in range(len(names))]
+    if isinstance(names, list) and names:
+        for name in names:
+            if not isinstance(name, str | int) or isinstance(name, bool):
+                raise DataError(
+                    f"{path} has the class name {name!r}, which YAML takes for a {type(name).__name__} (so it does "
+                    "with yes, no, on, off and dates); put names in quotes"
+                )
+        if num_classes not in {None, len(names)}:
+            raise DataError(f"{path} names {len(names)} classes, but its nc is {content['nc']}; correct one of them")
+        return tuple(map(str, names))
+    if isinstance(num_classes, int) and num_classes > 0:
+        return tuple(map(str, range(num_classes)))
+    raise DataError(f"{path} names no classes; add names, a list with one name a class")
+
+
+def _num_keypoint_values(content: Mapping[Any, Any], path: Path) -> int:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise DataError(f"{path} gives {shape!r} as kpt_shape; write two numbers, [keypoints, values of each]")
+    return shape[0] * shape[1]
+
+
+def _whole(value: Any) -> Any:
+    """``value`` as a whole number where it is spelt like one."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value) else value
