@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,10 @@ class Detections:
         """
         image = self.image if image is None else image
         if image is None:
-            raise PyrafuseError("these detections keep no image: give one, or predict with keep_images=True")
+            raise PyrafuseError(
+                "these detections keep no image: give it to draw(image), or take those of Detector.predict, which keep "
+                "theirs"
+            )
         if not len(self):
             return image.clone()
         shortest = min(image.shape[-2:])
@@ -146,8 +150,10 @@ class Detections:
             write_text(path, self.to_yolo())
         elif suffix in {".jpg", ".jpeg", ".png", ".webp"}:
             picture: Image.Image = to_pil_image(self.draw())
+            encoded = BytesIO()  # into a file Pillow writes past Python, and overlooks that the disk is full
+            picture.save(encoded, format={"jpg": "jpeg"}.get(suffix[1:], suffix[1:]), quality=92)
             with write_atomically(path) as stream:
-                picture.save(stream, format={"jpg": "jpeg"}.get(suffix[1:], suffix[1:]), quality=92)
+                stream.write(encoded.getvalue())
         else:
             raise PyrafuseError(
                 f"cannot save detections as {suffix or 'a file without suffix'}: .jpg, .png, .webp, .json or .txt"

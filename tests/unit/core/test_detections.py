@@ -1,6 +1,7 @@
 """What was found, in every form it leaves in."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,7 +86,9 @@ class TestPicture:
 
     def test_no_image(self, found):
         lone = Detections(found.boxes, found.scores, found.labels, found.levels)
-        with pytest.raises(PyrafuseError, match="keep no image: give one"):
+        with pytest.raises(
+            PyrafuseError, match=r"keep no image: give it to draw\(image\), or take those of Detector\.predict"
+        ):
             lone.draw()
 
 
@@ -119,3 +122,15 @@ class TestSave:
         with pytest.raises(PyrafuseError, match=r"cannot write .*a\.json: Is a directory"):
             found.save(tmp_path / "a.json")
         assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("num_bytes", [0, 100, 600])
+def test_a_full_disk_keeps_the_former_picture(found, tmp_path, full_disk, suffix, num_bytes):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"old")
+    noise = np.random.default_rng(0).integers(0, 255, (3, 80, 100), np.uint8)
+    with full_disk(num_bytes), pytest.raises(PyrafuseError, match=rf"cannot write .*a\{suffix}: File too large; free"):
+        replace(found, image=torch.from_numpy(noise)).save(path)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
