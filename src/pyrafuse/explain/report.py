@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import PyrafuseError, check_between
+from pyrafuse.core.errors import DataError, PyrafuseError, check_between
 from pyrafuse.data.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.explain.ablation import Map
@@ -76,7 +76,7 @@ def explain_to(
         progress: Whether to show a bar with the time that is left, and each failure, on standard error.
 
     Raises:
-        DataError: If there is no such source.
+        DataError: If there is no such source, or nothing in it can be read.
         PyrafuseError: If a number is out of its range, or a file cannot be written or would lie among the images.
     """
     check_between("limit", limit, 1)
@@ -103,6 +103,11 @@ def explain_to(
         except KeyboardInterrupt:
             if not frames.is_stream:
                 raise
+    if failures and not rows:
+        first = failures[0]
+        raise DataError(
+            first if len(failures) == 1 else f"none of {len(failures)} inputs can be read, the first: {first}"
+        )
     page = output / "report.html"
     _describe(rows, failures, detector.neck.features.strides, score).save(page)
     return Summary(page, len(rows), tuple(failures))

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pyrafuse.core.errors import check_between
+from pyrafuse.core.errors import DataError, check_between
 from pyrafuse.core.storage import check_writable
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.inference.writing import Finding, Format, create_writers
@@ -66,8 +66,8 @@ def predict_to(
 ) -> Summary:
     """Predict on everything in ``source`` and write what was found below ``output``.
 
-    An input that cannot be read is passed over and told in the summary. When a camera is stopped by an interrupt,
-    everything until then is written.
+    An input that cannot be read is passed over and told in the summary. Upon an interrupt, which is how a camera is
+    stopped, everything until then is written; upon an error no video that was begun, and no file of results over all.
 
     Args:
         detector: On the device to compute on.
@@ -82,7 +82,7 @@ def predict_to(
         progress: Whether to show a bar with the time that is left, and each failure, on standard error.
 
     Raises:
-        DataError: If there is no such source.
+        DataError: If there is no such source, or nothing in it can be read.
         PyrafuseError: If a format is unknown, a number is out of its range or a file cannot be written.
     """
     for name, value, least, most in (
@@ -103,7 +103,7 @@ def predict_to(
 
     with ExitStack() as stack:
         for writer in writers:
-            stack.callback(writer.close)
+            stack.enter_context(writer)
         bar = stack.enter_context(_create_bar(is_shown=progress))
         total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
         task = bar.add_task("predict", total=total)
@@ -135,6 +135,11 @@ def predict_to(
         except KeyboardInterrupt:
             if not frames.is_stream:
                 raise
+        if failures and not num_images:  # before the writers end: an earlier result is not replaced by an empty one
+            reason = failures[0].reason
+            raise DataError(
+                reason if len(failures) == 1 else f"none of {len(failures)} inputs can be read, the first: {reason}"
+            )
     return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start)
 
 

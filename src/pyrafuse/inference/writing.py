@@ -1,14 +1,17 @@
 """What predictions leave behind: drawn pictures and videos, one JSON, COCO results, YOLO text."""
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import PyrafuseError
@@ -74,7 +77,19 @@ class Places:
 
 
 class Writer(ABC):
-    """Takes findings one by one; `close` ends what was begun."""
+    """Takes findings one by one; as a context, it completes its files at the end, or drops them upon an error.
+
+    An interrupt is no error: what was found until then is kept.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self.close()
+        else:
+            self.discard()
 
     @abstractmethod
     def write(self, finding: Finding) -> None: ...
@@ -82,6 +97,79 @@ class Writer(ABC):
     def close(self) -> None:
         """Nothing to end, unless a writer says otherwise."""
         return
+
+    def discard(self) -> None:
+        """Drop what was begun; nothing, unless a writer says otherwise."""
+        return
+
+
+class Video:
+    """A video that is written under a hidden name beside its own, and takes that once it is complete.
+
+    Args:
+        path: An .mp4 file; a former one stays until then.
+        fps: Frames a second.
+        size: Width and height in pixels; frames of another size are resized.
+
+    Raises:
+        PyrafuseError: If no video can be written there.
+    """
+
+    def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
+        self._path = path
+        self._hidden = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._size = size
+        self._num_frames = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PyrafuseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+        self._writer = cv2.VideoWriter(str(self._hidden), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+        if not self._writer.isOpened():
+            self.discard()
+            raise PyrafuseError(
+                f"cannot write {path}: OpenCV opens no MPEG-4 video there; free space or choose another place"
+            )
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Add ``frame`` (H, W, 3) RGB."""
+        pixels = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        # OpenCV drops frames of another size without a word; a stream may change its own midway
+        is_fitting = (pixels.shape[1], pixels.shape[0]) == self._size
+        self._writer.write(pixels if is_fitting else cv2.resize(pixels, self._size))
+        self._num_frames += 1
+
+    def close(self) -> None:
+        """Complete the file.
+
+        Raises:
+            PyrafuseError: If not all frames came there, as on a full disk: OpenCV says nothing then.
+        """
+        self._writer.release()
+        try:
+            if (num_kept := _count_frames(self._hidden)) < self._num_frames:
+                raise PyrafuseError(
+                    f"cannot write {self._path}: {num_kept} of {self._num_frames} frames can be read again; free space "
+                    "or choose another place"
+                )
+            os.replace(self._hidden, self._path)
+        except OSError as error:
+            raise PyrafuseError(f"cannot write {self._path}: {error.strerror}; choose another place") from error
+        finally:
+            self._hidden.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._writer.release()
+        self._hidden.unlink(missing_ok=True)
+
+
+def _count_frames(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
 
 
 class PictureWriter(Writer):
@@ -91,7 +179,7 @@ class PictureWriter(Writer):
         self._pictures = Places(output / "images", root)
         self._videos = Places(output / "videos", root)
         self._name = ""
-        self._video: cv2.VideoWriter | None = None
+        self._video: Video | None = None
 
     def write(self, finding: Finding) -> None:
         if finding.video != self._name:
@@ -101,26 +189,21 @@ class PictureWriter(Writer):
             return
         pixels = finding.detections.draw().permute(1, 2, 0).cpu().numpy()
         if self._video is None:
-            self._video = self._begin(finding, size=(pixels.shape[1], pixels.shape[0]))
+            place = self._videos.choose(finding.video, ".mp4")
+            self._video = Video(place, fps=finding.fps, size=(pixels.shape[1], pixels.shape[0]))
             self._name = finding.video
-        self._video.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        self._video.write(pixels)
 
     def close(self) -> None:
-        """Finish the video that is being written."""
-        if self._video is not None:
-            self._video.release()
-        self._video, self._name = None, ""
+        """Complete the video that is being written."""
+        video, self._video, self._name = self._video, None, ""
+        if video is not None:
+            video.close()
 
-    def _begin(self, finding: Finding, size: tuple[int, int]) -> cv2.VideoWriter:
-        path = self._videos.choose(finding.video, ".mp4")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PyrafuseError(f"cannot write {path}: {error.strerror}; choose another place") from error
-        video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), finding.fps, size)
-        if not video.isOpened():
-            raise PyrafuseError(f"cannot write {path}: OpenCV opens no MPEG-4 video there; choose another place")
-        return video
+    def discard(self) -> None:
+        """Drop the video that is being written."""
+        if self._video is not None:
+            self._video.discard()
 
 
 class YOLOWriter(Writer):

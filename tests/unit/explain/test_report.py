@@ -165,10 +165,12 @@ def test_nothing_found(asff, folder, tmp_path):
     assert [row[1:] for row in found[1:]] == [["-", "-", "-", "0"]] * 3
 
 
-def test_nothing_readable(asff, folder, tmp_path):
-    summary = explain_to(asff, folder / "c.jpg", tmp_path)
-    assert summary.num_images == 0
-    assert summary.failures[0] in unescape(summary.report.read_text())
+def test_nothing_readable_writes_no_page(asff, folder, tmp_path):
+    with pytest.raises(DataError, match=r"^/.*/c\.jpg is no image"):
+        explain_to(asff, folder / "c.jpg", tmp_path / "out")
+    with pytest.raises(DataError, match=r"^none of 2 inputs can be read, the first: /.*/c\.jpg is no image"):
+        explain_to(asff, [folder / "c.jpg"] * 2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("blank_pictures")

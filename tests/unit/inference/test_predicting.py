@@ -12,7 +12,7 @@ from PIL import Image
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.data.sources import Frame, Source, open_source
-from pyrafuse.inference.predicting import Failure, predict_to
+from pyrafuse.inference.predicting import predict_to
 
 NAMES = ("cat", "dog")
 
@@ -184,14 +184,55 @@ def test_arrays_are_named_by_their_rank(tmp_path):
     assert files_below(tmp_path / "out") == ["labels/image0.txt", "labels/image1.txt"]
 
 
-def test_nothing_readable_still_writes_what_there_is_to_say(tmp_path):
+@pytest.mark.parametrize("formats", [("image", "json"), ("coco", "yolo")])
+def test_nothing_readable_leaves_what_was_there(tmp_path, formats):
+    former = tmp_path / "out" / "predictions.json"
+    write_image(former.parent / "images" / "a.jpg", 51)
+    former.write_text("old")
     (tmp_path / "a.jpg").write_bytes(b"")
-    summary = predict_to(BoxOfBrightness(), tmp_path / "a.jpg", tmp_path / "out")
-    assert summary.num_images == 0
-    assert summary.failures == (
-        Failure(str(tmp_path / "a.jpg"), f"{tmp_path / 'a.jpg'} is empty; remove or replace it"),
-    )
-    assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"images": []}
+    with pytest.raises(DataError, match=r"^/.*/a\.jpg is empty; remove or replace it$"):
+        predict_to(BoxOfBrightness(), tmp_path / "a.jpg", former.parent, formats=formats)
+    assert former.read_text() == "old"
+    (tmp_path / "b.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"^none of 2 inputs can be read, the first: /.*/a\.jpg is empty"):
+        predict_to(BoxOfBrightness(), [tmp_path / "a.jpg", tmp_path / "b.jpg"], former.parent, formats=formats)
+    assert files_below(former.parent) == ["images/a.jpg", "predictions.json"]
+    assert former.read_text() == "old"
+
+
+def test_an_error_midway_leaves_no_half_results(tmp_path):
+    def read():
+        for number in range(3):
+            yield Frame(f"clip.mp4#{number}", np.full((48, 64, 3), 51, np.uint8), fps=25.0)
+        raise RuntimeError("the network fell over")
+
+    (tmp_path / "predictions.json").write_text("old")
+    with pytest.raises(RuntimeError, match="fell over"):
+        predict_to(BoxOfBrightness(), Source(read, None), tmp_path, formats=("image", "json", "coco"))
+    assert files_below(tmp_path) == ["predictions.json"]
+    assert (tmp_path / "predictions.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("num_bytes", [10, 1000, 5000])
+def test_a_full_disk_leaves_no_broken_video(tmp_path, full_disk, num_bytes):
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    former = tmp_path / "videos" / "clip.mp4"
+    former.parent.mkdir()
+    former.write_bytes(b"old")
+    source = Source(lambda: (Frame(f"clip.mp4#{k}", noise, fps=25.0) for k in range(20)), 20)
+    with full_disk(num_bytes), pytest.raises(PyrafuseError, match=r"cannot write .*videos/clip\.mp4: .*; free space"):
+        predict_to(BoxOfBrightness(), source, tmp_path, formats=("image",))
+    assert files_below(tmp_path) == ["videos/clip.mp4"]
+    assert former.read_bytes() == b"old"
+
+
+def test_a_stream_that_changes_its_size_is_written_whole(tmp_path):
+    sizes = ((48, 64), (48, 64), (24, 32))
+    frames = [Frame(f"camera0#{k}", np.full((*size, 3), 51, np.uint8), fps=25.0) for k, size in enumerate(sizes)]
+    predict_to(BoxOfBrightness(), Source(lambda: iter(frames), 3), tmp_path)
+    capture = cv2.VideoCapture(str(tmp_path / "videos/camera0.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
