@@ -23,7 +23,7 @@ class ImageRecord:
     """
 
     path: Path
-    image_id: int
+    image_id: int | str
     width: int
     height: int
     boxes: NDArray[np.float32]

@@ -35,7 +35,7 @@ class ListedImage:
     """
 
     path: Path
-    image_id: int
+    image_id: int | str
     width: int
     height: int
     file: Path

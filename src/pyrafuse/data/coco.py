@@ -9,7 +9,7 @@ import math
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, split_of_file,
 from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
+_WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 
 
@@ -57,14 +58,16 @@ def find_coco(tree: Tree) -> dict[str, Path]:
 def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
     """Read the annotation file ``path``; its images are looked for beside it, and then anywhere in ``tree``.
 
-    Category ids, gaps and all, become labels 0..K-1 in the order of the ids.
+    Category ids, gaps and all, become labels 0..K-1 in the order of the ids. Of categories with one name (Roboflow
+    lists a parent so) those that no object has are passed over. The ids 1, 1.0 and "1" are the same.
 
     Raises:
         DataError: If the file is missing, cut off, or no COCO annotation file.
     """
     with _no_garbage_collection():
         content = _load(path)
-        names, label_of, problems = _read_categories(content["categories"], path)
+        used = {_spell(annotation.get("category_id")) for annotation in content["annotations"]}
+        names, label_of, problems = _read_categories(content["categories"], used, path)
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
         objects, object_problems = _read_objects(content["annotations"], path, row_of, label_of)
         del content
@@ -137,13 +140,13 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
 
 
 def _read_categories(
-    categories: Sequence[Mapping[str, Any]], path: Path
+    categories: Sequence[Mapping[str, Any]], used: Container[int | str | None], path: Path
 ) -> tuple[tuple[str, ...], dict[int, int], list[Problem]]:
     """Names in the order of their ids, the label of each id, and what is wrong."""
     name_of: dict[int, str] = {}
     problems = []
     for rank, category in enumerate(categories):
-        category_id = category.get("id")
+        category_id = _spell(category.get("id"))
         if not isinstance(category_id, int) or not category.get("name"):
             raise DataError(f"{path}, categories[{rank}] is {dict(category)}; it needs an integer id and a name")
         if category_id in name_of:
@@ -155,7 +158,14 @@ def _read_categories(
         name_of.setdefault(category_id, str(category["name"]))
     if not name_of:
         raise DataError(f"{path} lists no categories; a detector needs one class at least")
-    ids = sorted(name_of)
+    counts = Counter(name_of.values())
+    counts_used = Counter(name for i, name in name_of.items() if i in used)
+    first = {name: i for i, name in reversed(name_of.items())}  # stands for those that have no object at all
+    ids = sorted(
+        i
+        for i, name in name_of.items()
+        if counts[name] == 1 or i in used or (not counts_used[name] and first[name] == i)
+    )
     names = tuple(name_of[i] for i in ids)
     problems += [
         Problem("error", "duplicate class name", path, "categories", f"{name!r} is the name of {count} categories",
@@ -174,8 +184,8 @@ def _read_images(
     row_of: dict[Any, int] = {}
     problems = []
     for rank, entry in enumerate(entries):
-        image_id, name = entry.get("id"), entry.get("file_name")
-        if not isinstance(image_id, int | str) or not isinstance(name, str) or not name:
+        image_id, name = _spell(entry.get("id")), entry.get("file_name")
+        if image_id is None or not isinstance(name, str) or not name:
             problems.append(
                 Problem("error", "image without id or file name", path, f"images[{rank}]", f"{dict(entry)}",
                         "left out; every image needs id and file_name")
@@ -192,7 +202,7 @@ def _read_images(
         images.append(
             ListedImage(
                 path=finder.find(name) or finder.folders[0] / name,
-                image_id=image_id if isinstance(image_id, int) else rank,
+                image_id=entry["id"] if isinstance(entry["id"], str) else image_id,  # results have the file's own
                 width=_pixels(entry.get("width")),
                 height=_pixels(entry.get("height")),
                 file=path,
@@ -257,7 +267,18 @@ def _read_objects(
 
 def _look_up(ids: Sequence[Any], table: Mapping[Any, int]) -> NDArray[np.int64]:
     """What ``table`` says of each id, -1 for one it does not hold."""
-    return np.array([table.get(i, -1) if isinstance(i, int | str) else -1 for i in ids], np.int64)
+    return np.array([table.get(_spell(i), -1) for i in ids], np.int64)
+
+
+def _spell(value: Any) -> int | str | None:
+    """One spelling of an id: the whole number for 1.0 (as pandas writes it) and "1", but not for "01"; else None."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    return value if isinstance(value, int | str) else None
 
 
 def _read_boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
@@ -285,7 +306,7 @@ def _read_areas(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]
 
 
 def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:
-    given = [i for i in ids if i is not None]
+    given = [i for i in ids if isinstance(i, int | float | str)]
     if len(set(given)) == len(given):
         return []
     return [

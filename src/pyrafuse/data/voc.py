@@ -69,7 +69,9 @@ def find_voc(tree: Tree) -> VOCFolder | None:
     files = {path: _read_file(path) for path in paths}
     splits = _listed_splits(tree, files) or _folder_splits(tree, files.values())
     names = read_class_names(tree.root)
-    return VOCFolder(splits, names or tuple(sorted({o.name for file in files.values() for o in file.objects})))
+    return VOCFolder(
+        splits, names or tuple(sorted({o.name for file in files.values() for o in file.objects if o.name}))
+    )
 
 
 def read_voc(folder: VOCFolder, *, split: str, tree: Tree) -> Reading:
@@ -88,6 +90,12 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree) -> Reading:
             )
             continue
         for rank, item in enumerate(file.objects):
+            if not item.name:
+                problems.append(
+                    Problem("error", "object without a name", file.path, f"object {rank}",
+                            "its <name> is missing or empty", "left out; give it the name of its class")
+                )  # fmt: skip
+                continue
             if item.name not in label_of:
                 problems.append(
                     Problem("error", "unknown class", file.path, f"object {rank} ({item.name})",

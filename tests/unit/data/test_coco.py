@@ -143,7 +143,7 @@ def test_other_damaged_json_is_passed_over(tmp_path, write_coco):
         ([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], "file of results"),
         ({"images": [], "annotations": []}, "no list 'categories'"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
-        ({"images": [], "annotations": [], "categories": [{"id": "1", "name": "a"}]}, r"categories\[0\]"),
+        ({"images": [], "annotations": [], "categories": [{"id": "x", "name": "a"}]}, r"categories\[0\]"),
     ],
 )
 def test_other_json_is_refused(tmp_path, read, content, message):
@@ -155,10 +155,57 @@ def test_other_json_is_refused(tmp_path, read, content, message):
 
 def test_duplicate_categories_are_told(tmp_path, write_image, write_coco, read):
     write_image(tmp_path / "a.png")
+    objects = [(1, 1, [0, 0, 9, 9]), (1, 2, [0, 0, 9, 9])]
     path = write_coco(
-        tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])], [(1, "a"), (1, "b"), (2, "a")]
+        tmp_path / "train.json", [(1, "a.png", 100, 80)], objects, [(1, "a"), (1, "b"), (2, "a"), (3, "a")]
     )
-    assert [p.kind for p in read(path).problems] == ["duplicate category id", "duplicate class name"]
+    reading = read(path)
+    assert [p.kind for p in reading.problems] == ["duplicate category id", "duplicate class name"]
+    assert reading.data.category_ids == (1, 2)
+
+
+@pytest.mark.parametrize(("used", "ids"), [([1], (1, 2)), ([0], (0, 2)), ([2], (0, 2))])
+def test_a_category_called_like_its_unused_parent(tmp_path, write_image, write_coco, read, used, ids):
+    write_image(tmp_path / "a.png")
+    objects = [(1, i, [0, 0, 9, 9]) for i in used]
+    path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], objects, [(0, "a"), (1, "a"), (2, "b")])
+    reading = read(path)
+    assert (reading.data.names, reading.data.category_ids, reading.problems) == (("a", "b"), ids, ())
+    assert reading.data.records[0].labels.tolist() == [ids.index(i) for i in used]
+
+
+@pytest.mark.parametrize(
+    ("image", "of_object", "category", "of_class", "written"),
+    [
+        ("1", 1, "7", 7, "1"),
+        (1, "1", 7, "7", 1),
+        (1.0, 1, 7.0, 7, 1),
+        (1, 1.0, 7, 7.0, 1),
+        ("x/1", "x/1", "7", "7", "x/1"),
+        ("01", "01", "7", 7.0, "01"),
+    ],
+)
+def test_ids_in_other_spellings(tmp_path, write_image, write_coco, read, image, of_object, category, of_class, written):
+    write_image(tmp_path / "a.png")
+    path = write_coco(
+        tmp_path / "train.json", [(image, "a.png", 100, 80)], [(of_object, of_class, [0, 0, 9, 9])], [(category, "a")]
+    )
+    reading = read(path)
+    assert reading.problems == ()
+    assert reading.data.category_ids == (7,)
+    (record,) = reading.data.records
+    assert (record.image_id, type(record.image_id), record.labels.tolist()) == (written, type(written), [0])
+
+
+def test_ids_that_only_look_alike_stay_apart(tmp_path, write_image, write_coco, read):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name)
+    path = write_coco(
+        tmp_path / "train.json", [("01", "a.png", 100, 80), ("1", "b.png", 100, 80)], [("1", 1, [0, 0, 9, 9])]
+    )
+    reading = read(path)
+    assert [(r.image_id, len(r.labels)) for r in reading.data.records] == [("01", 0), ("1", 1)]
+    assert reading.problems == ()
 
 
 def test_other_tasks_of_coco_are_passed_over(tmp_path, write_coco):

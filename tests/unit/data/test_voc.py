@@ -104,6 +104,19 @@ def test_listed_classes_keep_their_order_and_others_are_told(tmp_path, write_ima
     assert [(p.severity, p.kind, p.record) for p in reading.problems] == [("error", "unknown class", "object 1 (fox)")]
 
 
+@pytest.mark.parametrize("element", ["", "<name/>", "<name> </name>"])
+def test_an_object_without_a_name_is_an_error(tmp_path, write_image, element):
+    write_image(tmp_path / "a.png")
+    path = write_xml(tmp_path / "a.xml", [("dog", (1, 1, 9, 9), False), ("?", (1, 1, 9, 9), False)])
+    path.write_text(path.read_text().replace("<name>?</name>", element))
+    reading = read(tmp_path, "")
+    assert reading.data.names == ("dog",)
+    assert reading.data.records[0].labels.tolist() == [0]
+    assert [(p.severity, p.kind, p.file, p.record) for p in reading.problems] == [
+        ("error", "object without a name", path, "object 1"),
+    ]
+
+
 def test_faults_are_told(tmp_path, write_image):
     for name in ("a", "b", "c", "without"):
         write_image(tmp_path / f"{name}.png")
