@@ -1,8 +1,9 @@
-"""Recipes of the dense detectors say what mmdetection's settings say, build, and train."""
+"""Recipes of mmdetection's detectors say what its settings say, build, and train."""
 
 from dataclasses import replace
 
 import pytest
+import torch
 from rich.console import Console
 
 from pyrafuse.core.preprocessing import Preprocessing
@@ -22,7 +23,13 @@ FIGURES = {
     "atss_coco": 39.4,
     "ddod_coco": 41.7,
     "ddod_fcos_coco": 41.6,
+    "faster_rcnn_coco": 37.4,
+    "faster_rcnn_pafpn_coco": 37.5,
+    "libra_rcnn_coco": 38.3,
+    "cascade_rcnn_coco": 40.3,
+    "cascade_rcnn_rfp_coco": 44.8,
 }
+LINES = ("libra_sampling_coco", "libra_pyramid_coco", "libra_box_loss_coco")
 STUDIES = (
     "retinanet_separate_thresholds_coco",
     "atss_level_weights_rising_coco",
@@ -32,12 +39,37 @@ STUDIES = (
 STEPS = 7330  # of 16 images of COCO's 117,266 with objects
 
 
-@pytest.mark.parametrize("name", [*FIGURES, *STUDIES])
+@pytest.mark.parametrize("name", [*FIGURES, *STUDIES, *LINES])
 def test_the_model_can_be_built(name):
     model = RECIPES.create(name).model
-    detector = create_model(model.name, num_classes=3, **model.options)
+    neck = {} if model.neck is None else {"neck": model.neck}
+    with torch.device("meta"):
+        detector = create_model(model.name, num_classes=3, **neck, **model.options)
     assert not next(detector.backbone.parameters()).requires_grad
-    assert f"{FIGURES.get(name, 'a study')}" in SOURCES[name].published
+    published = FIGURES.get(name, "a line" if name in LINES else "a study")
+    assert f"{published}" in SOURCES[name].published
+
+
+def test_lines_of_libras_table():
+    """Each has one part of the whole and nothing of the others."""
+    models = [RECIPES.create(name).model for name in ("faster_rcnn_coco", *LINES)]
+    with torch.device("meta"):
+        plain, sampling, pyramid, box_loss = (
+            create_model(m.name, num_classes=3, **({"neck": m.neck} if m.neck else {}), **m.options) for m in models
+        )
+
+    def parts(detector):
+        sampler = detector.stages[0].sampler.sampler
+        return (
+            type(sampler.negatives).__name__,
+            type(detector.neck).__name__,
+            getattr(detector.criterion.stages[0].box_loss, "__name__", None),
+        )
+
+    base = parts(plain)
+    changed = [[one != other for one, other in zip(parts(d), base, strict=True)] for d in (sampling, pyramid, box_loss)]
+    assert changed == [[True, False, False], [False, True, False], [False, False, True]]
+    assert RECIPES.create("faster_rcnn_coco").optimizer.lr == 0.02
 
 
 def test_the_schedule_called_1x():
@@ -85,8 +117,9 @@ def test_sizes_that_do_not_go_together(settings, said):
 def test_level_weights_by_their_ends():
     rising = create_model("atss", num_classes=3, **_options("rising"))
     falling = create_model("atss", num_classes=3, **_options("falling"))
-    assert tuple(rising.criterion.level_weights.ends) == (1, 2)
-    assert tuple(falling.criterion.level_weights.ends) == (3, 1)
+    positives = torch.tensor([0.0, 5, 60, 80, 10])
+    assert rising.criterion.level_weights(positives).tolist() == [1, 1.25, 1.5, 1.75, 2]
+    assert falling.criterion.level_weights(positives).tolist() == [3, 2.5, 2, 1.5, 1]
 
 
 def _model(name):

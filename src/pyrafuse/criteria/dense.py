@@ -16,8 +16,8 @@ from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
-from pyrafuse.criteria.level_weights import LevelWeights
-from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level
+from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
+from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level, sum_over_processes
 from pyrafuse.losses.classification import binary_cross_entropy, focal_of_labels
 from pyrafuse.losses.regression import l1
 from pyrafuse.ops.boxes import centerness, centers_and_sizes, paired_iou
@@ -80,7 +80,7 @@ class DenseCriterion(nn.Module):
         box_loss: RowLoss = l1,
         decoded: bool = False,
         quality: Literal["centerness", "iou"] | None = None,
-        level_weights: LevelWeights | None = None,
+        level_weights: LevelWeights | ScheduledLevelWeights | None = None,
         class_weight: float = 1.0,
         box_weight: float = 1.0,
         quality_weight: float = 1.0,
@@ -121,8 +121,8 @@ class DenseCriterion(nn.Module):
         box_levels = sum_by_level(of_boxes.is_positive.float(), counts)
         class_factors = box_factors = torch.ones_like(class_levels)
         if self.level_weights is not None:
-            class_factors = self.level_weights(mean_over_processes(class_levels))
-            box_factors = self.level_weights(mean_over_processes(box_levels), of_boxes=True)
+            class_factors = self.level_weights(sum_over_processes(class_levels))
+            box_factors = self.level_weights(sum_over_processes(box_levels), of_boxes=True)
 
         classes = sum_by_level(self._class_losses(predictions, of_classes, targets), counts)
         terms = self._box_terms(predictions, of_boxes, targets)

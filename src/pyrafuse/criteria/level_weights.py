@@ -1,8 +1,11 @@
-"""Weights of pyramid levels by how many positives they have had: the fewer, the more each counts.
+"""Weights of pyramid levels: by how many positives they have had, or as they are given.
 
-Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963, section 4.3.
+Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963, section 4.3, and the study before it.
 positives of this step -> added to the counters -> weight between the ends, by the rank between fewest and most
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +45,35 @@ class LevelWeights(nn.Module):
         low, high = counters.min(), counters.max()
         share = (counters - low) / (high - low + 1e-10)
         return self.ends[1] - (self.ends[1] - self.ends[0]) * share
+
+
+class ScheduledLevelWeights(nn.Module):
+    """Weights that rise or fall evenly from the finest level to the coarsest, whatever the positives are.
+
+    Args:
+        num_levels: L.
+        schedule: Weights of the finest level and of the coarsest; (1, 2) was the best in the paper, (3, 1) the worst.
+    """
+
+    weights: Tensor
+
+    def __init__(self, num_levels: int, *, schedule: tuple[float, float]) -> None:
+        super().__init__()
+        if num_levels < 1 or len(schedule) != 2 or min(schedule) < 0:
+            raise ValueError(
+                f"a schedule is two weights, not negative, for one level or more; got {schedule} for {num_levels}"
+            )
+        self.register_buffer("weights", torch.linspace(*schedule, num_levels), persistent=False)
+
+    def forward(self, num_positives: Tensor, *, of_boxes: bool = False) -> Tensor:  # noqa: ARG002
+        """Weights (L,), the same for classes and boxes."""
+        return self.weights
+
+
+def create_level_weights(
+    num_levels: int, options: Mapping[str, Any] | None
+) -> LevelWeights | ScheduledLevelWeights | None:
+    """By ``options``, those of `ScheduledLevelWeights` (``schedule``) or of `LevelWeights`; None weighs all alike."""
+    if options is None:
+        return None
+    return (ScheduledLevelWeights if "schedule" in options else LevelWeights)(num_levels, **options)

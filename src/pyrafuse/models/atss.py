@@ -11,7 +11,7 @@ from torch import nn
 from pyrafuse.assigners.atss import ATSSAssigner
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.criteria.dense import DenseCriterion
-from pyrafuse.criteria.level_weights import LevelWeights
+from pyrafuse.criteria.level_weights import create_level_weights
 from pyrafuse.losses.classification import focal_of_labels
 from pyrafuse.models.dense import NO_OPTIONS, DenseParts, Options, choose_box_loss, dense_detector
 from pyrafuse.models.registry import MODELS
@@ -45,7 +45,7 @@ def atss_criterion(
         box_loss: A key of `DELTA_LOSSES` or `BOX_LOSSES`.
         box_loss_options: Its keyword arguments.
         quality: What the quality branch learns: ``centerness`` or ``iou``.
-        level_weights: Keyword arguments of `LevelWeights`; None weighs all levels alike.
+        level_weights: See `create_level_weights`.
         alpha: Of the focal loss.
         gamma: Of the focal loss.
         box_weight: Of the box loss in the sum.
@@ -62,7 +62,7 @@ def atss_criterion(
         box_loss=loss,
         decoded=decoded,
         quality=quality,  # type: ignore[arg-type]  # the criterion refuses any other
-        level_weights=None if level_weights is None else LevelWeights(len(features), **level_weights),
+        level_weights=create_level_weights(len(features), level_weights),
         box_weight=box_weight,
         quality_weight=quality_weight,
     )

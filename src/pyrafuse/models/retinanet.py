@@ -14,6 +14,7 @@ from pyrafuse.assigners.max_iou import ApproxMaxIoUAssigner, MaxIoUAssigner
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.criteria.dense import DenseCriterion
 from pyrafuse.criteria.guided_dense import GuidedDenseCriterion
+from pyrafuse.criteria.level_weights import create_level_weights
 from pyrafuse.losses.classification import focal_of_labels
 from pyrafuse.models.dense import NO_OPTIONS, DenseParts, Options, choose_box_loss, dense_detector
 from pyrafuse.models.registry import MODELS
@@ -22,12 +23,14 @@ from pyrafuse.samplers.sampling import Sampler
 
 
 def retinanet_criterion(
+    features: PyramidSpec,
     coder: BoxCoder,
     *,
     assigner: Options = NO_OPTIONS,
     box_assigner: Options | None = None,
     box_loss: str = "l1",
     box_loss_options: Options = NO_OPTIONS,
+    level_weights: Options | None = None,
     alpha: float = 0.25,
     gamma: float = 2.0,
     box_weight: float = 1.0,
@@ -35,11 +38,13 @@ def retinanet_criterion(
     """RetinaNet's losses.
 
     Args:
+        features: What the head reads.
         coder: Of the boxes.
         assigner: Keyword arguments of `MaxIoUAssigner`.
         box_assigner: The same for the boxes alone, where they have thresholds of their own; by default the same rows.
         box_loss: A key of `DELTA_LOSSES` or `BOX_LOSSES`.
         box_loss_options: Its keyword arguments.
+        level_weights: See `create_level_weights`.
         alpha: Of the focal loss.
         gamma: Of the focal loss.
         box_weight: Of the box loss in the sum.
@@ -52,11 +57,13 @@ def retinanet_criterion(
         class_loss=partial(focal_of_labels, alpha=alpha, gamma=gamma),
         box_loss=loss,
         decoded=decoded,
+        level_weights=create_level_weights(len(features), level_weights),
         box_weight=box_weight,
     )
 
 
 def guided_criterion(
+    features: PyramidSpec,
     coder: BoxCoder,
     *,
     shape_assigner: Options = NO_OPTIONS,
@@ -70,6 +77,7 @@ def guided_criterion(
     """GA-RetinaNet's losses.
 
     Args:
+        features: What the head reads.
         coder: Of the boxes.
         shape_assigner: Keyword arguments of the `MaxIoUAssigner` of the squares.
         shape_sampler: Keyword arguments of their `Sampler`.
@@ -81,7 +89,7 @@ def guided_criterion(
     """
     of_boxes = {"assigner": {"negative_iou": 0.5}, "box_loss": "smooth_l1", "box_loss_options": {"beta": 0.04}}
     return GuidedDenseCriterion(
-        retinanet_criterion(coder, **{**of_boxes, **dense}),
+        retinanet_criterion(features, coder, **{**of_boxes, **dense}),
         shape_assigner=ApproxMaxIoUAssigner(MaxIoUAssigner(**{"least_best_iou": 0.4, **shape_assigner})),
         shape_sampler=Sampler(**shape_sampler),
         location_assigner=LocationAssigner(**location_assigner),
@@ -91,12 +99,12 @@ def guided_criterion(
     )
 
 
-def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
-    return retinanet_criterion(coder, **options)
+def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:
+    return retinanet_criterion(features, coder, **options)
 
 
-def _create_guided(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:  # noqa: ARG001
-    return guided_criterion(coder, **options)
+def _create_guided(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Module:
+    return guided_criterion(features, coder, **options)
 
 
 RETINANET = DenseParts(head="retinanet", coder=DeltaCoder(), criterion=_create)

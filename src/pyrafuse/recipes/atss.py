@@ -4,8 +4,8 @@ Zhang et al., arXiv:1912.02424; Chen et al., "Disentangle Your Dense Object Dete
 recipes has been run to its end here: the published figures are those of mmdetection's checkpoints, on val 2017, and
 DDOD's paper's for FCOS.
 
-The weights of levels are told by their ends: that of the level with the most positives, the finest as a rule, and that
-of the one with the fewest; ``--model.options.criterion_options.level_weights.ends [1,3]`` tells others.
+The weights of levels are told by those of the finest level and of the coarsest; others by
+``--model.options '{criterion_options: {level_weights: {schedule: [1, 3]}}}'``. DDOD's own follow the positives instead.
 """
 
 from dataclasses import replace
@@ -41,14 +41,14 @@ def ddod_fcos_coco() -> Recipe:
 
 @_study()
 def atss_level_weights_rising_coco() -> Recipe:
-    """Train ATSS with levels weighed from 1, the finest, to 2: what DDOD takes over."""
-    return _with_ends(1.0, 2.0)
+    """Train ATSS with levels weighed evenly from 1, the finest, to 2: the best in the paper."""
+    return _with_schedule(1.0, 2.0)
 
 
 @_study()
 def atss_level_weights_falling_coco() -> Recipe:
-    """Train ATSS with levels weighed from 3, the finest, to 1: the worst in the paper."""
-    return _with_ends(3.0, 1.0)
+    """Train ATSS with levels weighed evenly from 3, the finest, to 1: the worst in the paper."""
+    return _with_schedule(3.0, 1.0)
 
 
 @_study()
@@ -57,6 +57,6 @@ def atss_separate_assigners_coco() -> Recipe:
     return one_x("atss", criterion_options={"class_alpha": 0.8, "box_alpha": 0.5})
 
 
-def _with_ends(first: float, last: float) -> Recipe:
-    criterion: dict[str, Any] = {"level_weights": {"ends": [first, last]}}
+def _with_schedule(first: float, last: float) -> Recipe:
+    criterion: dict[str, Any] = {"level_weights": {"schedule": [first, last]}}
     return one_x("atss", criterion_options=criterion)

@@ -1,4 +1,4 @@
-"""What mmdetection's dense detectors on COCO have in common: its schedule called 1x, and its images.
+"""What mmdetection's detectors on COCO have in common: its schedule called 1x, and its images.
 
 arXiv:1906.07155, section 4. Free of torch. model and options -> recipe
 """
@@ -24,11 +24,12 @@ BACKBONE: Mapping[str, Any] = MappingProxyType({"frozen_stages": 1, "norm_eval":
 """The stem, the first stage and all statistics of the batch norms stay as they are."""
 
 
-def one_x(model: str, *, clip_norm: float = 0.0, **options: Any) -> Recipe:
-    """12 epochs of 16 images at 1333 x 800 px: SGD at 0.01 after 500 steps of warm-up, a tenth from epochs 8 and 11 on.
+def one_x(model: str, *, lr: float = 0.01, clip_norm: float = 0.0, **options: Any) -> Recipe:
+    """12 epochs of 16 images at 1333 x 800 px: SGD, 500 steps of warm-up, a tenth of the rate from epochs 8 and 11 on.
 
     Args:
         model: Registered name.
+        lr: Learning rate.
         clip_norm: Largest norm of the gradient; 0 does not clip.
         options: Further options of the model.
     """
@@ -36,7 +37,7 @@ def one_x(model: str, *, clip_norm: float = 0.0, **options: Any) -> Recipe:
         model=ModelSettings(name=model, options={"backbone_options": dict(BACKBONE), **options}),
         data=DataSettings(path="coco", size=800, longest=1333, fit="keep_ratio"),
         augmentation=replace(Augmentation.none(), flip_probability=0.5),
-        optimizer=OptimizerSettings(lr=0.01, lr_batch=16, weight_decay=1e-4, decay_all=True, clip_norm=clip_norm),
+        optimizer=OptimizerSettings(lr=lr, lr_batch=16, weight_decay=1e-4, decay_all=True, clip_norm=clip_norm),
         schedule=ScheduleSettings(
             kind="step", steps=(8, 11), burn_in_steps=500, burn_in_power=1.0, burn_in_start=0.001
         ),

@@ -13,8 +13,9 @@ from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion
 from pyrafuse.criteria.guided_dense import GuidedDenseCriterion
-from pyrafuse.criteria.level_weights import LevelWeights
+from pyrafuse.criteria.level_weights import LevelWeights, create_level_weights
 from pyrafuse.losses.boxes import giou_loss
+from pyrafuse.models.factory import create_model
 from pyrafuse.ops.coders import DeltaCoder
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 20, 20], [40, 40, 60, 60]])
@@ -152,6 +153,22 @@ class TestLevelWeights:
         first(torch.tensor([4, 2]))
         second.load_state_dict(first.state_dict())
         assert second(torch.tensor([1, 2])).tolist() == first(torch.tensor([1, 2])).tolist() == [1, 2]
+
+    @pytest.mark.parametrize("model", ["retinanet", "fcos", "atss"])
+    def test_a_schedule_weighs_each_level_whatever_its_positives(self, model):
+        with torch.device("meta"):
+            options = {"criterion_options": {"level_weights": {"schedule": (1, 3)}}}
+            criterion = create_model(model, num_classes=2, **options).criterion
+        weights = create_level_weights(5, {"schedule": (1, 3)})
+        assert type(criterion.level_weights) is type(weights)
+        for positives in ([9.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 9]):
+            assert weights(torch.tensor(positives), of_boxes=True).tolist() == [1, 1.5, 2, 2.5, 3]
+        assert not weights.state_dict()
+
+    @pytest.mark.parametrize("schedule", [(-1, 2), (1,)])
+    def test_complaints_about_a_schedule(self, schedule):
+        with pytest.raises(ValueError, match="a schedule is two weights, not negative"):
+            create_level_weights(2, {"schedule": schedule})
 
     @pytest.mark.parametrize("options", [{"num_levels": 0}, {"num_levels": 2, "ends": (-1, 2)}])
     def test_complaints(self, options):
