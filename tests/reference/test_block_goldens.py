@@ -72,6 +72,8 @@ def test_aspp(vectors, name):
     x = vectors.image(case["input"])
     for i, branch in enumerate(block.branches):
         assert vectors.error(golden, f"{name}/branch{i}", branch(x)) < RTOL
+    whole = block.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+    assert vectors.error(golden, f"{name}/branch{len(block.branches)}", whole) < RTOL
     assert vectors.error(golden, f"{name}/out", block(x)) < RTOL
 
 

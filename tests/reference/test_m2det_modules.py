@@ -4,12 +4,22 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.vgg import name_vgg16
-from pyrafuse.models.importers.m2det import aliases_mlfpn, naming_ffm1, naming_mlfpn, naming_sfam, naming_tum
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.models.importers.m2det import (
+    aliases_mlfpn,
+    naming_ffm1,
+    naming_ffm2,
+    naming_mlfpn,
+    naming_sfam,
+    naming_tum,
+)
 from pyrafuse.models.importers.renaming import load_renamed
 from pyrafuse.necks.mlfpn import MLFPN, SFAM, TUM, FFMv1
+from pyrafuse.ops.suppression import class_aware_nms
 
 RTOL = 3e-6
 TUMS = [
@@ -48,6 +58,42 @@ def test_ffm1(vectors, index, golden, size):
     assert vectors.error(golden, f"ffm1_{size}/out", out) < RTOL
 
 
+class Given(nn.Module):
+    """Stands for a part of the neck and gives what that part would."""
+
+    def __init__(self, value) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, _):
+        return self.value
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+@torch.no_grad()
+def test_ffm2(vectors, index, golden, size):
+    """What the second TUM is given, of a base feature and a first pyramid that the index names."""
+    args, inputs = index[f"ffm2_{size}"]["args"], index[f"ffm2_{size}"]["inputs"]
+    base, largest = (vectors.image(inputs[part]) for part in ("base", "prev"))
+    shallow = args["in_"] // 3
+    neck = MLFPN(
+        PyramidSpec((2, 2), (8, 16)),
+        num_levels=2,
+        num_scales=2,
+        channels=2 * args["out"],
+        shallow_channels=shallow,
+        deep_channels=args["in_"] - shallow,
+    ).eval()
+    state = vectors.state(vectors.json(f"misc/manifest_m2det_ffm2_{size}.json"))
+    load_renamed(neck.reduce, state, naming_ffm2(), source=size, layout="FFMv2")
+    neck.base, neck.tums[0] = Given(base), Given((largest, largest[..., ::2, ::2]))
+    seen = []
+    neck.tums[1].register_forward_pre_hook(lambda _, arguments: seen.extend(arguments))
+    neck((base, base))
+    (out,) = seen
+    assert vectors.error(golden, f"ffm2_{size}/out", out) < RTOL
+
+
 @pytest.mark.parametrize("name", TUMS)
 @torch.no_grad()
 def test_tum(vectors, index, golden, name):
@@ -74,8 +120,8 @@ def test_sfam(vectors, index, golden, name):
     batch = re.search(r"N=(\d+)", case["inputs"])[1]
     module = SFAM(planes * levels)
     state = vectors.state(vectors.json(f"misc/manifest_m2det_{name}.json"))
-    unused = aliases_mlfpn(levels, scales)
-    load_renamed(module, state, naming_sfam(scales), source=name, layout="SFAM", unused=unused)
+    aliases = aliases_mlfpn(levels, scales)
+    load_renamed(module, state, naming_sfam(scales), source=name, layout="SFAM", aliases=aliases)
 
     def source(level: int, scale: int) -> torch.Tensor:
         height, width = sizes[scale]
@@ -97,8 +143,8 @@ def test_whole_neck_with_and_without_attention(vectors):
     trunk = create_backbone("vgg16").eval()
     load_renamed(trunk, state, lambda key: f"base.{name_vgg16(key)}", source=name, layout="VGG", unused=("(?!base)",))
     neck = MLFPN(trunk.features).eval()
-    unused = (r"base\.", *aliases_mlfpn(8, 6))
-    load_renamed(neck, state, naming_mlfpn(8, 6), source=name, layout="M2Det", unused=unused)
+    aliases = aliases_mlfpn(8, 6)
+    load_renamed(neck, state, naming_mlfpn(8, 6), source=name, layout="M2Det", unused=(r"base\.",), aliases=aliases)
     maps = trunk(vectors.image("image(0,(1,3,320,320))"))
 
     largest, *smaller = neck(maps)
@@ -114,3 +160,16 @@ def test_whole_neck_with_and_without_attention(vectors):
         for level in (1, 2, 8):
             part = x[:, 256 * (level - 1) : 256 * level]
             assert vectors.error(golden, f"m2det320_vgg/unet{level}/{i}", part) < 1e-5
+
+
+def test_hard_suppression(vectors):
+    golden = vectors.npz("misc/m2det_loss_post.npz")
+    rows = torch.from_numpy(golden["softnms/in"])
+    boxes = rows[:, :4] + torch.tensor([0.0, 0, 1, 1])  # theirs hold their last pixel
+    expected = golden["hardnms/keep_thresh0.45"].tolist()
+    alone = torch.zeros(len(rows), dtype=torch.int64)
+    assert class_aware_nms(boxes, rows[:, 4], alone, iou=0.45).tolist() == expected
+    # the same again under a second label, each a little less likely than its double
+    labels = torch.cat((alone, alone + 1))
+    kept = class_aware_nms(boxes.repeat(2, 1), torch.cat((rows[:, 4], rows[:, 4] - 1e-6)), labels, iou=0.45)
+    assert kept.tolist() == [i for first in expected for i in (first, first + len(rows))]

@@ -21,15 +21,30 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.class_names import name_classes
 from pyrafuse.models.importers.mmdetection import DEPTHS
-from pyrafuse.models.importers.renaming import Naming, by_modules, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    Naming,
+    by_modules,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 
+LAYOUT = "an M2Det"
 _INNER = by_patterns([(r"\bnorm\.", "bn.")])
 
 
 def naming_ffm1() -> Naming:
     """Of `FFMv1` with two maps."""
     return by_modules([("shallow", "reduce"), ("deep.0", "up_reduce")], then=_INNER)
+
+
+def naming_ffm2(place: str = "leach") -> Naming:
+    """Of FFMv2's convolution, `MLFPN.reduce`; in a whole checkpoint its place has a number behind it."""
+    return lambda key: f"{place}.{_INNER(key)}"
 
 
 def naming_tum(num_scales: int) -> Naming:
@@ -47,7 +62,8 @@ def naming_sfam(num_scales: int) -> Naming:
 
 def naming_mlfpn(num_levels: int, num_scales: int) -> Naming:
     """Of an `MLFPN` in a whole checkpoint; as there, the shared reduction is the last of its aliases."""
-    ffm1, tum, sfam = naming_ffm1(), naming_tum(num_scales), naming_sfam(num_scales)
+    ffm1, ffm2 = naming_ffm1(), naming_ffm2(f"leach.{num_levels - 1}")
+    tum, sfam = naming_tum(num_scales), naming_sfam(num_scales)
 
     def name(key: str) -> str:
         part, _, rest = key.partition(".")
@@ -60,19 +76,25 @@ def naming_mlfpn(num_levels: int, num_scales: int) -> Naming:
             return f"sfam_module.{sfam(rest)}"
         if part == "norm":
             return f"Norm.{rest}"
-        return f"leach.{num_levels - 1}.{_INNER(rest)}"
+        return ffm2(rest)
 
     return name
 
 
-def aliases_mlfpn(num_levels: int, num_scales: int) -> tuple[str, ...]:
-    """Patterns of the keys that repeat a shared layer, all but the last of each, which is the one in effect."""
-    return (rf"leach\.(?!{num_levels - 1}\.)", rf"(sfam_module\.)?fc[12]\.(?!{num_scales - 1}\.)")
+def aliases_mlfpn(num_levels: int, num_scales: int) -> Naming:
+    """Their key -> the last of those that list the same shared layer, which is the one in effect."""
+    levels, scales = ("|".join(map(str, range(number))) for number in (num_levels, num_scales))
+    return by_patterns(
+        [
+            (rf"^leach\.({levels})\.", f"leach.{num_levels - 1}."),
+            (rf"^((?:sfam_module\.)?fc[12])\.({scales})\.", rf"\1.{num_scales - 1}."),
+        ]
+    )
 
 
 def looks_like_m2det(content: Any) -> bool:
     """Whether ``content``, as read from a file, is an official M2Det."""
-    return {"leach.0.conv.weight", "unet1.toplayer.0.conv.weight", "loc.0.weight"} <= unwrap_state(content).keys()
+    return has_keys(unwrap_state(content), r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\.")
 
 
 def import_m2det(
@@ -100,9 +122,9 @@ def import_m2det(
     if "size" not in options:
         options["size"] = _size_of(source, published)
     mlfpn = _read_mlfpn(state, source)
-    slots = state["loc.0.weight"].shape[0] // 4
-    num_classes = state["conf.0.weight"].shape[0] // slots - 1
-    backbone = "vgg16" if "base.0.weight" in state else f"resnet{_depth_of(state, source)}"
+    slots = read_shape(state, "loc.0.weight", source=source, layout=LAYOUT, least=4)[0] // 4
+    num_classes = read_shape(state, "conf.0.weight", source=source, layout=LAYOUT, least=2 * slots)[0] // slots - 1
+    backbone = "vgg16" if has_keys(state, r"base\.\d+\.") else f"resnet{_depth_of(state, source)}"
     with Uninitialized():
         detector = create_model(
             "m2det", num_classes=num_classes, backbone=backbone, neck_options={"mlfpn": mlfpn}, **options
@@ -116,13 +138,14 @@ def import_m2det(
             "head": ("", by_patterns([(r"^classes\.", "conf."), (r"^deltas\.", "loc.")])),
         }
     )
-    unused = (r"base\.fc\.", *aliases_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"]))
+    unused = () if backbone == "vgg16" else (r"base\.fc\.(weight|bias)$",)
+    aliases = aliases_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
 
     def change(key: str, value: Tensor) -> Tensor:
         # their background comes first, ours last
         return value.unflatten(0, (slots, -1)).roll(-1, dims=1).flatten(0, 1) if ".classes." in key else value
 
-    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused, change=change)
+    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused, aliases=aliases, change=change)
     names, category_ids = name_classes(num_classes)
     detector.card = replace(
         detector.card,
@@ -154,25 +177,26 @@ def _size_of(source: str | os.PathLike[str], published: str | None) -> int:
 
 def _read_mlfpn(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> dict[str, Any]:
     """The neck's options, as keys and shapes tell them."""
-    levels = {int(found[1]) for key in state if (found := re.match(r"unet(\d+)\.", key))}
-    downs = {int(found[1]) for key in state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
-    try:
-        return {
-            "num_levels": len(levels),
-            "num_scales": len(downs) + 1,
-            "channels": 2 * state["leach.0.conv.weight"].shape[0],
-            "shallow_channels": state["reduce.conv.weight"].shape[0],
-            "deep_channels": state["up_reduce.conv.weight"].shape[0],
-            "attention": any(key.startswith("sfam_module.") for key in state),
-            "smooth": any(key.startswith("unet1.smooth.") for key in state),
-        }
-    except KeyError as error:
-        raise CheckpointError(f"{source} looks like an M2Det, but does not fit; missing: {error.args[0]}") from error
+    levels = max((int(found[1]) for key in state if (found := re.match(r"unet(\d+)\.", key))), default=1)
+    downs = {found[1] for key in state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
+
+    def width(key: str) -> int:
+        return read_shape(state, key, source=source, layout=LAYOUT)[0]
+
+    return {
+        "num_levels": levels,
+        "num_scales": len(downs) + 1,
+        "channels": 2 * width(f"leach.{levels - 1}.conv.weight"),
+        "shallow_channels": width("reduce.conv.weight"),
+        "deep_channels": width("up_reduce.conv.weight"),
+        "attention": has_keys(state, r"sfam_module\."),
+        "smooth": has_keys(state, r"unet\d+\.smooth\."),
+    }
 
 
 def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
     blocks = {int(found[1]) for key in state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
-    kind = ("base.layer1.0.conv3.weight" in state, len(blocks))
+    kind = (has_keys(state, r"base\.layer\d\.\d+\.conv3\."), len(blocks))
     if kind not in DEPTHS:
         raise CheckpointError(f"{source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here")
     return DEPTHS[kind]
