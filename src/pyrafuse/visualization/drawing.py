@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
+from pyrafuse.core.captions import draw_boxes
 from pyrafuse.core.detections import PALETTE, Detections
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.records import ImageRecord
@@ -42,14 +42,10 @@ def draw_objects(image: Tensor, record: ImageRecord, names: tuple[str, ...] = ()
     if not len(record.labels):
         return image.clone()
     labels = record.labels.tolist()
-    captions = [
-        (names[label] if label < len(names) else str(label)) + (" (crowd)" if crowd else "")
-        for label, crowd in zip(labels, record.crowd.tolist(), strict=True)
-    ]
-    boxes = torch.from_numpy(record.boxes.copy())
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, image.shape[-1] - 1)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, image.shape[-2] - 1)
-    return draw_bounding_boxes(
-        image, boxes, captions, colors=[PALETTE[label % len(PALETTE)] for label in labels],
-        width=max(1, min(image.shape[-2:]) // 300), label_colors="white", fill_labels=True,
-    )  # fmt: skip
+    return draw_boxes(
+        image,
+        torch.from_numpy(record.boxes.copy()),
+        names=[names[label] if label < len(names) else str(label) for label in labels],
+        marks=["(crowd)" if crowd else "" for crowd in record.crowd.tolist()],
+        colors=[PALETTE[label % len(PALETTE)] for label in labels],
+    )

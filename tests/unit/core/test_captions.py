@@ -1,0 +1,84 @@
+"""Boxes and captions on images: what is written, how large, and that objects stay visible."""
+
+import pytest
+import torch
+from PIL import ImageColor, ImageDraw
+
+from pyrafuse.core.captions import draw_boxes
+
+BLUE = "#4363d8"
+
+
+def grey(height, width):
+    return torch.full((3, height, width), 200, dtype=torch.uint8)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """(text, font size) in the order of writing."""
+    texts = []
+    write = ImageDraw.ImageDraw.text
+
+    def record(self, place, text, *, fill, font):
+        texts.append((text, font.size))
+        write(self, place, text, fill=fill, font=font)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    return texts
+
+
+def draw(image, boxes, name="penguin"):
+    n = len(boxes)
+    return draw_boxes(
+        image, torch.tensor(boxes, dtype=torch.float32), [name] * n, [f"0.{90 - i}" for i in range(n)], [BLUE] * n
+    )
+
+
+def test_with_room_each_caption_says_name_and_score_and_no_legend_is_needed(written):
+    picture = draw(grey(400, 400), [[50, 100, 150, 200], [250, 100, 350, 200]])
+    assert [text for text, _ in written] == ["penguin 0.90", "penguin 0.89"]
+    assert (picture[:, 103:198, 53:148] == 200).all()
+
+
+def test_many_small_objects_stay_visible_under_short_captions_and_a_legend(written):
+    boxes = [[x, 250, x + 14, 270] for x in range(40, 340, 18)]
+    picture = draw(grey(512, 384), boxes)
+    texts = [text for text, _ in written]
+    assert texts[-1] == "penguin"
+    assert len([text for text in texts if text.startswith("0.")]) >= 8
+    assert len(texts) - 1 >= 12
+    for x1, y1, x2, y2 in boxes:
+        inner = picture[:, y1 + 2 : y2 - 1, x1 + 2 : x2 - 1]
+        assert (inner == 200).all(dim=0).float().mean() > 0.6
+
+
+def test_captions_never_cover_each_other(monkeypatch):
+    spots = []
+    monkeypatch.setattr("pyrafuse.core.captions._write", lambda draw, spot, *_: spots.append(spot.tolist()))
+    draw(grey(300, 300), [[100 + 3 * i, 100 + 2 * i, 160 + 3 * i, 170 + 2 * i] for i in range(12)])
+    *captions, _ = spots  # the legend is last
+    assert len(captions) > 4
+    for i, (ax1, ay1, ax2, ay2) in enumerate(captions):
+        for bx1, by1, bx2, by2 in captions[:i]:
+            assert min(ax2, bx2) <= max(ax1, bx1) or min(ay2, by2) <= max(ay1, by1)
+    assert all(min(x1, y1) >= 0 and x2 <= 300 and y2 <= 300 for x1, y1, x2, y2 in captions)
+
+
+def test_lines_and_letters_grow_with_the_image(written):
+    def line_px(image):
+        middle = draw(image, [[image.shape[2] // 4, image.shape[1] // 4, image.shape[2] // 2, image.shape[1] // 2]])
+        row = middle[:, image.shape[1] * 3 // 8]
+        return int((row == torch.tensor(ImageColor.getrgb(BLUE))[:, None]).all(dim=0).sum()) / 2
+
+    assert line_px(grey(400, 400)) == 2
+    assert line_px(grey(1800, 1800)) == 6
+    assert [size for _, size in written] == [10, 40]
+
+
+def test_odd_boxes_and_names_are_drawn_all_the_same():
+    inf, nan = float("inf"), float("nan")
+    image = grey(40, 30)
+    picture = draw(image, [[-9, -9, 99, 99], [20, 20, 10, 10], [5, nan, inf, 20], [50, 50, 60, 60]], "a\n海")
+    assert picture.shape == image.shape
+    assert (image == 200).all()
+    assert (draw(image, [[2, 2, 20, 20]], "") != 200).any()
