@@ -14,6 +14,7 @@ import yaml
 
 from pyrafuse.cli.main import main
 from pyrafuse.data.shapes import SHAPES, write_shapes
+from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 
 TINY = {
@@ -44,10 +45,12 @@ def recipe(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(shapes, recipe, tmp_path_factory) -> Path:
-    """The folder of a training of one epoch."""
+    """The folder of a training of one epoch, whose data were named from another folder."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    argv = ["train", str(shapes), "--recipe", str(recipe), "--epochs", "1", "--output", str(folder)]
-    assert main(argv) == 0
+    argv = ["train", "./shapes", "--recipe", str(recipe), "--epochs", "1", "--output", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shapes.parent)
+        assert main(argv) == 0
     return folder
 
 
@@ -58,8 +61,9 @@ def test_a_training_leaves_everything_in_its_folder(run, shapes):
     assert (written["data"]["path"], written["data"]["size"], written["run"]["epochs"]) == (str(shapes), 64, 1)
 
 
-def test_a_run_goes_on_where_it_stopped(run, tmp_path, capsys):
+def test_a_run_goes_on_where_it_stopped_from_any_folder(run, tmp_path, capsys, monkeypatch):
     folder = shutil.copytree(run, tmp_path / "again")
+    monkeypatch.chdir(tmp_path)
     assert main(["train", "--resume", "--output", str(folder), "--epochs", "2"]) == 0
     out, err = capsys.readouterr()
     assert f"best checkpoint  {folder / 'best.ckpt'}" in out
@@ -99,7 +103,7 @@ def test_a_folder_is_not_trained_into_twice(run, shapes, recipe, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
     argv = ["train", str(shapes), "--recipe", str(recipe), "--epochs", "1", "--output", str(run)]
     assert main(argv) == 2
-    assert f"{run} holds a run already" in capsys.readouterr().err
+    assert f"{run} holds a run already: choose another --output, or go on with --resume" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
@@ -223,10 +227,46 @@ def test_faulty_data_are_named_before_anything_is_written(damage, shapes, recipe
     assert main(["train", str(folder), "--recipe", str(recipe), "--epochs", "1", "--output", str(output)]) == 2
     err = capsys.readouterr().err
     assert message in err
+    assert err.count("unreadable image (1)") <= 1
     assert "Traceback" not in err
     assert not output.exists()
     assert main(["data", "check", str(folder)]) in {1, 2}
     assert message in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "7"], "no device number 7 here to train on; choose --device from auto, cpu"),
+        (["--data.workers", "-1"], "data.workers must be 0 or more, got -1"),
+        (["--run.ema", "2"], "run.ema is the share that stays at each step, from 0 to below 1; got 2"),
+        (["--model.name", "yolov3_small", "--model.options", "{}", "--with", "dropblock"], "but the neck has 0 DropB"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_written(
+    options, message, shapes, recipe, tmp_path, capsys
+):
+    output = tmp_path / "run"
+    assert main(["train", str(shapes), "--recipe", str(recipe), "--output", str(output), *options]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not output.exists()
+
+
+def test_many_images_are_not_decoded_and_that_is_said(shapes, recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(running, "DECODED_IN_CHECK", 10)
+    folder = shutil.copytree(shapes, tmp_path / "data")
+    truncated_jpeg(folder)
+    content = (folder / "images/train_000001.jpg").read_bytes()
+    (folder / "images/train_000002.jpg").write_bytes(content)
+    argv = ["train", str(folder), "--recipe", str(recipe), "--output", str(tmp_path / "run"), "--data.strict"]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert "11 images: only their headers were checked; `pyrafuse data check` decodes all" in err
+    assert "unreadable" not in err
+    assert err.count("image twice in one split (1)") == 1
+    assert "the data set has faults, told above: 0 to mend, 1 warnings" in err
 
 
 class Attack:

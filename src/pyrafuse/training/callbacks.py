@@ -16,7 +16,7 @@ from torch import Tensor
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_atomically, write_tensors
 from pyrafuse.core.targets import Batch
-from pyrafuse.layers.dropblock import DropBlock
+from pyrafuse.training.preparing import find_dropblocks
 from pyrafuse.training.schedule import block_sizes
 from pyrafuse.training.settings import DropBlockSettings
 
@@ -101,14 +101,8 @@ class DropBlockSchedule(Callback):
         Raises:
             PyrafuseError: If the neck has not as many DropBlocks as the phases have sizes.
         """
-        blocks = [part for part in pl_module.modules() if isinstance(part, DropBlock)]
-        num_levels = len(self._settings.phases[0]) - 1
-        if len(blocks) != num_levels:
-            raise PyrafuseError(
-                f"dropblock.phases speak of {num_levels} levels, but the neck has {len(blocks)} DropBlocks; give one "
-                "size for each, or switch it off with --dropblock.phases []"
-            )
-        sizes = block_sizes(self._settings, epoch=trainer.current_epoch) or (0,) * num_levels
+        blocks = find_dropblocks(pl_module, self._settings)
+        sizes = block_sizes(self._settings, epoch=trainer.current_epoch) or (0,) * len(blocks)
         for block, size in zip(blocks, sizes, strict=True):
             block.block_size = size
             block.keep_prob = self._settings.keep_prob
@@ -193,8 +187,10 @@ class Narrator(Callback):
             f"epoch {trainer.current_epoch + 1:>3}/{self._epochs}  {elapsed:6.0f} s  loss {metrics['train/loss']:.4g}"
         )
         is_evaluated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        if is_evaluated and "val/ap" in metrics:
+        if is_evaluated and "val/ap50" in metrics:
             line += f"  AP {metrics['val/ap']:.3f}  AP50 {metrics['val/ap50']:.3f}"
+        elif is_evaluated and "val/ap" in metrics:
+            line += "  no AP: the validation images hold no objects"
         self._console.print(line, highlight=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

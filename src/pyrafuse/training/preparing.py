@@ -8,22 +8,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrafuse.backbones.weights import read_state_dict
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData
+from pyrafuse.data.folders import SPLIT_WORDS
+from pyrafuse.data.shapes import is_shapes
+from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe
+from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
+
+PUBLISHED = ("timm/", "torchvision/")
+"""How the names of weights begin that are fetched."""
 
 
 def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str], None]) -> Detector:
     """Build the recipe's detector for the classes of ``data``.
 
     Raises:
-        PyrafuseError: If the model cannot be built so, or weights do not fit.
+        PyrafuseError: If the model cannot be built so, has not the DropBlocks of the recipe, or weights do not fit.
     """
     settings = recipe.model
     options = _options(settings)
@@ -40,6 +46,7 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
     detector = create_model(settings.name, num_classes=len(data.names), **options)
+    find_dropblocks(detector, recipe.dropblock)
     detector.card = replace(
         detector.card,
         names=data.names,
@@ -51,19 +58,84 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
     return detector
 
 
-def check_model(settings: ModelSettings) -> None:
+def check_model(recipe: Recipe) -> None:
     """Refuse a model that cannot be built, or weights that are not there, before any data are read.
 
     Raises:
         PyrafuseError: As `create_detector`, as far as that can be told without the data.
     """
-    published = ("timm/", "torchvision/")
+    settings = recipe.model
     for key, path in (("backbone_weights", settings.backbone_weights), ("start_from", settings.start_from)):
-        if path is not None and not path.startswith(published) and not os.path.isfile(path):
+        if path is not None and not path.startswith(PUBLISHED) and not os.path.isfile(path):
             raise PyrafuseError(f"model.{key}: no such checkpoint: {path}")
     # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
     with torch.device("meta"), suppress(RuntimeError):
-        create_model(settings.name, num_classes=1, **_options(settings))
+        find_dropblocks(create_model(settings.name, num_classes=1, **_options(settings)), recipe.dropblock)
+
+
+def find_dropblocks(detector: nn.Module, settings: DropBlockSettings) -> list[DropBlock]:
+    """The DropBlocks that ``settings`` speak of, finest level first; none where they are off.
+
+    Raises:
+        PyrafuseError: If ``detector`` has more of them, or fewer.
+    """
+    if not settings.phases:
+        return []
+    blocks = [part for part in detector.modules() if isinstance(part, DropBlock)]
+    num_levels = len(settings.phases[0]) - 1
+    if len(blocks) != num_levels:
+        remedy = (
+            "give one size for each" if blocks else "take one with yolo_fpn, as --recipe yolov3_asff_star_coco does"
+        )
+        raise PyrafuseError(
+            f"dropblock.phases speak of {num_levels} levels, but the neck has {len(blocks)} DropBlocks; {remedy}, or "
+            "switch it off with --without dropblock"
+        )
+    return blocks
+
+
+def choose_devices(run: RunSettings) -> int | list[int]:
+    """How many devices the trainer takes, or their numbers.
+
+    Raises:
+        PyrafuseError: If they are not here.
+    """
+    devices = run.devices
+    if devices == "auto":
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many; otherwise one
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    num_mps = int(torch.backends.mps.is_available())
+    num_gpus = num_cuda or num_mps
+    is_on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not num_gpus)
+    if is_on_cpu and isinstance(devices, int):
+        return devices
+    num_here = 0 if is_on_cpu else num_mps if run.accelerator == "mps" else num_gpus
+    wanted = range(devices) if isinstance(devices, int) else devices
+    if missing := [number for number in wanted if number >= num_here]:
+        what = run.accelerator if run.devices == "auto" else f"number {missing[0]}"
+        choices = ["auto", "cpu", *map(str, range(num_gpus)), *(["mps"] if num_mps else [])]
+        raise PyrafuseError(f"no device {what} here to train on; choose --device from {', '.join(choices)}")
+    return devices if isinstance(devices, int) else list(devices)
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The same recipe for any working folder: paths that lead somewhere are absolute, names stay as they are."""
+
+    def absolute(path: str | None) -> str | None:
+        return os.path.abspath(path) if path and not path.startswith(PUBLISHED) and os.path.exists(path) else path
+
+    def split(given: str | None) -> str | None:
+        base = data.path if os.path.isdir(data.path) else os.path.dirname(data.path)
+        is_inside = given is None or given in SPLIT_WORDS or os.path.exists(os.path.join(base, given))
+        return given if is_inside else absolute(given)
+
+    data, model = recipe.data, recipe.model
+    path = data.path if is_shapes(data.path) else absolute(data.path)
+    return replace(
+        recipe,
+        data=replace(data, path=path, train=split(data.train), val=split(data.val)),
+        model=replace(model, backbone_weights=absolute(model.backbone_weights), start_from=absolute(model.start_from)),
+    )
 
 
 def _options(settings: ModelSettings) -> dict[str, Any]:

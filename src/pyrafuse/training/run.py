@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import check_writable, read_tensors, write_tensors, write_text
@@ -36,7 +36,7 @@ from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import spare_strided_depthwise
-from pyrafuse.training.preparing import check_model, create_detector
+from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
@@ -44,7 +44,7 @@ from pyrafuse.visualization.figures import save_figure
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DECODED_IN_CHECK = 2000
-"""Data sets up to this many images are decoded whole before training; of larger ones the files are looked for only."""
+"""Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
 FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"
 """Tells the processes that Lightning starts for further devices which folder the first one has chosen."""
 
@@ -135,7 +135,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     console = console or Console()
     keep_freed_memory()
     _check_folder(recipe)
-    check_model(recipe.model)
+    choose_devices(recipe.run)
+    check_model(recipe)
     L.seed_everything(recipe.run.seed, verbose=False)
     quieten()
     splits = read_splits(
@@ -149,7 +150,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     _check(splits, recipe, console)
     detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
     folder = _folder_of(recipe)
-    values = to_plain(recipe)
+    values = to_plain(with_absolute_paths(recipe))
     lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
     write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
 
@@ -160,7 +161,9 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     last = folder / "last.ckpt"
     if recipe.run.resume:
         if not last.is_file():
-            raise PyrafuseError(f"nothing to resume: {last} is not there; give run.output, or drop run.resume")
+            raise PyrafuseError(
+                f"nothing to resume: {last} is not there; give the folder of a run as --output, or drop --resume"
+            )
         loaders.first_epoch = read_tensors(last)["epoch"] + 1
     trainer = _create_trainer(recipe, folder, steps=steps, console=console)
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
@@ -212,7 +215,8 @@ def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
     """Draw the curves of the run in ``folder``: losses and AP, precision and recall, confusion."""
     save_figure(plot_history(folder), folder / "curves.png")
     save_figure(plot_precision_recall(evaluation.precision, evaluation.names), folder / "precision_recall.png")
-    save_figure(plot_confusion(evaluation.confusion, evaluation.names), folder / "confusion.png")
+    confusion = plot_confusion(evaluation.confusion, evaluation.names, confidence=evaluation.confusion_confidence)
+    save_figure(confusion, folder / "confusion.png")
 
 
 def plot_history(folder: Path) -> Figure:
@@ -249,13 +253,10 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         ModelCheckpoint(filename="best", monitor="val/ap", mode="max", save_on_train_epoch_end=False, **common)
     )
     callbacks.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
-    devices = run.devices
-    if devices == "auto":
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many; otherwise one
     return L.Trainer(
         max_epochs=run.epochs,
         accelerator=run.accelerator,
-        devices=list(devices) if isinstance(devices, tuple) else devices,
+        devices=choose_devices(run),
         num_nodes=run.nodes,
         precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
         accumulate_grad_batches=run.accumulate,
@@ -274,10 +275,20 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
 
 def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
     num_images = len(splits.train) + len(splits.val)
-    report = check(splits, decode=num_images <= DECODED_IN_CHECK)
+    is_decoded = num_images <= DECODED_IN_CHECK
+    report = check(splits, decode=is_decoded)
+    if not is_decoded:
+        console.print(
+            f"{num_images} images: only their headers were checked; `pyrafuse data check` decodes all", highlight=False
+        )
     if report.errors or report.warnings:
         console.print(report.text(), highlight=False, markup=False)
-    report.raise_on_errors(strict=recipe.data.strict)
+    if console.quiet:
+        report.raise_on_errors(strict=recipe.data.strict)  # nobody has read the report
+    if report.errors or (recipe.data.strict and report.warnings):
+        raise DataError(
+            f"the data set has faults, told above: {len(report.errors)} to mend, {len(report.warnings)} warnings"
+        )
 
 
 def _check_folder(recipe: Recipe) -> None:
@@ -286,7 +297,7 @@ def _check_folder(recipe: Recipe) -> None:
     folder = Path(recipe.run.output)
     check_writable(folder, is_folder=True)
     if (folder / "last.ckpt").exists() and not recipe.run.resume:
-        raise PyrafuseError(f"{folder} holds a run already: choose another run.output, or go on with run.resume=true")
+        raise PyrafuseError(f"{folder} holds a run already: choose another --output, or go on with --resume")
 
 
 def _folder_of(recipe: Recipe) -> Path:
@@ -295,11 +306,11 @@ def _folder_of(recipe: Recipe) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     if recipe.run.resume:
-        raise PyrafuseError("which run shall go on? give its folder as run.output")
+        raise PyrafuseError("which run shall go on? give its folder: --output DIR")
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise PyrafuseError("several processes need one folder: give it as run.output")
+        raise PyrafuseError("several processes need one folder: give it as --output")
     stem = f"{recipe.model.name}-{Path(recipe.data.path.split(':')[0]).name or 'data'}"
     for number in range(1, 10_000):
         folder = Path("runs") / f"{stem}-{number}"
@@ -308,7 +319,7 @@ def _folder_of(recipe: Recipe) -> Path:
             return folder
         except FileExistsError:
             continue
-    raise PyrafuseError(f"runs/ holds 9,999 runs of {stem}: give run.output")
+    raise PyrafuseError(f"runs/ holds 9,999 runs of {stem}: give another folder as --output")
 
 
 def quieten() -> None:

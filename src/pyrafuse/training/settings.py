@@ -32,6 +32,9 @@ class ModelSettings:
     start_from: str | None = None
     anchors: Literal["model", "data"] = "model"
 
+    def __post_init__(self) -> None:
+        check_between("model.frozen", self.frozen, 0)
+
     @property
     def brings_weights(self) -> bool:
         """Whether the backbone has learnt before."""
@@ -88,6 +91,8 @@ class DataSettings:
             raise PyrafuseError("data.sizes are squares: leave them out where data.fit is keep_ratio")
         if not 0 < self.val_fraction < 1:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
+        check_between("data.workers", self.workers, 0)
+        check_between("data.cache_mb", self.cache_mb, 0)
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,13 @@ class ScheduleSettings:
     burn_in_full_batches: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("closing_epochs", "unmixed_epochs", "one_size_epochs", "burn_in_steps"):
-            if (getattr(self, name) or 0) < 0:
-                raise PyrafuseError(f"schedule.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("burn_in_epochs", "burn_in_power", "burn_in_steps", "hold_epochs", "closing_epochs",
+                     "unmixed_epochs", "one_size_epochs"):  # fmt: skip
+            check_between(f"schedule.{name}", getattr(self, name), 0)
+        check_between("schedule.burn_in_start", self.burn_in_start, 0, 1)
+        check_between("schedule.min_lr", self.min_lr, 0, 1)
+        for epoch in self.steps:
+            check_between("each of schedule.steps", epoch, 0)
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,17 @@ class RunSettings:
                 f"{self.batch_size}, {self.accumulate}"
             )
         check_between("run.seed", self.seed, 0, 2**32 - 1)
+        check_between("run.nodes", self.nodes, 1)
+        check_between("run.evaluate_every", self.evaluate_every, 1)
+        check_between("run.patience", self.patience, 0)
+        if not 0 <= self.ema < 1:
+            raise PyrafuseError(f"run.ema is the share that stays at each step, from 0 to below 1; got {self.ema}")
+        if isinstance(self.devices, int):
+            check_between("run.devices", self.devices, 1)
+        elif self.devices != "auto" and (
+            not self.devices or min(self.devices) < 0 or len({*self.devices}) < len(self.devices)
+        ):
+            raise PyrafuseError(f"run.devices: {list(self.devices)} are no numbers of devices, from 0 on and each once")
         if self.batch_size % self.accumulate:
             raise PyrafuseError(f"run.batch_size {self.batch_size} does not split into {self.accumulate} batches")
 

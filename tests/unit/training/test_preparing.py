@@ -11,10 +11,18 @@ from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
-from pyrafuse.training.preparing import create_detector, fit_anchors, take_over
+from pyrafuse.training.preparing import (
+    check_model,
+    choose_devices,
+    create_detector,
+    fit_anchors,
+    take_over,
+    with_absolute_paths,
+)
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import (
     DataSettings,
+    DropBlockSettings,
     ModelSettings,
     OptimizerSettings,
     Recipe,
@@ -123,6 +131,84 @@ def test_a_recipes_detector_knows_its_data():
     assert said[0].startswith("anchors fitted to the data, finest level first: ")
 
 
+class TestDropBlock:
+    PHASES = DropBlockSettings(phases=((0, 3, 3, 1),))
+
+    def test_a_neck_without_it(self):
+        said = "speak of 3 levels, but the neck has 0 DropBlocks; take one with yolo_fpn.*--without dropblock"
+        recipe = Recipe(model=ModelSettings(name="yolov3_small", options=SMALL), dropblock=self.PHASES)
+        with pytest.raises(PyrafuseError, match=said):
+            check_model(recipe)
+        with pytest.raises(PyrafuseError, match=said):
+            create_detector(recipe, data_of([(10, 20)]), say=print)
+
+    def test_a_neck_that_has_it(self):
+        check_model(Recipe(model=ModelSettings(name="yolov3_small", neck=("yolo_fpn",)), dropblock=self.PHASES))
+
+
+class TestDevices:
+    @pytest.fixture
+    def machine(self, monkeypatch):
+        def build(*, gpus: int, mps: bool = False):
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+        return build
+
+    @pytest.mark.parametrize(
+        ("gpus", "mps", "accelerator", "devices", "said"),
+        [
+            (0, False, "gpu", "auto", "no device gpu here to train on; choose --device from auto, cpu$"),
+            (0, False, "mps", "auto", "no device mps here"),
+            (2, False, "mps", "auto", "no device mps here .* auto, cpu, 0, 1$"),
+            (0, False, "gpu", (0,), "no device number 0 here"),
+            (0, False, "auto", (0,), "no device number 0 here"),
+            (2, False, "gpu", (0, 7), "no device number 7 here .* auto, cpu, 0, 1$"),
+            (2, False, "auto", 3, "no device number 2 here"),
+            (0, True, "mps", (1,), "no device number 1 here .* auto, cpu, 0, mps$"),
+        ],
+    )
+    def test_that_are_not_here(self, machine, gpus, mps, accelerator, devices, said):
+        machine(gpus=gpus, mps=mps)
+        with pytest.raises(PyrafuseError, match=said):
+            choose_devices(RunSettings(accelerator=accelerator, devices=devices))
+
+    @pytest.mark.parametrize(
+        ("gpus", "accelerator", "devices", "taken"),
+        [
+            (0, "auto", "auto", 1),
+            (0, "cpu", 2, 2),
+            (2, "cpu", 4, 4),
+            (2, "auto", "auto", 1),
+            (2, "gpu", 2, 2),
+            (2, "gpu", (1,), [1]),
+        ],
+    )
+    def test_that_are_here(self, machine, gpus, accelerator, devices, taken):
+        machine(gpus=gpus)
+        assert choose_devices(RunSettings(accelerator=accelerator, devices=devices)) == taken
+
+    def test_as_many_as_torchrun_says(self, machine, monkeypatch):
+        machine(gpus=2)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        assert choose_devices(RunSettings()) == 2
+
+
+def test_a_recipe_for_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/train", "shapes", "other"):
+        Path(name).mkdir(parents=True)
+    Path("start.ckpt").touch()
+    data = DataSettings(path="photos", train="train", val="other")
+    moved = with_absolute_paths(Recipe(data=data, model=ModelSettings(start_from="start.ckpt")))
+    assert (moved.data.path, moved.data.train, moved.data.val) == (f"{tmp_path}/photos", "train", f"{tmp_path}/other")
+    assert moved.model.start_from == f"{tmp_path}/start.ckpt"
+    for names in (DataSettings(), DataSettings(path="nowhere", val="valid")):
+        recipe = Recipe(data=names, model=ModelSettings(backbone_weights="torchvision/resnet50"))
+        assert with_absolute_paths(recipe) == recipe
+
+
 class TestOptimizer:
     @pytest.fixture(scope="class")
     @classmethod
@@ -200,6 +286,24 @@ class TestSchedule:
         (lambda: DataSettings(val_fraction=1.0), "between 0 and 1, got 1.0"),
         (lambda: RunSettings(epochs=0), "must be positive, got 0, 16, 1"),
         (lambda: RunSettings(batch_size=6, accumulate=4), "run.batch_size 6 does not split into 4 batches"),
+        (lambda: RunSettings(ema=2.0), "run.ema is the share .* below 1; got 2.0"),
+        (lambda: RunSettings(ema=1.0), "below 1; got 1.0"),
+        (lambda: RunSettings(ema=float("nan")), "below 1; got nan"),
+        (lambda: RunSettings(patience=-1), "run.patience must be 0 or more, got -1"),
+        (lambda: RunSettings(evaluate_every=0), "run.evaluate_every must be 1 or more, got 0"),
+        (lambda: RunSettings(nodes=0), "run.nodes must be 1 or more, got 0"),
+        (lambda: RunSettings(devices=0), "run.devices must be 1 or more, got 0"),
+        (lambda: RunSettings(devices=()), r"run.devices: \[\] are no numbers"),
+        (lambda: RunSettings(devices=(0, 0)), r"run.devices: \[0, 0\] are no numbers"),
+        (lambda: DataSettings(workers=-1), "data.workers must be 0 or more, got -1"),
+        (lambda: DataSettings(cache_mb=-1), "data.cache_mb must be 0 or more, got -1"),
+        (lambda: ModelSettings(frozen=-1), "model.frozen must be 0 or more, got -1"),
+        (lambda: ScheduleSettings(burn_in_power=-1.0), "schedule.burn_in_power must be 0 or more, got -1.0"),
+        (lambda: ScheduleSettings(burn_in_epochs=-1.0), "schedule.burn_in_epochs must be 0 or more"),
+        (lambda: ScheduleSettings(unmixed_epochs=-1), "schedule.unmixed_epochs must be 0 or more"),
+        (lambda: ScheduleSettings(burn_in_start=2.0), r"schedule.burn_in_start must be in 0..1, got 2.0"),
+        (lambda: ScheduleSettings(min_lr=float("nan")), r"schedule.min_lr must be in 0..1, got nan"),
+        (lambda: ScheduleSettings(steps=(4, -1)), "each of schedule.steps must be 0 or more, got -1"),
     ],
 )
 def test_impossible_settings(create, said):
