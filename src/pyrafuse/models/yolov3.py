@@ -96,6 +96,10 @@ MODELS.add(
 # convolutions, several rows an object in place of one, classes apart from boxes.
 SMALL: Mapping[str, Options] = {
     "fpn": {"out_channels": 96},
+    "yolo_fpn": {"channels": (32, 64, 128), "widen": (False, False, False)},
+    "pafpn": {"out_channels": 96},
+    "nas_fpn": {"out_channels": 64},
+    "dilated_encoder": {"out_channels": 96},
     "head": {"adaption": False, "branches": 96, "reach": 1.0},
     "criterion": {"iou_objectness": True, "box_weight": 2.0, "class_weight": 2.0, "objectness_weight": 2.0},
     "postprocess": {"nms_iou": 0.55, "vote_iou": 0.6},

@@ -29,6 +29,14 @@ def test_a_card_in_plain_values_builds_every_model_again(name):
     assert shapes == expected
 
 
+@pytest.mark.parametrize("neck", ["fpn", "yolo_fpn", "pafpn", "bifpn", "nas_fpn", "dilated_encoder", "identity"])
+@pytest.mark.parametrize("fusion", [(), ("sum_fusion",)])
+def test_a_small_model_stays_small_whatever_its_neck(neck, fusion):
+    with torch.device("meta"):
+        detector = create_model("yolov3_small", num_classes=5, neck=(neck, *fusion))
+    assert sum(p.numel() for p in detector.parameters()) < 7e6
+
+
 def test_parts():
     parts = list_parts()
     assert parts["model"] == list_models()
