@@ -118,6 +118,56 @@ def test_what_does_not_fit_is_named(spoil, said):
 
 
 @pytest.mark.parametrize(
+    ("title", "key"),
+    [
+        ("GA-RetinaNet", "bbox_head.conv_loc.weight"),
+        ("GA-RetinaNet", "bbox_head.retina_cls.weight"),
+        ("DDOD", "bbox_head.atss_iou.weight"),
+        ("DDOD", "bbox_head.atss_cls.weight"),
+        ("ATSS", "bbox_head.atss_centerness.weight"),
+        ("FCOS", "bbox_head.conv_centerness.weight"),
+        ("FCOS", "bbox_head.conv_cls.weight"),
+        ("RetinaNet with NAS-FPN", "bbox_head.cls_convs.0.0.bn.weight"),
+        ("RetinaNet", "bbox_head.retina_cls.weight"),
+        ("RetinaNet", "backbone.layer1.0.conv2.weight"),
+    ],
+)
+def test_a_missing_key_of_the_head_is_named(title, key):
+    _, state, options = theirs_of(family_called(title))
+    del state[key]
+    assert looks_like_mmdetection(state)
+    with pytest.raises(CheckpointError, match=f"fit; missing: {key}$"):
+        import_mmdetection(state, source="a.pth", options=options)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("bbox_head.retina_cls.weight", ()),
+        ("bbox_head.retina_cls.weight", (27,)),
+        ("bbox_head.retina_cls.weight", (8, 16, 3, 3)),
+        ("backbone.layer1.0.conv2.weight", (8,)),
+        ("backbone.layer1.0.conv2.weight", (8, 0, 3, 3)),
+        ("backbone.layer1.0.conv2.weight", (8, 3, 3, 3)),
+    ],
+)
+def test_a_damaged_key_is_named(key, shape):
+    _, state, options = theirs_of(family_called("RetinaNet"))
+    with pytest.raises(CheckpointError, match=f"of another shape: {key}"):
+        import_mmdetection({**state, key: torch.zeros(shape)}, source="a.pth", options=options)
+
+
+def test_repeated_convolutions_are_those_of_its_levels_and_of_one_shape():
+    _, state, options = theirs_of(family_called("RetinaNet with NAS-FPN"))
+    key = "bbox_head.cls_convs.3.0.conv.weight"
+    with pytest.raises(CheckpointError, match=rf"fit; of another shape: {key} is \(\), needs \(16, 16, 3, 3\)$"):
+        import_mmdetection({**state, key: torch.zeros(())}, source="a.pth", options=options)
+    for extra in ("bbox_head.cls_convs.7.0.conv.weight", "bbox_head.cls_convs.1.9.conv.weight"):
+        with pytest.raises(CheckpointError, match=f"fit; extra: {extra}$"):
+            import_mmdetection({**state, extra: torch.zeros(1)}, source="a.pth", options=options)
+
+
+@pytest.mark.parametrize(
     "content", [None, {}, {"a": torch.zeros(1)}, {"backbone.layer1.0.conv1.weight": torch.zeros(1)}]
 )
 def test_what_is_none(content):

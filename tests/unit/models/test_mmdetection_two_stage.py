@@ -64,3 +64,25 @@ def test_what_does_not_fit_is_named():
         import_mmdetection_two_stage(content, source="x.pth", options=options)
     with pytest.raises(CheckpointError, match=r"no two-stage detector .* Faster R-CNN, Libra R-CNN, Cascade R-CNN"):
         import_mmdetection_two_stage({"backbone.layer1.0.conv1.weight": torch.zeros(1)}, source="x.pth")
+
+
+@pytest.mark.parametrize(
+    ("case", "key"),
+    [
+        ("faster_rcnn", "rpn_head.rpn_cls.weight"),
+        ("faster_rcnn", "roi_head.bbox_head.fc_cls.weight"),
+        ("cascade_rcnn", "roi_head.bbox_head.0.fc_cls.weight"),
+        ("pafpn", "neck.downsample_convs.0.conv.weight"),
+    ],
+)
+def test_a_missing_key_is_named(case, key):
+    model, options = CASES[case]
+    content, _ = file_of(model, **options)
+    del content["state_dict"][key]
+    assert looks_like_mmdetection_two_stage(content)
+    told = {**HEAD, "neck_options": options["neck_options"], "backbone_options": {"width": 8}}
+    with pytest.raises(CheckpointError, match=f"fit; missing: {key}$"):
+        import_mmdetection_two_stage(content, source="x.pth", options=told)
+    content["state_dict"][key] = torch.zeros(())
+    with pytest.raises(CheckpointError, match=f"of another shape: {key} is"):
+        import_mmdetection_two_stage(content, source="x.pth", options=told)

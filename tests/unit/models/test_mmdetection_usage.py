@@ -4,7 +4,8 @@ import pytest
 
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.importers.mmdetection_config import find_config, parse_config
-from pyrafuse.models.importers.mmdetection_usage import parse_name, tell_usage
+from pyrafuse.models.importers.mmdetection_names import PUBLISHED_FAMILIES, parse_name
+from pyrafuse.models.importers.mmdetection_usage import tell_usage
 
 OF_2 = """
 norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
@@ -39,9 +40,10 @@ test_dataloader = dict(dataset=dict(pipeline=[
 """
 
 
-def tell(content, *, source="model.pth", published=None, family="retinanet", depth=50):
+def tell(content, *, source="model.pth", published=None, family="retinanet", depth=50, grouping=""):
+    what = "mmdetection's RetinaNet"
     return tell_usage(
-        content, source=source, published=published, family=family, depth=depth, what="mmdetection's RetinaNet"
+        content, source=source, published=published, family=family, depth=depth, what=what, grouping=grouping
     )
 
 
@@ -110,9 +112,11 @@ class TestNames:
         assert [255 * m for m in other.mean] == pytest.approx([123.675, 116.28, 103.53])
 
     def test_crop_of_640(self):
-        given = tell({}, source="retinanet_r50_nasfpn_crop640_50e_coco-0ad1f644.pth").preprocessing
+        name = "retinanet_r50_nasfpn_crop640_50e_coco-0ad1f644.pth"
+        given = tell({}, source=name, family="retinanet_nas_fpn").preprocessing
         assert (given.size, given.pad_multiple) == ((640, 640), 128)
-        plain = tell({}, source="retinanet_r50_fpn_crop640_50e_coco-9b953d76.pth").preprocessing
+        name = "retinanet_r50_fpn_crop640_50e_coco-9b953d76.pth"
+        plain = tell({}, source=name, family="retinanet_level_norms").preprocessing
         assert (plain.size, plain.pad_multiple) == ((640, 640), 64)
 
     def test_pascal_voc(self):
@@ -156,7 +160,8 @@ class TestNames:
         ],
     )
     def test_backbones_with_a_preprocessing_of_their_own(self, name, style, bgr, std):
-        usage = tell({}, source=name, family="faster_rcnn", depth=101)
+        grouping = next((word for word in ("32x8d", "64x4d") if word in name), "")
+        usage = tell({}, source=name, family="faster_rcnn", depth=101, grouping=grouping)
         assert (usage.style, usage.preprocessing.bgr) == (style, bgr)
         assert 255 * usage.preprocessing.std[2] == pytest.approx(std)
 
@@ -179,6 +184,39 @@ class TestNames:
     def test_by_hand_but_wrong(self, name, said):
         with pytest.raises(CheckpointError, match=said):
             tell({}, published=name)
+
+    @pytest.mark.parametrize("family", PUBLISHED_FAMILIES)
+    def test_every_family_s_examples_are_its_own(self, family):
+        known = PUBLISHED_FAMILIES[family]
+        for example in known.examples:
+            parsed = parse_name(example)
+            assert known.names(parsed, parsed.depth, parsed.grouping)
+            others = [other for other, of in PUBLISHED_FAMILIES.items() if of.names(parsed, 50, parsed.grouping)]
+            assert set(others) <= {family}
+            told = tell({}, published=example, family=family, depth=parsed.depth, grouping=parsed.grouping)
+            assert told.origin == f"used as {example}"
+
+    @pytest.mark.parametrize(
+        ("family", "name", "said"),
+        [
+            ("retinanet", "retinanet_r50_nasfpn_crop640_50e_coco", "50 layers with crop640, nasfpn; such as .*r50_fpn"),
+            ("retinanet", "retinanet_r50_fpn_crop640_50e_coco", "with crop640; such as retinanet_r50_fpn_1x_coco"),
+            ("retinanet_nas_fpn", "retinanet_r50_fpn_1x_coco", "such as retinanet_r50_nasfpn_crop640_50e_coco$"),
+            ("retinanet_nas_fpn", "retinanet_r50_nasfpn", "with nasfpn; such as retinanet_r50_nasfpn_crop640_50e_coco"),
+            ("faster_rcnn", "faster_rcnn_r50_pafpn_1x_coco", "with pafpn; such as faster_rcnn_r50_fpn_1x_coco"),
+            ("faster_rcnn_pafpn", "faster_rcnn_r50_fpn_1x_coco", "such as faster_rcnn_r50_pafpn_1x_coco$"),
+            ("cascade_rcnn_rfp", "cascade_rcnn_r50_fpn_1x_coco", "such as cascade_rcnn_r50_rfp_1x_coco$"),
+            ("cascade_rcnn", "detectors_cascade_rcnn_r50_1x_coco", "with detectors; such as cascade_rcnn_r50_fpn"),
+            ("ddod", "nonsense", "such as ddod_r50_fpn_1x_coco$"),
+            ("fcos", "nonsense", "such as fcos_r50_caffe_fpn_gn-head_1x_coco or fcos_center-"),
+            ("retinanet", "retinanet_x50_32x8d_fpn_1x_coco", "50 layers in groups of 32x8d; such as"),
+        ],
+    )
+    def test_a_name_of_other_layers_is_refused(self, family, name, said):
+        with pytest.raises(CheckpointError, match=said):
+            tell({}, published=name, family=family)
+        with pytest.raises(CheckpointError, match="neither settings in it nor its name tell"):
+            tell({}, source=f"{name}_20200130-c2398f9e.pth", family=family)
 
 
 class TestSettings:

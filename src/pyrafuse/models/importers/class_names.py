@@ -1,5 +1,9 @@
 """Names and ids of the classes that published detectors tell apart, as far as their number says so."""
 
+import os
+from collections.abc import Sequence
+
+from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.importers.asff import COCO_IDS, COCO_NAMES
 
 VOC_NAMES = (
@@ -30,3 +34,21 @@ def name_by_coco_id(num_classes: int, *, first: int) -> Classes:
     known = dict(zip(COCO_IDS, COCO_NAMES, strict=True))
     ids = tuple(range(first, first + num_classes))
     return tuple(known.get(i, f"unused {i}") for i in ids), ids
+
+
+def tell_classes(told: Sequence[str], num_classes: int, *, source: str | os.PathLike[str]) -> Classes:
+    """The classes that a file names; where it names none, as `name_classes` has it.
+
+    Raises:
+        CheckpointError: If there are more or fewer names than classes.
+    """
+    if told and len(told) != num_classes:
+        shown = ", ".join(told[:3]) + (", ..." if len(told) > 3 else "")
+        raise CheckpointError(
+            f"{source} names {len(told)} classes ({shown}), and its parameters tell {num_classes} apart; which of "
+            "these have the names is not told: save the file without these names, or with one for each output"
+        )
+    # older files have underscores: traffic_light
+    if not told or tuple(name.replace("_", " ") for name in told) == COCO_NAMES:
+        return name_classes(num_classes)
+    return tuple(told), tuple(range(1, num_classes + 1))

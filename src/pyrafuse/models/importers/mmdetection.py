@@ -20,7 +20,15 @@ from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.asff import COCO_IDS, COCO_NAMES
 from pyrafuse.models.importers.mmdetection_blocks import name_bfp
 from pyrafuse.models.importers.mmdetection_necks import name_fpn, name_nas_fpn
-from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    Naming,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.registry import NeckChain
 
@@ -35,7 +43,8 @@ class Family:
     Attributes:
         title: In words.
         model: Its registered name here.
-        mark: A key that only its checkpoints have, where they are asked for in this order.
+        marks: Patterns of keys that only its checkpoints have all of, where they are asked for in this order; of
+            several keys each, so that a file that lacks one is still told apart.
         classifier: The key whose channels tell the number of classes.
         num_slots: Anchors a cell.
         style: Where the ResNet of its published checkpoints strides; the keys do not tell.
@@ -45,7 +54,7 @@ class Family:
 
     title: str
     model: str
-    mark: str
+    marks: tuple[str, ...]
     classifier: str
     num_slots: int
     style: str
@@ -63,27 +72,31 @@ _GUIDES = {
     "box_adaption.offset": "feature_adaption_reg.conv_offset",
 }
 _ATSS = {"classes": "atss_cls", "deltas": "atss_reg"}
+_RETINA_KEYS = r"bbox_head\.retina_(cls|reg)\."
+_LEVEL_NORMS = r"bbox_head\.(cls|reg)_convs\.\d+\.\d+\.bn\."
 _FCOS = {"classes": "conv_cls", "deltas": "conv_reg", "quality": "conv_centerness"}
 
 FAMILIES = (
     Family(
-        "GA-RetinaNet", "ga_retinanet", "conv_loc.weight", "retina_cls.weight", 1, "caffe", {**_RETINA, **_GUIDES},
-        {"criterion_options": {"inverted_locations": True}},
+        "GA-RetinaNet", "ga_retinanet", (_RETINA_KEYS, r"bbox_head\.(conv_loc|conv_shape|feature_adaption_\w+)\."),
+        "retina_cls.weight", 1, "caffe", {**_RETINA, **_GUIDES}, {"criterion_options": {"inverted_locations": True}},
     ),
-    Family("DDOD", "ddod", "atss_iou.weight", "atss_cls.weight", 1, "pytorch", {**_ATSS, "quality": "atss_iou"}),
     Family(
-        "ATSS", "atss", "atss_centerness.weight", "atss_cls.weight", 1, "pytorch",
+        "DDOD", "ddod", (r"bbox_head\.atss_iou\.",), "atss_cls.weight", 1, "pytorch", {**_ATSS, "quality": "atss_iou"}
+    ),
+    Family(
+        "ATSS", "atss", (r"bbox_head\.atss_(cls|reg|centerness)\.",), "atss_cls.weight", 1, "pytorch",
         {**_ATSS, "quality": "atss_centerness"},
     ),
-    Family("FCOS", "fcos", "conv_centerness.weight", "conv_cls.weight", 1, "caffe", _FCOS),
+    Family("FCOS", "fcos", (r"bbox_head\.conv_centerness\.",), "conv_cls.weight", 1, "caffe", _FCOS),
     Family(
-        "RetinaNet with NAS-FPN", "retinanet_nas_fpn", "cls_convs.0.0.bn.weight", "retina_cls.weight", 9, "pytorch",
+        "RetinaNet with NAS-FPN", "retinanet_nas_fpn", (_RETINA_KEYS, _LEVEL_NORMS), "retina_cls.weight", 9, "pytorch",
         _RETINA,
     ),
-    Family("RetinaNet", "retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA),
+    Family("RetinaNet", "retinanet", (_RETINA_KEYS,), "retina_cls.weight", 9, "pytorch", _RETINA),
 )  # fmt: skip
 SEPARATE_NORMS = Family(
-    "RetinaNet with norms of each level", "retinanet", "cls_convs.0.0.bn.weight", "retina_cls.weight", 9, "pytorch",
+    "RetinaNet with norms of each level", "retinanet", (_RETINA_KEYS, _LEVEL_NORMS), "retina_cls.weight", 9, "pytorch",
     _RETINA,
     {
         "head_options": {"norm": "level_norm"},
@@ -92,7 +105,7 @@ SEPARATE_NORMS = Family(
     },
 )  # fmt: skip
 """NAS-FPN's head on a plain FPN, the base that its paper compares with."""
-LIBRA = Family("Libra RetinaNet", "libra_retinanet", "retina_cls.weight", "retina_cls.weight", 9, "pytorch", _RETINA)
+LIBRA = Family("Libra RetinaNet", "libra_retinanet", (_RETINA_KEYS,), "retina_cls.weight", 9, "pytorch", _RETINA)
 HEAD = "bbox_head."
 
 # how older files called the same
@@ -136,9 +149,12 @@ def import_mmdetection(
     options = join_options(
         family.options, {"head_options": {"redundant_bias": True}} if has_bias else {}, options or {}
     )
-    trunk = {"style": style or family.style, **grouping_of(state), **options.pop("backbone_options", {})}
+    trunk = {"style": style or family.style, **grouping_of(state, source), **options.pop("backbone_options", {})}
     depth = depth_of(state, source)
-    num_classes = state[HEAD + family.classifier].shape[0] // family.num_slots
+    layout = f"mmdetection's {family.title}"
+    classifier = HEAD + family.classifier
+    num_classes = read_shape(state, classifier, source=source, layout=layout, least=family.num_slots)[0]
+    num_classes //= family.num_slots
     with Uninitialized():
         detector = create_model(
             family.model,
@@ -147,19 +163,17 @@ def import_mmdetection(
             backbone_options=trunk,
             **options,
         )
-    naming, unused = name_detector(detector, family)
+    naming, aliases = name_detector(detector, family)
     counters = {k: v for k, v in detector.state_dict().items() if k.startswith("criterion.")}
-    load_renamed(
-        detector, {**state, **counters}, naming, source=source, layout=f"mmdetection's {family.title}", unused=unused
-    )
+    load_renamed(detector, {**state, **counters}, naming, source=source, layout=layout, aliases=aliases)
     fill_card(detector, num_classes, what=f"{family.title} on ResNet-{depth}")
     return detector
 
 
-def name_detector(detector: Detector, family: Family) -> tuple[Naming, tuple[str, ...]]:
-    """Names of a whole detector of ``family``, and patterns of the keys that stay unused."""
+def name_detector(detector: Detector, family: Family) -> tuple[Naming, Naming]:
+    """Names of a whole detector of ``family``, and which key is in effect for each of theirs (see `rename`)."""
     last = len(detector.neck.features) - 1
-    is_repeated = family.mark == SEPARATE_NORMS.mark
+    is_repeated = _LEVEL_NORMS in family.marks
     tower = [
         (r"^class_tower\.", "cls_convs."),
         (r"^box_tower\.", "reg_convs."),
@@ -182,8 +196,8 @@ def name_detector(detector: Detector, family: Family) -> tuple[Naming, tuple[str
     else:
         is_nas = family.model == "retinanet_nas_fpn"
         parts["neck"] = ("neck", name_nas_fpn(detector.neck) if is_nas else name_fpn(detector.neck))
-    unused = (rf"bbox_head\.(cls|reg)_convs\.[0-{last - 1}]\.\d+\.conv\.",) if is_repeated else ()
-    return by_parts(parts), unused
+    repeats = [(rf"^(bbox_head\.(?:cls|reg)_convs)\.[0-{last - 1}]\.(\d+)\.conv\.", rf"\1.{last}.\2.conv.")]
+    return by_parts(parts), by_patterns(repeats if is_repeated else [])
 
 
 def join_options(*many: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,12 +224,12 @@ def renew(content: Any) -> dict[str, Tensor]:
 
 def family_of(state: Mapping[str, Tensor]) -> Family | None:
     """Which of the dense detectors the keys of ``state`` (see `renew`) are of, if any."""
-    if not any(key.startswith("backbone.layer1.") for key in state):
+    if not has_keys(state, r"backbone\.layer1\."):
         return None
-    family = next((f for f in FAMILIES if HEAD + f.mark in state and HEAD + f.classifier in state), None)
-    if family is not None and family.model == "retinanet_nas_fpn" and "neck.fpn_convs.0.conv.weight" in state:
+    family = next((f for f in FAMILIES if has_keys(state, *f.marks)), None)
+    if family is not None and family.model == "retinanet_nas_fpn" and has_keys(state, r"neck\.fpn_convs\."):
         return SEPARATE_NORMS
-    is_balanced = any(key.startswith("neck.1.") for key in state)
+    is_balanced = has_keys(state, r"neck\.1\.")
     return LIBRA if family is not None and family.model == "retinanet" and is_balanced else family
 
 
@@ -233,13 +247,19 @@ def fill_card(detector: Detector, num_classes: int, *, what: str) -> None:
 def depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
     """Depth of the ResNet in ``state``."""
     blocks = {int(found[1]) for key in state if (found := re.match(r"backbone\.layer3\.(\d+)\.", key))}
-    is_deep = "backbone.layer1.0.conv3.weight" in state
+    is_deep = has_keys(state, r"backbone\.layer\d\.\d+\.conv3\.")
     if (is_deep, len(blocks)) not in DEPTHS:
         raise CheckpointError(f"{source} has a ResNet with {len(blocks)} blocks in its third stage, which none has")
     return DEPTHS[is_deep, len(blocks)]
 
 
-def grouping_of(state: Mapping[str, Tensor]) -> dict[str, int]:
+def grouping_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> dict[str, int]:
     """Options of a ResNeXt's backbone, by its first 3x3 convolution; none of a ResNet's."""
-    width, of_group = state["backbone.layer1.0.conv2.weight"].shape[:2]
+    key, layout = "backbone.layer1.0.conv2.weight", "a ResNet of mmdetection"
+    width, of_group = read_shape(state, key, source=source, layout=layout)[:2]
+    if width % of_group:
+        raise CheckpointError(
+            f"{source} looks like {layout}, but does not fit; of another shape: {key}, whose {width} channels are no "
+            f"groups of {of_group}"
+        )
     return {} if width == of_group else {"groups": width // of_group, "base_width": of_group}

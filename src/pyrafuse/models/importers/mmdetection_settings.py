@@ -82,7 +82,21 @@ def read_preprocessing(config: Config) -> Preprocessing:
         CheckpointError: If the settings do not say so, or say what is not there here.
     """
     steps = list(find_transforms(_test_pipeline(config)))
-    own = look_up(config, "model", "data_preprocessor") or look_up(config, "data_preprocessor") or {}
+    mean, std, bgr = read_colors(config)
+    own = _preprocessor(config)
+    pads = [step.get("size_divisor") for step in steps if step["type"] == "Pad"]
+    multiple = next((pad for pad in (*pads, own.get("pad_size_divisor")) if pad), 1)
+    return keep_ratio(_limits(steps), mean=mean, std=std, bgr=bgr, pad_multiple=int(multiple))
+
+
+def read_colors(config: Config) -> tuple[Rgb, Rgb, bool]:
+    """Mean and standard deviation of red, green and blue in 0..255, and whether blue comes first.
+
+    Raises:
+        CheckpointError: If the settings do not say so, or say what is not there here.
+    """
+    own = _preprocessor(config)
+    steps = find_transforms(_test_pipeline(config))
     normalize = next((step for step in steps if step["type"] == "Normalize"), None)
     if normalize is None and "mean" not in own:
         normalize = look_up(config, "img_norm_cfg")
@@ -93,10 +107,7 @@ def read_preprocessing(config: Config) -> Preprocessing:
     mean, std = _three(given["mean"], "mean"), _three(given["std"], "std")
     if not is_swapped:  # the network's order is blue, green, red; ours names colours by red, green, blue
         mean, std = _turned(mean), _turned(std)
-    pads = [step.get("size_divisor") for step in steps if step["type"] == "Pad"]
-    multiple = next((pad for pad in (*pads, own.get("pad_size_divisor")) if pad), 1)
-    limits = _limits(steps)
-    return keep_ratio(limits, mean=mean, std=std, bgr=not is_swapped, pad_multiple=int(multiple))
+    return mean, std, not is_swapped
 
 
 def read_postprocess(config: Config) -> dict[str, Any]:
@@ -197,6 +208,10 @@ def read_head(config: Config, family: str) -> dict[str, Any]:
     if family == "ga_retinanet" and "loc_filter_thr" in head:
         return {"least_location": head["loc_filter_thr"]}
     return {}
+
+
+def _preprocessor(config: Config) -> Mapping[str, Any]:
+    return look_up(config, "model", "data_preprocessor") or look_up(config, "data_preprocessor") or {}
 
 
 def _test_settings(config: Config) -> Mapping[str, Any]:

@@ -17,17 +17,34 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.class_names import COCO_NAMES, VOC_NAMES, name_classes
+from pyrafuse.models.importers.class_names import COCO_NAMES, VOC_NAMES, tell_classes
 from pyrafuse.models.importers.mmdetection_blocks import name_ssd_extra
-from pyrafuse.models.importers.mmdetection_config import find_config, look_up
+from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
+from pyrafuse.models.importers.mmdetection_settings import (
+    Rgb,
+    UntoldError,
+    keep_ratio,
+    read_colors,
+    read_postprocess,
+)
 from pyrafuse.models.importers.mmdetection_usage import find_class_names
-from pyrafuse.models.importers.renaming import by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 
 SIZES = {6: 300, 7: 512}
 """Levels -> side of the input in pixels."""
 SLOTS = 4
 """Anchors a cell of the finest level."""
+COLORS: tuple[Rgb, Rgb, bool] = ((123.675, 116.28, 103.53), (1.0, 1.0, 1.0), False)
+"""Mean and standard deviation of red, green and blue in 0..255, and whether blue comes first, as published."""
+_LEVEL = re.compile(r"bbox_head\.(?:cls|reg)_convs\.(\d+)\.")
 VOC_COVERAGE = {300: (0.2, 0.9), 512: (0.15, 0.9)}
 
 name_ssd = by_parts(
@@ -45,8 +62,8 @@ name_ssd = by_parts(
 
 def looks_like_mmdetection_ssd(content: Any) -> bool:
     """Whether ``content``, as read from a file, is an SSD of mmdetection."""
-    state = _renew(unwrap_state(content))
-    return "bbox_head.cls_convs.0.0.weight" in state and "backbone.features.31.weight" in state
+    marks = (r"bbox_head\.(cls|reg)_convs\.\d+\.0\.(weight|bias)", r"backbone\.features\.\d+\.")
+    return has_keys(_renew(unwrap_state(content)), *marks)
 
 
 def import_mmdetection_ssd(
@@ -59,55 +76,64 @@ def import_mmdetection_ssd(
     """Build the detector that ``content`` holds the parameters of.
 
     Older files, whose backbone normalised and extended its maps, are read as well. Whether the anchors are COCO's or
-    Pascal VOC's is told by the settings in the file, by its name, or by 80 or 20 classes.
+    Pascal VOC's is told by the settings in the file, by its name, or by 80 or 20 classes. Colours and thresholds are
+    those of the settings; what these leave out is as published.
 
     Args:
         content: As `read_tensors` gives it.
         source: Of the file, for messages, and for its name: ``ssd300_voc0712_20220320_194658-17edda1b.pth``.
-        published: The name it was published under, where the file has another.
+        published: The name it was published under, where the file has another; it comes before the settings.
         options: Further options of the model.
 
     Raises:
-        CheckpointError: If it is no SSD of 300 or 512 px, its anchors are not told, or it does not fit; keys are named.
+        CheckpointError: If it is no SSD of 300 or 512 px, its anchors are not told, its settings ask for what is not
+            there here, or it does not fit; keys are named.
     """
     state = _renew(unwrap_state(content))
-    levels = sum(f"bbox_head.cls_convs.{level}.0.weight" in state for level in range(10))
+    levels = 1 + max((int(found[1]) for key in state if (found := _LEVEL.match(key))), default=-1)
     if levels not in SIZES:
         raise CheckpointError(f"{source} is an SSD of {levels} levels; known are those of 6 (300 px) and 7 (512 px)")
     size = SIZES[levels]
-    num_classes = state["bbox_head.cls_convs.0.0.weight"].shape[0] // SLOTS - 1
+    layout = f"mmdetection's SSD{size}"
+    key = "bbox_head.cls_convs.0.0.weight"
+    num_classes = read_shape(state, key, source=source, layout=layout, least=2 * SLOTS)[0] // SLOTS - 1
+    config = find_config(content) if published is None else None
+    try:
+        testing = {} if config is None else read_postprocess(config)
+        mean, std, bgr = COLORS if config is None else read_colors(config)
+    except UntoldError:
+        mean, std, bgr = COLORS
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
+            f"name that by --as NAME or load(..., source=NAME); such as ssd{size}_coco or ssd{size}_voc0712"
+        ) from error
     options = dict(options or {})
-    coverage = _coverage(content, num_classes, size, source, published)
+    if testing:
+        options["postprocess_options"] = {**testing, **options.get("postprocess_options", {})}
+    coverage = _coverage(config, num_classes, size, source, published)
     if coverage is not None:
         options["head_options"] = {"coverage": coverage, **options.get("head_options", {})}
     with Uninitialized():
         detector = create_model(f"ssd{size}", num_classes=num_classes, **options)
-    layout = f"mmdetection's SSD{size}"
     load_renamed(detector, state, name_ssd, source=source, layout=layout)
-    names, category_ids = name_classes(num_classes)
-    told = find_class_names(content)
-    if len(told) == num_classes and num_classes != len(COCO_NAMES):
-        names = told
+    names, category_ids = tell_classes(find_class_names(content), num_classes, source=source)
+    colors = keep_ratio((size, size), mean=mean, std=std, bgr=bgr, pad_multiple=1)
     detector.card = replace(
         detector.card,
         names=names,
         category_ids=category_ids,
-        preprocessing=Preprocessing(
-            size=(size, size),
-            interpolation="opencv",
-            mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
-            std=(1 / 255, 1 / 255, 1 / 255),
-        ),
+        preprocessing=replace(colors, fit="stretch", pad_multiple=Preprocessing().pad_multiple),
         origin=f"{layout}, {num_classes} classes",
     )
     return detector
 
 
 def _coverage(
-    content: Any, num_classes: int, size: int, source: str | os.PathLike[str], published: str | None
+    config: Config | None, num_classes: int, size: int, source: str | os.PathLike[str], published: str | None
 ) -> tuple[float, float] | None:
     """`ssd_head`'s coverage; None is COCO's."""
-    found = look_up(find_config(content), "model", "bbox_head", "anchor_generator", "basesize_ratio_range")
+    found = look_up(config, "model", "bbox_head", "anchor_generator", "basesize_ratio_range")
     if isinstance(found, list | tuple) and len(found) == 2:
         return float(found[0]), float(found[1])
     name = os.path.basename(source) if published is None else published

@@ -5,7 +5,6 @@ state dict -> which detector, on which ResNet or ResNeXt -> ours -> every key re
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,15 @@ from pyrafuse.models.faster_rcnn import STRIDES
 from pyrafuse.models.importers.mmdetection import depth_of, fill_card, grouping_of
 from pyrafuse.models.importers.mmdetection_blocks import name_bfp, naming_recursive_fpn
 from pyrafuse.models.importers.mmdetection_necks import name_fpn
-from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    Naming,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.recursive_fpn import RecursiveFPN
 from pyrafuse.models.two_stage import TwoStageDetector
 from pyrafuse.models.uninitialized import Uninitialized
@@ -32,7 +39,7 @@ TITLES = {
     "cascade_rcnn": "Cascade R-CNN",
     "cascade_rcnn_rfp": "Cascade R-CNN with recursive FPN",
 }
-CLASSIFIER = re.compile(r"roi_head\.bbox_head\.(?:(\d+)\.)?fc_cls\.weight")
+_STAGES = r"roi_head\.bbox_head\.\d+\."
 
 _name_rpn = by_patterns(
     [(r"^tower\.convs\.0\.", "rpn_conv."), (r"^objectness\.", "rpn_cls."), (r"^deltas\.", "rpn_reg.")]
@@ -42,9 +49,8 @@ _name_region_head = by_patterns([(r"^layers\.", "shared_fcs."), (r"^classes\.", 
 
 def looks_like_mmdetection_two_stage(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a two-stage detector of mmdetection."""
-    state = unwrap_state(content)
-    is_resnet = any(key.startswith("backbone.layer1.") for key in state)
-    return is_resnet and "rpn_head.rpn_cls.weight" in state and any(CLASSIFIER.fullmatch(key) for key in state)
+    marks = (r"backbone\.layer1\.", r"rpn_head\.rpn_(cls|reg)\.", r"roi_head\.bbox_head\.(\d+\.)?fc_(cls|reg)\.")
+    return has_keys(unwrap_state(content), *marks)
 
 
 def import_mmdetection_two_stage(
@@ -73,9 +79,10 @@ def import_mmdetection_two_stage(
     state = unwrap_state(content)
     model = model_of(state)
     depth = depth_of(state, source)
-    classifier = next(value for key, value in state.items() if CLASSIFIER.fullmatch(key))
-    num_classes = classifier.shape[0] - 1
-    trunk = {"style": style, **grouping_of(state)}
+    layout = f"mmdetection's {TITLES[model]}"
+    classifier = f"roi_head.bbox_head.{'0.' if has_keys(state, _STAGES) else ''}fc_cls.weight"
+    num_classes = read_shape(state, classifier, source=source, layout=layout, ndim=2, least=2)[0] - 1
+    trunk = {"style": style, **grouping_of(state, source)}
     built = _options_of(state, model, f"resnet{depth}", trunk)
     given = dict(options or {})
     given["backbone_options"] = {**built["backbone_options"], **given.get("backbone_options", {})}
@@ -83,9 +90,8 @@ def import_mmdetection_two_stage(
         detector = create_model(model, num_classes=num_classes, **{**built, **given})
     assert isinstance(detector, TwoStageDetector)
     naming, unused = name_two_stage(detector)
-    title = TITLES[model]
-    load_renamed(detector, state, naming, source=source, layout=f"mmdetection's {title}", unused=unused)
-    fill_card(detector, num_classes, what=f"{title} on ResNet-{depth}")
+    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused)
+    fill_card(detector, num_classes, what=f"{TITLES[model]} on ResNet-{depth}")
     return detector
 
 
@@ -95,7 +101,9 @@ def name_two_stage(detector: TwoStageDetector) -> tuple[Naming, tuple[str, ...]]
     unused: tuple[str, ...] = ()
     if isinstance(detector.backbone, RecursiveFPN):
         parts["backbone"] = ("", naming_recursive_fpn(detector.backbone))
-        unused = (r"(backbone|neck\.rfp_modules\.\d+)\.fc\.",)  # classifiers of the backbones, which nothing reads
+        unused = (
+            r"(backbone|neck\.rfp_modules\.\d+)\.fc\.(weight|bias)$",
+        )  # classifiers of the backbones, which nothing reads
     elif isinstance(detector.neck, NeckChain):
         for i, neck in enumerate(detector.neck.necks):
             assert isinstance(neck, Neck)
@@ -110,9 +118,26 @@ def name_two_stage(detector: TwoStageDetector) -> tuple[Naming, tuple[str, ...]]
 
 def model_of(state: Mapping[str, Tensor]) -> str:
     """Our model's registered name."""
-    if "roi_head.bbox_head.0.fc_cls.weight" in state:
+    if has_keys(state, _STAGES):
         return "cascade_rcnn_rfp" if any(key.startswith("neck.rfp_") for key in state) else "cascade_rcnn"
     return "libra_rcnn" if any(key.startswith("neck.1.") for key in state) else "faster_rcnn"
+
+
+def family_name_of(state: Mapping[str, Tensor]) -> str:
+    """Of `PUBLISHED_FAMILIES`."""
+    model = model_of(state)
+    if model == "cascade_rcnn_rfp":
+        return "detectors_cascade_rcnn" if has_keys(state, r".*\.offset_s\.") else model
+    return f"{model}_pafpn" if _has_path_aggregation(state) else model
+
+
+def title_of(state: Mapping[str, Tensor]) -> str:
+    """The detector in words."""
+    return f"{TITLES[model_of(state)]}{' with PAFPN' if _has_path_aggregation(state) else ''}"
+
+
+def _has_path_aggregation(state: Mapping[str, Tensor]) -> bool:
+    return has_keys(state, r"neck\.(downsample|pafpn)_convs\.")
 
 
 def _options_of(state: Mapping[str, Tensor], model: str, backbone: str, trunk: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,5 +152,5 @@ def _options_of(state: Mapping[str, Tensor], model: str, backbone: str, trunk: M
             "switchable": any(".offset_s." in key for key in state),
         }
         return {"backbone_options": recursion}
-    neck = {"neck": "pafpn"} if "neck.downsample_convs.0.conv.weight" in state else {}
+    neck = {"neck": "pafpn"} if _has_path_aggregation(state) else {}
     return {"backbone": backbone, "backbone_options": dict(trunk), **neck}

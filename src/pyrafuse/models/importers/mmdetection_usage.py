@@ -5,7 +5,6 @@ content, name -> `Usage`
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,12 @@ from typing import Any
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
+from pyrafuse.models.importers.mmdetection_names import (
+    PUBLISHED_FAMILIES,
+    PublishedFamily,
+    PublishedName,
+    parse_name,
+)
 from pyrafuse.models.importers.mmdetection_settings import (
     Rgb,
     UntoldError,
@@ -59,63 +64,15 @@ class Usage:
     origin: str = ""
 
 
-@dataclass(frozen=True)
-class PublishedName:
-    """A name such as ``retinanet_r50_caffe_fpn_mstrain_2x_coco_20200131-...``, taken apart.
-
-    Attributes:
-        family: ``retinanet``.
-        depth: 50; of a ResNeXt too.
-        is_caffe: Whether the ResNet is in caffe style.
-        words: All that follows, and what stands for a way of training in the family's name.
-        grouping: Of a ResNeXt: ``32x8d``; else empty.
-    """
-
-    family: str
-    depth: int
-    is_caffe: bool
-    words: tuple[str, ...]
-    grouping: str = ""
-
-
-_NAME = re.compile(
-    r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_(?P<grouping>\d+x\d+d))?(?P<caffe>_caffe)?_(?P<words>\w+)"
-)
-_KNOWN_WORDS = re.compile(
-    r"\d+[ekx]|\d+xb?\d+|[1-9]\d{2,3}|mstrain|ms|fpn|pafpn|nasfpn|rfp|gn|head|coco|voc0712|crop640|fp16|amp|upgraded"
-    r"|center|normbbox|centeronreg|bounded|[cg]?iou"
-)
-_TRAINING_WORDS = frozenset({"center", "normbbox", "centeronreg", "giou"})
-"""Older names of FCOS have them in front."""
-_HASH = re.compile(r"(_\d{8}(_\d{6})?)?-[0-9a-f]{8}$")
-DATA_WORDS = frozenset({"coco", "voc0712"})
-
-
-def parse_name(name: str) -> PublishedName | None:
-    """Take a published name, a file's name or a URL apart; None if it is not of the published kind.
-
-    A name that says more than is known here, such as ``dcn``, is none either.
-    """
-    stem = re.sub(r"\.pth$", "", name.rstrip("/").rpartition("/")[2].lower())
-    stem = _HASH.sub("", stem).removeprefix("detectors_")
-    stem = re.sub(r"_bbox_map-[\d.]+(?=_|$)", "", stem)
-    stem = re.sub(r"_\d{8}(_\d{6})?$", "", stem).replace("-", "_")
-    found = _NAME.fullmatch(stem)
-    if found is None:
-        return None
-    words = tuple(found["words"].split("_"))
-    if not all(_KNOWN_WORDS.fullmatch(word) for word in words):
-        return None
-    family = found["family"].split("_")
-    ways = tuple(word for word in family if word in _TRAINING_WORDS)
-    family = "_".join(word for word in family if word not in _TRAINING_WORDS)
-    return PublishedName(
-        family, int(found["depth"]), found["caffe"] is not None, (*ways, *words), found["grouping"] or ""
-    )
-
-
 def tell_usage(
-    content: Any, *, source: str | os.PathLike[str], published: str | None, family: str, depth: int, what: str
+    content: Any,
+    *,
+    source: str | os.PathLike[str],
+    published: str | None,
+    family: str,
+    depth: int,
+    what: str,
+    grouping: str = "",
 ) -> Usage:
     """How the detector in ``content`` is used.
 
@@ -123,47 +80,46 @@ def tell_usage(
         content: As `read_tensors` gives it.
         source: Of the file; its name is asked where the settings in it are not enough.
         published: A name that is given by hand, and comes first.
-        family: How published names begin.
+        family: Of `PUBLISHED_FAMILIES`, by the keys.
         depth: Of the ResNet, by the keys.
         what: The detector in words, for messages.
+        grouping: Of the ResNeXt, by the keys: ``32x4d``; empty of a ResNet.
 
     Raises:
         CheckpointError: If nothing tells, or the name is of another detector, or the settings ask for what is not
             there here.
     """
+    known = PUBLISHED_FAMILIES[family]
     names = find_class_names(content)
     if published is not None:
         parsed = parse_name(published)
         if parsed is None:
-            raise CheckpointError(f"{published!r} is no name that {what} was published under; {_examples(family)}")
-        if (parsed.family, parsed.depth) != (family, depth):
-            raise CheckpointError(
-                f"{source} is {what}, and {published!r} names {parsed.family} on {parsed.depth} layers; "
-                f"{_examples(family)}"
-            )
+            raise CheckpointError(f"{published!r} is no name that {what} was published under; {_examples(known)}")
+        if not known.names(parsed, depth, grouping):
+            raise CheckpointError(f"{source} is {what}, and {published!r} names {parsed}; {_examples(known)}")
         return _usage_by_name(parsed, names, f"used as {published}")
     config = find_config(content)
     parsed = parse_name(Path(source).name)
-    is_published = parsed and (DATA_WORDS & set(parsed.words) or _HASH.search(Path(source).stem.lower()))
-    is_named = parsed and is_published and (parsed.family, parsed.depth) == (family, depth)
+    if parsed is not None and not (parsed.is_whole and known.names(parsed, depth, grouping)):
+        parsed = None
     if config is not None:
         try:
-            return _usage_by_config(config, family, names)
+            return _usage_by_config(config, known.prefix, names)
         except UntoldError as error:
-            if not is_named:
-                raise CheckpointError(_refusal(source, family, error)) from error
+            if parsed is None:
+                raise CheckpointError(_refusal(source, known, error)) from error
         except CheckpointError as error:
-            raise CheckpointError(_refusal(source, family, error)) from error
-    if parsed and is_named:
+            raise CheckpointError(_refusal(source, known, error)) from error
+    if parsed is not None:
         return _usage_by_name(parsed, names, "used as its name says")
     raise CheckpointError(
         f"{source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how images are "
-        f"made ready: name the model it was published as, by --as NAME or load(..., source=NAME); {_examples(family)}"
+        f"made ready: name the model it was published as, by --as NAME or load(..., source=NAME); {_examples(known)}"
     )
 
 
-def _examples(family: str) -> str:
-    return f"such as {family}_r50_fpn_1x_coco or {family}_r50_caffe_fpn_1x_coco"
+def _examples(family: PublishedFamily) -> str:
+    return f"such as {' or '.join(family.examples)}"
 
 
 def find_class_names(content: Any) -> tuple[str, ...]:
@@ -221,7 +177,7 @@ def _usage_by_config(config: Config, family: str, names: tuple[str, ...]) -> Usa
     )
 
 
-def _refusal(source: str | os.PathLike[str], family: str, error: CheckpointError) -> str:
+def _refusal(source: str | os.PathLike[str], family: PublishedFamily, error: CheckpointError) -> str:
     return (
         f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
         f"name that by --as NAME or load(..., source=NAME); {_examples(family)}"

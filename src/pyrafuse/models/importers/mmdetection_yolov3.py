@@ -16,7 +16,7 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.class_names import name_classes
+from pyrafuse.models.importers.class_names import tell_classes
 from pyrafuse.models.importers.mmdetection_blocks import naming_yolov3_neck
 from pyrafuse.models.importers.mmdetection_config import Config, find_config, look_up
 from pyrafuse.models.importers.mmdetection_settings import (
@@ -26,7 +26,14 @@ from pyrafuse.models.importers.mmdetection_settings import (
     read_preprocessing,
 )
 from pyrafuse.models.importers.mmdetection_usage import find_class_names
-from pyrafuse.models.importers.renaming import by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.models.yolov3_plain import ANCHORS
 
@@ -53,8 +60,7 @@ def _name_yolov3(key: str) -> str:
 
 def looks_like_mmdetection_yolov3(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a YOLOv3 of mmdetection."""
-    state = unwrap_state(content)
-    return "bbox_head.convs_pred.0.weight" in state and "backbone.conv_res_block1.conv.conv.weight" in state
+    return has_keys(unwrap_state(content), r"bbox_head\.convs_pred\.", r"backbone\.conv_res_block\d\.")
 
 
 def import_mmdetection_yolov3(
@@ -78,17 +84,14 @@ def import_mmdetection_yolov3(
     state = unwrap_state(content)
     told, preprocessing, origin = _tell_use(content, source, published)
     anchors = told.get("head_options", {}).get("anchors", ANCHORS)
-    channels = state["bbox_head.convs_pred.0.weight"].shape[0]
-    num_classes = channels // len(anchors[0]) - 5
+    layout, slots = "mmdetection's YOLOv3 on Darknet-53", len(anchors[0])
+    key = "bbox_head.convs_pred.0.weight"
+    num_classes = read_shape(state, key, source=source, layout=layout, least=6 * slots)[0] // slots - 5
     options = {**told, **(options or {})}
     with Uninitialized():
         detector = create_model("yolov3_plain", num_classes=num_classes, **options)
-    layout = "mmdetection's YOLOv3 on Darknet-53"
     load_renamed(detector, state, _name_yolov3, source=source, layout=layout)
-    names, category_ids = name_classes(num_classes)
-    found = find_class_names(content)
-    if len(found) == num_classes and found != names:
-        names, category_ids = found, tuple(range(1, num_classes + 1))
+    names, category_ids = tell_classes(find_class_names(content), num_classes, source=source)
     detector.card = replace(
         detector.card,
         names=names,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pyrafuse.backbones.weights import check_entries
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers import origins
@@ -53,12 +54,21 @@ class Importer:
     Attributes:
         origin: In words.
         recognizes: Whether the content of a file, as `read_tensors` gives it, is of this origin.
-        build: Makes a detector of it; `tells_all` makes it of a `Build`.
+        read: Makes a detector of it; `tells_all` makes it of a `Build`.
     """
 
     origin: Origin
     recognizes: Callable[[Any], bool]
-    build: BuildAs
+    read: BuildAs
+
+    def build(self, content: Any, *, source: str | os.PathLike[str], published: str | None) -> Detector:
+        """The detector in ``content``.
+
+        Raises:
+            CheckpointError: As ``read`` does, or if there are other things than tensors among its parameters.
+        """
+        check_entries(content, source=source)
+        return self.read(content, source=source, published=published)
 
 
 IMPORTERS = (

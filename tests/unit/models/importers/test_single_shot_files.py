@@ -8,8 +8,11 @@ from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.cli.main import main
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.factory import create_model
+from pyrafuse.models.importers.class_names import COCO_NAMES, name_classes, tell_classes
 from pyrafuse.models.importers.m2det import import_m2det, naming_mlfpn
+from pyrafuse.models.importers.mmdetection_ssd import name_ssd
 from pyrafuse.models.importers.registry import find_importer
+from pyrafuse.models.uninitialized import Uninitialized
 
 CHANNELS = {"num_levels": 2, "channels": 8, "shallow_channels": 8, "deep_channels": 16, "attention": False}
 
@@ -83,6 +86,40 @@ def test_what_does_not_fit_is_named(state):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("leach.9.conv.weight", torch.zeros(1), r"extra: leach\.9\.conv\.weight$"),
+        ("leach.0.other.weight", torch.zeros(1), r"extra: leach\.0\.other\.weight$"),
+        ("leach.0.conv.weight", torch.zeros(3, 3), r"of another shape: leach\.0\.conv\.weight is \(3, 3\), needs"),
+        ("leach.1.conv.weight", torch.zeros(()), r"of another shape: leach\.1\.conv\.weight is \(\)"),
+        ("base.fc.other", torch.zeros(1), r"extra: base\.fc\.other$"),
+        ("reduce.conv.weight", torch.zeros(()), r"of another shape: reduce\.conv\.weight is \(\)"),
+        ("up_reduce.conv.weight", torch.zeros(()), r"of another shape: up_reduce\.conv\.weight is \(\)"),
+        ("loc.0.weight", torch.zeros(()), r"of another shape: loc\.0\.weight is \(\)"),
+        ("loc.0.weight", torch.zeros(3, 16, 3, 3), r"of another shape: loc\.0\.weight is \(3"),
+        ("conf.4.bias", torch.zeros(25), r"of another shape: conf\.4\.bias is \(25,\), needs \(24,\)$"),
+        ("conf.4.bias", torch.zeros(()), r"of another shape: conf\.4\.bias is \(\), needs \(24,\)$"),
+        ("unet1.toplayer.0.conv.weight", None, r"missing: unet1\.toplayer\.0\.conv\.weight$"),
+        ("loc.0.weight", None, r"missing: loc\.0\.weight$"),
+        ("leach.1.conv.weight", None, r"missing: leach\.1\.conv\.weight$"),
+    ],
+)
+def test_damage_is_named(state, key, value, said):
+    torn = {name: kept for name, kept in state.items() if name != key}
+    torn |= {} if value is None else {key: value}
+    with pytest.raises(CheckpointError, match=rf"but does not fit; {said}"):
+        find_importer(torn).build(torn, source="m2det320.pth", published=None)
+
+
+def test_entries_that_are_no_tensors_are_named(state):
+    counted = {**state, "unet1.count.num_batches_tracked": 3}
+    assert find_importer(counted).build(counted, source="m2det320.pth", published=None).card.options["size"] == 320
+    torn = {**state, "Norm.bias": "hi"}
+    with pytest.raises(CheckpointError, match=r"x\.pth has entries .* are no tensors: Norm\.bias is of type str; save"):
+        find_importer(torn).build({"state_dict": torn}, source="x.pth", published="m2det320")
+
+
+@pytest.mark.parametrize(
     ("keys", "origin"),
     [
         (("leach.0.conv.weight", "unet1.toplayer.0.conv.weight", "loc.0.weight"), "official M2Det"),
@@ -107,3 +144,61 @@ def test_ssd_of_other_levels_is_refused():
     state["backbone.features.31.weight"] = torch.zeros(1)
     with pytest.raises(CheckpointError, match=r"an SSD of 5 levels; known are those of 6 \(300 px\) and 7"):
         find_importer(state).build(state, source="x.pth", published=None)
+
+
+SETTINGS = """
+model = dict(type='SingleStageDetector',
+    data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=False, pad_size_divisor=1),
+    bbox_head=dict(type='SSDHead', anchor_generator=dict(basesize_ratio_range=(0.2, 0.9))),
+    test_cfg=dict(nms_pre=900, nms=dict(type='nms', iou_threshold=0.6), min_bbox_size=0, score_thr=0.3, max_per_img=50))
+"""
+
+
+@pytest.fixture(scope="module")
+def ssd():
+    """An SSD's parameters, all of them one value, under mmdetection's names."""
+    with Uninitialized():
+        detector = create_model("ssd300", num_classes=3)
+    return {name_ssd(key): torch.zeros(()).expand(value.shape) for key, value in detector.state_dict().items()}
+
+
+def test_ssd_is_used_as_the_settings_in_the_file_say(ssd):
+    content = {"state_dict": ssd, "meta": {"cfg": SETTINGS, "dataset_meta": {"classes": ("cat", "dog", "hen")}}}
+    told = find_importer(content).build(content, source="x.pth", published=None)
+    given = told.card.preprocessing
+    assert (given.fit, given.size, given.bgr) == ("stretch", (300, 300), True)
+    assert [255 * m for m in given.mean] == pytest.approx([3, 2, 1])
+    assert [255 * s for s in given.std] == pytest.approx([6, 5, 4])
+    settings = told.postprocess
+    assert (settings.score, settings.nms_iou, settings.max_detections, settings.max_per_level) == (0.3, 0.6, 50, 900)
+    assert told.card.names == ("cat", "dog", "hen")
+    named = find_importer(content).build(content, source="x.pth", published="ssd300_coco")
+    assert (named.postprocess.score, named.card.preprocessing.bgr) == (0.02, False)
+
+
+def test_ssd_whose_settings_ask_for_what_is_not_there(ssd):
+    content = {"state_dict": ssd, "meta": {"cfg": SETTINGS.replace("type='nms'", "type='soft_nms'")}}
+    with pytest.raises(CheckpointError, match=r"test_cfg.nms.type = 'soft_nms'.*--as NAME .*such as ssd300_coco"):
+        find_importer(content).build(content, source="x.pth", published=None)
+
+
+@pytest.mark.parametrize("key", ["bbox_head.cls_convs.0.0.weight", "bbox_head.cls_convs.1.0.weight"])
+def test_a_key_that_an_ssd_lacks_is_named(ssd, key):
+    torn = {name: value for name, value in ssd.items() if name != key}
+    with pytest.raises(CheckpointError, match=rf"SSD300, but does not fit; missing: {key}$"):
+        find_importer(torn).build(torn, source="x.pth", published="ssd300_coco")
+    torn[key] = torch.zeros(())
+    with pytest.raises(CheckpointError, match=rf"SSD300, but does not fit; of another shape: {key} is \(\)"):
+        find_importer(torn).build(torn, source="x.pth", published="ssd300_coco")
+
+
+def test_names_that_are_not_one_for_each_class_are_refused(ssd):
+    content = {"state_dict": ssd, "meta": {"CLASSES": ("cat", "dog")}}
+    with pytest.raises(CheckpointError, match=r"names 2 classes \(cat, dog\), and its parameters tell 3 apart"):
+        find_importer(content).build(content, source="x.pth", published="ssd300_coco")
+
+
+def test_names_of_old_are_coco_s_too():
+    old = tuple(name.replace(" ", "_") for name in COCO_NAMES)
+    assert tell_classes(old, 80, source="x.pth") == name_classes(80)
+    assert tell_classes(("a",) * 80, 80, source="x.pth") == (("a",) * 80, tuple(range(1, 81)))
