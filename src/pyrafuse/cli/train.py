@@ -1,7 +1,7 @@
 """`pyrafuse train`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import PyrafuseError, nearest
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch
@@ -56,12 +56,46 @@ def read_recipe(text: str) -> list[str]:
         PyrafuseError: If it is neither.
     """
     if Path(text).suffix in {".yaml", ".yml"} or Path(text).is_file():
-        try:
-            _ = Path(text).is_file() and Path(text).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise PyrafuseError(f"--recipe {text} is no YAML file: it is not text") from error
         return [f"--config={text}"]
     return [f"--config={json.dumps(to_plain(RECIPES.create(text)))}"]
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The settings in a recipe's file; their values are not looked at.
+
+    Raises:
+        PyrafuseError: If it cannot be read, is no YAML of settings, or one of them is unknown.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise PyrafuseError(f"--recipe {path} is no YAML file: it is not text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise PyrafuseError(f"{path} is no YAML: {getattr(error, 'problem', None) or error}{place}") from error
+    if not isinstance(values, dict):
+        raise PyrafuseError(f"{path} holds no settings of a recipe, such as `run: {{epochs: 30}}`")
+    known = describe_defaults()
+    groups = {key.partition(".")[0] for key in known}
+    for key in _keys(values, free={name for name, value in known.items() if isinstance(value, dict)}):
+        if key not in known and key not in groups:
+            near = nearest(key, known)
+            hint = f"did you mean {near}?" if near else "`pyrafuse train --help` lists all"
+            raise PyrafuseError(f"{path}: there is no setting {key}; {hint}")
+    return values
+
+
+def _keys(values: Mapping[Any, Any], *, free: Collection[str], prefix: str = "") -> Iterator[str]:
+    """Dotted names of the settings in ``values``; what is within a ``free`` one is its own affair."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if any(key.startswith(f"{inner}.") for inner in free):
+            continue
+        if isinstance(value, dict) and value and key not in free:
+            yield from _keys(value, free=free, prefix=f"{key}.")
+        else:
+            yield key
 
 
 def put_recipe_first(words: Sequence[str]) -> list[str]:
@@ -79,6 +113,9 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
         if not own.is_file():
             raise PyrafuseError(f"nothing to resume: {own} is not there; give the folder of a run as --output")
         recipes = [f"--config={own}"]
+    for given in (word.removeprefix("--config=") for word in recipes):
+        if not given.startswith("{") and Path(given).is_file():
+            read_values(Path(given))
     return [*_switch_tricks(recipes, tricks), *changes]
 
 
@@ -102,7 +139,7 @@ def _switch_tricks(recipes: list[str], tricks: list[tuple[str, bool]]) -> list[s
         return recipes
     *before, last = recipes or [f"--config={json.dumps(to_plain(small()))}"]
     given = last.removeprefix("--config=")
-    values = yaml.safe_load(given if given.startswith("{") else Path(given).read_text(encoding="utf-8"))
+    values = json.loads(given) if given.startswith("{") else read_values(Path(given))
     for name, is_on in tricks:
         values = switch(values, name, on=is_on)
     return [*before, f"--config={json.dumps(values)}"]

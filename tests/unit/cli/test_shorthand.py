@@ -112,6 +112,32 @@ def test_what_does_not_fit_is_named(argv, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {name: [\n", " is no YAML: "),
+        ("run:\n  epoks: 3\n", ": there is no setting run.epoks; did you mean run.epochs?"),
+        ("runn:\n  epochs: 3\n", ": there is no setting runn.epochs; did you mean run.epochs?"),
+        ("soup: 3\n", ": there is no setting soup; `pyrafuse train --help` lists all"),
+        ("- a\n", " holds no settings of a recipe, such as "),
+    ],
+)
+@pytest.mark.parametrize("tricks", [[], ["--with", "mixup"]])
+def test_a_broken_recipe_is_named_by_its_file(text, message, tricks, tmp_path):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(PyrafuseError) as raised:
+        parse("--recipe", str(file), *tricks)
+    assert f"{file}{message}" in str(raised.value)
+
+
+def test_a_recipe_may_say_little(tmp_path):
+    file = tmp_path / "little.yaml"
+    file.write_text("run.epochs: 5\nmodel:\n  options:\n    head_options: {adaption: false}\naugmentation: {}\n")
+    recipe = parse("--recipe", str(file))
+    assert (recipe.run.epochs, recipe.model.options) == (5, {"head_options": {"adaption": False}})
+
+
 def test_help_shows_the_short_forms(capsys):
     assert call(train, ["--help"], prog="pyrafuse train") == 0
     text = capsys.readouterr().out
