@@ -57,7 +57,10 @@ def find_list(tree: Tree, depths: Sequence[int] = (0,)) -> Path | None:
 def find_yolo(tree: Tree) -> YOLOFolder | None:
     """The images of a folder without data.yaml, or None if no image has a label file.
 
-    The classes are those of classes.txt and its like, else of a YAML file that names nothing else.
+    The classes are those of classes.txt and its like, else of a data.yaml that names no split.
+
+    Raises:
+        DataError: If the file that names the classes is damaged.
     """
     splits: dict[str, list[Path]] = defaultdict(list)
     is_labelled = False
@@ -69,8 +72,9 @@ def find_yolo(tree: Tree) -> YOLOFolder | None:
         return None
     names, num_values = read_class_names(tree.root), 0
     for path, content in (item for depth in (0, 1, 2) for item in _descriptions(tree, depth)):
-        names, num_values = names or _names_of(content, path), _num_keypoint_values(content, path)
-        break
+        if path.stem == "data":  # other files with that key may be some other tool's
+            names, num_values = names or _names_of(content, path), _num_keypoint_values(content, path)
+            break
     return YOLOFolder({split: tuple(images) for split, images in splits.items()}, names, tree.root, num_values)
 
 
@@ -125,7 +129,7 @@ def _descriptions(tree: Tree, depth: int) -> Iterable[tuple[Path, Mapping[Any, A
         try:
             content = _load(path)
         except DataError:
-            if path.stem == "data" and not depth:
+            if path.stem in {"data", "obj"} and not depth:
                 raise
             continue  # some other tool's file
         if isinstance(content, dict) and ("names" in content or {"nc", "train"} <= content.keys()):
@@ -182,8 +186,8 @@ def _images_at(place: Path, bases: Sequence[Path]) -> list[Path]:
 
 def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     names, num_classes = content.get("names"), _whole(content.get("nc"))
-    if isinstance(names, str):
-        raise DataError(f"{path} gives the text {names!r} as names; write a list, [{names}]")
+    if not isinstance(names, list | dict | None):
+        raise DataError(f"{path} gives {names!r} as names; write a list, [{names}]")
     if isinstance(names, dict):
         numbered = {_whole(number): name for number, name in names.items()}
         if set(numbered) != set(range(len(names))):
@@ -196,7 +200,7 @@ def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
                     f"{path} has the class name {name!r}, which YAML takes for a {type(name).__name__} (so it does "
                     "with yes, no, on, off and dates); put names in quotes"
                 )
-        if num_classes not in {None, len(names)}:
+        if num_classes is not None and num_classes != len(names):
             raise DataError(f"{path} names {len(names)} classes, but its nc is {content['nc']}; correct one of them")
         return tuple(map(str, names))
     if isinstance(num_classes, int) and num_classes > 0:

@@ -137,7 +137,9 @@ def test_a_number_of_classes_without_names(tmp_path, write_image):
         ("train: .\nnames: [a, b]\nnc: 3", "names 2 classes, but its nc is 3"),
         ("train: .\nnames: {1: a, 2: b}", r"numbers its classes \[1, 2\]"),
         ("train: .", "names no classes"),
-        ("train: .\nnames: a, b", r"gives the text 'a, b' as names; write a list, \[a, b\]"),
+        ("train: .\nnames: 3", r"gives 3 as names; write a list, \[3\]"),
+        ("train: .\nnames: [a]\nnc: [1]", r"names 1 classes, but its nc is \[1\]"),
+        ("train: .\nnames: a, b", r"gives 'a, b' as names; write a list, \[a, b\]"),
         ("train: .\nnames: [yes, no]", "class name True, which YAML takes for a bool .*; put names in quotes"),
         ("train: .\nnames: {0: a, '0': b}", "number them 0 to 1"),
         ("train: .\nnames: [a]\nkpt_shape: 17", "gives 17 as kpt_shape; write two numbers"),
@@ -218,7 +220,16 @@ def test_names_of_a_data_yaml_without_splits_are_taken(tmp_path, write_image):
     write_image(tmp_path / "images" / "a.jpg")
     write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.2 0.4\n")
     write(tmp_path / "data.yaml", "names: {0: dog, 1: cat}\n")
+    write(tmp_path / "another.yaml", "names: some tool's\n")
     assert find_yolo(Tree(tmp_path)).names == ("dog", "cat")
+
+
+def test_darknet_names_that_are_absent_are_not_passed_over(tmp_path, write_image):
+    write_image(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", "0 0.5 0.5 0.2 0.4\n")
+    write(tmp_path / "obj.data", "train = train.txt\nnames = gone.names\n")
+    with pytest.raises(DataError, match=r"obj\.data gives 'gone\.names' as names, but there is no"):
+        read_splits(tmp_path)
 
 
 @pytest.mark.parametrize(
