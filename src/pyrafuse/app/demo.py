@@ -170,7 +170,7 @@ def _describe_quality(report: Report, evaluation: EvaluationResult) -> None:
     )
     report.add_figure(plot_precision_recall(evaluation.precision, evaluation.names))
     report.add_figure(
-        plot_confusion(evaluation.confusion, evaluation.names),
+        plot_confusion(evaluation.confusion, evaluation.names, confidence=evaluation.confusion_confidence),
         f"At IoU 0.50, detections with a score of {evaluation.confusion_confidence:.2f} or more.",
     )
 

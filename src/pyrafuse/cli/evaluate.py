@@ -80,7 +80,8 @@ def evaluate(
         write_text(output / "evaluation.json", result.to_json(with_curves=True))
         write_text(output / "coco_results.json", to_coco_results(evaluator))
         save_figure(plot_precision_recall(result.precision, result.names), output / "precision_recall.png")
-        save_figure(plot_confusion(result.confusion, result.names), output / "confusion.png")
+        figure = plot_confusion(result.confusion, result.names, confidence=result.confusion_confidence)
+        save_figure(figure, output / "confusion.png")
         print(f"\nwritten to {output}")
     return 0
 

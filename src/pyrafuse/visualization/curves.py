@@ -30,7 +30,7 @@ def plot_precision_recall(precision: NDArray[np.floating[Any]], names: Sequence[
     """
     recall = np.linspace(0, 1, precision.shape[1])
     ious = np.linspace(0.5, 0.95, precision.shape[0])
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
     by_class, by_iou = figure.subplots(1, 2)
 
     ap50 = _mean(precision[0], axis=0)
@@ -47,7 +47,7 @@ def plot_precision_recall(precision: NDArray[np.floating[Any]], names: Sequence[
         overall = _mean(precision[0], axis=1)
         by_class.plot(recall, overall, color="black", linewidth=2.4, label=f"all classes  {np.nanmean(ap50):.3f}")
     quiet_axes(by_class, title="Each class at IoU 0.50", x="recall", y="precision")
-    _legend(by_class, title="AP50")
+    _legend(by_class, title="AP50", is_beside=True)
 
     for t, iou in enumerate(ious):
         curve = _mean(precision[t], axis=1)
@@ -55,19 +55,23 @@ def plot_precision_recall(precision: NDArray[np.floating[Any]], names: Sequence[
             color = colormaps["viridis"](t / max(len(ious) - 1, 1))
             by_iou.plot(recall, curve, color=color, linewidth=1.4, label=f"{iou:.2f}  {np.nanmean(curve):.3f}")
     quiet_axes(by_iou, title="All classes at each IoU", x="recall", y="precision")
-    _legend(by_iou, title="IoU  AP")
+    _legend(by_iou, title="IoU  AP", is_beside=True)
     for axes in (by_class, by_iou):
         axes.set_xlim(0, 1.005)
         axes.set_ylim(0, 1.02)
     return figure
 
 
-def plot_confusion(confusion: NDArray[np.integer[Any]], names: Sequence[str]) -> Figure:
+def plot_confusion(
+    confusion: NDArray[np.integer[Any]], names: Sequence[str], *, confidence: float | None = None, iou: float = 0.5
+) -> Figure:
     """What each object was taken for: the share of its row as colour, counts where they fit.
 
     Args:
         confusion: (K+1, K+1) counts; a row a true class, a column a predicted one, background last.
         names: Name of each of the K classes.
+        confidence: Detections scoring less were not counted; None where that is not known, and then not told.
+        iou: Overlap from which a detection was held to be of an object.
     """
     labels = [plain(name) for name in (*names, "background")]
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -80,7 +84,8 @@ def plot_confusion(confusion: NDArray[np.integer[Any]], names: Sequence[str]) ->
     axes.set_yticks(range(len(labels)), labels, fontsize=size)
     axes.set_xlabel("predicted", fontsize=10)
     axes.set_ylabel("true", fontsize=10)
-    axes.set_title("What each object was taken for", loc="left", fontsize=10, fontweight="bold")
+    counted = f"at IoU {iou:.2f} or more" + ("" if confidence is None else f", confidence {confidence:.2f} or more")
+    axes.set_title(f"What each object was taken for\n{counted}", loc="left", fontsize=10, fontweight="bold")
     border = len(labels) - 1.5  # sets the background apart
     axes.axhline(border, color="#808080", linewidth=0.8)
     axes.axvline(border, color="#808080", linewidth=0.8)
@@ -123,24 +128,25 @@ def plot_training(history: Mapping[str, Sequence[float]], *, x: str = "epoch") -
 
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.6 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(6.6 * columns, 3.4 * rows), layout="constrained")
     for place, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
         looks = _fusion_looks(list(curves)) if title == _FUSION else _looks(title, list(curves))
         for (key, values), look in zip(curves.items(), looks, strict=True):
             points = _points(history, x, key, len(values))
             _plot_curve(axes, points, values, look)
-        quiet_axes(axes, title=title, x=x if x in history else "step")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        quiet_axes(axes, title=_titled(title, list(curves)), x=x if x in history else "step")
+        _limit(axes, history, x, max(len(values) for values in curves.values()))
         if title == _FUSION:  # a column an output level, beneath: nine names would hide the curves
             count = len({key.split("/")[1] for key in curves})
             axes.legend(fontsize=7, ncols=count, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
-        else:
-            _legend(axes)
+        elif len(curves) > 1 or title != _RATE:  # a lone rate is named by the title
+            _legend(axes, is_beside=True)
         if title in (_PRECISION, _POSITIVES, _GRADIENTS, _FUSION):
             axes.set_ylim(bottom=0)
         elif title == _RATE:
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:.3g}")  # "1e-3" above the axis would run into the title
     return figure
 
 
@@ -154,6 +160,22 @@ _LOSSES, _LEVEL_LOSSES, _POSITIVES, _GRADIENTS, _FUSION, _PRECISION, _RATE = _PA
     "Learning rate",
 )
 _STYLES = ("-", "--", ":", "-.")
+
+
+def _titled(title: str, keys: Sequence[str]) -> str:
+    """The panel's title; of precision and recall only what is there."""
+    names = [key.rsplit("/", 1)[-1].lower() for key in keys]
+    if title != _PRECISION or len({name.startswith("ar_") for name in names}) > 1:
+        return title
+    return "Average recall" if names[0].startswith("ar_") else "Average precision"
+
+
+def _limit(axes: Axes, history: Mapping[str, Sequence[float]], x: str, count: int) -> None:
+    """The same stretch of ``x`` in every panel, with whole numbers, half a unit free at both ends."""
+    points = _points(history, x, x, len(history[x]) if x in history else count)
+    if np.isfinite(points).any():
+        axes.set_xlim(np.nanmin(points) - 0.5, np.nanmax(points) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
 
 
 @dataclass(frozen=True)
@@ -229,9 +251,11 @@ def _plot_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], look
     axes.plot(x[window - 1 :], mean, linewidth=1.6, **options)
 
 
-def _legend(axes: Axes, *, title: str | None = None) -> None:
+def _legend(axes: Axes, *, title: str | None = None, is_beside: bool = False) -> None:
+    """A legend where it covers least, or ``is_beside`` the axes, where it covers nothing."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(title=title, fontsize=8, title_fontsize=8)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "frameon": False}
+        axes.legend(title=title, fontsize=8, title_fontsize=8, **(place if is_beside else {}))
 
 
 def _common_folder(keys: Sequence[str]) -> str:

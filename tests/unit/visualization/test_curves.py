@@ -121,6 +121,43 @@ def test_what_each_level_does_has_panels_of_its_own():
     assert [line.get_linestyle() for line in fusion.lines] == ["-", "-", "--", "--"]
 
 
+def test_the_panel_of_precision_is_named_by_what_is_in_it():
+    for keys, title in ((("ap", "ap50"), "Average precision"), (("ar_1", "ar_100"), "Average recall")):
+        (axes,) = plot_training({f"val/{key}": [0.1, 0.2] for key in keys}).axes
+        assert axes.get_title(loc="left") == title
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 28])
+def test_all_panels_show_the_same_whole_epochs_even_of_a_single_one(epochs):
+    numbers = list(range(1, epochs + 1))
+    values = [0.5] * epochs
+    figure = plot_training({"epoch": numbers, "loss": values, "val/ap": [NAN] * (epochs - 1) + [0.3], "lr": values})
+    encode_figure(figure, dpi=30)
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0.5, epochs + 0.5)
+        ticks = [tick for tick in axes.get_xticks() if 0.5 <= tick <= epochs + 0.5]
+        assert ticks
+        assert set(ticks) <= set(numbers)
+
+
+def test_nothing_covers_a_curve_or_a_title():
+    history = {f"loss_{name}": np.linspace(5, 1, 20) for name in "abcdef"} | {"lr": np.linspace(2e-3, 0, 20)}
+    precision = np.broadcast_to(np.linspace(1, 0, 11)[None, :, None], (10, 11, 3))
+    for figure in (plot_training(history), plot_precision_recall(precision, ["cat", "dog", "cow"])):
+        encode_figure(figure, dpi=50)
+        for axes in figure.axes:
+            assert not axes.yaxis.get_offset_text().get_text()
+            if axes.get_legend() is not None:
+                assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1 - 1
+
+
+def test_confusion_says_at_which_overlap_and_confidence_it_was_counted():
+    axes = plot_confusion(np.eye(2, dtype=int), ["cat"], confidence=0.346).axes[0]
+    assert axes.get_title(loc="left").endswith("\nat IoU 0.50 or more, confidence 0.35 or more")
+    axes = plot_confusion(np.eye(2, dtype=int), ["cat"]).axes[0]
+    assert axes.get_title(loc="left").endswith("\nat IoU 0.50 or more")
+
+
 def test_a_long_noisy_series_also_shows_its_running_mean():
     values = np.tile([0.0, 2.0], 200)
     axes = plot_training({"loss": values}, x="step").axes[0]
