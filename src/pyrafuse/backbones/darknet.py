@@ -97,7 +97,7 @@ ORIGINS = {
 
 
 def name_darknet53(key: str) -> str:
-    """timm's key of a Darknet-53's key."""
+    """The published key (timm's) of a Darknet-53's key."""
     return ORIGINS["stem.conv1.conv.weight"].name(key)
 
 

@@ -1,7 +1,7 @@
 """VGG-16 whose fully connected layers became convolutions: the trunk of SSD and M2Det.
 
 Simonyan and Zisserman, arXiv:1409.1556, with the reduced layers of Liu et al., "SSD", arXiv:1512.02325, section 3.
-images -> five groups of 3x3 convolutions between pools -> dilated fc6, fc7 -> maps
+images -> five groups of 3x3 convolutions between pools -> (dilated fc6, fc7) -> maps
 """
 
 import os
@@ -19,12 +19,15 @@ NUM_CONVS = (2, 2, 3, 3, 3)
 FC_CHANNELS = 1024
 POSITIONS = (4, 9, 16, 23, 34)
 """Where each stage begins, and the last one ends, in the published list of layers."""
+FC_POSITION = 31
+"""Where fc6 lies in it."""
 
 
 @BACKBONES.register("vgg16", paper="1409.1556")
 def vgg16(
     *,
     strides: Sequence[int] = (8, 16),
+    reduced: bool = True,
     frozen_stages: int = -1,
     weights: str | os.PathLike[str] | None = None,
 ) -> StagedBackbone:
@@ -34,7 +37,9 @@ def vgg16(
     of 16.
 
     Args:
-        strides: Which maps to give, of 2, 4, 8 (conv4_3) and 16 (fc7).
+        strides: Which maps to give, of 2, 4, 8 (conv4_3) and 16 (fc7; conv5_3 and 32, its pool, if not ``reduced``).
+        reduced: Go on through fc6 and fc7. Without them the convolutions are those of the classifier, whose pools round
+            down.
         frozen_stages: -1 freezes nothing, 0 the first group of convolutions, n the first n + 1.
         weights: Published checkpoint with reduced fc6 and fc7, in SSD's, M2Det's or mmdetection's keys; or a whole
             VGG-16 of torchvision (a file, or ``torchvision/vgg16``), whose fc6 and fc7 are thinned out as SSD does.
@@ -44,27 +49,23 @@ def vgg16(
         CheckpointError: If ``weights`` do not fit.
     """
     groups = [_group(*group) for group in zip((3, *WIDTHS), WIDTHS, NUM_CONVS, strict=False)]
-    fc6 = nn.Conv2d(WIDTHS[-1], FC_CHANNELS, 3, padding=6, dilation=6)
-    fc7 = nn.Conv2d(FC_CHANNELS, FC_CHANNELS, 1)
-    coarsest = (
-        *groups[-1],
-        nn.MaxPool2d(3, stride=1, padding=1),
-        fc6,
-        nn.ReLU(inplace=True),
-        fc7,
-        nn.ReLU(inplace=True),
-    )
+    stages = [nn.Sequential(nn.MaxPool2d(2, ceil_mode=reduced), *group) for group in groups[1:]]
+    if reduced:
+        stages[-1].extend(_reduced_layers())
+    else:
+        stages.append(nn.Sequential(nn.MaxPool2d(2)))
     backbone = StagedBackbone(
         nn.Sequential(*groups[0]),
-        [nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), *group) for group in (*groups[1:-1], coarsest)],
-        channels=(*WIDTHS[1:4], FC_CHANNELS),
-        stage_strides=(2, 4, 8, 16),
+        stages,
+        channels=(*WIDTHS[1:4], FC_CHANNELS) if reduced else (*WIDTHS[1:], WIDTHS[-1]),
+        stage_strides=(2, 4, 8, 16, 32)[: len(stages)],
         strides=strides,
         frozen_stages=frozen_stages,
     )
     initialize(backbone, slope=0)
     if weights is not None:
-        left_out = range(POSITIONS[len(backbone.stages)], POSITIONS[-1])
+        end = POSITIONS[min(len(backbone.stages), 4)]
+        left_out = range(end if reduced else min(end, FC_POSITION), POSITIONS[-1])
         unused = [rf"{position}\." for position in left_out]
         load_exactly(backbone, read_vgg16(weights), source=weights, naming=name_vgg16, unused=unused, model="vgg16")
     return backbone
@@ -88,6 +89,16 @@ def read_vgg16(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
         state["33.weight"] = published["classifier.3.weight"][::4, ::4, None, None]
         state["33.bias"] = published["classifier.3.bias"][::4]
     return state
+
+
+def _reduced_layers() -> list[nn.Module]:
+    return [
+        nn.MaxPool2d(3, stride=1, padding=1),
+        nn.Conv2d(WIDTHS[-1], FC_CHANNELS, 3, padding=6, dilation=6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(FC_CHANNELS, FC_CHANNELS, 1),
+        nn.ReLU(inplace=True),
+    ]
 
 
 def _group(before: int, width: int, num_convs: int) -> list[nn.Module]:

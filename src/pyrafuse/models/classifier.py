@@ -12,11 +12,13 @@ from typing import Any
 from timm.data import resolve_data_config  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
+from pyrafuse.backbones.darknet import name_darknet53
 from pyrafuse.backbones.dpn import FORMS, PreActivation, name_dpn
 from pyrafuse.backbones.mobilenet import name_mobilenet_v2
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.resnet import name_resnet, read_resnet
 from pyrafuse.backbones.timm_pyramid import create_timm_model
+from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.backbones.weights import Naming, load_exactly, read_published
 from pyrafuse.core.errors import PyrafuseError, unknown_name
 from pyrafuse.data.cropping import CenterCrop
@@ -82,6 +84,24 @@ class DPNHead(nn.Module):
         return self.fc(self.closing(pyramid[-1]).mean((2, 3), keepdim=True)).flatten(1)
 
 
+class VGGHead(nn.Module):
+    """Pyramid -> logits: the coarsest map's mean in 7x7 fields, three linear layers."""
+
+    def __init__(self, channels: int, num_classes: int, *, width: int = 4096, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(7)
+        self.fc6 = nn.Linear(49 * channels, width)
+        self.fc7 = nn.Linear(width, width)
+        self.fc8 = nn.Linear(width, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        x = self.pool(pyramid[-1]).flatten(1)
+        for layer in (self.fc6, self.fc7):
+            x = self.dropout(layer(x).relu())
+        return self.fc8(x)
+
+
 @dataclass(frozen=True)
 class Family:
     """What turns a backbone into its authors' classifier.
@@ -92,7 +112,7 @@ class Family:
         head_names: The head's modules -> the published ones.
         preprocessing: What the authors evaluated with.
         read: File or name -> published parameters.
-        trunk_options: The backbone's, besides the one map.
+        trunk_options: The backbone's, besides the one map, where they are not its defaults.
     """
 
     head: Callable[[int, int], nn.Module]
@@ -131,6 +151,19 @@ CLASSIFIERS: Mapping[str, Family] = {
         )
         for name, form in FORMS.items()
     },
+    "darknet53": Family(
+        LinearHead,
+        name_darknet53,
+        {"fc": "head.fc"},
+        preprocessing=CenterCrop(size_px=256, resize_px=288, interpolation="bicubic"),
+        trunk_options={"slope": 0.01},
+    ),
+    "vgg16": Family(
+        VGGHead,
+        lambda key: f"features.{name_vgg16(key)}",
+        {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"},
+        trunk_options={"reduced": False},
+    ),
 }
 
 
@@ -143,8 +176,8 @@ def create_classifier(
         name: One of `list_classifiers`, or ``timm/NAME`` for any model of timm.
         num_classes: K.
         weights: Published checkpoint: a file, ``torchvision/NAME`` or ``timm/NAME``.
-        options: Keyword arguments of the backbone's constructor, ``frozen_stages`` say; of `timm.create_model` for one
-            of timm, ``pretrained`` say.
+        options: Keyword arguments of the backbone's constructor, ``frozen_stages`` say, or ``slope`` for another
+            training of Darknet-53; of `timm.create_model` for one of timm, ``pretrained`` say.
 
     Raises:
         UnknownNameError: If there is no such classifier.
@@ -159,7 +192,7 @@ def create_classifier(
         raise unknown_name("classifier", name, list_classifiers())
     family = CLASSIFIERS[name]
     try:
-        trunk = create_backbone(name, strides=(32,), **family.trunk_options, **options)
+        trunk = create_backbone(name, strides=(32,), **{**family.trunk_options, **options})
     except TypeError as error:  # the signature is the schema: its complaint names the option
         raise PyrafuseError(f"cannot build {name}: {error}") from error
     head = family.head(trunk.features.channels[-1], num_classes)

@@ -1,16 +1,19 @@
 """Published files, made here of the libraries' own models, and what is said of those that do not fit."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import timm
 import torch
 import torchvision
 
 from pyrafuse.backbones import weights as weights_module
-from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.resnet import ECA_KERNELS
 from pyrafuse.backbones.weights import load_exactly, read_published
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
-from pyrafuse.models.classifier import CLASSIFIERS, create_classifier
+from pyrafuse.models.classifier import CLASSIFIERS, VGGHead, create_classifier
 
 
 def randomize(model):
@@ -39,6 +42,7 @@ def save(state, tmp_path, name="published.pth"):
         ("dpn48b", lambda: timm.create_model("dpn48b")),
         ("dpn68b", lambda: timm.create_model("dpn68b")),
         ("dpn92", lambda: timm.create_model("dpn92")),
+        ("darknet53", lambda: timm.create_model("darknet53")),
     ],
 )
 @torch.no_grad()
@@ -50,6 +54,47 @@ def test_logits_are_those_of_the_original(name, build, tmp_path):
     images = torch.randn(1, 3, 65, 71)
     expected = original(images)
     torch.testing.assert_close(classifier(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.fixture
+def narrow_vgg():
+    """torchvision's VGG-16 with few units in its linear layers: all of them hold half a gigabyte."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        original = torchvision.models.vgg16()
+    original.classifier[0] = torch.nn.Linear(512 * 49, 16, device="meta")
+    original.classifier[3] = torch.nn.Linear(16, 16, device="meta")
+    original.classifier[6] = torch.nn.Linear(16, 10, device="meta")
+    original.to_empty(device="cpu")
+    for key, value in original.state_dict().items():
+        value.normal_(std=0.1 if key.endswith("bias") else (2 / value[0].numel()) ** 0.5)
+    return original.eval()
+
+
+@pytest.mark.parametrize("size", [(225, 231), (70, 65)])
+@torch.no_grad()
+def test_logits_of_vgg_are_those_of_the_original(narrow_vgg, size, tmp_path, monkeypatch):
+    monkeypatch.setitem(CLASSIFIERS, "vgg16", replace(CLASSIFIERS["vgg16"], head=partial(VGGHead, width=16)))
+    classifier = create_classifier("vgg16", num_classes=10, weights=save(narrow_vgg.state_dict(), tmp_path))
+    images = torch.randn(1, 3, *size)
+    expected = narrow_vgg(images)
+    torch.testing.assert_close(classifier(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_the_whole_vgg_fits():
+    with torch.device("meta"):
+        published, classifier = torchvision.models.vgg16().state_dict(), create_classifier("vgg16")
+        load_exactly(classifier, published, source="torchvision", naming=CLASSIFIERS["vgg16"].name)
+
+
+@pytest.mark.parametrize(("strides", "ends"), [((8, 16, 32), (23, 30, 31)), ((4,), (16,))])
+@torch.no_grad()
+def test_a_plain_vgg_has_the_maps_of_the_classifier(narrow_vgg, strides, ends, tmp_path):
+    path = save(narrow_vgg.state_dict(), tmp_path)
+    backbone = create_backbone("vgg16", reduced=False, strides=strides, weights=path).eval()
+    images = torch.randn(1, 3, 65, 70)
+    for level, end in zip(backbone(images), ends, strict=True):
+        torch.testing.assert_close(level, narrow_vgg.features[:end](images))
 
 
 @torch.no_grad()
@@ -204,6 +249,20 @@ class TestClassifiers:
     def test_preprocessing_of_timm(self):
         crop = create_classifier("timm/resnet18").preprocessing
         assert (crop.size_px, crop.resize_px, crop.interpolation) == (224, 235, "bicubic")
+
+    def test_every_backbone_that_is_no_composition_is_one(self):
+        assert set(CLASSIFIERS) == set(BACKBONES.names()) - {"recursive_fpn"}
+
+    def test_the_slope_of_darknet(self):
+        with torch.device("meta"):
+            classifier, other = create_classifier("darknet53"), create_classifier("darknet53", slope=0.1)
+            backbone = create_backbone("darknet53")
+        slopes = [
+            {part.negative_slope for part in model.modules() if isinstance(part, torch.nn.LeakyReLU)}
+            for model in (classifier, other, backbone)
+        ]
+        assert slopes == [{0.01}, {0.1}, {0.1}]
+        assert (classifier.preprocessing.size_px, classifier.preprocessing.resize_px) == (256, 288)
 
     def test_frozen(self):
         trunk = create_classifier("resnet18", width=8, frozen_stages=4).trunk
