@@ -17,7 +17,7 @@ from pyrafuse.visualization.figures import LEVEL_COLORS, plain
 from pyrafuse.visualization.maps import MapPage, draw_detections, draw_map
 
 MAX_BARS = 12
-"""So many detections, the best ones, have their attribution drawn; the numbers are of all."""
+"""So many detections, the best ones, have their attribution drawn and are numbered; the other numbers are of all."""
 
 _SIDE, _LABELS = 3.4, 1.5  # inches
 
@@ -72,6 +72,8 @@ def plot_fusion(
                 f"{attributions.shape}"
             )
         _draw_attributions(page.add_side(_LABELS), top, detections[:MAX_BARS], attributions, attribution_strides)
+        if len(detections) > MAX_BARS:
+            top.set_title(f"{len(detections)} detections, the best {MAX_BARS} numbered", fontsize=10, fontweight="bold")
     for level, level_weights in enumerate(weights or ()):
         for source, weight in enumerate(level_weights):
             axes = page.add_map(level, source)
@@ -117,7 +119,8 @@ def _draw_attributions(
     axes.tick_params(axis="x", pad=1, length=2)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.set_title("share of each source level in the score", fontsize=8, loc="right")
+    rest = "" if len(detections) == len(attributions) else f", the best {len(detections)} of {len(attributions)}"
+    axes.set_title(f"share of each source level in the score{rest}", fontsize=8, loc="right")
     height, width = top.images[0].get_size()
     for row, (x1, y1, *_) in zip(rows, detections.boxes.tolist(), strict=True):
         top.text(

@@ -75,6 +75,25 @@ def test_boxes_have_the_colour_of_their_level_and_are_counted():
     np.testing.assert_array_equal(fine.get_paths()[0].vertices[:4], [[10, 20], [40, 20], [40, 60], [10, 60]])
 
 
+@pytest.mark.parametrize(
+    ("count", "title", "bars"),
+    [
+        (13, "13 detections, the best 12 numbered", "share of each source level in the score, the best 12 of 13"),
+        (12, "12 detections", "share of each source level in the score"),
+    ],
+)
+def test_says_that_only_the_best_have_bars(count, title, bars):
+    figure = plot_fusion(
+        GREY, detections_on([0] * count), None, None, (8, 16), attributions=np.full((count, 2), 0.5),
+        attribution_strides=(8, 16),
+    )  # fmt: skip
+    top, side = figure.axes
+    assert (top.get_title(), side.get_title(loc="right")) == (title, bars)
+    assert len(side.get_yticks()) == len(top.texts) == 12
+    encode_figure(figure, dpi=50)
+    assert side._right_title.get_window_extent().x0 > top.title.get_window_extent().x1
+
+
 def test_high_weights_are_red_and_low_ones_blue():
     high = np.zeros((8, 8))
     high[:, 4:] = 1
