@@ -96,6 +96,7 @@ def test_steps_and_detections(original, vectors, prefix):
         errors[f"roi_cls{suffix}"] = said.classes[0]
         errors[f"roi_reg{suffix}"] = said.deltas[0].flatten(1)
     measured = {name: vectors.error(golden, prefix + name, value) for name, value in errors.items()}
+    assert max(error for name, error in measured.items() if name.startswith("neck.")) < 1e-5, measured
     assert max(measured.values()) < 2e-5, measured
 
     regions = detector.propose(proposals, [SIZE])
