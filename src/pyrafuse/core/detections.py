@@ -60,6 +60,19 @@ class Detections:
             self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], levels=self.levels[rows]
         )
 
+    def is_visible(self) -> Tensor:
+        """(N,) whether any of the box lies within the image; not so of one without area."""
+        boxes = self._clip_boxes()
+        return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+    def clip(self) -> "Detections":
+        """The visible ones, cut at the edges of the image."""
+        return replace(self, boxes=self._clip_boxes())[self.is_visible()]
+
+    def _clip_boxes(self) -> Tensor:
+        height, width = self.image_size
+        return self.boxes.clamp(min=0).minimum(self.boxes.new_tensor((width, height, width, height)))
+
     def cpu(self) -> "Detections":
         """The same detections in main memory."""
         return replace(

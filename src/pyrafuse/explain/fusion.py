@@ -236,7 +236,8 @@ def explain_image(
     if frame.image is None:
         raise DataError(frame.error or f"{frame.name} cannot be read")
     twin, neck = record(detector)
-    (detections,) = twin.predict_frames([frame], score_threshold=score)
+    # whole, to find the candidates that they were
+    (detections,) = twin.predict_frames([frame], score_threshold=score, clip=False)
     preprocessing = detector.card.preprocessing
     inner_height, inner_width = compute_inner_size(*detections.image_size, preprocessing)
     fit = Fit.of(*detections.image_size, preprocessing)
@@ -257,7 +258,8 @@ def explain_image(
             elect = replace(detector.postprocess, score=score, vote_iou=0.0)
             boxes = elect(candidates, [fit.size], [scale])[0].boxes
         end = fit.size if detector.postprocess.clip else None
-        rows = find_rows(candidates, detections, boxes, size=end)
+        rows = find_rows(candidates, detections, boxes, size=end)[detections.is_visible().to(detector.device)]
+    detections = detections.clip()
     ablation = ablate(detector, neck, detections, rows)
     best = slice(0, MAX_CAMS)
     levels = detections.levels[best]

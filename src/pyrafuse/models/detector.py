@@ -108,7 +108,16 @@ class Detector(nn.Module, Generic[P]):
         return self.head(self.neck(self.backbone(images)))
 
     def decode(self, images: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Candidates:
-        """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS; ``sizes`` as in forward."""
+        """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS; ``sizes`` as in forward.
+
+        Raises:
+            ValueError: If ``images`` are of another rank, have not 3 channels or are no floats.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} and {images.dtype} cannot be decoded: normalised floats "
+                "(B, 3, H, W) are needed, as card.preprocessing.normalize makes them; predict takes any image"
+            )
         return self._decode(self(images, sizes=sizes))
 
     @torch.inference_mode()
@@ -131,11 +140,13 @@ class Detector(nn.Module, Generic[P]):
                 there, where the detector clips. By default all of it.
             scales: Network pixels that a pixel of each image takes up across and down, for suppression that counts in
                 pixels of the image. By default 1.
+
+        Raises:
+            ValueError: As `decode`.
         """
+        candidates = self.decode(images, sizes=sizes)
         size = (images.shape[-2], images.shape[-1])
-        found = (postprocess or self.postprocess)(
-            self.decode(images, sizes=sizes), sizes or [size] * len(images), scales
-        )
+        found = (postprocess or self.postprocess)(candidates, sizes or [size] * len(images), scales)
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
     def predict(
@@ -147,7 +158,7 @@ class Detector(nn.Module, Generic[P]):
         max_detections: int | None = None,
         batch_size: int = 1,
     ) -> list[Detections]:
-        """Detections in every image of ``source``, in pixels of the images themselves.
+        """Detections in every image of ``source``, in pixels of the images themselves and cut at their edges.
 
         Args:
             source: A file, folder, glob, video, webcam index, URL, array, tensor or PIL image, or a list of these.
@@ -178,14 +189,19 @@ class Detector(nn.Module, Generic[P]):
         score_threshold: float | None = None,
         nms_iou: float | None = None,
         max_detections: int | None = None,
+        clip: bool = True,
     ) -> Iterator[Detections]:
-        """Detections of each readable frame in turn; frames with an error are passed over."""
+        """Detections of each readable frame in turn; frames with an error are passed over.
+
+        Boxes are cut at the edges of the image, and those without any area there dropped, unless ``clip`` is False.
+        """
         changes = {"score": score_threshold, "nms_iou": nms_iou, "max_detections": max_detections}
         postprocess = replace(self.postprocess, **{k: v for k, v in changes.items() if v is not None})
         self.eval()
         readable = (frame for frame in frames if frame.image is not None)
         while batch := list(islice(readable, batch_size)):
-            yield from self._predict_batch(batch, postprocess)
+            found = self._predict_batch(batch, postprocess)
+            yield from (detections.clip() for detections in found) if clip else found
 
     def _predict_batch(self, frames: list[Frame], postprocess: DensePostprocess) -> Iterator[Detections]:
         pixels = [frame.image for frame in frames if frame.image is not None]

@@ -134,3 +134,12 @@ def test_a_full_disk_keeps_the_former_picture(found, tmp_path, full_disk, suffix
         replace(found, image=torch.from_numpy(noise)).save(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_boxes_are_cut_at_the_edges_and_dropped_without_area(found):
+    boxes = torch.tensor([[-3.0, 70, 20, 83.5], [100, 0, 120, 80], [50, -9, 101, -1], [10, 20, 30, 60]])
+    every = torch.arange(4)
+    seen = replace(found, boxes=boxes, scores=every / 4, labels=every, levels=every).clip()
+    assert seen.boxes.tolist() == [[0, 70, 20, 80], [10, 20, 30, 60]]
+    assert seen.labels.tolist() == [0, 3]
+    assert len(no_detections().clip()) == 0

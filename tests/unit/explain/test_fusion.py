@@ -69,9 +69,9 @@ def test_shares_are_means_over_the_image(explained):
 
 def test_a_detection_has_the_weights_of_the_cell_that_its_centre_is_in(explained):
     found = explained.detections
-    assert len(found) == 40
+    assert 20 < len(found) < 40  # some lie in the padding
     assert len(set(found.levels.tolist())) > 1
-    assert explained.detection_weights.shape == (40, 3)
+    assert explained.detection_weights.shape == (len(found), 3)
     for (x1, y1, x2, y2), level, got in zip(
         found.boxes.tolist(), found.levels.tolist(), explained.detection_weights, strict=True
     ):
@@ -129,7 +129,7 @@ def test_a_neck_without_weights_shows_its_output(plain, photo):
         )
     titles = [axes.get_title() for axes in explained.figure().axes if axes.get_title()]
     means = explained.change_shares()
-    assert titles[0] == "40 detections; a neck without weights"
+    assert titles[0] == f"{len(explained.detections)} detections; a neck without weights"
     assert titles[1:4] == [f"from stride {s}, mean {mean:.2f}" for s, mean in zip(STRIDES, means[0], strict=True)]
     assert [t for t in titles if t.startswith("output")] == [f"output of stride {s}, own scale" for s in STRIDES]
     assert "detection_weights" not in explained.arrays()
