@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from pyrafuse.cli.arguments import call
-from pyrafuse.cli.main import COMMANDS
+from pyrafuse.cli.main import COMMANDS, main
+from pyrafuse.data.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,6 +61,25 @@ def test_there_are_lines_to_check():
 @pytest.mark.parametrize("line", typed_lines())
 def test_what_is_to_be_typed_is_accepted(line):
     assert explain_misfit(line) == ""
+
+
+TRAININGS = [
+    line
+    for block in read_blocks(ROOT / "docs/training.md", "")
+    for line in block.splitlines()
+    if line.startswith("pyrafuse train my_data/")
+]
+SHRUNKEN = "--size 64 --epochs 1 --batch 2 --device cpu --data.sizes [64,96] --data.workers 0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", TRAININGS)
+def test_trainings_on_my_data_run(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shapes(Path("my_data"), num_train=4, num_val=2, size=64)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobilenet_v2.pth")
+    assert main([*shlex.split(line)[1:], *shlex.split(SHRUNKEN)]) == 0
+    assert list(Path().glob("runs/*/best.ckpt"))
 
 
 @pytest.mark.parametrize(
