@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
@@ -60,6 +61,9 @@ class TimmPyramid(Backbone):
             features_only=True,
             out_indices=tuple(offered.index(s) for s in strides),
         )
+        for part in self.trunk.modules():
+            if isinstance(part, PatchEmbed):
+                part.dynamic_img_pad = True  # to whole patches: sides that are no multiple would be refused
         self.features = PyramidSpec(channels=tuple(self.trunk.feature_info.channels()), strides=tuple(strides))
         self._is_channels_last = "NHWC" in str(getattr(self.trunk, "output_fmt", ""))
         self._norm_eval = norm_eval

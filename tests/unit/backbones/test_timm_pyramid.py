@@ -55,6 +55,17 @@ class TestFreezing:
                 create_backbone("timm/twins_pcpvt_small", frozen_stages=1)
 
 
+@torch.no_grad()
+def test_windowed_families_pad_to_whole_patches():
+    torch.manual_seed(0)
+    backbone = create_backbone("timm/swin_tiny_patch4_window7_224", strides=(4, 8)).eval()
+    images = torch.randn(1, 3, 65, 70)
+    padded = torch.nn.functional.pad(images, (0, 2, 0, 3))
+    for ours, whole, side in zip(backbone(images), backbone(padded), [(17, 18), (9, 9)], strict=True):
+        assert ours.shape[2:] == side
+        assert torch.equal(ours, whole)
+
+
 class TestOptions:
     def test_unknown_ones(self):
         with torch.device("meta"):
