@@ -7,13 +7,13 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.errors import CheckpointError, PyrafuseError, nearest
 from pyrafuse.core.pickled_names import find_names, stand_in_for
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
@@ -124,10 +124,16 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     if path.is_dir():
-        inside = next(iter(sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)), path / "best.ckpt")
-        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, {inside} say")
+        inside = _checkpoints_in(path)
+        if not inside:
+            raise CheckpointError(
+                f"{path} is a folder without a checkpoint; name a file, as {', '.join(sorted(SUFFIXES))}"
+            )
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, {inside[0]} say")
     if not path.is_file():
-        raise CheckpointError(f"no such checkpoint: {path}")
+        near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
+        hint = f"did you mean {path.parent / near}?" if near else "a training leaves best.ckpt in its folder"
+        raise CheckpointError(f"no such checkpoint: {path}; {hint}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -143,6 +149,13 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
         raise CheckpointError(_why_unreadable(path, error)) from error
 
 
+def _checkpoints_in(folder: Path) -> list[Path]:
+    """Sorted by name; none if there is no such folder, or it may not be read."""
+    with suppress(OSError):
+        return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+    return []
+
+
 def _load(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be followed is refused anyway
@@ -152,7 +165,7 @@ def _load(path: Path) -> Any:
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
-        return f"{path} is empty"
+        return f"{path} is empty; copy it anew, or name another file"
     # torch's reader names the first one only, in its complaint
     refused = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
     if path.suffix != ".safetensors" and isinstance(error, pickle.UnpicklingError):

@@ -33,7 +33,7 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
         TypeError: If a value is missing or of a wrong kind.
     """
     fields = _tuples(values)
-    card = Card(**{**fields, "preprocessing": Preprocessing(**fields["preprocessing"])})
+    card = Card(**{**fields, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))})
     size = card.preprocessing.size
     kinds = {
         "model": isinstance(card.model, str),
@@ -111,10 +111,15 @@ def is_own(content: Any) -> bool:
 
 def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
     try:
-        card = card_from_dict(content[CARD_KEY]["card"])
-        state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+        card = card_from_dict(_mapping_at(_mapping_at(content, CARD_KEY), "card"))
+        state = {
+            k.removeprefix(PREFIX): v for k, v in _mapping_at(content, "state_dict").items() if k.startswith(PREFIX)
+        }
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{source} describes no detector, missing or of a wrong kind: {error}") from error
+        raise CheckpointError(
+            f"{source} describes no detector, missing or of a wrong kind: {error}; take another checkpoint, or save "
+            "the detector anew"
+        ) from error
     try:
         with Uninitialized():
             detector = rebuild(replace(card, options=_without_weights(card.options)))
@@ -123,6 +128,12 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
     detector.card = card
     load_exactly(detector, state, source=source)
     return detector
+
+
+def _mapping_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    if not isinstance(inner := values.get(key), Mapping):
+        raise TypeError(f"{key} {inner!r}")
+    return inner
 
 
 def _without_weights(options: Mapping[str, Any]) -> dict[str, Any]:

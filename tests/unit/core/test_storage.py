@@ -146,11 +146,16 @@ class TestReading:
             read_tensors(tmp_path / "a.pth")
 
     def test_missing(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"no such checkpoint: .*a\.pth"):
-            read_tensors(tmp_path / "a.pth")
+        for path in (tmp_path / "best.pth", tmp_path / "none" / "a.ckpt"):
+            with pytest.raises(CheckpointError, match=rf"no such checkpoint: {path}; a training leaves best\.ckpt in"):
+                read_tensors(path)
+        (tmp_path / "best.ckpt").touch()
+        with pytest.raises(CheckpointError, match=r"best\.pth; did you mean /.*/best\.ckpt\?"):
+            read_tensors(tmp_path / "best.pth")
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"is a folder; name a checkpoint in it, .*/best\.ckpt say"):
+        (tmp_path / ".last.ckpt.half.ckpt").touch()
+        with pytest.raises(CheckpointError, match=r"is a folder without a checkpoint; name a file, as \.ckpt, \.pt, "):
             read_tensors(tmp_path)
         (tmp_path / "last.ckpt").touch()
         with pytest.raises(CheckpointError, match=r"name a checkpoint in it, .*/last\.ckpt say"):
@@ -159,7 +164,7 @@ class TestReading:
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
     def test_empty(self, tmp_path, name):
         (tmp_path / name).touch()
-        with pytest.raises(CheckpointError, match=f"{name} is empty"):
+        with pytest.raises(CheckpointError, match=f"{name} is empty; copy it anew, or name another file"):
             read_tensors(tmp_path / name)
 
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])

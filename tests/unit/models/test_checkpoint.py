@@ -129,6 +129,16 @@ def changed(saved, change):
             lambda c: c[CARD_KEY]["card"].update(model="yolov9"),
             "needs a part that cannot be built: unknown model 'yolov9'",
         ),
+        (
+            lambda c: c.update({CARD_KEY: 7}),
+            f"describes no detector, .*wrong kind: {CARD_KEY} 7; take another checkpoint",
+        ),
+        (
+            lambda c: c[CARD_KEY].update(card=7),
+            "wrong kind: card 7; take another checkpoint, or save the detector anew",
+        ),
+        (lambda c: c.update(state_dict=[1]), r"wrong kind: state_dict \[1\]; take another"),
+        (lambda c: c[CARD_KEY]["card"].update(preprocessing=7), "wrong kind: preprocessing 7; take another"),
         (lambda c: c[CARD_KEY]["card"].update(colour="red"), "describes no detector, .*colour"),
         (lambda c: c[CARD_KEY]["card"].update(model=7), "describes no detector, .*wrong kind: model 7"),
         (lambda c: c[CARD_KEY]["card"].update(names=[3], options=[]), r"wrong kind: options \(\), names \(3,\)"),
