@@ -83,7 +83,7 @@ def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
     with write_atomically(path) as stream:
         output = _Output(stream)
         try:
-            torch.save(content, output)
+            torch.save(content, output)  # type: ignore[arg-type]  # it asks for write and flush alone
         except RuntimeError:
             if output.error is None:
                 raise
