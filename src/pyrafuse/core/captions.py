@@ -10,6 +10,8 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 _MAX_COVERED = 0.2
 """Share of a box that captions may cover together: more would hide the object."""
 
@@ -77,7 +79,7 @@ def draw_boxes(
     return pil_to_tensor(picture)
 
 
-def _size_of(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+def _size_of(draw: ImageDraw.ImageDraw, text: str, font: _Font) -> tuple[int, int]:
     """Width and height of ``text`` with a margin."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     return math.ceil(right - left) + 4, math.ceil(bottom - top) + 4
@@ -126,9 +128,7 @@ def _covered(spots: NDArray[np.number], boxes: NDArray[np.number]) -> NDArray[np
     return (high - low).clip(0).prod(axis=2) / np.maximum(areas, 1)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, spot: NDArray[np.int64], text: str, font: ImageFont.FreeTypeFont, color: str
-) -> None:
+def _write(draw: ImageDraw.ImageDraw, spot: NDArray[np.int64], text: str, font: _Font, color: str) -> None:
     """``text`` in white at the left of ``spot`` (xyxy), which is filled with ``color``."""
     x1, y1, x2, y2 = spot.tolist()
     left, top, *_ = draw.textbbox((0, 0), text, font=font)
@@ -139,7 +139,7 @@ def _write(
 def _draw_legend(
     draw: ImageDraw.ImageDraw,
     colors: dict[str, str],
-    font: ImageFont.FreeTypeFont,
+    font: _Font,
     limits: tuple[int, int],
     occupied: NDArray[np.int64],
 ) -> None:

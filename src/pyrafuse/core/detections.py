@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
-from torchvision.utils import draw_bounding_boxes
 
+from pyrafuse.core.captions import draw_boxes
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_atomically, write_text
 
@@ -124,6 +124,8 @@ class Detections:
     def draw(self, image: Tensor | None = None) -> Tensor:
         """Draw boxes, names and scores on ``image`` (3, H, W) uint8, by default the one that was kept.
 
+        Where objects crowd, the score stands alone and a legend names the colours: see `draw_boxes`.
+
         Raises:
             PyrafuseError: If no image is given and none was kept.
         """
@@ -135,19 +137,14 @@ class Detections:
             )
         if not len(self):
             return image.clone()
-        shortest = min(image.shape[-2:])
-        colors = [PALETTE[label % len(PALETTE)] for label in self.labels.tolist()]
-        captions = [
-            f"{self.name_of(label)} {score:.2f}"
-            for label, score in zip(self.labels.tolist(), self.scores.tolist(), strict=True)
-        ]
-        boxes = self.boxes.cpu().clone()
-        boxes[:, 0::2] = boxes[:, 0::2].clamp(0, image.shape[-1] - 1)
-        boxes[:, 1::2] = boxes[:, 1::2].clamp(0, image.shape[-2] - 1)
-        return draw_bounding_boxes(
-            image, boxes, captions, colors=colors, width=max(1, shortest // 300), label_colors="white",
-            fill_labels=True,
-        )  # fmt: skip
+        labels = self.labels.tolist()
+        return draw_boxes(
+            image,
+            self.boxes,
+            names=[self.name_of(label) for label in labels],
+            marks=[f"{score:.2f}" for score in self.scores.tolist()],
+            colors=[PALETTE[label % len(PALETTE)] for label in labels],
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to ``path``: a drawn picture (.jpg, .png, .webp), JSON (.json) or YOLO text (.txt).

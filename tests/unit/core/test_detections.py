@@ -75,6 +75,14 @@ class TestPicture:
         assert not changed[:, 90:].any()
         assert (found.image == 200).all()
 
+    def test_a_crowd_stays_visible(self):
+        x = torch.arange(40.0, 340, 18)
+        boxes = torch.stack([x, torch.full_like(x, 250), x + 14, torch.full_like(x, 270)], dim=1)
+        labels = torch.zeros(len(x)).long()
+        crowd = Detections(boxes, torch.full_like(x, 0.9), labels, labels, ("penguin",))
+        inner = crowd.draw(torch.full((3, 512, 384), 200, dtype=torch.uint8))[:, 252:269, 42:52]
+        assert (inner == 200).all(0).float().mean() > 0.6
+
     def test_nothing_found_draws_nothing(self, found):
         assert torch.equal(found[:0].draw(), found.image)
 
