@@ -124,7 +124,8 @@ def _draw_attributions(
     height, width = top.images[0].get_size()
     for row, (x1, y1, *_) in zip(rows, detections.boxes.tolist(), strict=True):
         top.text(
-            min(max(x1, 0), width - 1), min(max(y1, 0), height - 1), f"{row + 1}", color="white", fontsize=7, va="top",
+            min(max(x1, 0), width - 1), min(max(y1, 0), height - 1), f"{row + 1}", color="white", fontsize=7,
+            va="bottom" if y1 > 0.1 * height else "top",  # above the box: within, it would hide a small object
             bbox={"facecolor": "black", "alpha": 0.65, "pad": 0.8, "linewidth": 0}, clip_on=True,
         )  # fmt: skip
 

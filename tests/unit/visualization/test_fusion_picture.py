@@ -90,6 +90,7 @@ def test_says_that_only_the_best_have_bars(count, title, bars):
     top, side = figure.axes
     assert (top.get_title(), side.get_title(loc="right")) == (title, bars)
     assert len(side.get_yticks()) == len(top.texts) == 12
+    assert {text.get_verticalalignment() for text in top.texts} == {"bottom"}  # above the box, not on the object
     encode_figure(figure, dpi=50)
     assert side._right_title.get_window_extent().x0 > top.title.get_window_extent().x1
 
