@@ -1,5 +1,7 @@
 """torchvision's detectors beside ours with the same parameters: anchors, outputs and detections."""
 
+import re
+
 import pytest
 import torch
 import torchvision
@@ -8,12 +10,15 @@ from torchvision.models.detection.image_list import ImageList
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.importers.torchvision import FAMILIES, import_torchvision, looks_like_torchvision
 
+OLD = "retinanet_resnet50_fpn_coco-eeacb38b"
 
-@pytest.fixture(scope="module", params=FAMILIES)
+
+@pytest.fixture(scope="module", params=[*FAMILIES, OLD])
 def pair(request):
     """An original with some parameters, and ours with these."""
     torch.manual_seed(0)
-    original = getattr(torchvision.models.detection, request.param)(weights=None, weights_backbone=None).eval()
+    name = request.param.split("_coco")[0]
+    original = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).eval()
     state = original.state_dict()
     for key, value in state.items():
         if key.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "downsample.1.weight")):
@@ -26,8 +31,24 @@ def pair(request):
             value.mul_(3)
         elif key.endswith("cls_logits.bias"):
             value.fill_(-1.5)
+    if request.param == OLD:
+        for module in original.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 0
+                module.running_var.mul_(1e-3)  # for what is added to matter
+                module.weight.data.mul_(0.03)
+        state = age(state)
     assert looks_like_torchvision(state)
     return original, import_torchvision(state, source=f"{request.param}.pth").eval()
+
+
+def age(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A RetinaNet's parameters under the names of before 2022, from frozen batch norms."""
+    aged = {}
+    for key, value in state.items():
+        key = re.sub(r"(_blocks\.\d+)\.0\.", r"\1.", key)
+        aged[re.sub(r"_head\.conv\.(\d+)\.0\.", lambda found: f"_head.conv.{2 * int(found[1])}.", key)] = value
+    return {key: value for key, value in aged.items() if not key.endswith("num_batches_tracked")}
 
 
 @torch.no_grad()
@@ -70,8 +91,8 @@ def test_the_card(pair):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("rpn.head.conv.0.0.weight", "is a two-stage detector of torchvision, which is not read here"),
-        ("head.classification_head.conv.0.0.weight", "a RetinaNet without norms in its head"),
+        ("rpn.head.conv.0.0.weight", "is fasterrcnn on another backbone than ResNet-50 of torchvision, which is not"),
+        ("roi_heads.mask_head.0.0.weight", "is maskrcnn on another backbone"),
     ],
 )
 def test_what_is_not_read(key, message):
@@ -81,8 +102,17 @@ def test_what_is_not_read(key, message):
         import_torchvision(state, source="some.pth")
 
 
+def test_what_is_not_read_is_named(vectors):
+    manifest = vectors.json("misc/manifest_tv_fasterrcnn_resnet50_fpn_v2.json")
+    state = {key: torch.zeros(()).expand(shape) for key, shape in manifest}
+    with pytest.raises(CheckpointError, match=r"some\.pth is fasterrcnn_resnet50_fpn_v2 of torchvision, which is not"):
+        import_torchvision(state, source="some.pth")
+
+
 def test_manifests(vectors, pair):
     name = pair[1].card.origin.split()[1].rstrip(",")
+    if name == "retinanet_resnet50_fpn":
+        pytest.skip("no manifest of the first RetinaNet")
     manifest = vectors.json(f"misc/manifest_tv_{name}.json")
     state = vectors.state(manifest, 0.5)
     frozen = {key: value for key, value in state.items() if "num_batches" not in key}

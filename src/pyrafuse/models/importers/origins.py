@@ -66,7 +66,9 @@ EFFDET = Origin(
         "these with PAN or QuFPN, and with plain sums",
     ),
 )
-TORCHVISION = Origin("torchvision's detectors", ("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"))
+TORCHVISION = Origin(
+    "torchvision's detectors", ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn")
+)
 
 ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, MMDETECTION_YOLOV3, M2DET, EFFDET, TORCHVISION)
 """In the order in which they are asked."""

@@ -79,7 +79,7 @@ IMPORTERS = (
     Importer(origins.MMDETECTION_YOLOV3, looks_like_mmdetection_yolov3, import_mmdetection_yolov3),
     Importer(origins.M2DET, looks_like_m2det, import_m2det),
     Importer(origins.EFFDET, looks_like_effdet, import_effdet),
-    Importer(origins.TORCHVISION, looks_like_torchvision, tells_all(import_torchvision)),
+    Importer(origins.TORCHVISION, looks_like_torchvision, import_torchvision),
 )
 """Asked in this order."""
 

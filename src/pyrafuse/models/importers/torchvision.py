@@ -1,12 +1,16 @@
-"""torchvision's detectors -> ours: FCOS and the second RetinaNet, both on ResNet-50 and FPN.
+"""torchvision's detectors -> ours: FCOS and both RetinaNets, all on ResNet-50 and FPN.
 
 What a key means was learnt from the published files' keys and shapes.
+The first RetinaNet's frozen batch norms add 0 to the variance where it was trained from torchvision's own COCO weights,
+and 1e-5 elsewhere: no key tells, so the name does.
 state dict -> which detector -> ours -> every key renamed, none left over
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +22,16 @@ from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.class_names import name_by_coco_id
-from pyrafuse.models.importers.renaming import Naming, by_modules, by_parts, by_patterns, load_renamed, unwrap_state
+from pyrafuse.models.importers.renaming import (
+    Naming,
+    by_modules,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_neck import GraphNeck
 
@@ -76,7 +89,29 @@ class Family:
 
 
 _CLASSES, _BOXES = "classification_head", "regression_head"
+_RETINA = by_parts(
+    {
+        "class_tower": (_CLASSES, TOWER),
+        "box_tower": (_BOXES, TOWER),
+        "classes": (f"{_CLASSES}.cls_logits", str),
+        "deltas": (f"{_BOXES}.bbox_reg", str),
+    }
+)
+FROZEN = "retinanet_resnet50_fpn"
+"""The one whose keys leave out what its batch norms add to the variance."""
+NORM_EPS = 1e-5
+"""What our batch norms add."""
 FAMILIES: Mapping[str, Family] = {
+    FROZEN: Family(
+        "retinanet",
+        {
+            "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
+            "head_options": {"whole_pixels": True},
+            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
+        },
+        9,
+        _RETINA,
+    ),
     "retinanet_resnet50_fpn_v2": Family(
         "retinanet",
         {
@@ -86,14 +121,7 @@ FAMILIES: Mapping[str, Family] = {
             "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
         },
         9,
-        by_parts(
-            {
-                "class_tower": (_CLASSES, TOWER),
-                "box_tower": (_BOXES, TOWER),
-                "classes": (f"{_CLASSES}.cls_logits", str),
-                "deltas": (f"{_BOXES}.bbox_reg", str),
-            }
-        ),
+        _RETINA,
     ),
     "fcos_resnet50_fpn": Family(
         "fcos",
@@ -122,23 +150,30 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+# how older files called the same
+_RENEWED_FPN = by_patterns([(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(?=weight|bias)", r"\1.0.")])
+_FLAT_TOWER = re.compile(rf"^(head\.(?:{_CLASSES}|{_BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
+
+
 def looks_like_torchvision(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a detector of torchvision."""
-    state = unwrap_state(content)
-    return any(key.startswith("backbone.body.") for key in state) and any("head" in key for key in state)
+    return has_keys(unwrap_state(content), r"backbone\.body\.", ".*head")
 
 
-def import_torchvision(content: Any, *, source: str | os.PathLike[str]) -> Detector:
+def import_torchvision(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
     """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
 
     Their 91 outputs are COCO's own ids, of which eleven stand for nothing.
 
     Args:
         content: As `read_tensors` gives it.
-        source: Of the file, for messages.
+        source: Of the file, for messages, and for its name: ``retinanet_resnet50_fpn_coco-eeacb38b.pth``.
+        published: torchvision's name of the detector, where the file has another; with ``_coco`` behind it that of its
+            COCO weights, and of what was trained from them.
 
     Raises:
-        CheckpointError: If it is another detector, or does not fit; keys are named.
+        CheckpointError: If it is another detector, its name is of another, nothing tells what the norms add, or it does
+            not fit; keys are named.
     """
     state = unwrap_state(content)
     title = _title_of(state)
@@ -146,8 +181,12 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str]) -> Detec
         raise CheckpointError(
             f"{source} is {title} of torchvision, which is not read here; what is: {', '.join(FAMILIES)}"
         )
+    is_exact = _adds_nothing(state, title, source, published)
+    state = _renew(state)
     family = FAMILIES[title]
-    num_classes = state[f"head.{_CLASSES}.cls_logits.weight"].shape[0] // family.slots
+    layout = f"torchvision's {title}"
+    key = f"head.{_CLASSES}.cls_logits.weight"
+    num_classes = read_shape(state, key, source=source, layout=layout, least=family.slots)[0] // family.slots
     with Uninitialized():
         detector = create_model(family.model, num_classes=num_classes, backbone="resnet50", **family.options)
     naming = by_parts(
@@ -157,23 +196,70 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str]) -> Detec
             "head": ("head", family.naming),
         }
     )
-    load_renamed(detector, state, naming, source=source, layout=f"torchvision's {title}")
+
+    def change(key: str, value: Tensor) -> Tensor:
+        # theirs divides by the root of the variance alone
+        return value - NORM_EPS if is_exact and key.endswith(".running_var") else value
+
+    load_renamed(detector, state, naming, source=source, layout=layout, change=change)
     names, category_ids = name_by_coco_id(num_classes, first=0)
     detector.card = replace(
         detector.card,
         names=names,
         category_ids=category_ids,
         preprocessing=Preprocessing(size=(800, 1333), fit="keep_ratio", interpolation="opencv"),
-        origin=f"torchvision's {title}, {num_classes} classes",
+        origin=f"{layout}, {num_classes} classes",
     )
     return detector
 
 
 def _title_of(state: Mapping[str, Tensor]) -> str:
     """Torchvision's name of the detector, as its keys tell it, or what else it is."""
-    if any(key.startswith(("rpn.", "roi_heads.")) for key in state):
-        return "a two-stage detector"
-    if f"head.{_BOXES}.bbox_ctrness.weight" in state:
+    if has_keys(state, r"(rpn|roi_heads)\."):
+        return _two_stage_title_of(state)
+    if has_keys(state, rf"head\.{_BOXES}\.bbox_ctrness\."):
         return "fcos_resnet50_fpn"
-    has_norms = f"head.{_CLASSES}.conv.0.1.weight" in state
-    return "retinanet_resnet50_fpn_v2" if has_norms else "a RetinaNet without norms in its head, the first version"
+    has_norms = has_keys(state, rf"head\.({_CLASSES}|{_BOXES})\.conv\.\d+\.1\.")
+    return "retinanet_resnet50_fpn_v2" if has_norms else FROZEN
+
+
+def _two_stage_title_of(state: Mapping[str, Tensor]) -> str:
+    parts = {"mask": "maskrcnn", "keypoint": "keypointrcnn"}
+    kind = next((name for part, name in parts.items() if has_keys(state, rf"roi_heads\.{part}_")), "fasterrcnn")
+    if not has_keys(state, r"backbone\.body\.layer1\."):
+        return f"{kind} on another backbone than ResNet-50"
+    return f"{kind}_resnet50_fpn{'_v2' if has_keys(state, r'roi_heads[.]box_head[.][0-9]') else ''}"
+
+
+def _adds_nothing(
+    state: Mapping[str, Tensor], title: str, source: str | os.PathLike[str], published: str | None
+) -> bool:
+    """Whether the batch norms of the detector ``title`` add nothing to the variance.
+
+    Those that count batches are no frozen ones.
+    """
+    told = Path(source).name if published is None else published
+    stem = re.sub(r"(-[0-9a-f]{8})?(\.pth|\.pt|\.safetensors)?$", "", told.lower())
+    if published is not None and stem.removesuffix("_coco") != title:
+        raise CheckpointError(f"{source} is torchvision's {title}, and {published!r} names another; leave out the name")
+    if title != FROZEN or has_keys(state, r".*\.num_batches_tracked$"):
+        return False
+    if stem.removesuffix("_coco") != title:
+        raise CheckpointError(
+            f"{source} is torchvision's {title} with frozen batch norms, and what these add to the variance is told "
+            f"neither by its keys nor by its name: name it by --as NAME or load(..., source=NAME): {title}_coco for "
+            f"torchvision's COCO weights and what was trained from them, {title} for what was not"
+        )
+    return stem.endswith("_coco")
+
+
+def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as they are since 2022, where each convolution of FPN and of RetinaNet's towers is a block of its own."""
+    is_flat = _title_of(state) == FROZEN
+
+    def name(key: str) -> str:
+        # every other layer of a flat tower is an activation
+        key = _FLAT_TOWER.sub(lambda found: f"{found[1]}.{int(found[2]) // 2}.0.", key) if is_flat else key
+        return _RENEWED_FPN(key)
+
+    return {name(key): value for key, value in state.items()}
