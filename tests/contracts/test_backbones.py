@@ -82,6 +82,9 @@ def test_same_answer_twice(backbone):
 
 def test_gradients(backbone):
     images = torch.randn(2, 3, 96, 96, requires_grad=True)
+    for part in backbone.modules():
+        if isinstance(part, nn.BatchNorm2d) and not part.weight.any():  # timm's residual paths add nothing at first
+            nn.init.ones_(part.weight)
     maps = backbone.train()(images)
     sum((m * torch.linspace(-1, 1, m.numel()).view_as(m)).sum() for m in maps).backward()
     assert images.grad is not None
@@ -90,6 +93,7 @@ def test_gradients(backbone):
     for key, parameter in backbone.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.any(), key
     backbone.zero_grad()
 
 
@@ -109,7 +113,13 @@ def test_weights_in_half_precision(backbone):
         backbone.float()
 
 
-@pytest.mark.parametrize("name", ["resnet50", "eca_resnet50", "dpn68b", "eca_mobilenet_v2", "vgg16"], indirect=True)
+def slow_but(*quick):
+    """All names, those that are not ``quick`` marked slow."""
+    names = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    return pytest.mark.parametrize("name", names, indirect=True)
+
+
+@slow_but(*(name for name in NAMES if "swin" not in name))
 @torch.no_grad()
 def test_export(backbone):
     images = torch.randn(1, 3, 49, 64)
@@ -118,6 +128,7 @@ def test_export(backbone):
         torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
+@slow_but("darknet53", "vgg16", "resnet18", "dpn92", "timm/resnet18")
 @pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eval", "train"])
 @torch.no_grad()
 def test_compiles_whole(backbone, training):
