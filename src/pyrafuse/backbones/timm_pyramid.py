@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
