@@ -103,6 +103,8 @@ def ssd_head(
 ) -> MultiBoxHead:
     """SSD's head; at 300 and 512 px with the published anchors, which are for these sizes alone.
 
+    On another number of levels than the published their sizes are spread evenly between the same ends.
+
     Args:
         features: The pyramid that comes in.
         num_classes: K.
@@ -115,6 +117,8 @@ def ssd_head(
     Raises:
         ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
     """
+    if sizes is None and size in SSD_FORMS and len(features) != len(SSD_FORMS[size].steps):
+        sizes = [size * share for share in _spread(M2DET_FORMS[320].sizes, len(features))]
     if sizes is not None:
         if ratios is None:
             ends = (0, len(features) - 2, len(features) - 1)
@@ -158,8 +162,9 @@ def m2det_head(
     steps: Sequence[float] | None = None,
     ratios: Sequence[float] = (2, 3),
 ) -> MultiBoxHead:
-    """M2Det's head; at 320, 512, 704 and 800 px with the published anchors.
+    """M2Det's head; at 320, 512, 704 and 800 px on six levels with the published anchors.
 
+    On another number of levels their sizes are spread evenly between the published ends, their steps are the strides.
     Anchors are cut to the side of the input, as in the released code, whose boxes are relative to what is left.
 
     Args:
@@ -191,6 +196,8 @@ def m2det_anchors(
     if sizes is None and form is None:
         known = ", ".join(map(str, M2DET_FORMS))
         raise ValueError(f"M2Det has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
+    if form is not None and len(form.steps) != len(features):
+        form = M2DetForm(features.strides, _spread(form.sizes, len(features)))
     if sizes is None and form is not None:
         sizes = form.sizes
     if steps is None:
@@ -198,3 +205,10 @@ def m2det_anchors(
     shares = [round(size * share, 2) / size for share in sizes or ()]
     shapes = multibox_shapes(shares, ratios=[ratios] * (len(shares) - 1))
     return tuple(of_level.clamp(max=1) for of_level in shapes), tuple(steps)
+
+
+def _spread(sizes: Sequence[float], num_levels: int) -> tuple[float, ...]:
+    """The two smallest of ``sizes``, and evenly apart up to the largest what levels need: one more than these."""
+    if num_levels == 1:
+        return (sizes[0], sizes[-1])
+    return (*sizes[:2], *torch.linspace(sizes[2], sizes[-1], num_levels - 1).tolist())

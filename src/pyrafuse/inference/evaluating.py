@@ -18,6 +18,9 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
 
+SMALLEST_SIZE = 32
+"""Pixels; training begins there as well. What is coarser than the image is one cell."""
+
 
 def evaluate(
     detector: Detector,
@@ -75,11 +78,7 @@ def detect_all(
     preprocessing = detector.card.preprocessing
     if size is not None:
         preprocessing = preprocessing.at_size(size)
-    coarsest = detector.neck.features.strides[-1]
-    if min(preprocessing.size) < coarsest:
-        raise PyrafuseError(
-            f"size must be {coarsest} pixels or more, the coarsest stride, got {min(preprocessing.size)}"
-        )
+    check_between("size", min(preprocessing.size), SMALLEST_SIZE)
     check_between("batch_size", batch_size, 1)
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)

@@ -20,7 +20,7 @@ from pyrafuse.heads.registry import HEADS
 from pyrafuse.losses.boxes import ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss, siou_loss
 from pyrafuse.losses.regression import balanced_l1, l1, smooth_l1
 from pyrafuse.models.detector import Detector
-from pyrafuse.necks.registry import create_neck
+from pyrafuse.necks.registry import create_neck, with_equal_channels
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.postprocess.dense import DensePostprocess, decode_dense
 
@@ -51,12 +51,14 @@ class DenseParts:
         coder: Of its boxes.
         criterion: (the head's pyramid, the coder, options) -> criterion.
         decode: What makes candidates of its predictions.
+        shares_levels: The head reads all levels with the same weights.
     """
 
     head: str
     coder: BoxCoder
     criterion: Callable[[PyramidSpec, BoxCoder, Options], nn.Module]
     decode: Decode = decode_dense
+    shares_levels: bool = True
 
 
 def dense_detector(
@@ -78,7 +80,8 @@ def dense_detector(
         num_classes: K.
         parts: Which one.
         backbone: A registered backbone, or ``timm/NAME``.
-        neck: A registered neck, or several in a row; all levels of the last must have the same channels.
+        neck: A registered neck, or several in a row. Where a head that reads all levels with the same weights is
+            given different channels, a `Projection` comes between.
         backbone_options: Keyword arguments of the backbone; ``weights`` among them.
         neck_options: Keyword arguments of each neck, by its name.
         head_options: Keyword arguments of the head.
@@ -92,6 +95,8 @@ def dense_detector(
     merged = {name: {**known.get(name, {}), **neck_options.get(name, {})} for name in {**known, **neck_options}}
     trunk = create_backbone(backbone, **backbone_options)
     fusion = create_neck(chain, trunk.features, merged)
+    if parts.shares_levels:
+        fusion = with_equal_channels(fusion)
     head_options = {**defaults.get("head", {}), **head_options}
     head = HEADS.create(parts.head, fusion.features, num_classes=num_classes, **head_options)
     return Detector(

@@ -4,7 +4,7 @@ Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", arXiv
 images -> EfficientNet -> BiFPN -> separable towers -> nine anchors a cell -> focal and Huber loss
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -104,6 +104,7 @@ def efficientdet(
     number: int,
     same_padding: bool = False,
     backbone: str | None = None,
+    neck: str | Sequence[str] = "bifpn",
     backbone_options: Options = NO_OPTIONS,
     neck_options: Mapping[str, Options] = NO_OPTIONS,
     head_options: Options = NO_OPTIONS,
@@ -119,7 +120,8 @@ def efficientdet(
         same_padding: As trained with TensorFlow: padding at the end first, and biases in front of batch norms.
         backbone: Another than timm's EfficientNet of the same number.
         backbone_options: Keyword arguments of the backbone; ``weights`` and ``pretrained`` among them.
-        neck_options: ``{"bifpn": {...}}``.
+        neck: A registered neck, or several in a row; ``bifpn``, ``fpn`` and ``pafpn`` are as wide as the scaling says.
+        neck_options: Keyword arguments of each neck, by its name.
         head_options: Keyword arguments of `EfficientDetHead`.
         criterion_options: Keyword arguments of `efficientdet_criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
@@ -132,17 +134,18 @@ def efficientdet(
         "same_padding": same_padding,
         "redundant_bias": same_padding,
     }
+    known = {"bifpn": bifpn, "fpn": {"out_channels": scaling.channels}, "pafpn": {"out_channels": scaling.channels}}
     return dense_detector(
         num_classes,
         parts=EFFICIENTDET,
         backbone=backbone or f"timm/{'tf_' if same_padding else ''}efficientnet_b{number}",
-        neck="bifpn",
+        neck=neck,
         backbone_options=backbone_options,
-        neck_options={**neck_options, "bifpn": {**bifpn, **neck_options.get("bifpn", {})}},
+        neck_options=neck_options,
         head_options={"num_convs": scaling.num_convs, "redundant_bias": same_padding, **head_options},
         criterion_options=criterion_options,
         postprocess_options=postprocess_options,
-        defaults=defaults,
+        defaults={**known, **defaults},
     )
 
 

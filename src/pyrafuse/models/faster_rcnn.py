@@ -20,7 +20,7 @@ from pyrafuse.models.two_stage import (
     TwoStageParts,
     two_stage_detector,
 )
-from pyrafuse.necks.registry import create_neck
+from pyrafuse.necks.registry import create_neck, with_equal_channels
 
 STRIDES = (4, 8, 16, 32)
 """Of the maps that the detectors' papers read."""
@@ -49,8 +49,8 @@ def faster_rcnn(
         num_classes: K.
         parts: Which one.
         backbone: A registered backbone, ``recursive_fpn`` with neck ``identity`` among them, or ``timm/NAME``.
-        neck: A registered neck, or several in a row; all levels of the last must have the same channels.
-        backbone_options: Keyword arguments of the backbone; maps at strides 4 to 32 by default.
+        neck: A registered neck, or several in a row; where its levels differ in channels, a `Projection` follows.
+        backbone_options: Keyword arguments of the backbone; maps at strides 4 to 32 by default, if it goes so far.
         neck_options: Keyword arguments of each neck, by its name.
         head_options: See `two_stage_detector`, as for all others.
         region_options: Of the looks into the regions.
@@ -64,7 +64,7 @@ def faster_rcnn(
     trunk = create_backbone(backbone, **_with_strides(backbone, backbone_options))
     return two_stage_detector(
         trunk,
-        create_neck(neck, trunk.features, _with_defaults(neck, defaults, neck_options)),
+        with_equal_channels(create_neck(neck, trunk.features, _with_defaults(neck, defaults, neck_options))),
         num_classes,
         parts=parts,
         head_options=head_options,
@@ -79,9 +79,13 @@ def faster_rcnn(
 
 
 def _with_strides(backbone: str, options: Options) -> dict[str, Any]:
-    if backbone.startswith("timm/") or "strides" in inspect.signature(BACKBONES.get(backbone)).parameters:
+    if backbone.startswith("timm/"):
         return {"strides": STRIDES, **options}
-    return dict(options)
+    own = inspect.signature(BACKBONES.get(backbone)).parameters.get("strides")
+    if own is None:
+        return dict(options)
+    # VGG-16 ends at stride 16, and says so by its default
+    return {"strides": tuple(stride for stride in STRIDES if stride <= max(own.default)), **options}
 
 
 def _with_defaults(

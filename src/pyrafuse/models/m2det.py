@@ -4,7 +4,7 @@ Zhao et al., "M2Det: A Single-Shot Object Detector based on Multi-Level Feature 
 images -> VGG-16 or ResNet -> MLFPN -> six anchors a cell -> cross entropy of the hardest negatives, smooth L1
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -57,6 +57,7 @@ M2DET = DenseParts(
     coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2), largest_log=LARGEST_LOG),
     criterion=partial(m2det_criterion, anchors={"size": 320}),
     decode=decode_multibox,
+    shares_levels=False,
 )
 
 
@@ -66,6 +67,7 @@ def m2det(
     *,
     size: int = 320,
     backbone: str = "vgg16",
+    neck: str | Sequence[str] = "mlfpn",
     backbone_options: Options = NO_OPTIONS,
     neck_options: Mapping[str, Options] = NO_OPTIONS,
     head_options: Options = NO_OPTIONS,
@@ -79,8 +81,10 @@ def m2det(
         num_classes: K.
         size: Side of the input in pixels, which the anchors are for; a multiple of 16.
         backbone: One with maps at strides 8 and 16; a ResNet gets them as M2Det's does.
+        neck: A registered neck, or several in a row; of another number of levels than six, see `m2det_head`.
         backbone_options: Keyword arguments of the backbone; ``weights`` among them.
-        neck_options: ``{"mlfpn": {...}}``; the released detectors have ``attention=False``, the paper's SFAM.
+        neck_options: Keyword arguments of each neck, by its name: of ``mlfpn`` the released detectors have
+            ``attention=False``, the paper's SFAM.
         head_options: Keyword arguments of `m2det_head`.
         criterion_options: Keyword arguments of `multibox_criterion`.
         postprocess_options: Keyword arguments of `DensePostprocess`.
@@ -92,7 +96,7 @@ def m2det(
         num_classes,
         parts=replace(M2DET, criterion=partial(m2det_criterion, anchors=anchors)),
         backbone=backbone,
-        neck="mlfpn",
+        neck=neck,
         backbone_options={**of_trunk, **backbone_options},
         neck_options=neck_options,
         head_options=anchors,

@@ -65,7 +65,13 @@ def _create(features: PyramidSpec, coder: BoxCoder, options: Options) -> nn.Modu
     return multibox_criterion(coder, **options)
 
 
-SSD = DenseParts(head="ssd", coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)), criterion=_create, decode=decode_multibox)
+SSD = DenseParts(
+    head="ssd",
+    coder=DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)),
+    criterion=_create,
+    decode=decode_multibox,
+    shares_levels=False,
+)
 SSD300: dict[str, Options] = {"postprocess": {"score": 0.02, "nms_iou": 0.45, "max_detections": 200}}
 SSD512: dict[str, Options] = {
     **SSD300,

@@ -64,6 +64,13 @@ def create_neck(
     return necks[0] if len(necks) == 1 else NeckChain(necks)
 
 
+def with_equal_channels(neck: Neck) -> Neck:
+    """``neck``, and a `Projection` behind it where its levels differ in channels."""
+    if len(set(neck.features.channels)) == 1:
+        return neck
+    return NeckChain([neck, NECKS.create("projection", neck.features)])
+
+
 def _create_graph_neck(inputs: PyramidSpec, name: str) -> GraphNeck:
     graph = read_graph(name)
     try:

@@ -66,12 +66,22 @@ def test_anchors_are_no_larger_than_the_input():
     torch.testing.assert_close(head.shapes, torch.tensor(expected))
 
 
+@pytest.mark.parametrize("name", ["ssd", "m2det"])
+def test_other_numbers_of_levels_get_sizes_between_the_published_ends(name):
+    size = {"ssd": 300, "m2det": 320}[name]
+    spec = PyramidSpec((1,) * 4, (8, 16, 32, 64))
+    head = HEADS.create(name, spec, num_classes=1)
+    assert head.steps == spec.strides
+    smallest = [of_level[0, 0].item() / size for of_level in head.shapes.split(head.num_slots)]
+    assert smallest == pytest.approx([0.08, 0.15, 0.33, 0.69], abs=0.002)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("ssd", {"size": 320}, "published anchors for inputs of 300, 512 px, not 320; give the anchors' sizes"),
         ("m2det", {"size": 300}, "published anchors for inputs of 320, 512, 704, 800 px, not 300"),
-        ("ssd", {}, r"6 levels of anchors and 6 steps, and 2 levels of strides \(8, 16\) come in"),
+        ("ssd", {"steps": (8, 16, 32)}, r"2 levels of anchors and 3 steps, and 2 levels of strides \(8, 16\) come in"),
         ("ssd", {"sizes": (1, 2)}, "2 levels need 3 positive sizes"),
         ("ssd", {"sizes": (1, 2, -1)}, "2 levels need 3 positive sizes"),
         ("ssd", {"sizes": (1, 2, 3), "steps": (8,)}, "2 levels of anchors and 1 steps"),

@@ -130,7 +130,7 @@ def test_coco_results_carry_the_data_s_own_ids(data):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"size": 16}, "size must be 32 pixels or more, the coarsest stride"),
+        ({"size": 16}, "size must be 32 or more, got 16"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"score": 1.5}, "score must be in 0..1, got 1.5"),
     ],
