@@ -1,5 +1,6 @@
-"""What the contracts of detectors are tried with."""
+"""The detectors that contracts are tried on, small ones of every kind, and what they are tried with."""
 
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -8,6 +9,187 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrafuse.core.targets import Targets
+from pyrafuse.models.factory import create_model, list_models
+
+DARKNET = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}}
+MOBILE = {"backbone_options": {"width": 0.25}}
+SMALL_YOLO = {
+    "yolov3_small": MOBILE,
+    "yolov3_asff_small": MOBILE,
+    "yolov3": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
+    "yolov3_plain": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
+    "yolov3_asff": {
+        **DARKNET,
+        "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
+        "head_options": {"rfb": True},
+    },
+}
+YOLO = {
+    **{name: (name, SMALL_YOLO.get(name, {})) for name in list_models() if name.startswith("yolov3")},
+    "plain anchors": ("yolov3", {**SMALL_YOLO["yolov3"], "head_options": {"guided": False, "adaption": False}}),
+    "neighbours": (
+        "yolov3_asff_small",
+        {
+            **MOBILE,
+            "head_options": {"reach": 1.0},
+            "assigner_options": {"radius": 1},
+            "criterion_options": {"iou_objectness": True, "label_smoothing": True, "box_weight": 2.0},
+        },
+    ),
+    "timm": ("yolov3_asff_small", {"backbone": "timm/mobilenetv3_small_100"}),
+}
+
+TINY_DENSE = {
+    "backbone": "resnet18",
+    "backbone_options": {"width": 8},
+    "neck_options": {"fpn": {"out_channels": 16}},
+    "head_options": {"channels": 16, "num_convs": 1},
+}
+CELLS = {**TINY_DENSE, "neck_options": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
+TWO_MAPS = {"backbone": "resnet18", "backbone_options": {"width": 8, "strides": (8, 16)}}
+SEPARABLE = {
+    "backbone": "resnet18",
+    "backbone_options": {"width": 8},
+    "neck_options": {"bifpn": {"out_channels": 8, "repeats": 1}},
+    "head_options": {"num_convs": 1},
+}
+OTHER_DENSE = {
+    "retinanet_nas_fpn": CELLS,
+    "ssd300": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
+    "ssd512": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
+    "m2det": {**TWO_MAPS, "neck_options": {"mlfpn": {"num_levels": 2, "channels": 8}}},
+    "efficientdet_d0": SEPARABLE,
+    "tf_efficientdet_d0": SEPARABLE,
+}
+"""Where `TINY_DENSE` does not fit."""
+OTHER_KINDS = re.compile(r"yolo|rcnn|efficientdet_d[1-9]")
+"""In the names of models that have contracts of their own, or are one of these with other numbers."""
+DENSE = {
+    **{name: (name, OTHER_DENSE.get(name, TINY_DENSE)) for name in list_models() if not OTHER_KINDS.search(name)},
+    "thresholds of their own": (
+        "retinanet",
+        {
+            **TINY_DENSE,
+            "criterion_options": {
+                "box_assigner": {"positive_iou": 0.4},
+                "box_loss": "ciou",
+                "assigner": {"crowd_share": 0.5},
+            },
+        },
+    ),
+    "level weights apart": (
+        "atss",
+        {**TINY_DENSE, "criterion_options": {"level_weights": {"shared": False, "ends": (0.5, 1.0)}, "quality": "iou"}},
+    ),
+    "centre sampling": (
+        "fcos",
+        {
+            **TINY_DENSE,
+            "head_options": {**TINY_DENSE["head_options"], "distances": "scaled_relu", "centerness_on_boxes": True},
+            "criterion_options": {"assigner": {"radius": 1.5}, "box_loss": "giou"},
+        },
+    ),
+    "torchvision's RetinaNet": (
+        "retinanet",
+        {**TINY_DENSE, "head_options": {**TINY_DENSE["head_options"], "norm": "group_norm", "whole_pixels": True}},
+    ),
+    "torchvision's FCOS": (
+        "fcos",
+        {
+            **TINY_DENSE,
+            "head_options": {
+                **TINY_DENSE["head_options"],
+                "distances": "relu",
+                "whole_steps": True,
+                "redundant_bias": True,
+                "centerness_on_boxes": True,
+            },
+            "postprocess_options": {"joint_quality": True},
+        },
+    ),
+    "finest level": (
+        "atss",
+        {
+            **TINY_DENSE,
+            "backbone_options": {"width": 8, "strides": (4, 8, 16, 32)},
+            "neck_options": {"fpn": {"out_channels": 16, "num_levels": 4}},
+        },
+    ),
+}
+
+SMALL_PARTS = {
+    "region_options": {"channels": 16},
+    "sampling_options": {"number": 24},
+    "learning_proposal_options": {"max_per_level": 60, "max_regions": 40},
+    "proposal_options": {"max_per_level": 60, "max_regions": 30},
+}
+FPN = {"out_channels": 16, "num_levels": 5}
+TINY_TWO_STAGE = {
+    **SMALL_PARTS,
+    "backbone": "resnet18",
+    "backbone_options": {"width": 8},
+    "neck_options": {"fpn": {"out_channels": 16}},
+}
+RECURSIVE = {
+    **SMALL_PARTS,
+    "backbone_options": {
+        "backbone": "resnet18",
+        "backbone_options": {"width": 8, "strides": (4, 8, 16, 32)},
+        "neck_options": {"fpn": FPN},
+    },
+}
+TWO_STAGE = {
+    **{name: (name, RECURSIVE if name.endswith("rfp") else TINY_TWO_STAGE) for name in list_models() if "rcnn" in name},
+    "pafpn": ("faster_rcnn", {**TINY_TWO_STAGE, "neck": "pafpn", "neck_options": {"pafpn": {"out_channels": 16}}}),
+    "stride 8": ("faster_rcnn", {**TINY_TWO_STAGE, "backbone_options": {"width": 8, "strides": (8, 16, 32)}}),
+    "classes of a cascade": (
+        "cascade_rcnn",
+        {**TINY_TWO_STAGE, "region_options": {"channels": 16, "class_agnostic": False}},
+    ),
+    "boxes compared": (
+        "faster_rcnn",
+        {**TINY_TWO_STAGE, "criterion_options": {"box_loss": "giou", "proposal_box_loss": "iou"}},
+    ),
+    "timm": (
+        "faster_rcnn",
+        {
+            **TINY_TWO_STAGE,
+            "backbone": "timm/mobilenetv3_small_100",
+            "backbone_options": {},
+            "neck": "bifpn",
+            "neck_options": {"bifpn": {"out_channels": 16, "repeats": 1}},
+        },
+    ),
+}
+
+KINDS = {"yolo": YOLO, "dense": DENSE, "two_stage": TWO_STAGE}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try ``detector``, built once a module, and ``variant``, its name, on the kinds in the module's KINDS, or all."""
+    kinds = getattr(metafunc.module, "KINDS", tuple(KINDS))
+    names = [f"{kind}-{name}" for kind in kinds for name in KINDS[kind]]
+    for argument in {"detector", "variant"} & set(metafunc.fixturenames):
+        metafunc.parametrize(argument, names, indirect=argument == "detector", scope="module")
+
+
+def build_variant(name: str):
+    kind, variant = name.split("-", 1)
+    model, options = KINDS[kind][variant]
+    torch.manual_seed(0)
+    return create_model(model, num_classes=3, **options)
+
+
+@pytest.fixture(scope="module")
+def detector(request):
+    """One of the detectors, in whatever mode the test before left it."""
+    return build_variant(request.param)
+
+
+@pytest.fixture
+def build():
+    """(name of a variant) -> the detector, anew."""
+    return build_variant
 
 
 @pytest.fixture

@@ -1,80 +1,28 @@
-"""What the YOLO heads and detectors promise, training and leaving Python included."""
+"""What every detector promises: the same answer twice, finite gradients, no objects, no waiting, export."""
 
 from dataclasses import fields
 
 import pytest
 import torch
+import torchvision
 
-from pyrafuse.assigners.neighbours import NeighbourAssigner
-from pyrafuse.core.predictions import GuidedPredictions
-from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
-from pyrafuse.heads.registry import HEADS
-from pyrafuse.models.factory import create_model, list_models
-
-DARKNET = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}}
-MOBILE = {"backbone_options": {"width": 0.25}}
-SMALL = {
-    "yolov3_small": MOBILE,
-    "yolov3_asff_small": MOBILE,
-    "yolov3": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
-    "yolov3_plain": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
-    "yolov3_asff": {
-        **DARKNET,
-        "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
-        "head_options": {"rfb": True},
-    },
-}
-VARIANTS = {
-    **{name: (name, SMALL.get(name, {})) for name in list_models() if name.startswith("yolov3")},
-    "plain anchors": ("yolov3", {**SMALL["yolov3"], "head_options": {"guided": False, "adaption": False}}),
-    "neighbours": (
-        "yolov3_asff_small",
-        {
-            **MOBILE,
-            "head_options": {"reach": 1.0},
-            "assigner_options": {"radius": 1},
-            "criterion_options": {"iou_objectness": True, "label_smoothing": True, "box_weight": 2.0},
-        },
-    ),
-    "timm": ("yolov3_asff_small", {"backbone": "timm/mobilenetv3_small_100"}),
-}
+from pyrafuse.models.two_stage import TwoStageDetector
 
 
-def build(variant: str):
-    torch.manual_seed(0)
-    name, options = VARIANTS[variant]
-    return create_model(name, num_classes=3, **options)
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def detector(request):
-    return build(request.param)
-
-
-@pytest.mark.parametrize("size", [(64, 96), (72, 104)])
+@pytest.mark.parametrize("size", [(64, 96), (70, 103)])
 @torch.no_grad()
 def test_candidates(detector, size):
-    images = torch.randn(2, 3, *size)
-    candidates = detector.eval().decode(images)
-    grid = detector(images).grid
-    areas = [-(-size[0] // s) * -(-size[1] // s) for s in (8, 16, 32)]
-    slots = detector.head.num_slots
-    assert candidates.boxes.shape == (2, slots * sum(areas), 4)
-    assert candidates.scores.shape == (2, slots * sum(areas), 3)
+    candidates = detector.eval().decode(torch.randn(2, 3, *size))
+    rows = candidates.scores.shape[1]
+    assert rows > 0
+    assert candidates.scores.shape == (2, rows, 3)
+    assert candidates.boxes.shape in ((2, rows, 4), (2, rows, 3, 4))
+    assert candidates.levels.shape in ((rows,), (2, rows))
+    assert candidates.levels.max() < len(detector.neck.features)
     assert candidates.boxes.dtype == candidates.scores.dtype == torch.float32
-    assert candidates.levels.bincount().tolist() == [slots * area for area in areas]
     assert (candidates.boxes[..., 2:] >= candidates.boxes[..., :2]).all()
     assert ((candidates.scores >= 0) & (candidates.scores <= 1)).all()
-    assert grid.starts[:, 0].tolist() == [slots * (areas[1] + areas[2]), slots * areas[2], 0]
-    assert grid.sizes.tolist() == [[-(-size[1] // s), -(-size[0] // s)] for s in (8, 16, 32)]
-
-
-@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-def test_one_type_in_both_modes(detector, mode):
-    predictions = detector.train(mode)(torch.randn(2, 3, 64, 64))
-    assert isinstance(predictions, GuidedPredictions)
-    assert predictions.deltas.dtype == torch.float32
 
 
 @torch.no_grad()
@@ -88,12 +36,15 @@ def test_same_answer_twice(detector):
 
 def test_training_reaches_every_parameter(detector, some_targets):
     detector.train().zero_grad()
-    losses = detector.criterion(detector(torch.randn(2, 3, 64, 96)), some_targets)
+    losses = detector.criterion(detector(torch.randn(2, 3, 64, 96), some_targets), some_targets)
     assert all(loss.shape == () and loss.isfinite() and loss >= 0 for loss in losses.values())
+    assert all(loss > 0 for name, loss in losses.items() if "classification" in name)
     sum(losses.values()).backward()
-    guides = {id(p) for p in detector.head.guides.parameters()} if detector.head.guides is not None else set()
+    guides = getattr(detector.head, "guides", None)
+    # a level that answers for nothing guides no anchor
+    spared = {id(p) for p in guides.parameters()} if isinstance(guides, torch.nn.ModuleList) else set()
     for name, parameter in detector.named_parameters():
-        if id(parameter) in guides and parameter.grad is None:
+        if parameter.grad is None and id(parameter) in spared:
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -102,44 +53,73 @@ def test_training_reaches_every_parameter(detector, some_targets):
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_no_objects_at_all(detector, rows):
-    losses = detector.train().criterion(detector(torch.randn(2, 3, 64, 64)), Targets.empty(2, rows))
-    assert losses["objectness"] > 0
-    assert all(loss == 0 for name, loss in losses.items() if name != "objectness")
+    targets = Targets.empty(2, rows)
+    losses = detector.train().criterion(detector(torch.randn(2, 3, 64, 64), targets), targets)
+    of_background = {name for name in losses if "classification" in name or name == "location"}
+    of_background = {"objectness"} if "objectness" in losses else of_background
+    assert all(loss == 0 for name, loss in losses.items() if name not in of_background)
+    # where negatives are mined for each positive, there are none without an object
+    is_mined = getattr(detector.criterion, "mine", None) is not None
+    assert all(losses[name] == 0 if is_mined else losses[name] > 0 for name in of_background - {"location"})
     sum(losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
     detector.zero_grad()
 
 
-@pytest.mark.parametrize("variant", ["yolov3_asff", "neighbours"])
-def test_half_precision(variant, some_targets):
-    detector = build(variant).train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        predictions = detector(torch.randn(2, 3, 32, 64))
-    assert predictions.deltas.dtype == torch.float32
+def test_levels_add_up(detector, some_targets):
+    predictions = detector.eval()(torch.randn(2, 3, 64, 96), some_targets)
+    torch.manual_seed(3)  # some rows are drawn
+    report = detector.criterion.by_level(predictions, some_targets)
+    torch.manual_seed(3)
     losses = detector.criterion(predictions, some_targets)
+    num_levels = len(detector.neck.features)
+    assert report.num_positives.shape == (num_levels,)
+    assert report.num_positives.sum() > 0
+    for name, values in report.losses.items():
+        assert values.shape == (num_levels,)
+        torch.testing.assert_close(values.sum(), losses[name])
+
+
+def test_half_precision(detector, some_targets):
+    detector.train()
+    # large enough for every tap of the coarsest kernels to see a cell: oneDNN's bfloat16 leaves the gradients of
+    # those that see padding alone as they lay in memory
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predictions = detector(torch.randn(2, 3, 256, 256), some_targets)
+    losses = detector.criterion(predictions, some_targets)
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
     sum(losses.values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    detector.zero_grad()
 
 
 def test_detect(detector):
-    found = detector.eval().detect(torch.randn(2, 3, 64, 96))
-    assert len(found) == 2
-    for detections in found:
+    sizes = [(64, 96), (32, 50)]
+    found = detector.eval().detect(torch.randn(2, 3, 64, 96), sizes=sizes)
+    for detections, (height, width) in zip(found, sizes, strict=True):
         assert detections.image_size == (64, 96)
-        assert len(detections) <= detector.postprocess.max_detections
+        assert len(detections) <= (detector.postprocess.max_detections or 10_000)
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
+        if detector.postprocess.clip:
+            assert (detections.boxes >= 0).all()
+            assert (detections.boxes[:, 2] <= width).all()
+            assert (detections.boxes[:, 3] <= height).all()
 
 
 @pytest.mark.parametrize("objects", ["some_targets", "crowded_targets"])
-def test_the_host_never_waits_in_training(detector, objects, no_looking, request):
+def test_the_host_waits_for_suppression_alone(detector, objects, no_looking, monkeypatch, request):
+    calls = []
+    nms = torchvision.ops.nms
+    monkeypatch.setattr("pyrafuse.ops.suppression.nms", lambda *args: (calls.append(1), nms(*args))[1])
     targets = request.getfixturevalue(objects)
     detector.train()
     images = torch.randn(2, 3, 64, 96)
     with no_looking():
-        predictions = detector(images)
-        report = detector.criterion.by_level(predictions, targets)
-        total = torch.stack([values.sum() for values in report.losses.values()]).sum()
-        total.backward()
+        report = detector.criterion.by_level(detector(images, targets), targets)
+        torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
+    assert len(calls) == (len(images) if isinstance(detector, TwoStageDetector) else 0)
     detector.zero_grad()
 
 
@@ -161,21 +141,23 @@ def test_looking_is_noticed(look, no_looking):
         look(torch.ones(1))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_host_waits_for_no_copy(variant, imagined_gpu):
+def test_the_host_waits_for_no_copy(variant, build, imagined_gpu, monkeypatch):
+    # how many boxes survive suppression is for the device to say
+    monkeypatch.setattr("pyrafuse.ops.suppression.nms", lambda boxes, *_: torch.arange(len(boxes), device=boxes.device))
     assert imagined_gpu(lambda: build(variant)).device.type == "cuda"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_host_never_waits_for_a_gpu(detector, some_targets):
+    if isinstance(detector, TwoStageDetector):
+        pytest.skip("suppression is waited for")
     detector.cuda().train()
     images, targets = torch.randn(2, 3, 64, 96).cuda(), some_targets.to("cuda")
     sum(detector.criterion(detector(images), targets).values()).backward()  # algorithms are chosen at first use
     torch.cuda.set_sync_debug_mode("error")
     try:
-        predictions = detector(images)
-        report = detector.criterion.by_level(predictions, targets)
+        report = detector.criterion.by_level(detector(images), targets)
         torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -183,6 +165,8 @@ def test_the_host_never_waits_for_a_gpu(detector, some_targets):
         detector.cpu()
 
 
+# torchvision's own shape function of nms asks for its unknown count by an old name
+@pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")
 def test_export(detector, decoding):
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -191,50 +175,3 @@ def test_export(detector, decoding):
     torch.testing.assert_close(exported.boxes, eager.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(exported.scores, eager.scores, rtol=1e-4, atol=1e-5)
     assert torch.equal(exported.levels, eager.levels)
-
-
-def test_neighbours_are_named_by_their_options():
-    assert isinstance(build("neighbours").criterion.assigner, NeighbourAssigner)
-
-
-class TestHeads:
-    @pytest.mark.parametrize("name", ["yolov3"])
-    @pytest.mark.parametrize("spec", [PyramidSpec((8, 16), (4, 8)), PyramidSpec((8, 12, 16, 20), (8, 16, 32, 64))])
-    def test_any_pyramid(self, name, spec):
-        head = HEADS.create(name, spec, num_classes=5)
-        pyramid = tuple(
-            torch.randn(2, c, 97 // s + 1, 131 // s + 1, requires_grad=True)
-            for c, s in zip(spec.channels, spec.strides, strict=True)
-        )
-        predictions = head(pyramid)
-        rows = head.num_slots * sum((97 // s + 1) * (131 // s + 1) for s in spec.strides)
-        assert predictions.classes.shape == (2, rows, 5)
-        (predictions.deltas.sum() + predictions.classes.sum() + predictions.guides.sum()).backward()
-        assert all(x.grad is not None and x.grad.isfinite().all() for x in pyramid)
-
-    def test_rows_run_coarsest_first_then_by_slot_y_x(self):
-        spec = PyramidSpec((1, 1), (8, 16))
-        head = HEADS.create("yolov3", spec, num_classes=1, anchors=(((8, 4),), ((20, 30),)), adaption=False)
-        grid = head((torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 1, 2))).grid
-        coarse, fine = [[0, 0], [1, 0]], [[x, y] for y in range(2) for x in range(4)]
-        assert grid.cells.tolist() == [*coarse, *coarse, *fine, *fine]
-        assert grid.shapes.tolist() == [[20, 30]] * 2 + [[64, 64]] * 2 + [[8, 4]] * 8 + [[32, 32]] * 8
-        assert grid.strides.tolist() == [16] * 4 + [8] * 16
-        assert grid.levels.tolist() == [1] * 4 + [0] * 16
-        assert grid.starts.tolist() == [[4, 12], [0, 2]]
-        assert grid.sizes.tolist() == [[4, 2], [2, 1]]
-        assert grid.extent.tolist() == [32, 16]
-
-    def test_training_starts_from_few_objects(self):
-        head = HEADS.create(
-            "yolov3", PyramidSpec((4,), (8,)), num_classes=2, anchors=(((8, 8),),), adaption=False, prior=0.02
-        )
-        found = head((torch.zeros(1, 4, 3, 3),)).objectness.sigmoid()
-        torch.testing.assert_close(found, torch.full_like(found, 0.02))
-
-    def test_complaints(self):
-        spec = PyramidSpec((4, 4), (8, 16))
-        with pytest.raises(ValueError, match="anchors must be one row a level, 2 rows of one length"):
-            HEADS.create("yolov3", spec, num_classes=2, anchors=(((8, 8),),))
-        with pytest.raises(ValueError, match="switch it off, or guided anchoring on"):
-            HEADS.create("yolov3", spec, num_classes=2, guided=False)
