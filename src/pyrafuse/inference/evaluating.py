@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, PyrafuseError, check_between
+from pyrafuse.core.errors import DataError, check_between
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
