@@ -8,12 +8,12 @@ import torchvision
 from torchvision.models.detection.image_list import ImageList
 
 from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.importers.torchvision import FAMILIES, import_torchvision, looks_like_torchvision
+from pyrafuse.models.importers.torchvision import FAMILIES, FASTER, import_torchvision, looks_like_torchvision
 
 OLD = "retinanet_resnet50_fpn_coco-eeacb38b"
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, OLD])
+@pytest.fixture(scope="module", params=[name for name in (*FAMILIES, OLD) if name != FASTER])
 def pair(request):
     """An original with some parameters, and ours with these."""
     torch.manual_seed(0)
@@ -74,6 +74,48 @@ def test_outputs_and_detections(pair, size):
     torch.testing.assert_close(found.scores, theirs["scores"], rtol=0, atol=1e-3)
     is_near = (found.boxes[:, None] - theirs["boxes"]).abs().amax(dim=2) < 0.1
     is_same = is_near & (found.labels[:, None] == theirs["labels"])
+    assert (~is_same.any(dim=0)).sum() <= 1  # one may lie on the threshold of suppression
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("source", [f"{FASTER}.pth", f"{FASTER}_coco-258fb6c6.pth"])
+def test_two_stages(source):
+    torch.manual_seed(0)
+    original = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    state = original.state_dict()
+    for key, value in state.items():
+        if key.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "downsample.1.weight")):
+            value.uniform_(0.2, 0.6)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif key.startswith("rpn.head") and value.ndim == 4:
+            value.mul_(3)
+        elif "fpn.layer" in key:
+            value.mul_(10)
+        elif key.endswith("cls_score.weight"):
+            value.mul_(20)
+    if "coco" in source:
+        for module in original.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 0
+        state = age(state)
+        state = {re.sub(r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv.", key): value for key, value in state.items()}
+    ours = import_torchvision(state, source=source).eval()
+    assert (ours.card.names[0], ours.card.names[11], ours.card.category_ids[-1]) == ("person", "unused 12", 90)
+    size = (160, 224)
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    features = original.backbone(images)
+    listed = ImageList(images, [size])
+    proposals, _ = original.rpn(listed, features)
+    regions = ours(images).stages[0].regions
+    assert regions.valid.sum() == len(proposals[0])
+    torch.testing.assert_close(regions.boxes[regions.valid].sum(dim=0), proposals[0].sum(dim=0), rtol=1e-4, atol=1e-1)
+    (theirs,), _ = original.roi_heads(features, proposals, [size])
+    (found,) = ours.detect(images)
+    assert len(found) == len(theirs["scores"]) > 20
+    torch.testing.assert_close(found.scores, theirs["scores"], rtol=0, atol=1e-5)
+    is_near = (found.boxes[:, None] - theirs["boxes"]).abs().amax(dim=2) < 0.1
+    is_same = is_near & (found.labels[:, None] == theirs["labels"] - 1)
     assert (~is_same.any(dim=0)).sum() <= 1  # one may lie on the threshold of suppression
 
 

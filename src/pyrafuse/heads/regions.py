@@ -36,11 +36,19 @@ def choose_levels(boxes: Tensor, *, num_levels: int, finest_scale: float) -> Ten
 
 
 def pool_regions(
-    pyramid: Pyramid, strides: Sequence[int], boxes: Tensor, levels: Tensor, *, resolution: int = 7
+    pyramid: Pyramid,
+    strides: Sequence[int],
+    boxes: Tensor,
+    levels: Tensor,
+    *,
+    resolution: int = 7,
+    samples: int = 0,
+    aligned: bool = True,
 ) -> Tensor:
     """RoIAlign: cells (B, R, C, resolution, resolution) of each box from its level, at least float32.
 
-    Each bin is the mean of one sample a cell of the map, rounded up, as in mmdetection's and detectron2's.
+    Each bin is the mean of one sample a cell of the map, rounded up, as in mmdetection's and detectron2's;
+    torchvision's detectors have two across and down, half a cell further right and down.
 
     Args:
         pyramid: Maps of C channels.
@@ -48,6 +56,8 @@ def pool_regions(
         boxes: (B, R, 4) xyxy in pixels; an empty box has zeros.
         levels: (B, R) index into the pyramid.
         resolution: Bins across and down.
+        samples: Across and down of each bin; 0 is one a cell of the map.
+        aligned: A cell's value stands for its middle, else for its upper left corner, and a box has a cell at least.
     """
     batch, num = levels.shape
     image = torch.arange(batch * num, device=boxes.device).div(max(num, 1), rounding_mode="floor")
@@ -55,9 +65,12 @@ def pool_regions(
     for level, (x, stride) in enumerate(zip(pyramid, strides, strict=True)):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         # a box of another level is emptied, which costs no sample, instead of left out, which would make the host wait
-        own = boxes.where((levels == level)[..., None], 0).view(-1, 4)
+        is_own = levels == level
+        own = boxes.where(is_own[..., None], 0).view(-1, 4)
         rois = torch.cat((image[:, None], own), dim=1).to(x.dtype)
-        cells = roi_align(x, rois, resolution, spatial_scale=1 / stride, sampling_ratio=-1, aligned=True)
+        cells = roi_align(x, rois, resolution, spatial_scale=1 / stride, sampling_ratio=samples or -1, aligned=aligned)
+        if samples or not aligned:  # emptied boxes have samples too
+            cells = cells * is_own.view(-1, 1, 1, 1)
         pooled = cells if pooled is None else pooled + cells
     assert pooled is not None
     return pooled.view(batch, num, *pooled.shape[1:])
@@ -73,6 +86,8 @@ class RegionHead(nn.Module):
         channels: Of the fully connected layers.
         num_layers: Of these.
         resolution: Bins across and down that are pooled of a region.
+        samples: See `pool_regions`.
+        aligned: Likewise.
         finest_scale: See `choose_levels`; by default 14 cells of the finest level, 56 px at stride 4.
         coarsest_stride: Coarser levels are there for the proposals alone; the finest is always looked at.
 
@@ -89,6 +104,8 @@ class RegionHead(nn.Module):
         channels: int = 1024,
         num_layers: int = 2,
         resolution: int = 7,
+        samples: int = 0,
+        aligned: bool = True,
         finest_scale: float | None = None,
         coarsest_stride: int = 32,
     ) -> None:
@@ -96,6 +113,8 @@ class RegionHead(nn.Module):
         self.strides = tuple(s for s in features.strides if s <= coarsest_stride) or features.strides[:1]
         self.finest_scale = CELLS * self.strides[0] if finest_scale is None else finest_scale
         self.resolution = resolution
+        self.samples = samples
+        self.aligned = aligned
         self.num_classes = num_classes
         self.num_boxes = 1 if class_agnostic else num_classes
         widths = [shared_channels(features) * resolution**2, *[channels] * num_layers]
@@ -112,7 +131,15 @@ class RegionHead(nn.Module):
     def forward(self, pyramid: Pyramid, regions: Regions) -> RegionPredictions:
         levels = choose_levels(regions.boxes, num_levels=len(self.strides), finest_scale=self.finest_scale)
         fine = pyramid[: len(self.strides)]
-        x = pool_regions(fine, self.strides, regions.boxes, levels, resolution=self.resolution)
+        x = pool_regions(
+            fine,
+            self.strides,
+            regions.boxes,
+            levels,
+            resolution=self.resolution,
+            samples=self.samples,
+            aligned=self.aligned,
+        )
         classes, deltas = self.judge(x.flatten(0, 1))
         return RegionPredictions(
             regions=regions,

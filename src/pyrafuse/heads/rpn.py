@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
-from pyrafuse.heads.dense import Tower, grid_of, rows_of, shared_channels
+from pyrafuse.heads.dense import Tower, grid_of, rows_of, shared_channels, steps_of
 from pyrafuse.layers.conv import initialize_small
 from pyrafuse.ops.anchors import anchor_shapes
 
@@ -25,6 +25,8 @@ class RPNHead(nn.Module):
         num_convs: 3x3 ones before the two outputs.
         scales: Sides of the anchors in strides.
         ratios: Height to width.
+        whole_pixels: Sides of anchors are rounded to even pixels, and these stand as many whole pixels apart as the
+            input has for each cell (torchvision).
 
     Raises:
         ValueError: If the levels differ in channels.
@@ -38,11 +40,14 @@ class RPNHead(nn.Module):
         num_convs: int = 1,
         scales: Sequence[float] = (8.0,),
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        whole_pixels: bool = False,
     ) -> None:
         super().__init__()
         before = shared_channels(features)
         self.strides = features.strides
         shapes = torch.stack([anchor_shapes(s, scales=scales, ratios=ratios) for s in features.strides])
+        self.whole_pixels = whole_pixels
+        shapes = (shapes / 2).round() * 2 if whole_pixels else shapes
         self.num_slots = shapes.shape[1]
         self.shapes: Tensor
         self.register_buffer("shapes", shapes, persistent=False)
@@ -58,5 +63,10 @@ class RPNHead(nn.Module):
             classes=rows_of([self.objectness(x) for x in maps], self.num_slots),
             deltas=rows_of([self.deltas(x) for x in maps], self.num_slots),
             quality=None,
-            grid=grid_of(pyramid, self.strides, self.shapes),
+            grid=grid_of(
+                pyramid,
+                self.strides,
+                self.shapes,
+                steps=steps_of(pyramid, self.strides, whole=True) if self.whole_pixels else None,
+            ),
         )

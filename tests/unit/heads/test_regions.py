@@ -34,6 +34,17 @@ def test_bins_are_means_of_their_cells():
     assert (cells[0, 2] == 0).all()
 
 
+def test_two_samples_of_cells_that_stand_for_their_corners():
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)  # the value of a cell is its x, at 4 x px
+    pyramid = (ramp, torch.full((1, 1, 4, 4), 7.0))
+    boxes = torch.tensor([[[4.0, 4, 20, 20], [8, 8, 24, 24], [4, 4, 5, 5]]])
+    cells = pool_regions(
+        pyramid, (4, 8), boxes, torch.tensor([[0, 1, 0]]), resolution=1, samples=2, aligned=False
+    ).flatten()
+    # samples at 8 and 16 px; a box has a cell at least, from 4 to 8 px: samples at 5 and 7 px
+    assert cells.tolist() == [3, 7, 1.5]
+
+
 def test_each_image_is_pooled_from_its_own_maps():
     x = torch.stack((torch.zeros(1, 4, 4), torch.ones(1, 4, 4)))
     boxes = torch.tensor([[4.0, 4, 12, 12]]).expand(2, 3, 4)

@@ -67,7 +67,8 @@ EFFDET = Origin(
     ),
 )
 TORCHVISION = Origin(
-    "torchvision's detectors", ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn")
+    "torchvision's detectors (with frozen batch norms the name tells what these add, else --as NAME)",
+    ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "fasterrcnn_resnet50_fpn"),
 )
 
 ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, MMDETECTION_YOLOV3, M2DET, EFFDET, TORCHVISION)

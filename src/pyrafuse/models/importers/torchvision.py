@@ -1,8 +1,8 @@
-"""torchvision's detectors -> ours: FCOS and both RetinaNets, all on ResNet-50 and FPN.
+"""torchvision's detectors -> ours: FCOS, both RetinaNets and the first Faster R-CNN, all on ResNet-50 and FPN.
 
 What a key means was learnt from the published files' keys and shapes.
-The first RetinaNet's frozen batch norms add 0 to the variance where it was trained from torchvision's own COCO weights,
-and 1e-5 elsewhere: no key tells, so the name does.
+The frozen batch norms of the first RetinaNet and Faster R-CNN add 0 to the variance where they were trained from
+torchvision's own COCO weights, and 1e-5 elsewhere: no key tells, so the name does.
 state dict -> which detector -> ours -> every key renamed, none left over
 """
 
@@ -78,31 +78,38 @@ class Family:
     Attributes:
         model: Its registered name here.
         options: Of the model, as far as the keys say nothing of them.
-        slots: Anchors a cell.
-        naming: Our key of the head -> theirs.
+        slots: Anchors a cell; 1 where each region has one class.
+        parts: Of the model, but for backbone and neck, as `by_parts` has them.
+        classifier: The key whose rows tell the number of classes.
+        background: Rows that stand for no class, and come first.
     """
 
     model: str
     options: Mapping[str, Any]
     slots: int
-    naming: Naming
+    parts: Mapping[str, tuple[str, Naming]]
+    classifier: str = "head.classification_head.cls_logits.weight"
+    background: int = 0
 
 
 _CLASSES, _BOXES = "classification_head", "regression_head"
-_RETINA = by_parts(
-    {
-        "class_tower": (_CLASSES, TOWER),
-        "box_tower": (_BOXES, TOWER),
-        "classes": (f"{_CLASSES}.cls_logits", str),
-        "deltas": (f"{_BOXES}.bbox_reg", str),
-    }
-)
-FROZEN = "retinanet_resnet50_fpn"
-"""The one whose keys leave out what its batch norms add to the variance."""
+_RETINA = {
+    "head.class_tower": (f"head.{_CLASSES}", TOWER),
+    "head.box_tower": (f"head.{_BOXES}", TOWER),
+    "head.classes": (f"head.{_CLASSES}.cls_logits", str),
+    "head.deltas": (f"head.{_BOXES}.bbox_reg", str),
+}
+_REGIONS = {"layers.0.": "box_head.fc6.", "layers.1.": "box_head.fc7."} | {
+    "classes.": "box_predictor.cls_score.",
+    "deltas.": "box_predictor.bbox_pred.",
+}
+RETINA, FASTER = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn"
+FROZEN = (RETINA, FASTER)
+"""Those whose keys leave out what their batch norms add to the variance."""
 NORM_EPS = 1e-5
 """What our batch norms add."""
 FAMILIES: Mapping[str, Family] = {
-    FROZEN: Family(
+    RETINA: Family(
         "retinanet",
         {
             "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
@@ -137,21 +144,41 @@ FAMILIES: Mapping[str, Family] = {
             "postprocess_options": {"score": 0.2, "nms_iou": 0.6, "max_detections": 100, "joint_quality": True},
         },
         1,
-        by_parts(
-            {
-                "class_tower": (_CLASSES, _name_flat_tower),
-                "box_tower": (_BOXES, _name_flat_tower),
-                "classes": (f"{_CLASSES}.cls_logits", str),
-                "deltas": (f"{_BOXES}.bbox_reg", str),
-                "quality": (f"{_BOXES}.bbox_ctrness", str),
-            }
-        ),
+        {
+            "head.class_tower": (f"head.{_CLASSES}", _name_flat_tower),
+            "head.box_tower": (f"head.{_BOXES}", _name_flat_tower),
+            "head.classes": (f"head.{_CLASSES}.cls_logits", str),
+            "head.deltas": (f"head.{_BOXES}.bbox_reg", str),
+            "head.quality": (f"head.{_BOXES}.bbox_ctrness", str),
+        },
+    ),
+    FASTER: Family(
+        "faster_rcnn",
+        {
+            "head_options": {"whole_pixels": True},
+            "region_options": {"samples": 2, "aligned": False},
+            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 100},
+        },
+        1,
+        {
+            "head.tower": ("rpn.head", TOWER),
+            "head.objectness": ("rpn.head.cls_logits", str),
+            "head.deltas": ("rpn.head.bbox_pred", str),
+            "stages.0.head": ("roi_heads", by_patterns((rf"^{re.escape(k)}", v) for k, v in _REGIONS.items())),
+        },
+        "roi_heads.box_predictor.cls_score.weight",
+        background=1,
     ),
 }
 
 
 # how older files called the same
-_RENEWED_FPN = by_patterns([(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(?=weight|bias)", r"\1.0.")])
+_RENEWED = by_patterns(
+    [
+        (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(?=weight|bias)", r"\1.0."),
+        (r"^rpn\.head\.conv\.(?=weight|bias)", "rpn.head.conv.0.0."),
+    ]
+)
 _FLAT_TOWER = re.compile(rf"^(head\.(?:{_CLASSES}|{_BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
 
 
@@ -163,7 +190,7 @@ def looks_like_torchvision(content: Any) -> bool:
 def import_torchvision(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
     """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
 
-    Their 91 outputs are COCO's own ids, of which eleven stand for nothing.
+    Their 91 outputs are COCO's own ids, of which eleven stand for nothing; the first of Faster R-CNN is the background.
 
     Args:
         content: As `read_tensors` gives it.
@@ -185,24 +212,36 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
     state = _renew(state)
     family = FAMILIES[title]
     layout = f"torchvision's {title}"
-    key = f"head.{_CLASSES}.cls_logits.weight"
-    num_classes = read_shape(state, key, source=source, layout=layout, least=family.slots)[0] // family.slots
+    rows = read_shape(
+        state,
+        family.classifier,
+        source=source,
+        layout=layout,
+        ndim=2 if family.background else 4,
+        least=family.slots + family.background,
+    )[0]
+    num_classes = rows // family.slots - family.background
     with Uninitialized():
         detector = create_model(family.model, num_classes=num_classes, backbone="resnet50", **family.options)
     naming = by_parts(
         {
             "backbone": ("backbone.body", name_resnet),
             "neck": ("backbone.fpn", name_fpn(detector.neck)),
-            "head": ("head", family.naming),
+            **family.parts,
         }
     )
 
     def change(key: str, value: Tensor) -> Tensor:
-        # theirs divides by the root of the variance alone
-        return value - NORM_EPS if is_exact and key.endswith(".running_var") else value
+        if is_exact and key.endswith(".running_var"):  # theirs divides by the root of the variance alone
+            return value - NORM_EPS
+        if family.background and key.startswith("stages.0.head.classes."):  # our background comes last
+            return value.roll(-1, dims=0)
+        if family.background and key.startswith("stages.0.head.deltas."):  # and has no box
+            return value[4:]
+        return value
 
     load_renamed(detector, state, naming, source=source, layout=layout, change=change)
-    names, category_ids = name_by_coco_id(num_classes, first=0)
+    names, category_ids = name_by_coco_id(num_classes, first=family.background)
     detector.card = replace(
         detector.card,
         names=names,
@@ -220,7 +259,7 @@ def _title_of(state: Mapping[str, Tensor]) -> str:
     if has_keys(state, rf"head\.{_BOXES}\.bbox_ctrness\."):
         return "fcos_resnet50_fpn"
     has_norms = has_keys(state, rf"head\.({_CLASSES}|{_BOXES})\.conv\.\d+\.1\.")
-    return "retinanet_resnet50_fpn_v2" if has_norms else FROZEN
+    return "retinanet_resnet50_fpn_v2" if has_norms else RETINA
 
 
 def _two_stage_title_of(state: Mapping[str, Tensor]) -> str:
@@ -242,7 +281,7 @@ def _adds_nothing(
     stem = re.sub(r"(-[0-9a-f]{8})?(\.pth|\.pt|\.safetensors)?$", "", told.lower())
     if published is not None and stem.removesuffix("_coco") != title:
         raise CheckpointError(f"{source} is torchvision's {title}, and {published!r} names another; leave out the name")
-    if title != FROZEN or has_keys(state, r".*\.num_batches_tracked$"):
+    if title not in FROZEN or has_keys(state, r".*\.num_batches_tracked$"):
         return False
     if stem.removesuffix("_coco") != title:
         raise CheckpointError(
@@ -254,12 +293,12 @@ def _adds_nothing(
 
 
 def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys as they are since 2022, where each convolution of FPN and of RetinaNet's towers is a block of its own."""
-    is_flat = _title_of(state) == FROZEN
+    """Keys as they are since 2022, where each convolution of FPN, RPN and RetinaNet's towers is a block of its own."""
+    is_flat = _title_of(state) == RETINA
 
     def name(key: str) -> str:
         # every other layer of a flat tower is an activation
         key = _FLAT_TOWER.sub(lambda found: f"{found[1]}.{int(found[2]) // 2}.0.", key) if is_flat else key
-        return _RENEWED_FPN(key)
+        return _RENEWED(key)
 
     return {name(key): value for key, value in state.items()}
