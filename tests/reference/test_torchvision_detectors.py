@@ -35,6 +35,7 @@ def pair(request):
         for module in original.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eps = 0
+                assert module.running_var is not None
                 module.running_var.mul_(1e-3)  # for what is added to matter
                 module.weight.data.mul_(0.03)
         state = age(state)

@@ -98,11 +98,14 @@ def import_mmdetection_ssd(
     key = "bbox_head.cls_convs.0.0.weight"
     num_classes = read_shape(state, key, source=source, layout=layout, least=2 * SLOTS)[0] // SLOTS - 1
     config = find_config(content) if published is None else None
+    testing: dict[str, Any] = {}
+    mean, std, bgr = COLORS
     try:
-        testing = {} if config is None else read_postprocess(config)
-        mean, std, bgr = COLORS if config is None else read_colors(config)
+        if config is not None:
+            testing = read_postprocess(config)
+            mean, std, bgr = read_colors(config)
     except UntoldError:
-        mean, std, bgr = COLORS
+        pass  # as published
     except CheckpointError as error:
         raise CheckpointError(
             f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "

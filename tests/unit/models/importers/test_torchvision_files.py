@@ -33,7 +33,9 @@ def states():
 
 
 def build(state, source="x.pth", published=None):
-    return find_importer(state).build(state, source=source, published=published)
+    importer = find_importer(state)
+    assert importer is not None
+    return importer.build(state, source=source, published=published)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,7 @@ def build(state, source="x.pth", published=None):
 def test_the_name_tells_what_frozen_norms_add(states, source, published, added):
     backbone = build(states[RETINA], source, published).backbone
     norm = next(module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert norm.running_var is not None
     assert (norm.running_var.double() + norm.eps - 1).tolist() == pytest.approx([added] * 64, abs=1e-6)
 
 
