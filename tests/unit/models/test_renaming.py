@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.backbones.weights import rename, unwrap_state
+from pyrafuse.backbones.weights import read_state_dict, rename, unwrap_state
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.importers.renaming import by_modules, by_parts, by_patterns, load_renamed
 
@@ -96,3 +96,12 @@ def test_unwrap():
     assert unwrap_state({"module.a": weight, "b": weight}) == {"module.a": weight, "b": weight}
     assert unwrap_state({"meta": 1}) == {}
     assert unwrap_state([weight]) == {}
+
+
+def test_entries_that_are_no_tensors_are_named(tmp_path):
+    file = tmp_path / "a.pth"
+    torch.save({"model": {"a": torch.ones(1), "bn.num_batches_tracked": 3}}, file)
+    assert read_state_dict(file).keys() == {"a"}
+    torch.save({"model": {"a": torch.ones(1), "b": [1.0]}}, file)
+    with pytest.raises(CheckpointError, match=r"a\.pth has entries .* no tensors: b is of type list"):
+        read_state_dict(file)
