@@ -12,7 +12,7 @@ from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError, nearest
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
-from pyrafuse.recipes.tricks import TRICKS, switch
+from pyrafuse.recipes.tricks import TRICKS, switch, with_value
 from pyrafuse.training.settings import Recipe, to_plain
 
 HELP = {
@@ -99,8 +99,13 @@ def _keys(values: Mapping[Any, Any], *, free: Collection[str], prefix: str = "")
 
 
 def put_recipe_first(words: Sequence[str]) -> list[str]:
-    """Recipes before what changes them, tricks switched in them; a run that is resumed brings its own."""
+    """Recipes before what changes them, tricks switched in them; a run that is resumed brings its own.
+
+    What a dotted name tells of the model's options (``--model.options.head_options.rfb=true``) goes into the recipe,
+    whose other options stay; ``--model.options`` puts new ones in the place of all.
+    """
     words, tricks = _take_tricks(words)
+    words, options = _take_options(words)
     recipes = [word for word in words if word.startswith("--config=")]
     changes = [word for word in words if not word.startswith("--config=")]
     resume = next((word for word in reversed(changes) if word.startswith("--run.resume")), "--run.resume=false")
@@ -116,7 +121,7 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
     for given in (word.removeprefix("--config=") for word in recipes):
         if not given.startswith("{") and Path(given).is_file():
             read_values(Path(given))
-    return [*_switch_tricks(recipes, tricks), *changes]
+    return [*_change_recipe(recipes, tricks, options), *changes]
 
 
 def _take_tricks(words: Sequence[str]) -> tuple[list[str], list[tuple[str, bool]]]:
@@ -133,15 +138,36 @@ def _take_tricks(words: Sequence[str]) -> tuple[list[str], list[tuple[str, bool]
     return others, tricks
 
 
-def _switch_tricks(recipes: list[str], tricks: list[tuple[str, bool]]) -> list[str]:
-    """The same recipes with ``tricks`` switched in the last one."""
-    if not tricks:
+def _take_options(words: Sequence[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
+    """The other words, and path in the recipe and value of each of the model's options that has a dotted name."""
+    options, others = [], []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not name.startswith("--model.options."):
+            others.append(word)
+            continue
+        if not equals:
+            raise PyrafuseError(f"{name} needs a value")
+        try:
+            options.append((name[2:].split("."), yaml.safe_load(text)))
+        except yaml.YAMLError as error:
+            raise PyrafuseError(f"{name} {text}: the value is no YAML; put text with signs in quotes") from error
+    return others, options
+
+
+def _change_recipe(
+    recipes: list[str], tricks: list[tuple[str, bool]], options: list[tuple[list[str], Any]]
+) -> list[str]:
+    """The same recipes with ``tricks`` switched and ``options`` set in the last one."""
+    if not (tricks or options):
         return recipes
     *before, last = recipes or [f"--config={json.dumps(to_plain(small()))}"]
     given = last.removeprefix("--config=")
     values = json.loads(given) if given.startswith("{") else read_values(Path(given))
     for name, is_on in tricks:
         values = switch(values, name, on=is_on)
+    for path, value in options:
+        values = with_value(values, path, value)
     return [*before, f"--config={json.dumps(values)}"]
 
 

@@ -5,7 +5,7 @@ recipes has been run to its end here: the published figures are those of mmdetec
 DDOD's paper's for FCOS.
 
 The weights of levels are told by those of the finest level and of the coarsest; others by
-``--model.options '{criterion_options: {level_weights: {schedule: [1, 3]}}}'``. DDOD's own follow the positives instead.
+``--model.options.criterion_options.level_weights.schedule [1,3]``. DDOD's own follow the positives instead.
 """
 
 from dataclasses import replace

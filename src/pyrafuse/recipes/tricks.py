@@ -113,7 +113,7 @@ def switch(values: Mapping[str, Any], name: str, *, on: bool) -> dict[str, Any]:
         raise unknown_name("trick", name, TRICKS)
     changed = dict(values)
     for path, value in (TRICKS[name].on if on else TRICKS[name].off).items():
-        changed = _with(changed, path.split("."), _plain(value))
+        changed = with_value(changed, path.split("."), _plain(value))
     return changed
 
 
@@ -132,9 +132,12 @@ def _is_set(values: Mapping[str, Any], path: str, wanted: Any) -> bool:
     return inner == _plain(wanted)
 
 
-def _with(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+def with_value(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """``values`` with ``value`` at the end of ``path``, one key deeper a step."""
     first, *rest = path
-    return {**values, first: _with(values.get(first) or {}, rest, value) if rest else value}
+    inner = values.get(first)
+    deeper = inner if isinstance(inner, Mapping) else {}
+    return {**values, first: with_value(deeper, rest, value) if rest else value}
 
 
 def _plain(value: Any) -> Any:

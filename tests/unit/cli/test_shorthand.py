@@ -138,6 +138,31 @@ def test_a_recipe_may_say_little(tmp_path):
     assert (recipe.run.epochs, recipe.model.options) == (5, {"head_options": {"adaption": False}})
 
 
+def test_an_option_of_the_model_by_its_dotted_name_leaves_the_others():
+    name = "--model.options.criterion_options.level_weights.schedule"
+    recipe = parse("--recipe", "atss_level_weights_rising_coco", name, "[1,3]", "--with", "mixup")
+    assert recipe.model.options == {
+        "backbone_options": {"frozen_stages": 1, "norm_eval": True},
+        "criterion_options": {"level_weights": {"schedule": [1, 3]}},
+    }
+    assert recipe.augmentation.mixup_probability == 1
+    recipe = parse("photos", "--model.options.head_options.rfb=true", "--model.options.neck_options.asff.a", "b")
+    assert recipe.model.options == {"head_options": {"rfb": True}, "neck_options": {"asff": {"a": "b"}}}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model.options.a.b"], "--model.options.a.b needs a value"),
+        (["--model.options.a.b", "[1"], "--model.options.a.b [1: the value is no YAML"),
+    ],
+)
+def test_an_option_of_the_model_without_a_value(argv, message):
+    with pytest.raises(PyrafuseError) as raised:
+        parse(*argv)
+    assert message in str(raised.value)
+
+
 def test_help_shows_the_short_forms(capsys):
     assert call(train, ["--help"], prog="pyrafuse train") == 0
     text = capsys.readouterr().out
