@@ -166,10 +166,10 @@ KINDS = {"yolo": YOLO, "dense": DENSE, "two_stage": TWO_STAGE}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Try ``detector``, built once a module, and ``variant``, its name, on the kinds in the module's KINDS, or all."""
+    """Try ``detector``, built once a module, and ``detector_name`` on the kinds in the module's KINDS, or all."""
     kinds = getattr(metafunc.module, "KINDS", tuple(KINDS))
     names = [f"{kind}-{name}" for kind in kinds for name in KINDS[kind]]
-    for argument in {"detector", "variant"} & set(metafunc.fixturenames):
+    for argument in {"detector", "detector_name"} & set(metafunc.fixturenames):
         metafunc.parametrize(argument, names, indirect=argument == "detector", scope="module")
 
 

@@ -141,10 +141,10 @@ def test_looking_is_noticed(look, no_looking):
         look(torch.ones(1))
 
 
-def test_the_host_waits_for_no_copy(variant, build, imagined_gpu, monkeypatch):
+def test_the_host_waits_for_no_copy(detector_name, build, imagined_gpu, monkeypatch):
     # how many boxes survive suppression is for the device to say
     monkeypatch.setattr("pyrafuse.ops.suppression.nms", lambda boxes, *_: torch.arange(len(boxes), device=boxes.device))
-    assert imagined_gpu(lambda: build(variant)).device.type == "cuda"
+    assert imagined_gpu(lambda: build(detector_name)).device.type == "cuda"
 
 
 @pytest.mark.gpu
