@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
@@ -68,8 +69,8 @@ def _embed(options: Mapping[str, Any]) -> dict[str, Any]:
 def _build(name: str, builder: Callable[..., Detector], options: Mapping[str, Any]) -> Detector:
     options = dict(options)
     num_classes = options.pop("num_classes", 80)
-    if num_classes < 1:
-        raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes}")
+    if not isinstance(num_classes, Integral) or num_classes < 1:
+        raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes!r}; say how many")
     try:
         return builder(num_classes, **options)
     except PyrafuseError:

@@ -52,9 +52,9 @@ def test_unknown_model(name):
         create_model(name)
 
 
-@pytest.mark.parametrize("num_classes", [0, -1])
+@pytest.mark.parametrize("num_classes", [0, -1, "3", 2.5, None])
 def test_no_classes(num_classes):
-    with pytest.raises(PyrafuseError, match=f"at least one class, got num_classes={num_classes}"):
+    with pytest.raises(PyrafuseError, match=f"at least one class, got num_classes={num_classes!r}"):
         create_model("yolov3", num_classes=num_classes)
 
 
