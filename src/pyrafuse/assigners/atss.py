@@ -6,11 +6,13 @@ arXiv:2107.02963, section 4.1.
 nearest rows of each level -> overlap of these -> mean + deviation is the threshold -> the best object of each row
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import chunks
-from pyrafuse.core.assignment import BACKGROUND, Assignment
+from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import centers_and_sizes, paired_iou, points_in_boxes
@@ -43,7 +45,8 @@ class ATSSAssigner:
         """Assign; everything past the distances is (B, G, candidates)."""
         batch, num_objects = targets.labels.shape
         anchors = predictions.anchors.expand(batch, -1, -1)
-        rows = self._nearest(anchors, predictions.grid.counts, targets.boxes)  # (B, G, C)
+        in_padding = None if targets.extents is None else predictions.grid.outside(targets.extents)
+        rows, is_candidate = self._nearest(anchors, predictions.grid.counts, targets.boxes, in_padding)  # (B, G, C)
         flat = rows.flatten(1)
         at_rows = _gather(anchors, flat).unflatten(1, rows.shape[1:])
         centers, _ = centers_and_sizes(at_rows)
@@ -56,11 +59,10 @@ class ATSSAssigner:
             own = rows * num_classes + targets.labels[..., None]
             score = predictions.classes.flatten(1).gather(1, own.flatten(1)).view_as(own).sigmoid()
             overlap = score ** (1 - self.alpha) * paired_iou(found, boxes) ** self.alpha
-        # torch warns of one value alone, and of none
-        has_deviation = rows.shape[2] > 1 and num_objects > 0
-        deviation = overlap.std(dim=2, keepdim=True) if has_deviation else torch.zeros_like(overlap)
-        is_positive = (overlap >= overlap.mean(dim=2, keepdim=True) + deviation) & targets.valid[..., None]
+        is_positive = (overlap >= _mean_and_deviation(overlap, is_candidate)) & targets.valid[..., None]
         is_positive &= points_in_boxes(centers, boxes.expand_as(at_rows)) > 0.01
+        if is_candidate is not None:
+            is_positive &= is_candidate
 
         # a row that several objects want goes to the one it overlaps most, the first of equals
         bids = overlap.where(is_positive, -1.0).flatten(1)
@@ -70,11 +72,18 @@ class ATSSAssigner:
         numbers = torch.arange(num_objects, device=flat.device).repeat_interleave(rows.shape[2])
         objects = torch.full(anchors.shape[:2], num_objects, device=flat.device)
         objects = objects.scatter_reduce(1, flat, numbers.expand_as(flat).where(wins, num_objects), "amin")
-        return Assignment(objects=objects.where(objects < num_objects, BACKGROUND), overlaps=highest.clamp(min=0))
+        objects, overlaps = objects.where(objects < num_objects, BACKGROUND), highest.clamp(min=0)
+        if in_padding is not None:
+            objects, overlaps = objects.masked_fill(in_padding, IGNORED), overlaps.masked_fill(in_padding, -1)
+        return Assignment(objects=objects, overlaps=overlaps)
 
-    def _nearest(self, anchors: Tensor, counts: tuple[int, ...], boxes: Tensor) -> Tensor:
-        """(B, G, C) the rows of each level whose centres are nearest to each box's."""
+    def _nearest(
+        self, anchors: Tensor, counts: tuple[int, ...], boxes: Tensor, in_padding: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, G, C) the rows of each level whose centres are nearest to each box's, and which are not in padding."""
         centers, _ = centers_and_sizes(anchors)
+        if in_padding is not None:
+            centers = centers.masked_fill(in_padding[..., None], math.inf)
         wanted, _ = centers_and_sizes(boxes)
         found, start = [], 0
         for count, of_level in zip(counts, centers.split(counts, dim=1), strict=True):
@@ -86,7 +95,22 @@ class ATSSAssigner:
             none = torch.zeros(len(boxes), 0, top_k, dtype=torch.int64, device=boxes.device)
             found.append(torch.cat((none, *parts), dim=1) + start)
             start += count
-        return torch.cat(found, dim=2)
+        rows = torch.cat(found, dim=2)
+        if in_padding is None:
+            return rows, None
+        return rows, ~in_padding.gather(1, rows.flatten(1)).view_as(rows)
+
+
+def _mean_and_deviation(values: Tensor, counts: Tensor | None) -> Tensor:
+    """The sum of mean and deviation over the last side (..., C) -> (..., 1), of those that count."""
+    if counts is None:
+        if values.shape[2] < 2 or not values.numel():  # torch warns of one value alone, and of none
+            return values.mean(dim=2, keepdim=True)
+        return values.mean(dim=2, keepdim=True) + values.std(dim=2, keepdim=True)
+    number = counts.sum(dim=2, keepdim=True)
+    mean = values.where(counts, 0).sum(dim=2, keepdim=True) / number.clamp(min=1)
+    squares = (values - mean).where(counts, 0).square().sum(dim=2, keepdim=True)
+    return mean + (squares / (number - 1).clamp(min=1)).sqrt()
 
 
 def _gather(values: Tensor, rows: Tensor) -> Tensor:

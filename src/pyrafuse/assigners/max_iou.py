@@ -57,7 +57,8 @@ class MaxIoUAssigner:
         match_ties: All of them, where several overlap it equally; else the first.
         crowd_share: Ignore rows that a crowd covers by more than this share of the row; None looks at no crowds.
         share_of_crowd: That share is one of the crowd instead.
-        border: Ignore anchors that reach out of the image by more than so many pixels; None looks at all.
+        border: Ignore anchors that reach out of the image by more than so many pixels; None looks at all whose cell
+            lies in the image or in its own padding.
 
     Raises:
         ValueError: If a negative threshold lies above the positive one.
@@ -89,7 +90,7 @@ class MaxIoUAssigner:
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Assign the anchors, guided ones where there are any."""
         anchors = predictions.anchors
-        return self.assign(anchors, targets, outside=self._outside(anchors, predictions.grid))
+        return self.assign(anchors, targets, outside=self._outside(anchors, predictions.grid, targets.extents))
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, targets: Targets, *, outside: Tensor | None = None) -> Assignment:
@@ -142,13 +143,17 @@ class MaxIoUAssigner:
             objects, best = objects.masked_fill(excused, IGNORED), best.masked_fill(excused, -1)
         return Assignment(objects=(matched.long() - 1).where(matched > 0, objects), overlaps=best)
 
-    def _outside(self, anchors: Tensor, grid: DenseGrid) -> Tensor | None:
+    def _outside(self, anchors: Tensor, grid: DenseGrid, extents: Tensor | None) -> Tensor | None:
+        in_padding = None if extents is None else grid.outside(extents)
         if self.border is None:
-            return None
-        height, width = (grid.strides[0] * cells for cells in grid.sizes[0])
+            return in_padding
+        if extents is None:
+            height, width = (grid.strides[0] * cells for cells in grid.sizes[0])
+        else:
+            height, width = extents[..., None].unbind(1)  # (B, 1) each
         x1, y1, x2, y2 = anchors.view(-1, *anchors.shape[-2:]).unbind(-1)
         is_inside = (torch.minimum(x1, y1) >= -self.border) & (x2 < width + self.border) & (y2 < height + self.border)
-        return ~is_inside
+        return ~is_inside if in_padding is None else ~is_inside | in_padding
 
     def _excused(self, anchors: Tensor, targets: Targets) -> Tensor | None:
         if self.crowd_share is None:
@@ -211,10 +216,12 @@ class ApproxMaxIoUAssigner:
 
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Assign the grid's own squares."""
-        return self.assign(predictions.grid.anchors, targets)
+        grid = predictions.grid
+        in_padding = None if targets.extents is None else grid.outside(targets.extents)
+        return self.assign(grid.anchors, targets, outside=in_padding)
 
-    def assign(self, squares: Tensor, targets: Targets) -> Assignment:
-        """Assign ``squares`` (A, 4), xyxy in pixels."""
+    def assign(self, squares: Tensor, targets: Targets, *, outside: Tensor | None = None) -> Assignment:
+        """Assign ``squares`` (A, 4), xyxy in pixels; those ``outside`` (B, A) bool are ignored."""
         centers, sizes = centers_and_sizes(squares)
         halves = sizes[:, None] * self.shapes.to(squares.device, non_blocking=True) / 2
         around = torch.cat((centers[:, None] - halves, centers[:, None] + halves), dim=-1)  # (A, S, 4)
@@ -224,4 +231,4 @@ class ApproxMaxIoUAssigner:
         def overlap(boxes: Tensor) -> Tensor:
             return reduce(torch.maximum, (of_shape(boxes) for of_shape in overlaps))
 
-        return self.assigner.by_overlap(overlap, len(squares), targets)
+        return self.assigner.by_overlap(overlap, len(squares), targets, outside)

@@ -17,8 +17,8 @@ class Assignment:
 
     Attributes:
         objects: (B, A) int64: index of the row's object among the G of its image, or `BACKGROUND`, or `IGNORED`.
-        overlaps: (B, A) float32, the overlap by which that was decided; 0 where there was none, negative where a crowd
-            excused the row.
+        overlaps: (B, A) float32, the overlap by which that was decided; 0 where there was none, negative where the row
+            was excused, by a crowd or because it lies in padding.
     """
 
     objects: Tensor

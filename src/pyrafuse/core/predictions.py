@@ -74,6 +74,16 @@ class DenseGrid:
     counts: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
 
+    def outside(self, extents: Tensor) -> Tensor:
+        """(B, A) bool: the row's cell begins beyond ``extents`` (B, 2), height and width in pixels."""
+        places = []
+        for count, (height, width) in zip(self.counts, self.sizes, strict=True):
+            cells = torch.arange(height * width, device=self.strides.device)
+            y_x = torch.stack((cells // width, cells % width), dim=-1)
+            places.append(y_x.repeat_interleave(count // (height * width), dim=0, output_size=count))
+        begins = torch.cat(places) * self.strides[:, None]
+        return (begins >= extents[:, None]).any(dim=-1)
+
 
 @dataclass(frozen=True)
 class AnchorGuides:

@@ -1,7 +1,7 @@
 """What a model learns from: a padded batch of objects beside a batch of images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ class Targets:
         weights: (B, G) float32, the mixup weight of each object; 1 without mixup.
         valid: (B, G) bool, true for an object to be found; rows of padding and of crowds are false.
         crowd: (B, G) bool, true for a region in which detections are neither right nor wrong.
+        extents: (B, 2) float32, height and width in pixels that each image, with the padding that it would have had by
+            itself, takes up of the network's input; None where all take up all of it. Anchors beyond learn nothing.
     """
 
     boxes: Tensor
@@ -24,6 +26,7 @@ class Targets:
     weights: Tensor
     valid: Tensor
     crowd: Tensor
+    extents: Tensor | None = None
 
     @classmethod
     def empty(cls, batch_size: int, num_rows: int = 0) -> "Targets":
@@ -45,9 +48,10 @@ class Targets:
         *,
         weights: Sequence[Tensor] | None = None,
         crowd: Sequence[Tensor] | None = None,
+        extents: Tensor | None = None,
     ) -> "Targets":
         """Pad lists, one entry an image, of boxes (G_i, 4), labels (G_i,), weights (G_i,) and crowd flags (G_i,)."""
-        targets = cls.empty(len(boxes), max((len(b) for b in boxes), default=0))
+        targets = replace(cls.empty(len(boxes), max((len(b) for b in boxes), default=0)), extents=extents)
         for i, (image_boxes, image_labels) in enumerate(zip(boxes, labels, strict=True)):
             rows = slice(0, len(image_boxes))
             targets.boxes[i, rows] = image_boxes.float()
@@ -60,7 +64,15 @@ class Targets:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Targets":
         """The same targets on ``device``."""
-        return Targets(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Targets":
+        """The same targets in page-locked memory."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Targets(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -90,5 +102,4 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; called by a `DataLoader`."""
-        pinned = {f.name: getattr(self.targets, f.name).pin_memory() for f in fields(self.targets)}
-        return Batch(self.images.pin_memory(), Targets(**pinned), self.indices, self.sizes)
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.sizes)

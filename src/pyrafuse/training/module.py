@@ -1,6 +1,7 @@
 """What happens to one batch: forward, losses, and on the validation images detections."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -137,7 +138,7 @@ class DetectionModule(L.LightningModule):
         self.log_dict({k: v for k, v in figures.items() if not math.isnan(v)}, batch_size=1)
 
     def configure_optimizers(self) -> Optimizer:
-        """SGD or AdamW over groups: backbone and rest, decayed and not."""
+        """SGD or AdamW over groups: backbone, offsets and rest, decayed and not."""
         settings = self.recipe.optimizer
         if not self.recipe.model.brings_weights:
             settings = replace(settings, backbone_lr=1.0)
@@ -170,21 +171,27 @@ def base_lr(recipe: Recipe) -> float:
 
 
 def create_optimizer(detector: nn.Module, settings: OptimizerSettings, *, lr: float) -> Optimizer:
-    """Optimiser over four groups: backbone or not, decayed or not."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Optimiser over groups of parameters that share their learning rate and their decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
             is_decayed = settings.decay_all or parameter.ndim > 1
-            groups.setdefault((name.startswith("backbone."), is_decayed), []).append(parameter)
+            rate = lr * _relative_rate(name.split("."), settings)
+            groups.setdefault((rate, settings.weight_decay if is_decayed else 0.0), []).append(parameter)
     described = [
-        {
-            "params": parameters,
-            "lr": lr * (settings.backbone_lr if is_backbone else 1),
-            "base_lr": lr * (settings.backbone_lr if is_backbone else 1),
-            "weight_decay": settings.weight_decay if is_decayed else 0.0,
-        }
-        for (is_backbone, is_decayed), parameters in groups.items()
+        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
     ]
     if settings.name == "adamw":
         return AdamW(described, betas=(settings.momentum, 0.999), foreach=True)
     return SGD(described, momentum=settings.momentum, foreach=True)
+
+
+def _relative_rate(path: Sequence[str], settings: OptimizerSettings) -> float:
+    rate = settings.backbone_lr if path[0] == "backbone" else 1.0
+    finds_offsets = any(module.startswith("offset") for module in path[:-1])
+    if not finds_offsets:
+        return rate
+    if settings.offset_lr is None:
+        return rate * (0.01 if settings.name == "adamw" else 1.0)
+    return rate * settings.offset_lr

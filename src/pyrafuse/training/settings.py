@@ -108,6 +108,9 @@ class OptimizerSettings:
         decay_all: Decay norms and biases too, as the original ASFF does.
         backbone_lr: The learning rate, relative to the rest, of a backbone that starts from weights; a fresh one learns
             as fast as the rest.
+        offset_lr: The learning rate, relative to what is around them, of the layers that say where deformable
+            convolutions look. By default 1 with SGD, and 0.01 with AdamW, which moves all of their weights at once by
+            as much as the rate and so the places by whole cells.
         clip_norm: Largest gradient norm; 0 does not clip.
     """
 
@@ -118,10 +121,11 @@ class OptimizerSettings:
     weight_decay: float = 5e-4
     decay_all: bool = False
     backbone_lr: float = 1.0
+    offset_lr: float | None = None
     clip_norm: float = 35.0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "backbone_lr", "clip_norm"):
+        for name in ("lr", "weight_decay", "backbone_lr", "offset_lr", "clip_norm"):
             check_between(f"optimizer.{name}", getattr(self, name), 0)
         check_between("optimizer.lr_batch", self.lr_batch, 1)
         check_between("optimizer.momentum", self.momentum, 0, 0.9999)

@@ -1,6 +1,7 @@
 """Assigners of dense heads: worked by hand, and against plain loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -291,3 +292,54 @@ def test_objects_chunk_by_chunk(assigner, monkeypatch):
 def test_complaints(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class TestPadding:
+    """An image beside larger ones learns what it would learn by itself; nothing is learnt of what lies beyond it."""
+
+    OWN, WHOLE = (64, 96), (160, 192)
+    SIZES = {
+        size: tuple((math.ceil(size[0] / s), math.ceil(size[1] / s)) for s in (8, 16, 32, 64)) for size in (OWN, WHOLE)
+    }
+
+    def predictions(self, size, rows=None):
+        """On an input of ``size``; the same as those of the whole batch in the ``rows`` that it keeps."""
+        found = predictions_on(self.SIZES[size], offset=0.5)
+        whole = predictions_on(self.SIZES[self.WHOLE], offset=0.5)
+        rows = slice(None) if rows is None else rows
+        return replace(found, classes=whole.classes[:, rows], deltas=whole.deltas[:, rows])
+
+    def targets(self, extents=None):
+        boxes = random_targets().boxes[0].clamp(max=64)
+        return replace(Targets.pad([boxes, boxes], [torch.arange(6) % 3] * 2), extents=extents)
+
+    @pytest.mark.parametrize(
+        "assigner",
+        [
+            MaxIoUAssigner(),
+            MaxIoUAssigner(match_ties=False),
+            MaxIoUAssigner(border=0, positive_iou=0.3, negative_iou=0.2),
+            MaxIoUAssigner(border=30.0),
+            ApproxMaxIoUAssigner(),
+            ATSSAssigner(),
+            ATSSAssigner(top_k=30),
+            ATSSAssigner(alpha=0.5),
+        ],
+    )
+    def test_as_by_itself(self, assigner):
+        in_padding = self.predictions(self.WHOLE).grid.outside(torch.tensor([self.OWN, self.WHOLE]).float())
+        assert not in_padding[1].any()
+        inside = (~in_padding[0]).nonzero()[:, 0]
+        beside = assigner(self.predictions(self.WHOLE), self.targets(torch.tensor([self.OWN, self.WHOLE]).float()))
+        alone = assigner(self.predictions(self.OWN, inside), self.targets())
+        assert (alone.objects[0] >= 0).any()
+        assert beside.objects[0, inside].tolist() == alone.objects[0].tolist()
+        assert beside.overlaps[0, inside].tolist() == pytest.approx(alone.overlaps[0].tolist())
+        assert (beside.objects[0, in_padding[0]] == IGNORED).all()
+        unpadded = assigner(self.predictions(self.WHOLE), self.targets())
+        assert beside.objects[1].tolist() == unpadded.objects[1].tolist()
+
+    def test_cells_that_begin_inside_count(self):
+        grid = self.predictions(self.WHOLE).grid
+        rows = (~grid.outside(torch.tensor([[64.0, 96.0]]))[0]).split(grid.counts)
+        assert [int(level.sum()) for level in rows] == [8 * 12, 4 * 6, 2 * 3, 1 * 2]

@@ -45,7 +45,8 @@ def train_loader(data, **options):
 
 def content(batch):
     """Every tensor of a batch as plain values."""
-    targets = {f.name: getattr(batch.targets, f.name).tolist() for f in fields(batch.targets)}
+    tensors = {f.name: getattr(batch.targets, f.name) for f in fields(batch.targets)}
+    targets = {name: None if values is None else values.tolist() for name, values in tensors.items()}
     return batch.images.shape, batch.images.numpy().tobytes(), targets, batch.indices.tolist()
 
 
@@ -348,3 +349,6 @@ def test_smaller_images_lie_at_the_top_left_of_a_batch():
     expected[0, :, :4] = 50
     expected[1, :, :, :2] = 90
     assert torch.equal(images, expected)
+    assert batch.targets.extents is not None
+    assert batch.targets.extents.tolist() == [[4, 8], [6, 2]]  # an image's own padding belongs to it
+    assert collate([(0, samples[0])] * 2).targets.extents is None

@@ -223,6 +223,19 @@ class TestOptimizer:
         for group in groups:
             assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
 
+    def test_what_finds_offsets_learns_slowly(self, detector):
+        deformable = create_model("ddod", num_classes=1, backbone="mobilenet_v2")
+        groups = create_optimizer(deformable, OptimizerSettings(offset_lr=0.25, decay_all=True), lr=1.0).param_groups
+        slow = {id(p) for group in groups if group["base_lr"] == 0.25 for p in group["params"]}
+        assert {name for name, p in deformable.named_parameters() if id(p) in slow} == {
+            f"head.{tower}_tower.convs.0.offset.{part}" for tower in ("class", "box") for part in ("weight", "bias")
+        }
+        for name, rates in (("sgd", [1.0]), ("adamw", [0.01, 1.0])):
+            groups = create_optimizer(deformable, OptimizerSettings(name, decay_all=True), lr=1.0).param_groups
+            assert sorted(g["base_lr"] for g in groups) == rates
+        groups = create_optimizer(detector, OptimizerSettings(offset_lr=0.25, decay_all=True), lr=1.0).param_groups
+        assert [g["base_lr"] for g in groups] == [1.0]
+
     @pytest.mark.parametrize(
         ("model", "rates"),
         [
