@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,8 +72,9 @@ class Targets:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Targets":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Targets(**{name: None if value is None else change(value) for name, value in values.items()})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed = {name: value if value is None else change(value) for name, value in values.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
