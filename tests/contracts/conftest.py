@@ -268,7 +268,15 @@ def learn_on_imagined_gpu(build):
         with torch.device("cuda"):
             detector = build().train()
             images, boxes, labels = torch.randn(2, 3, 64, 96), torch.rand(2, 500, 4), torch.zeros(2, 500).long()
-            targets = Targets(boxes, labels, torch.ones(2, 500), valid=labels == 0, crowd=labels == 1)
+            targets = Targets(
+                boxes,
+                labels,
+                torch.ones(2, 500),
+                valid=labels == 0,
+                crowd=labels == 1,
+                sizes=torch.ones(2, 2) * 50,
+                padded_sizes=torch.ones(2, 2) * 64,
+            )
         with NoWaitingCopies():
             report = detector.criterion.by_level(detector(images, targets), targets)
             return torch.stack([values.sum() for values in report.losses.values()]).sum()

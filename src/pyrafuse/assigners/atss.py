@@ -45,7 +45,7 @@ class ATSSAssigner:
         """Assign; everything past the distances is (B, G, candidates)."""
         batch, num_objects = targets.labels.shape
         anchors = predictions.anchors.expand(batch, -1, -1)
-        in_padding = None if targets.extents is None else predictions.grid.outside(targets.extents)
+        in_padding = None if targets.padded_sizes is None else predictions.grid.beyond(targets.padded_sizes)
         rows, is_candidate = self._nearest(anchors, predictions.grid.counts, targets.boxes, in_padding)  # (B, G, C)
         flat = rows.flatten(1)
         at_rows = _gather(anchors, flat).unflatten(1, rows.shape[1:])

@@ -90,7 +90,7 @@ class MaxIoUAssigner:
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Assign the anchors, guided ones where there are any."""
         anchors = predictions.anchors
-        return self.assign(anchors, targets, outside=self._outside(anchors, predictions.grid, targets.extents))
+        return self.assign(anchors, targets, outside=self._outside(anchors, predictions.grid, targets))
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, targets: Targets, *, outside: Tensor | None = None) -> Assignment:
@@ -143,14 +143,14 @@ class MaxIoUAssigner:
             objects, best = objects.masked_fill(excused, IGNORED), best.masked_fill(excused, -1)
         return Assignment(objects=(matched.long() - 1).where(matched > 0, objects), overlaps=best)
 
-    def _outside(self, anchors: Tensor, grid: DenseGrid, extents: Tensor | None) -> Tensor | None:
-        in_padding = None if extents is None else grid.outside(extents)
+    def _outside(self, anchors: Tensor, grid: DenseGrid, targets: Targets) -> Tensor | None:
+        in_padding = None if targets.padded_sizes is None else grid.beyond(targets.padded_sizes)
         if self.border is None:
             return in_padding
-        if extents is None:
+        if targets.sizes is None:
             height, width = (grid.strides[0] * cells for cells in grid.sizes[0])
         else:
-            height, width = extents[..., None].unbind(1)  # (B, 1) each
+            height, width = targets.sizes[..., None].unbind(1)  # (B, 1) each
         x1, y1, x2, y2 = anchors.view(-1, *anchors.shape[-2:]).unbind(-1)
         is_inside = (torch.minimum(x1, y1) >= -self.border) & (x2 < width + self.border) & (y2 < height + self.border)
         return ~is_inside if in_padding is None else ~is_inside | in_padding
@@ -217,7 +217,7 @@ class ApproxMaxIoUAssigner:
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Assign the grid's own squares."""
         grid = predictions.grid
-        in_padding = None if targets.extents is None else grid.outside(targets.extents)
+        in_padding = None if targets.padded_sizes is None else grid.beyond(targets.padded_sizes)
         return self.assign(grid.anchors, targets, outside=in_padding)
 
     def assign(self, squares: Tensor, targets: Targets, *, outside: Tensor | None = None) -> Assignment:

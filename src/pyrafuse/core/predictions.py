@@ -74,15 +74,15 @@ class DenseGrid:
     counts: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
 
-    def outside(self, extents: Tensor) -> Tensor:
-        """(B, A) bool: the row's cell begins beyond ``extents`` (B, 2), height and width in pixels."""
+    def beyond(self, sizes: Tensor) -> Tensor:
+        """(B, A) bool: the row's cell begins beyond ``sizes`` (B, 2), height and width in pixels."""
         places = []
         for count, (height, width) in zip(self.counts, self.sizes, strict=True):
             cells = torch.arange(height * width, device=self.strides.device)
             y_x = torch.stack((cells // width, cells % width), dim=-1)
             places.append(y_x.repeat_interleave(count // (height * width), dim=0, output_size=count))
         begins = torch.cat(places) * self.strides[:, None]
-        return (begins >= extents[:, None]).any(dim=-1)
+        return (begins >= sizes[:, None]).any(dim=-1)
 
 
 @dataclass(frozen=True)

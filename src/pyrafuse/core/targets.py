@@ -18,8 +18,9 @@ class Targets:
         weights: (B, G) float32, the mixup weight of each object; 1 without mixup.
         valid: (B, G) bool, true for an object to be found; rows of padding and of crowds are false.
         crowd: (B, G) bool, true for a region in which detections are neither right nor wrong.
-        extents: (B, 2) float32, height and width in pixels that each image, with the padding that it would have had by
-            itself, takes up of the network's input; None where all take up all of it. Anchors beyond learn nothing.
+        sizes: (B, 2) float32, height and width in pixels that each image takes up of the network's input, at the top
+            left; None where each takes up all of it.
+        padded_sizes: The same with the padding that each image would have had by itself. Anchors beyond learn nothing.
     """
 
     boxes: Tensor
@@ -27,7 +28,8 @@ class Targets:
     weights: Tensor
     valid: Tensor
     crowd: Tensor
-    extents: Tensor | None = None
+    sizes: Tensor | None = None
+    padded_sizes: Tensor | None = None
 
     @classmethod
     def empty(cls, batch_size: int, num_rows: int = 0) -> "Targets":
@@ -49,10 +51,12 @@ class Targets:
         *,
         weights: Sequence[Tensor] | None = None,
         crowd: Sequence[Tensor] | None = None,
-        extents: Tensor | None = None,
+        sizes: Tensor | None = None,
+        padded_sizes: Tensor | None = None,
     ) -> "Targets":
         """Pad lists, one entry an image, of boxes (G_i, 4), labels (G_i,), weights (G_i,) and crowd flags (G_i,)."""
-        targets = replace(cls.empty(len(boxes), max((len(b) for b in boxes), default=0)), extents=extents)
+        empty = cls.empty(len(boxes), max((len(b) for b in boxes), default=0))
+        targets = replace(empty, sizes=sizes, padded_sizes=padded_sizes)
         for i, (image_boxes, image_labels) in enumerate(zip(boxes, labels, strict=True)):
             rows = slice(0, len(image_boxes))
             targets.boxes[i, rows] = image_boxes.float()

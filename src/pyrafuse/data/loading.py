@@ -159,15 +159,18 @@ def collate(items: Sequence[tuple[int, Sample]], fill: tuple[int, int, int] = (0
     def tensors(name: str) -> list[Tensor]:
         return [torch.from_numpy(getattr(sample, name)) for sample in samples]
 
-    own = torch.tensor([sample.image.shape[:2] for sample in samples], dtype=torch.float32)
+    def unless_whole(sides: Sequence[tuple[int, ...]]) -> Tensor | None:
+        return torch.tensor(sides, dtype=torch.float32) if set(sides) != {tuple(size)} else None
+
+    sizes = tuple(sample.size or (sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     targets = Targets.pad(
         tensors("boxes"),
         tensors("labels"),
         weights=tensors("weights"),
         crowd=tensors("crowd"),
-        extents=own if (own != own[0]).any() else None,
+        sizes=unless_whole(sizes),
+        padded_sizes=unless_whole([sample.image.shape[:2] for sample in samples]),
     )
-    sizes = tuple(sample.size or (sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     return Batch(images, targets, torch.tensor([index for index, _ in items]), sizes)
 
 

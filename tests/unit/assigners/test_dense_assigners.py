@@ -309,9 +309,11 @@ class TestPadding:
         rows = slice(None) if rows is None else rows
         return replace(found, classes=whole.classes[:, rows], deltas=whole.deltas[:, rows])
 
-    def targets(self, extents=None):
+    def targets(self, sizes):
         boxes = random_targets().boxes[0].clamp(max=64)
-        return replace(Targets.pad([boxes, boxes], [torch.arange(6) % 3] * 2), extents=extents)
+        padded = torch.tensor(sizes).float()
+        objects = Targets.pad([boxes, boxes], [torch.arange(6) % 3] * 2)
+        return replace(objects, sizes=padded - torch.tensor([9.0, 20]), padded_sizes=padded)
 
     @pytest.mark.parametrize(
         "assigner",
@@ -327,19 +329,27 @@ class TestPadding:
         ],
     )
     def test_as_by_itself(self, assigner):
-        in_padding = self.predictions(self.WHOLE).grid.outside(torch.tensor([self.OWN, self.WHOLE]).float())
+        in_padding = self.predictions(self.WHOLE).grid.beyond(torch.tensor([self.OWN, self.WHOLE]).float())
         assert not in_padding[1].any()
         inside = (~in_padding[0]).nonzero()[:, 0]
-        beside = assigner(self.predictions(self.WHOLE), self.targets(torch.tensor([self.OWN, self.WHOLE]).float()))
-        alone = assigner(self.predictions(self.OWN, inside), self.targets())
+        beside = assigner(self.predictions(self.WHOLE), self.targets([self.OWN, self.WHOLE]))
+        alone = assigner(self.predictions(self.OWN, inside), self.targets([self.OWN] * 2))
         assert (alone.objects[0] >= 0).any()
         assert beside.objects[0, inside].tolist() == alone.objects[0].tolist()
         assert beside.overlaps[0, inside].tolist() == pytest.approx(alone.overlaps[0].tolist())
         assert (beside.objects[0, in_padding[0]] == IGNORED).all()
-        unpadded = assigner(self.predictions(self.WHOLE), self.targets())
-        assert beside.objects[1].tolist() == unpadded.objects[1].tolist()
+        largest = assigner(self.predictions(self.WHOLE), replace(self.targets([self.WHOLE] * 2), padded_sizes=None))
+        assert beside.objects[1].tolist() == largest.objects[1].tolist()
+
+    def test_the_border_is_the_images_own(self):
+        predictions = self.predictions(self.WHOLE)
+        found = MaxIoUAssigner(border=0)(predictions, self.targets([self.OWN, self.WHOLE])).objects
+        x1, y1, x2, y2 = predictions.anchors.unbind(-1)
+        for image, (height, width) in enumerate(((64 - 9, 96 - 20), (160 - 9, 192 - 20))):
+            assert (found[image] == IGNORED)[(x1 < 0) | (y1 < 0) | (x2 >= width) | (y2 >= height)].all()
+            assert not (found[image] == IGNORED).all()
 
     def test_cells_that_begin_inside_count(self):
         grid = self.predictions(self.WHOLE).grid
-        rows = (~grid.outside(torch.tensor([[64.0, 96.0]]))[0]).split(grid.counts)
+        rows = (~grid.beyond(torch.tensor([[64.0, 96.0]]))[0]).split(grid.counts)
         assert [int(level.sum()) for level in rows] == [8 * 12, 4 * 6, 2 * 3, 1 * 2]

@@ -349,6 +349,8 @@ def test_smaller_images_lie_at_the_top_left_of_a_batch():
     expected[0, :, :4] = 50
     expected[1, :, :, :2] = 90
     assert torch.equal(images, expected)
-    assert batch.targets.extents is not None
-    assert batch.targets.extents.tolist() == [[4, 8], [6, 2]]  # an image's own padding belongs to it
-    assert collate([(0, samples[0])] * 2).targets.extents is None
+    assert batch.targets.sizes.tolist() == [[4, 8], [5, 2]]
+    assert batch.targets.padded_sizes.tolist() == [[4, 8], [6, 2]]
+    alone = collate([(0, samples[1])] * 2).targets
+    assert (alone.sizes.tolist(), alone.padded_sizes) == ([[5, 2], [5, 2]], None)
+    assert collate([(0, samples[0])] * 2).targets.sizes is None
