@@ -28,6 +28,8 @@ class Preprocessing:
         std: Of each RGB channel, in 0..1.
         pad_multiple: Pixels that both sides of the input are multiples of, where ``keep_ratio`` fits.
         bgr: Give the channels in the order blue, green, red, as networks that come from Caffe expect.
+        round_down: Where ``keep_ratio`` fits, drop what is left of a pixel at the end of a resized side (torchvision);
+            else round to the nearest (mmdetection).
     """
 
     size: tuple[int, int] = (416, 416)
@@ -37,6 +39,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     pad_multiple: int = 32
     bgr: bool = False
+    round_down: bool = False
 
     def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device.

@@ -101,7 +101,8 @@ def compute_inner_size(height: float, width: float, preprocessing: Preprocessing
     if preprocessing.fit == "keep_ratio":
         (least, most), (short, long) = sorted((height, width)), sorted(preprocessing.size)
         scale = min(long / most, short / least)
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        added = 0.0 if preprocessing.round_down else 0.5
+        return max(1, int(height * scale + added)), max(1, int(width * scale + added))
     scale = min(network_height / height, network_width / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

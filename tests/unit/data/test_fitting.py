@@ -104,6 +104,12 @@ def test_keep_ratio_limits_both_sides_however_the_image_lies(shape, inner, padde
     assert compute_padded_size(*shape, KEEP) == padded
 
 
+def test_sides_that_end_within_a_pixel():
+    shape = (31, 33)  # 60 px, and 63.87 px
+    assert fit_image(blank(shape, (0, 0, 0)), KEEP)[1].size == (60, 64)
+    assert fit_image(blank(shape, (0, 0, 0)), replace(KEEP, round_down=True))[1].size == (60, 63)
+
+
 def test_keep_ratio_pads_with_zeros_once_normalised_also_in_a_batch():
     fitted = [fit_image(blank(shape, (51, 102, 255)), KEEP) for shape in ((200, 400), (400, 200))]
     images = stack_images([image for image, _ in fitted])
