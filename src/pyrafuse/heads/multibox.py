@@ -100,6 +100,7 @@ def ssd_head(
     sizes: Sequence[float] | None = None,
     ratios: Sequence[Sequence[float]] | None = None,
     steps: Sequence[float] | None = None,
+    clip: bool = False,
 ) -> MultiBoxHead:
     """SSD's head; at 300 and 512 px with the published anchors, which are for these sizes alone.
 
@@ -108,11 +109,12 @@ def ssd_head(
     Args:
         features: The pyramid that comes in.
         num_classes: K.
-        size: Side of the input in pixels, 300 or 512; not looked at where ``sizes`` are given.
+        size: Side of the input in pixels, 300 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
         coverage: See `ssd_shapes`; COCO's by default, (0.2, 0.9) and (0.15, 0.9) are Pascal VOC's.
         sizes: Of the anchors of each level in pixels, finest first, and one more, for any other input.
         ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest.
         steps: Pixels between neighbouring anchors of each level; with ``sizes`` the strides by default.
+        clip: Make no side of an anchor longer than ``size`` (torchvision).
 
     Raises:
         ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
@@ -132,6 +134,8 @@ def ssd_head(
     else:
         known = ", ".join(map(str, SSD_FORMS))
         raise ValueError(f"SSD has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
+    if clip:
+        shapes = tuple(of_level.clamp(max=size) for of_level in shapes)
     return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps)
 
 

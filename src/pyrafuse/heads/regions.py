@@ -1,7 +1,7 @@
-"""What stands in a region: its cells are pooled from the level that fits its size, and two layers tell class and box.
+"""What stands in a region: its cells are pooled from the level that fits its size, and a few layers tell class and box.
 
 Girshick, "Fast R-CNN", arXiv:1504.08083, section 2; on a pyramid as in arXiv:1612.03144, section 4.2; sampled as in
-"Mask R-CNN", arXiv:1703.06870, section 3. pyramid, regions -> RoIAlign -> fc -> fc -> classes, deltas
+"Mask R-CNN", arXiv:1703.06870, section 3. pyramid, regions -> RoIAlign -> (3x3 ...) -> fc -> fc -> classes, deltas
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from torchvision.ops import roi_align
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
 from pyrafuse.heads.dense import shared_channels
+from pyrafuse.layers.conv import ConvNormAct, initialize
 from pyrafuse.ops.boxes import box_area
 
 CELLS = 14
@@ -85,6 +86,9 @@ class RegionHead(nn.Module):
         class_agnostic: One box a region, instead of one for each class.
         channels: Of the fully connected layers.
         num_layers: Of these.
+        num_convs: 3x3 convolutions of the pyramid's channels before them, each with ReLU; 4 and one layer behind them
+            in "Group Normalization", arXiv:1803.08494, section 4.2, and in torchvision's second Faster R-CNN.
+        norm: Batch norm behind each of these; else each has a bias. Rows that hold no region count in its statistics.
         resolution: Bins across and down that are pooled of a region.
         samples: See `pool_regions`.
         aligned: Likewise.
@@ -103,6 +107,8 @@ class RegionHead(nn.Module):
         class_agnostic: bool = False,
         channels: int = 1024,
         num_layers: int = 2,
+        num_convs: int = 0,
+        norm: bool = False,
         resolution: int = 7,
         samples: int = 0,
         aligned: bool = True,
@@ -117,7 +123,12 @@ class RegionHead(nn.Module):
         self.aligned = aligned
         self.num_classes = num_classes
         self.num_boxes = 1 if class_agnostic else num_classes
-        widths = [shared_channels(features) * resolution**2, *[channels] * num_layers]
+        before = shared_channels(features)
+        self.convs = nn.Sequential(
+            *(ConvNormAct(before, before, 3, norm=norm, activation="relu") for _ in range(num_convs))
+        )
+        initialize(self.convs, slope=0)
+        widths = [before * resolution**2, *[channels] * num_layers]
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.classes = nn.Linear(widths[-1], num_classes + 1)
         self.deltas = nn.Linear(widths[-1], self.num_boxes * 4)
@@ -150,7 +161,7 @@ class RegionHead(nn.Module):
 
     def judge(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (N, K + 1) and deltas (N, S * 4), at least float32, of pooled cells (N, C, bins, bins)."""
-        x = cells.flatten(1)
+        x = self.convs(cells).flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))
         classes, deltas = self.classes(x), self.deltas(x)

@@ -43,6 +43,8 @@ class DensePostprocess:
         multi_label: Let a box stand for every class that scores, instead of its best one.
         max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
         max_pairs: Of all levels together, likewise.
+        max_pairs_per_class: Of each class, likewise, and before these two; all that score the same as the last of them
+            are looked at, too.
         clip: Cut boxes at the borders of the image, and drop what lies outside.
         joint_quality: What is compared with the threshold is the geometric mean of score and quality (torchvision's
             FCOS); else the score alone, which the quality multiplies afterwards.
@@ -60,6 +62,7 @@ class DensePostprocess:
     multi_label: bool = False
     max_per_level: int = 0
     max_pairs: int = 0
+    max_pairs_per_class: int = 0
     clip: bool = False
     joint_quality: bool = False
     suppression: Literal["hard", "soft"] = "hard"
@@ -100,6 +103,9 @@ class DensePostprocess:
         quality = None if candidates.quality is None else candidates.quality[image]
         if self.joint_quality and quality is not None:
             scores, quality = (scores * quality[:, None]).sqrt(), None
+        if 0 < self.max_pairs_per_class < len(scores):
+            least = scores.topk(self.max_pairs_per_class, dim=0).values[-1]
+            scores = scores.where(scores >= least, 0)
         if self.multi_label:
             rows, labels = (scores > self.score).nonzero().unbind(1)
             best = scores[rows, labels]

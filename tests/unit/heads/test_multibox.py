@@ -66,6 +66,15 @@ def test_anchors_are_no_larger_than_the_input():
     torch.testing.assert_close(head.shapes, torch.tensor(expected))
 
 
+def test_sizes_of_ones_own_are_cut_if_asked_for():
+    options = {"num_classes": 1, "size": 100, "sizes": (50, 80, 125), "ratios": ((2,), (2,)), "steps": (8, 20)}
+    free, cut = ssd_head(TWO, **options), ssd_head(TWO, **options, clip=True)
+    longest = [70.7107, 113.1371]
+    assert [x.max().item() for x in free.shapes.split(free.num_slots)] == pytest.approx(longest)
+    torch.testing.assert_close(cut.shapes, free.shapes.clamp(max=100))
+    assert cut.shapes[6].tolist() == pytest.approx([100, 56.5685])
+
+
 @pytest.mark.parametrize("name", ["ssd", "m2det"])
 def test_other_numbers_of_levels_get_sizes_between_the_published_ends(name):
     size = {"ssd": 300, "m2det": 320}[name]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
@@ -71,6 +72,29 @@ def test_head(is_agnostic):
     assert said.deltas.shape == (2, 2, 1 if is_agnostic else 3, 4)
     assert said.levels.tolist() == [[0, 0], [0, 0]]
     assert [layer.in_features for layer in head.layers] == [16, 8]
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_convolutions_before_the_layers(norm):
+    head = RegionHead(
+        PyramidSpec((4,), (8,)), num_classes=2, channels=8, resolution=3, num_layers=1, num_convs=2, norm=norm
+    ).eval()
+    for name, value in (*head.named_parameters(), *head.named_buffers()):
+        if value.is_floating_point():
+            value.data.uniform_(0.5 if name.endswith("running_var") else -1, 1)
+    x = cells = torch.randn(5, 4, 3, 3)
+    for conv in ("convs.0", "convs.1"):
+        state = head.state_dict()
+        x = F.conv2d(x, state[f"{conv}.conv.weight"], state.get(f"{conv}.conv.bias"), padding=1)
+        if norm:
+            mean, var, weight, bias = (
+                state[f"{conv}.norm.{part}"][:, None, None]
+                for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            x = (x - mean) / (var + 1e-5).sqrt() * weight + bias
+        x = x.relu()
+    expected = head.classes(head.layers[0](x.flatten(1)).relu())
+    torch.testing.assert_close(head.judge(cells)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_coarse_levels_are_looked_at_where_there_are_no_others():

@@ -39,6 +39,16 @@ def test_the_best_of_each_level():
     assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7), (3, 0, 0.6)]
 
 
+def test_the_best_of_each_class():
+    post = DensePostprocess(score=0.05, nms_iou=0.95, multi_label=True, max_pairs_per_class=2)
+    (found,) = post(CANDIDATES)
+    assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7), (0, 1, 0.3)]
+    (found,) = replace(post, max_pairs_per_class=4)(CANDIDATES)
+    assert len(found) == 7
+    (found,) = replace(post, max_pairs=3)(CANDIDATES)
+    assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7)]
+
+
 def test_the_best_of_all_levels_before_quality_multiplies():
     candidates = replace(CANDIDATES, quality=torch.tensor([[0.5, 0.1, 1.0, 1.0]]))
     (found,) = DensePostprocess(score=0.05, nms_iou=0.95, multi_label=True, max_pairs=3)(candidates)
