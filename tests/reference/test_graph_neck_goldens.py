@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.importers import effdet, mmdetection_necks, torchvision
+from pyrafuse.models.importers import effdet, mmdetection_necks, torchvision_blocks
 from pyrafuse.models.importers.renaming import load_renamed
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn
@@ -89,7 +89,7 @@ def test_torchvision(vectors, tag):
         norm="none" if case["norm"] is None else "batch_norm",
     ).eval()
     state = vectors.state(vectors.json(f"misc/manifest_tv_{tag}.json"), case["gain"])
-    load_renamed(neck, state, torchvision.name_fpn(neck), source=tag, layout="torchvision")
+    load_renamed(neck, state, torchvision_blocks.name_fpn(neck), source=tag, layout="torchvision")
     names = [0, 1, 2, *({4: ["pool"], 5: ["p6", "p7"]}.get(num_levels, []))]
     check(vectors, vectors.npz("misc/torchvision.npz"), f"{tag}/", names, neck(pyramid))
 

@@ -8,12 +8,13 @@ import torchvision
 from torchvision.models.detection.image_list import ImageList
 
 from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.importers.torchvision import FAMILIES, FASTER, import_torchvision, looks_like_torchvision
+from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
+from pyrafuse.models.importers.torchvision_families import FASTER, FASTER_V2, RETINA
 
 OLD = "retinanet_resnet50_fpn_coco-eeacb38b"
 
 
-@pytest.fixture(scope="module", params=[name for name in (*FAMILIES, OLD) if name != FASTER])
+@pytest.fixture(scope="module", params=[RETINA, "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", OLD])
 def pair(request):
     """An original with some parameters, and ours with these."""
     torch.manual_seed(0)
@@ -132,23 +133,38 @@ def test_the_card(pair):
 
 
 @pytest.mark.parametrize(
-    ("key", "message"),
+    ("keys", "message"),
     [
-        ("rpn.head.conv.0.0.weight", "is fasterrcnn on another backbone than ResNet-50 of torchvision, which is not"),
-        ("roi_heads.mask_head.0.0.weight", "is maskrcnn on another backbone"),
+        (
+            ("backbone.body.conv1.weight", "rpn.head.conv.0.0.weight"),
+            "is fasterrcnn on another backbone than ResNet-50 of torchvision, which is not",
+        ),
+        (
+            ("backbone.body.conv1.weight", "roi_heads.mask_head.0.0.weight"),
+            "is maskrcnn on another backbone",
+        ),
+        (
+            ("backbone.body.1.block.0.0.weight", "rpn.head.conv.0.0.weight"),
+            "is fasterrcnn_mobilenet_v3_large_fpn or fasterrcnn_mobilenet_v3_large_320_fpn of torchvision, which is n",
+        ),
+        (
+            ("backbone.features.0.0.0.weight", "head.classification_head.module_list.0.0.0.weight"),
+            "is ssdlite320_mobilenet_v3_large of torchvision, which is not read here; what is: .*ssd300_vgg16$",
+        ),
     ],
 )
-def test_what_is_not_read(key, message):
-    state = {"backbone.body.conv1.weight": torch.zeros(1), key: torch.zeros(1)}
+def test_what_is_not_read(keys, message):
+    state = {key: torch.zeros(1) for key in keys}
     assert looks_like_torchvision(state)
     with pytest.raises(CheckpointError, match=message):
         import_torchvision(state, source="some.pth")
 
 
 def test_what_is_not_read_is_named(vectors):
-    manifest = vectors.json("misc/manifest_tv_fasterrcnn_resnet50_fpn_v2.json")
+    manifest = vectors.json(f"misc/manifest_tv_{FASTER_V2}.json")
     state = {key: torch.zeros(()).expand(shape) for key, shape in manifest}
-    with pytest.raises(CheckpointError, match=r"some\.pth is fasterrcnn_resnet50_fpn_v2 of torchvision, which is not"):
+    state["roi_heads.mask_head.0.0.weight"] = torch.zeros(())
+    with pytest.raises(CheckpointError, match=r"some\.pth is maskrcnn_resnet50_fpn_v2 of torchvision, which is not"):
         import_torchvision(state, source="some.pth")
 
 

@@ -14,7 +14,7 @@ from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.asff import LAYOUTS, MOBILE_ANCHORS, _reorder, asff_naming
 from pyrafuse.models.importers.origins import ASFF, ORIGINS, TORCHVISION
 from pyrafuse.models.importers.registry import IMPORTERS
-from pyrafuse.models.importers.torchvision import FAMILIES
+from pyrafuse.models.importers.torchvision_families import FAMILIES
 
 OPTIONS = {
     "backbone": "mobilenet_v2",

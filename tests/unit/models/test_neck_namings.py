@@ -1,7 +1,7 @@
 """What the originals call our necks' parameters, where no golden vector shows it."""
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.importers import effdet, mmdetection_necks, torchvision
+from pyrafuse.models.importers import effdet, mmdetection_necks, torchvision_blocks
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.nas_fpn import nas_fpn
@@ -17,7 +17,7 @@ def test_every_key_has_a_name_of_its_own():
         (pafpn(FOUR, out_channels=4, num_levels=5, extra="output"), mmdetection_necks.name_fpn),
         (nas_fpn(FOUR, out_channels=4, stack=1, start_level=1), mmdetection_necks.name_nas_fpn),
         (nas_fpn(FOUR, out_channels=4, stack=3), mmdetection_necks.name_nas_fpn),
-        (fpn(FOUR, out_channels=4, num_levels=6, extra="output"), torchvision.name_fpn),
+        (fpn(FOUR, out_channels=4, num_levels=6, extra="output"), torchvision_blocks.name_fpn),
         (bifpn(FOUR, out_channels=4, num_levels=6), effdet.name_bifpn),
         (bifpn(FOUR, out_channels=4, form="qufpn", repeats=1), effdet.name_bifpn),
     ):
@@ -45,7 +45,7 @@ def test_levels_are_counted_from_the_first_that_is_read():
 
 def test_old_files_of_torchvision():
     neck = fpn(FOUR, out_channels=4, num_levels=6, extra="input")
-    old, new = torchvision.name_fpn(neck, is_nested=False), torchvision.name_fpn(neck)
+    old, new = torchvision_blocks.name_fpn(neck, is_nested=False), torchvision_blocks.name_fpn(neck)
     assert old("merges.L4.conv.conv.weight") == "inner_blocks.2.weight"
     assert new("merges.L4.conv.conv.weight") == "inner_blocks.2.0.weight"
     assert new("merges.P6.edges.0.halve.0.conv.bias") == old("merges.P6.edges.0.halve.0.conv.bias")

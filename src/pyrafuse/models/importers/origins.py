@@ -68,7 +68,14 @@ EFFDET = Origin(
 )
 TORCHVISION = Origin(
     "torchvision's detectors (with frozen batch norms the name tells what these add, else --as NAME)",
-    ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "fasterrcnn_resnet50_fpn"),
+    (
+        "retinanet_resnet50_fpn",
+        "retinanet_resnet50_fpn_v2",
+        "fcos_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "ssd300_vgg16",
+    ),
 )
 
 ORIGINS = (ASFF, MMDETECTION, MMDETECTION_TWO_STAGE, MMDETECTION_SSD, MMDETECTION_YOLOV3, M2DET, EFFDET, TORCHVISION)

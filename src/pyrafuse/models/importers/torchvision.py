@@ -1,6 +1,5 @@
-"""torchvision's detectors -> ours: FCOS, both RetinaNets and the first Faster R-CNN, all on ResNet-50 and FPN.
+"""torchvision's detectors -> ours: FCOS, both RetinaNets and both Faster R-CNNs, on ResNet-50 and FPN, and SSD300.
 
-What a key means was learnt from the published files' keys and shapes.
 The frozen batch norms of the first RetinaNet and Faster R-CNN add 0 to the variance where they were trained from
 torchvision's own COCO weights, and 1e-5 elsewhere: no key tells, so the name does.
 state dict -> which detector -> ours -> every key renamed, none left over
@@ -8,169 +7,33 @@ state dict -> which detector -> ours -> every key renamed, none left over
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.core.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.class_names import name_by_coco_id
-from pyrafuse.models.importers.renaming import (
-    Naming,
-    by_modules,
-    by_parts,
-    by_patterns,
-    has_keys,
-    load_renamed,
-    read_shape,
-    unwrap_state,
+from pyrafuse.models.importers.renaming import by_patterns, has_keys, load_renamed, read_shape, unwrap_state
+from pyrafuse.models.importers.torchvision_families import (
+    BOXES,
+    CLASSES,
+    FAMILIES,
+    FASTER,
+    FASTER_V2,
+    FROZEN,
+    RETINA,
+    SSD,
+    naming_of,
 )
 from pyrafuse.models.uninitialized import Uninitialized
-from pyrafuse.necks.graph_neck import GraphNeck
 
-
-def name_fpn(neck: Neck, *, is_nested: bool = True) -> Naming:
-    """Names of `fpn`: ``inner_blocks.0.0.weight``, ``layer_blocks.2.1.running_mean``, ``extra_blocks.p6.bias``.
-
-    Args:
-        neck: Ours.
-        is_nested: Convolution and norm are numbered within a block; files from before 2022, whose FPN has no norm,
-            have ``inner_blocks.0.weight``.
-    """
-    assert isinstance(neck, GraphNeck)
-    return by_modules(_modules(neck, is_nested))
-
-
-def _modules(neck: GraphNeck, is_nested: bool) -> Iterator[tuple[str, str]]:
-    names = [step.merge.name for step in neck.plan.steps]
-    read = sorted(int(name[1:]) for name in names if name[0] == "L")
-    for name in names:
-        kind, level = name[0], int(name[1:])
-        if kind == "P" and level > read[-1]:
-            yield f"merges.{name}.edges.0.halve.0.conv", f"extra_blocks.p{level}"
-        elif kind in "LP":
-            block = f"{'inner' if kind == 'L' else 'layer'}_blocks.{level - read[0]}"
-            yield f"merges.{name}.conv.conv", f"{block}.0" if is_nested else block
-            yield f"merges.{name}.conv.norm", f"{block}.1"
-
-
-TOWER = by_patterns([(r"^convs\.(\d+)\.", r"conv.\1.0."), (r"^norms\.(\d+)\.0\.", r"conv.\1.1.")])
-"""Of a `Tower` with group norms, whose convolutions and norms are numbered in pairs."""
-
-
-def _name_flat_tower(key: str) -> str:
-    """Of one whose convolutions, norms and activations are numbered through."""
-    kind, number, rest = key.split(".", 2)
-    return f"conv.{3 * int(number)}.{rest}" if kind == "convs" else f"conv.{3 * int(number) + 1}.{rest.split('.')[-1]}"
-
-
-@dataclass(frozen=True)
-class Family:
-    """One of the detectors.
-
-    Attributes:
-        model: Its registered name here.
-        options: Of the model, as far as the keys say nothing of them.
-        slots: Anchors a cell; 1 where each region has one class.
-        parts: Of the model, but for backbone and neck, as `by_parts` has them.
-        classifier: The key whose rows tell the number of classes.
-        background: Rows that stand for no class, and come first.
-    """
-
-    model: str
-    options: Mapping[str, Any]
-    slots: int
-    parts: Mapping[str, tuple[str, Naming]]
-    classifier: str = "head.classification_head.cls_logits.weight"
-    background: int = 0
-
-
-_CLASSES, _BOXES = "classification_head", "regression_head"
-_RETINA = {
-    "head.class_tower": (f"head.{_CLASSES}", TOWER),
-    "head.box_tower": (f"head.{_BOXES}", TOWER),
-    "head.classes": (f"head.{_CLASSES}.cls_logits", str),
-    "head.deltas": (f"head.{_BOXES}.bbox_reg", str),
-}
-_REGIONS = {"layers.0.": "box_head.fc6.", "layers.1.": "box_head.fc7."} | {
-    "classes.": "box_predictor.cls_score.",
-    "deltas.": "box_predictor.bbox_pred.",
-}
-RETINA, FASTER = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn"
-FROZEN = (RETINA, FASTER)
-"""Those whose keys leave out what their batch norms add to the variance."""
 NORM_EPS = 1e-5
 """What our batch norms add."""
-FAMILIES: Mapping[str, Family] = {
-    RETINA: Family(
-        "retinanet",
-        {
-            "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
-            "head_options": {"whole_pixels": True},
-            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
-        },
-        9,
-        _RETINA,
-    ),
-    "retinanet_resnet50_fpn_v2": Family(
-        "retinanet",
-        {
-            "neck_options": {"fpn": {"extra": "input", "relu_before_extra": True}},
-            "head_options": {"norm": "group_norm", "whole_pixels": True},
-            "criterion_options": {"box_loss": "giou"},
-            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
-        },
-        9,
-        _RETINA,
-    ),
-    "fcos_resnet50_fpn": Family(
-        "fcos",
-        {
-            "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
-            "head_options": {
-                "centerness_on_boxes": True,
-                "distances": "relu",
-                "whole_steps": True,
-                "redundant_bias": True,
-            },
-            "criterion_options": {"box_loss": "giou", "assigner": {"radius": 1.5}},
-            "postprocess_options": {"score": 0.2, "nms_iou": 0.6, "max_detections": 100, "joint_quality": True},
-        },
-        1,
-        {
-            "head.class_tower": (f"head.{_CLASSES}", _name_flat_tower),
-            "head.box_tower": (f"head.{_BOXES}", _name_flat_tower),
-            "head.classes": (f"head.{_CLASSES}.cls_logits", str),
-            "head.deltas": (f"head.{_BOXES}.bbox_reg", str),
-            "head.quality": (f"head.{_BOXES}.bbox_ctrness", str),
-        },
-    ),
-    FASTER: Family(
-        "faster_rcnn",
-        {
-            "head_options": {"whole_pixels": True},
-            "region_options": {"samples": 2, "aligned": False},
-            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 100},
-        },
-        1,
-        {
-            "head.tower": ("rpn.head", TOWER),
-            "head.objectness": ("rpn.head.cls_logits", str),
-            "head.deltas": ("rpn.head.bbox_pred", str),
-            "stages.0.head": ("roi_heads", by_patterns((rf"^{re.escape(k)}", v) for k, v in _REGIONS.items())),
-        },
-        "roi_heads.box_predictor.cls_score.weight",
-        background=1,
-    ),
-}
-
 
 # how older files called the same
 _RENEWED = by_patterns(
@@ -179,18 +42,22 @@ _RENEWED = by_patterns(
         (r"^rpn\.head\.conv\.(?=weight|bias)", "rpn.head.conv.0.0."),
     ]
 )
-_FLAT_TOWER = re.compile(rf"^(head\.(?:{_CLASSES}|{_BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
+_MODULE_LIST = rf"head\.({CLASSES}|{BOXES})\.module_list\."
+"""Keys of SSD's heads, and of SSDlite's."""
+_FLAT_TOWER = re.compile(rf"^(head\.(?:{CLASSES}|{BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
 
 
 def looks_like_torchvision(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a detector of torchvision."""
-    return has_keys(unwrap_state(content), r"backbone\.body\.", ".*head")
+    state = unwrap_state(content)
+    return has_keys(state, r"backbone\.body\.", ".*head") or has_keys(state, r"backbone\.features\.", _MODULE_LIST)
 
 
 def import_torchvision(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
     """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
 
-    Their 91 outputs are COCO's own ids, of which eleven stand for nothing; the first of Faster R-CNN is the background.
+    Their 91 outputs are COCO's own ids, of which eleven stand for nothing; the first of Faster R-CNN and SSD is the
+    background.
 
     Args:
         content: As `read_tensors` gives it.
@@ -217,36 +84,29 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
         family.classifier,
         source=source,
         layout=layout,
-        ndim=2 if family.background else 4,
-        least=family.slots + family.background,
+        ndim=2 if family.model == "faster_rcnn" else 4,
+        least=family.slots * (1 + family.background),
     )[0]
     num_classes = rows // family.slots - family.background
     with Uninitialized():
-        detector = create_model(family.model, num_classes=num_classes, backbone="resnet50", **family.options)
-    naming = by_parts(
-        {
-            "backbone": ("backbone.body", name_resnet),
-            "neck": ("backbone.fpn", name_fpn(detector.neck)),
-            **family.parts,
-        }
-    )
+        detector = create_model(family.model, num_classes=num_classes, backbone=family.backbone, **family.options)
 
     def change(key: str, value: Tensor) -> Tensor:
         if is_exact and key.endswith(".running_var"):  # theirs divides by the root of the variance alone
             return value - NORM_EPS
-        if family.background and key.startswith("stages.0.head.classes."):  # our background comes last
-            return value.roll(-1, dims=0)
+        if family.background and "head.classes." in key:  # our background comes last
+            return value.unflatten(0, (-1, num_classes + 1)).roll(-1, dims=1).flatten(0, 1)
         if family.background and key.startswith("stages.0.head.deltas."):  # and has no box
             return value[4:]
         return value
 
-    load_renamed(detector, state, naming, source=source, layout=layout, change=change)
+    load_renamed(detector, state, naming_of(family, detector), source=source, layout=layout, change=change)
     names, category_ids = name_by_coco_id(num_classes, first=family.background)
     detector.card = replace(
         detector.card,
         names=names,
         category_ids=category_ids,
-        preprocessing=Preprocessing(size=(800, 1333), fit="keep_ratio", interpolation="opencv"),
+        preprocessing=family.preprocessing,
         origin=f"{layout}, {num_classes} classes",
     )
     return detector
@@ -254,20 +114,25 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
 
 def _title_of(state: Mapping[str, Tensor]) -> str:
     """Torchvision's name of the detector, as its keys tell it, or what else it is."""
+    if has_keys(state, _MODULE_LIST):
+        return "ssdlite320_mobilenet_v3_large" if has_keys(state, rf"{_MODULE_LIST}\d+\.\d") else SSD
     if has_keys(state, r"(rpn|roi_heads)\."):
         return _two_stage_title_of(state)
-    if has_keys(state, rf"head\.{_BOXES}\.bbox_ctrness\."):
+    if has_keys(state, rf"head\.{BOXES}\.bbox_ctrness\."):
         return "fcos_resnet50_fpn"
-    has_norms = has_keys(state, rf"head\.({_CLASSES}|{_BOXES})\.conv\.\d+\.1\.")
+    has_norms = has_keys(state, rf"head\.({CLASSES}|{BOXES})\.conv\.\d+\.1\.")
     return "retinanet_resnet50_fpn_v2" if has_norms else RETINA
 
 
 def _two_stage_title_of(state: Mapping[str, Tensor]) -> str:
     parts = {"mask": "maskrcnn", "keypoint": "keypointrcnn"}
     kind = next((name for part, name in parts.items() if has_keys(state, rf"roi_heads\.{part}_")), "fasterrcnn")
+    if has_keys(state, r"backbone\.body\.\d+\.block\."):
+        return f"{kind}_mobilenet_v3_large_fpn or {kind}_mobilenet_v3_large_320_fpn"
     if not has_keys(state, r"backbone\.body\.layer1\."):
         return f"{kind} on another backbone than ResNet-50"
-    return f"{kind}_resnet50_fpn{'_v2' if has_keys(state, r'roi_heads[.]box_head[.][0-9]') else ''}"
+    is_second = has_keys(state, r"roi_heads\.box_head\.[0-9]")
+    return (FASTER_V2 if is_second else FASTER).replace("fasterrcnn", kind)
 
 
 def _adds_nothing(

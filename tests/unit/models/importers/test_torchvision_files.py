@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers.registry import find_importer
-from pyrafuse.models.importers.renaming import by_parts
-from pyrafuse.models.importers.torchvision import FAMILIES, FASTER, NORM_EPS, RETINA, name_fpn
+from pyrafuse.models.importers.torchvision import NORM_EPS
+from pyrafuse.models.importers.torchvision_families import FAMILIES, FASTER, FASTER_V2, RETINA, SSD, naming_of
 from pyrafuse.models.uninitialized import Uninitialized
 
 BOXES = "roi_heads.box_predictor.bbox_pred"
@@ -18,18 +17,17 @@ def state_of(title: str) -> dict[str, torch.Tensor]:
     """A detector's parameters, all of them ones, under torchvision's names and without counters."""
     family = FAMILIES[title]
     with Uninitialized():
-        detector = create_model(family.model, num_classes=3, backbone="resnet50", **family.options)
-    from_resnet = {"backbone": ("backbone.body", name_resnet), "neck": ("backbone.fpn", name_fpn(detector.neck))}
-    naming = by_parts({**from_resnet, **family.parts})
+        detector = create_model(family.model, num_classes=3, backbone=family.backbone, **family.options)
+    naming = naming_of(family, detector)
     state = {naming(key): torch.ones(()).expand(value.shape) for key, value in detector.state_dict().items()}
-    if title == FASTER:  # the background has a box too, which nothing reads
+    if title in (FASTER, FASTER_V2):  # the background has a box too, which nothing reads
         state |= {f"{BOXES}.weight": torch.ones(16, 1024), f"{BOXES}.bias": torch.ones(16)}
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 @pytest.fixture(scope="module")
 def states():
-    return {title: state_of(title) for title in (RETINA, FASTER, "fcos_resnet50_fpn")}
+    return {title: state_of(title) for title in FAMILIES}
 
 
 def build(state, source="x.pth", published=None):
@@ -64,7 +62,7 @@ def test_what_nothing_tells_must_be_said(states):
         build(states["fcos_resnet50_fpn"], published="m2det512")
 
 
-@pytest.mark.parametrize("title", [RETINA, FASTER, "fcos_resnet50_fpn"])
+@pytest.mark.parametrize("title", [RETINA, FASTER, FASTER_V2, SSD, "fcos_resnet50_fpn"])
 @pytest.mark.parametrize(
     ("value", "said"),
     [(None, "missing: "), (torch.zeros(()), "of another shape: "), (torch.zeros(0, 256, 3, 3), "of ")],
@@ -89,3 +87,25 @@ def test_boxes_of_regions_that_do_not_fit_are_named(states, value):
     torn = {**states[FASTER], f"{BOXES}.bias": value}
     with pytest.raises(CheckpointError, match=rf"of another shape: {BOXES}.bias is \(.*, needs \(12,\)$"):
         build(torn, published=FASTER)
+
+
+@pytest.mark.parametrize(("title", "pretrained"), [(FASTER_V2, f"{FASTER_V2}_coco"), (SSD, f"{SSD}_coco")])
+def test_any_number_of_classes_under_any_name(states, title, pretrained):
+    for published in (None, title, pretrained):
+        card = build(states[title], published=published).card
+        assert (card.names, card.origin) == (("0", "1", "2"), f"torchvision's {title}, 3 classes")
+
+
+def test_every_key_is_used_and_missing_ones_are_named(states):
+    for title, key in ((FASTER_V2, "roi_heads.box_head.3.1.running_var"), (SSD, "backbone.scale_weight")):
+        torn = {name: value for name, value in states[title].items() if name != key}
+        torn["backbone.features.99.weight"] = torch.zeros(1)
+        with pytest.raises(CheckpointError, match=f"{title}.*; missing: {key}; extra: backbone.features.99.weight$"):
+            build(torn)
+
+
+def test_ssds_background_comes_last(states):
+    level = "head.classification_head.module_list.0"
+    rows = torch.arange(16.0)  # 4 anchors, background and 3 classes of each
+    head = build({**states[SSD], f"{level}.bias": rows}).head
+    assert head.classes[0].bias.tolist() == [1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12]
