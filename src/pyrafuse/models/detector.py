@@ -16,7 +16,7 @@ from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.pyramid import Backbone, Neck
+from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.fitting import fit_image, stack_images
 from pyrafuse.data.sources import Frame, open_source
@@ -105,7 +105,14 @@ class Detector(nn.Module, Generic[P]):
             sizes: Height and width that each image takes up of the input; a detector that looks twice looks nowhere
                 else. By default all of it.
         """
-        return self.head(self.neck(self.backbone(images)))
+        return self.head(self.pyramid(images))
+
+    def pyramid(self, images: Tensor) -> Pyramid:
+        """What backbone and neck make of normalised ``images`` (B, 3, H, W), for the head.
+
+        Channels lie next to each other in memory: convolutions are faster so, and what heads give is rows of channels.
+        """
+        return self.neck(self.backbone(images.contiguous(memory_format=torch.channels_last)))
 
     def decode(self, images: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Candidates:
         """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS; ``sizes`` as in forward.

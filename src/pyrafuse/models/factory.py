@@ -6,6 +6,8 @@ from functools import partial
 from numbers import Integral
 from typing import Any
 
+import torch
+
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.heads.registry import HEADS
@@ -72,11 +74,16 @@ def _build(name: str, builder: Callable[..., Detector], options: Mapping[str, An
     if not isinstance(num_classes, Integral) or num_classes < 1:
         raise PyrafuseError(f"a detector needs at least one class, got num_classes={num_classes!r}; say how many")
     try:
-        return builder(num_classes, **options)
+        detector = builder(num_classes, **options)
     except PyrafuseError:
         raise
     except (TypeError, ValueError) as error:  # the signature is the schema: its complaint names the option
         raise PyrafuseError(f"cannot build {name}: {error}") from error
+    # weights lie in memory as the maps do, or each convolution would copy its own each time
+    for parameter in detector.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return detector
 
 
 def _plain_defaults(builder: Callable[..., Detector]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
             sizes: Height and width that each image takes up of the input; regions end there. By default all of it.
         """
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
-        pyramid = self.neck(self.backbone(images))
+        pyramid = self.pyramid(images)
         proposals = self.head(pyramid)
         regions = (self.propose if targets is None else self.propose_to_learn)(proposals, sizes)
         found, assignments = [], []

@@ -65,7 +65,6 @@ class DetectionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         images = self.detector.card.preprocessing.normalize(batch.images, batch.sizes)
-        images = images.contiguous(memory_format=torch.channels_last)
         with self._watch.watching(self.detector.neck):
             predictions = self.detector(images, batch.targets, sizes=batch.sizes)
         report: LevelLosses = self._criterion.by_level(predictions, batch.targets)
@@ -111,7 +110,6 @@ class DetectionModule(L.LightningModule):
         """Detect in one batch of validation images."""
         sizes = [fit.size for fit in batch.fits]
         images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
-        images = images.contiguous(memory_format=torch.channels_last)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         with torch.autocast(images.device.type, enabled=False):

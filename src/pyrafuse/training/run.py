@@ -173,7 +173,6 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         f"{steps} batches, on {trainer.num_devices} x {device}; into {folder}",
         highlight=False,
     )
-    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     spare_strided_depthwise(detector)
     detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
     with _own_interrupts(folder), _shared(folder):
