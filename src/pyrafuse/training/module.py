@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
@@ -151,7 +152,18 @@ class DetectionModule(L.LightningModule):
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the random numbers where they stopped, and with the evaluation that is to be beaten."""
+        """Go on with the random numbers where they stopped, and with the evaluation that is to be beaten.
+
+        Raises:
+            PyrafuseError: If the run's optimizer had other groups of parameters.
+        """
+        began = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+        now = [len(group["params"]) for group in self.configure_optimizers().param_groups]
+        if began != now:
+            raise PyrafuseError(
+                f"the run began with groups of {began} parameters in its optimizer, and these options make groups of "
+                f"{now}: resume with the options it began with; before there was optimizer.offset_lr it was 1"
+            )
         best = checkpoint.get("best_evaluation")
         self.best = None if best is None else EvaluationResult.from_dict(best)
         torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
@@ -169,27 +181,30 @@ def base_lr(recipe: Recipe) -> float:
 
 
 def create_optimizer(detector: nn.Module, settings: OptimizerSettings, *, lr: float) -> Optimizer:
-    """Optimiser over groups of parameters that share their learning rate and their decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """Optimiser over groups: of the backbone or not, decayed or not, and offsets that have a rate of their own.
+
+    A run that goes on needs the groups it began with, also those that do not differ.
+    """
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
             is_decayed = settings.decay_all or parameter.ndim > 1
-            rate = lr * _relative_rate(name.split("."), settings)
-            groups.setdefault((rate, settings.weight_decay if is_decayed else 0.0), []).append(parameter)
-    described = [
-        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
+            path = name.split(".")
+            groups.setdefault((path[0] == "backbone", is_decayed, _offset_lr(path, settings)), []).append(parameter)
+    described = []
+    for (is_backbone, is_decayed, offset_lr), parameters in groups.items():
+        rate = lr * (settings.backbone_lr if is_backbone else 1) * offset_lr
+        decay = settings.weight_decay if is_decayed else 0.0
+        described.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay})
     if settings.name == "adamw":
         return AdamW(described, betas=(settings.momentum, 0.999), foreach=True)
     return SGD(described, momentum=settings.momentum, foreach=True)
 
 
-def _relative_rate(path: Sequence[str], settings: OptimizerSettings) -> float:
-    rate = settings.backbone_lr if path[0] == "backbone" else 1.0
+def _offset_lr(path: Sequence[str], settings: OptimizerSettings) -> float:
     finds_offsets = any(module.startswith("offset") for module in path[:-1])
     if not finds_offsets:
-        return rate
+        return 1.0
     if settings.offset_lr is None:
-        return rate * (0.01 if settings.name == "adamw" else 1.0)
-    return rate * settings.offset_lr
+        return 0.01 if settings.name == "adamw" else 1.0
+    return settings.offset_lr

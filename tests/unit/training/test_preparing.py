@@ -232,9 +232,25 @@ class TestOptimizer:
         }
         for name, rates in (("sgd", [1.0]), ("adamw", [0.01, 1.0])):
             groups = create_optimizer(deformable, OptimizerSettings(name, decay_all=True), lr=1.0).param_groups
-            assert sorted(g["base_lr"] for g in groups) == rates
+            assert sorted({g["base_lr"] for g in groups}) == rates
         groups = create_optimizer(detector, OptimizerSettings(offset_lr=0.25, decay_all=True), lr=1.0).param_groups
-        assert [g["base_lr"] for g in groups] == [1.0]
+        assert {g["base_lr"] for g in groups} == {1.0}
+
+    def test_groups_that_do_not_differ_stay_apart_for_runs_that_go_on(self, detector):
+        settings = OptimizerSettings(weight_decay=0.0)
+        sizes = [len(g["params"]) for g in create_optimizer(detector, settings, lr=1.0).param_groups]
+        fast = [len(g["params"]) for g in create_optimizer(detector, OptimizerSettings(), lr=1.0).param_groups]
+        assert len(sizes) == 4
+        assert sizes == fast
+
+    def test_a_run_with_other_groups_does_not_go_on(self, detector):
+        recipe = Recipe()
+        module = DetectionModule(
+            detector, recipe, val_data=data_of([(10, 20)]), steps_per_epoch=1, recipe_values=to_plain(recipe)
+        )
+        began = {"optimizer_states": [{"param_groups": [{"params": [0, 1, 2]}]}]}
+        with pytest.raises(PyrafuseError, match=r"began with groups of \[3\] parameters in its optimizer, and these "):
+            module.on_load_checkpoint(began)
 
     @pytest.mark.parametrize(
         ("model", "rates"),
