@@ -82,7 +82,7 @@ class TimmPyramid(Backbone):
 
     def forward(self, images: Tensor) -> Pyramid:
         maps = self.trunk(images)
-        return tuple(m.permute(0, 3, 1, 2).contiguous() for m in maps) if self._is_channels_last else tuple(maps)
+        return tuple(m.permute(0, 3, 1, 2) for m in maps) if self._is_channels_last else tuple(maps)
 
     def _frozen_parts(self) -> list[nn.Module]:
         return [self.trunk.get_submodule(name) for name in self._frozen]

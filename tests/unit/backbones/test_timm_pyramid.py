@@ -63,6 +63,7 @@ def test_windowed_families_pad_to_whole_patches():
     padded = torch.nn.functional.pad(images, (0, 2, 0, 3))
     for ours, whole, side in zip(backbone(images), backbone(padded), [(17, 18), (9, 9)], strict=True):
         assert ours.shape[2:] == side
+        assert ours.is_contiguous(memory_format=torch.channels_last)  # as the trunk has them, without a copy
         assert torch.equal(ours, whole)
 
 
