@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from pyrafuse.cli.arguments import call
+from pyrafuse.cli.compare import read_variants
 from pyrafuse.cli.main import COMMANDS, main
 from pyrafuse.data.shapes import write_shapes
 
@@ -20,7 +21,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def read_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [text for of, text in blocks if of == language]
 
 
 def typed_lines() -> list[str]:
@@ -114,6 +116,16 @@ def test_python_in_the_pages_compiles_and_its_imports_exist(page):
 def test_links_within_the_project_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_variants_of_the_pages_are_read(tmp_path):
+    used = set(re.findall(r"--variants (\S+\.yaml)", "\n".join(typed_lines())))
+    blocks = [block for page in PAGES for block in read_blocks(page, "yaml")]
+    written = {block.partition("\n")[0].removeprefix("# "): block for block in blocks if block.startswith("# ")}
+    assert used
+    for name in used:
+        (tmp_path / name).write_text(written[name])
+        assert len(read_variants(tmp_path / name, "small", [])) > 1
 
 
 def test_the_neck_of_the_contributors_page_works():

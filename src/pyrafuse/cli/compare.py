@@ -12,6 +12,7 @@ import yaml
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.cli.train import describe_defaults
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.strict_yaml import StrictLoader
 
 if TYPE_CHECKING:
     from pyrafuse.comparison.planning import Variant
@@ -197,8 +198,8 @@ def read_variants(path: Path, recipe: str, shared: Sequence[str]) -> "list[Varia
         PyrafuseError: If the file cannot be read, has a name twice, or an option is unknown.
     """
     try:
-        content = yaml.load(path.read_text(), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text(), Loader=StrictLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, PyrafuseError) as error:
         reason = re.sub(r"\s+", " ", str(error))
         raise PyrafuseError(f"--variants {path} cannot be read: {reason}") from error
     if not isinstance(content, Mapping) or not all(isinstance(v, Mapping) or v is None for v in content.values()):
@@ -229,14 +230,3 @@ def _create_variant(name: str, words: Sequence[str], recipe: str, shared: Sequen
         return Variant(name, read_recipe([f"--recipe={recipe}", *shared, *words]))
     except PyrafuseError as error:
         raise PyrafuseError(f"variant {name!r}: {error}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, which YAML would silently let the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} is there twice, {str(node.start_mark).strip()}")
-        return super().construct_mapping(node, deep)

@@ -14,7 +14,7 @@ The keys are the fields of `Graph`, `Merge` and `Conv`; ``defaults`` are of ever
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.core.strict_yaml import StrictLoader
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.merging import Conv
 
@@ -167,24 +168,9 @@ def _differences(value: Any) -> Any:
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, or is no single word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise PyrafuseError(f"line {key_node.start_mark.line + 1}: a key must be a name, not a list or mapping")
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise PyrafuseError(f"line {key_node.start_mark.line + 1}: there are two of {key}; rename one")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def _parse(text: str, source: str) -> Mapping[str, Any]:
     try:
-        content = yaml.load(text, Loader=_Loader)
+        content = yaml.load(text, Loader=StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise PyrafuseError(f"{source} is no YAML{line}: {error.problem}") from error

@@ -97,10 +97,18 @@ def test_variants_of_a_file(tmp_path):
     assert c.recipe.data.size == 96
 
 
+def test_variants_of_a_file_share_what_is_merged_in(tmp_path):
+    path = tmp_path / "variants.yaml"
+    path.write_text("a: &a {model.name: yolov3_small, run.epochs: 7}\nb: {<<: *a, run.epochs: 9}\n")
+    a, b = read_variants(path, "small", [])
+    assert (a.recipe.model.name, b.recipe.model.name) == ("yolov3_small", "yolov3_small")
+    assert (a.recipe.run.epochs, b.recipe.run.epochs) == (7, 9)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: {lr: 1}\na: {lr: 2}\n", "'a' is there twice"),
+        ("a: {lr: 1}\na: {lr: 2}\n", "cannot be read: line 2: there are two of a; rename one"),
         ("- a\n- b\n", "must hold a line NAME"),
         ("a: 3\n", "must hold a line NAME"),
         ("a: {model: {nck: x}}\n", "variant 'a': unknown option --model.nck; did you mean --model.neck"),
