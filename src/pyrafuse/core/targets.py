@@ -20,7 +20,8 @@ class Targets:
         crowd: (B, G) bool, true for a region in which detections are neither right nor wrong.
         sizes: (B, 2) float32, height and width in pixels that each image takes up of the network's input, at the top
             left; None where each takes up all of it.
-        padded_sizes: The same with the padding that each image would have had by itself. Anchors beyond learn nothing.
+        padded_sizes: The same with the padding that each image would have had by itself. Anchors beyond learn nothing
+            where overlap or ATSS assigns them; points, and the anchors of YOLOv3 and M2Det, learn there too.
     """
 
     boxes: Tensor

@@ -105,7 +105,7 @@ class DensePostprocess:
             scores, quality = (scores * quality[:, None]).sqrt(), None
         if 0 < self.max_pairs_per_class < len(scores):
             least = scores.topk(self.max_pairs_per_class, dim=0).values[-1]
-            scores = scores.where(scores >= least, 0)
+            scores = scores.where(scores >= least, -1)  # below any threshold, 0 too
         if self.multi_label:
             rows, labels = (scores > self.score).nonzero().unbind(1)
             best = scores[rows, labels]

@@ -47,6 +47,8 @@ def test_the_best_of_each_class():
     assert len(found) == 7
     (found,) = replace(post, max_pairs=3)(CANDIDATES)
     assert rows(found) == [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.7)]
+    (found,) = replace(post, score=0.0, multi_label=False, max_pairs_per_class=1)(CANDIDATES)
+    assert rows(found) == [(0, 0, 0.9), (2, 1, 0.7)]
 
 
 def test_the_best_of_all_levels_before_quality_multiplies():
