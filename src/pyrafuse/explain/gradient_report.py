@@ -182,7 +182,8 @@ def _match_labels(detector: Detector, data: DetectionData) -> Tensor:
 
 def _measure(detector: Detector, batch: Batch) -> SourceGradients:
     batch = batch.to(detector.device)
-    return compute_source_gradients(detector, detector.card.preprocessing.normalize(batch.images), batch.targets)
+    images = detector.card.preprocessing.normalize(batch.images, batch.sizes)
+    return compute_source_gradients(detector, images, batch.targets)
 
 
 def _draw(gradients: SourceGradients, batch: Batch, path: Path) -> Path:

@@ -6,7 +6,7 @@ Girshick, "Fast R-CNN", arXiv:1504.08083, section 2; on a pyramid as in arXiv:16
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,8 @@ class RegionHead(nn.Module):
         num_layers: Of these.
         num_convs: 3x3 convolutions of the pyramid's channels before them, each with ReLU; 4 and one layer behind them
             in "Group Normalization", arXiv:1803.08494, section 4.2, and in torchvision's second Faster R-CNN.
-        norm: Batch norm behind each of these; else each has a bias. Rows that hold no region count in its statistics.
+        norm: Behind each of these: ``none`` (they have biases) or ``batch_norm``, in whose statistics rows that hold no
+            region count.
         resolution: Bins across and down that are pooled of a region.
         samples: See `pool_regions`.
         aligned: Likewise.
@@ -96,7 +97,7 @@ class RegionHead(nn.Module):
         coarsest_stride: Coarser levels are there for the proposals alone; the finest is always looked at.
 
     Raises:
-        ValueError: If the levels differ in channels.
+        ValueError: If the levels differ in channels, or ``norm`` is another one.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class RegionHead(nn.Module):
         channels: int = 1024,
         num_layers: int = 2,
         num_convs: int = 0,
-        norm: bool = False,
+        norm: Literal["none", "batch_norm"] = "none",
         resolution: int = 7,
         samples: int = 0,
         aligned: bool = True,
@@ -116,6 +117,8 @@ class RegionHead(nn.Module):
         coarsest_stride: int = 32,
     ) -> None:
         super().__init__()
+        if norm not in ("none", "batch_norm"):
+            raise ValueError(f"the norm of a region's convolutions is none or batch_norm, not {norm!r}")
         self.strides = tuple(s for s in features.strides if s <= coarsest_stride) or features.strides[:1]
         self.finest_scale = CELLS * self.strides[0] if finest_scale is None else finest_scale
         self.resolution = resolution
@@ -125,7 +128,7 @@ class RegionHead(nn.Module):
         self.num_boxes = 1 if class_agnostic else num_classes
         before = shared_channels(features)
         self.convs = nn.Sequential(
-            *(ConvNormAct(before, before, 3, norm=norm, activation="relu") for _ in range(num_convs))
+            *(ConvNormAct(before, before, 3, norm=norm != "none", activation="relu") for _ in range(num_convs))
         )
         initialize(self.convs, slope=0)
         widths = [before * resolution**2, *[channels] * num_layers]

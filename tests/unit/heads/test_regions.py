@@ -74,7 +74,7 @@ def test_head(is_agnostic):
     assert [layer.in_features for layer in head.layers] == [16, 8]
 
 
-@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("norm", ["batch_norm", "none"])
 def test_convolutions_before_the_layers(norm):
     head = RegionHead(
         PyramidSpec((4,), (8,)), num_classes=2, channels=8, resolution=3, num_layers=1, num_convs=2, norm=norm
@@ -86,7 +86,7 @@ def test_convolutions_before_the_layers(norm):
     for conv in ("convs.0", "convs.1"):
         state = head.state_dict()
         x = F.conv2d(x, state[f"{conv}.conv.weight"], state.get(f"{conv}.conv.bias"), padding=1)
-        if norm:
+        if norm != "none":
             mean, var, weight, bias = (
                 state[f"{conv}.norm.{part}"][:, None, None]
                 for part in ("running_mean", "running_var", "weight", "bias")
@@ -95,6 +95,11 @@ def test_convolutions_before_the_layers(norm):
         x = x.relu()
     expected = head.classes(head.layers[0](x.flatten(1)).relu())
     torch.testing.assert_close(head.judge(cells)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="none or batch_norm, not True"):
+        RegionHead(PyramidSpec((4,), (8,)), num_classes=2, num_convs=1, norm=True)
 
 
 def test_only_coarse_levels_are_looked_at_where_there_are_no_others():

@@ -143,7 +143,7 @@ FAMILIES: Mapping[str, Family] = {
         {
             "neck_options": {"fpn": {"norm": "batch_norm"}},
             "head_options": {"num_convs": 2, "whole_pixels": True},
-            "region_options": {"num_convs": 4, "norm": True, "num_layers": 1, "samples": 2, "aligned": False},
+            "region_options": {"num_convs": 4, "norm": "batch_norm", "num_layers": 1, "samples": 2, "aligned": False},
             "postprocess_options": _REGION_TESTS,
         },
         1,
