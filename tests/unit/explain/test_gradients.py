@@ -53,7 +53,7 @@ def gradients(asff, batch):
 
 def losses_by_level(detector, sources, targets):
     twin = replace_parts(detector, backbone=Given(sources), neck=detector.neck.necks[1])
-    report = detector.criterion.by_level(twin(torch.zeros(1)), targets)
+    report = detector.criterion.by_level(twin(torch.zeros(1, 3, 1, 1)), targets)
     return torch.stack(list(report.losses.values())).sum(dim=0)
 
 
