@@ -74,7 +74,7 @@ def shapes(tmp_path_factory) -> Path:
 LEARNT = [
     ("retinanet", 120, 0.003),
     ("atss", 80, 0.003),
-    ("ddod", 80, 0.003),
+    ("ddod", 120, 0.003),
     ("fcos", 100, 0.003),
     ("retinanet_nas_fpn", 150, 0.004),
     ("libra_retinanet", 130, 0.003),
