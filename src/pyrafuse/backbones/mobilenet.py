@@ -1,10 +1,11 @@
-"""MobileNetV2 as a pyramid, on torchvision's layers and with its checkpoints; with ECA on wish.
+"""MobileNetV2 as a pyramid, on torchvision's layers, with its checkpoints and mmdetection's; with ECA on wish.
 
 Sandler et al., arXiv:1801.04381; Wang et al., "ECA-Net", arXiv:1910.03151.
 images -> inverted residuals -> maps
 """
 
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,17 +13,29 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.ops import Conv2dNormActivation
 
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import check_strides, stop_norms
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+from pyrafuse.layers.conv import ACTIVATIONS
 from pyrafuse.layers.eca import ECA
 from pyrafuse.layers.folding import run_folded
 
 TAPS = {2: 1, 4: 3, 8: 6, 16: 13, 32: 17}
 """Stride -> the last layer that has it."""
+
+MODULES = (
+    "conv1",
+    *(f"layer{stage}.{block}" for stage, count in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for block in range(count)),
+    "conv2",
+)
+"""mmdetection's name of each layer; it counts the inverted residuals of equal channels together."""
+
+PARTS = ("expand_conv", "depthwise_conv", "linear_conv.conv", "linear_conv.bn", "eca")
+"""And of what an inverted residual is made of."""
 
 
 @BACKBONES.register("mobilenet_v2", paper="1801.04381")
@@ -35,13 +48,16 @@ class MobileNetV2(Backbone):
         eca: Weigh the channels that each inverted residual ends with, by kernels of 1 below 96 channels and of 3 from
             there on, as the authors of ECA-Net do.
         strides: Which maps to give, of 2, 4, 8, 16 and 32; layers behind the last are left out.
-        weights: Checkpoint of torchvision's ``mobilenet_v2``, or of ECA-Net's; a file or ``torchvision/mobilenet_v2``.
+        weights: Checkpoint of torchvision's ``mobilenet_v2``, of ECA-Net's, or of mmdetection, alone or in a detector;
+            a file or ``torchvision/mobilenet_v2``.
         frozen: Leading layers, 0 to 6, that keep their weights and statistics. Four of them are the maps at strides 2
             and 4: a few edge filters, and two thirds of the backbone's time in training.
         norm_eval: Batch norms normalise by their stored statistics in training too.
+        activation: A key of `ACTIVATIONS`; mmdetection's YOLOv3 was trained with ``leaky_relu``.
 
     Raises:
-        PyrafuseError: If there is no map at one of ``strides``, they do not grow, or ``frozen`` is out of its bounds.
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, ``frozen`` is out of its bounds, or
+            there is no such ``activation``.
         CheckpointError: If ``weights`` do not fit.
     """
 
@@ -55,12 +71,18 @@ class MobileNetV2(Backbone):
         weights: str | os.PathLike[str] | None = None,
         frozen: int = 0,
         norm_eval: bool = False,
+        activation: str = "relu6",
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
         if not 0 <= frozen <= 6:
             raise PyrafuseError(f"mobilenet_v2 can freeze its first 0 to 6 layers, got frozen={frozen}")
         check_strides(strides, tuple(TAPS))
         layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
+        for part in layers.modules():
+            if isinstance(part, Conv2dNormActivation):
+                part[-1] = ACTIVATIONS[activation]()
         if eca:
             residuals: Any = layers[1:-1]
             for residual in residuals:
@@ -72,8 +94,12 @@ class MobileNetV2(Backbone):
         channels = tuple(_out_channels(layers[tap]) for tap in self._taps)
         self.features = PyramidSpec(channels=channels, strides=tuple(strides))
         if weights is not None:
-            unused = [r"classifier\.", *(rf"features\.{left_out}\." for left_out in range(len(layers), 19))]
-            load_exactly(self, read_published(weights), source=weights, naming=name_mobilenet_v2, unused=unused)
+            state = read_published(weights)
+            is_mmdetection = "conv1.conv.weight" in state
+            naming, rest = (name_of_mmdetection, "fc.") if is_mmdetection else (name_mobilenet_v2, "classifier.")
+            left_out = [naming(f"layers.{layer}.") for layer in range(len(layers), len(MODULES))]
+            unused = [re.escape(prefix) for prefix in (rest, *left_out)]
+            load_exactly(self, state, source=weights, naming=naming, unused=unused)
         self._frozen = frozen
         self._norm_eval = norm_eval
         layers[:frozen].requires_grad_(requires_grad=False)
@@ -105,6 +131,15 @@ def _run(layer: Any, x: Tensor) -> Tensor:
 def name_mobilenet_v2(key: str) -> str:
     """The published key (torchvision's) of a MobileNetV2's key."""
     return key.replace("layers.", "features.", 1)
+
+
+def name_of_mmdetection(key: str) -> str:
+    """The key that mmdetection has for a MobileNetV2's: ``layer2.0.expand_conv.bn.bias`` of ``layers.2.conv.0.1.bias``."""
+    number, _, rest = key.removeprefix("layers.").partition(".")
+    shift = 1 if number == "1" else 0  # the first has no 1x1 convolution before its 3x3: its parts count from there
+    rest = re.sub(r"^conv\.(\d)(?=\.)", lambda found: PARTS[int(found[1]) + shift], rest)
+    rest = re.sub(r"(^|\.)([01])(?=\.)", lambda found: f"{found[1]}{('conv', 'bn')[int(found[2])]}", rest)
+    return f"{MODULES[int(number)]}.{rest}"
 
 
 def _out_channels(layer: nn.Module) -> int:

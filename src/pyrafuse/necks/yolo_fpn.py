@@ -22,8 +22,10 @@ class YOLOFPN(Neck):
         inputs: What the backbone gives.
         channels: Channels of each level, finest first; by default 128, 256, 512 (doubling) times ``width``.
         width: Multiplies the default channels.
-        widen: Which levels end in a 3x3 convolution to twice their channels: all for the plain detector (its head
+        widen: Which levels end in a 3x3 convolution to ``wide_channels``: all for the plain detector (its head
             reads them), the finest for ASFF on Darknet-53, none for ASFF on MobileNetV2.
+        wide_channels: Channels of these 3x3 convolutions, a number for each level, finest first; by default twice the
+            level's own.
         spp: Pool the coarsest level over 5, 9 and 13 cells.
         activation: A key of `ACTIVATIONS`.
     """
@@ -35,6 +37,7 @@ class YOLOFPN(Neck):
         channels: tuple[int, ...] | None = None,
         width: float = 1.0,
         widen: tuple[bool, ...] | None = None,
+        wide_channels: tuple[int, ...] | None = None,
         spp: bool = True,
         activation: str = "leaky_relu",
     ) -> None:
@@ -46,8 +49,12 @@ class YOLOFPN(Neck):
             else channels
         )
         widen = (True,) * num_levels if widen is None else widen
-        if not len(channels) == len(widen) == num_levels:
-            raise ValueError(f"{num_levels} levels come in; channels {channels} and widen {widen} must have as many")
+        wide_channels = tuple(2 * c for c in channels) if wide_channels is None else wide_channels
+        if not len(channels) == len(widen) == len(wide_channels) == num_levels:
+            raise ValueError(
+                f"{num_levels} levels come in; channels {channels}, widen {widen} and wide_channels {wide_channels} "
+                "must have as many"
+            )
 
         def conv(before: int, after: int, kernel_size: int) -> ConvNormAct:
             return ConvNormAct(before, after, kernel_size, activation=activation)
@@ -68,13 +75,11 @@ class YOLOFPN(Neck):
             self.stacks.append(stack(before + from_above, after, is_coarsest=is_coarsest))
             if not is_coarsest:
                 self.reductions.append(conv(channels[level + 1], after, 1))
+        ends = [wide if is_wide else c for c, wide, is_wide in zip(channels, wide_channels, widen, strict=True)]
         self.widenings = nn.ModuleList(
-            conv(c, 2 * c, 3) if is_wide else nn.Identity() for c, is_wide in zip(channels, widen, strict=True)
+            conv(c, end, 3) if is_wide else nn.Identity() for c, end, is_wide in zip(channels, ends, widen, strict=True)
         )
-        self.features = PyramidSpec(
-            channels=tuple(2 * c if is_wide else c for c, is_wide in zip(channels, widen, strict=True)),
-            strides=inputs.strides,
-        )
+        self.features = PyramidSpec(channels=tuple(ends), strides=inputs.strides)
         initialize(self)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
