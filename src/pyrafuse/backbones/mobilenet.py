@@ -134,7 +134,7 @@ def name_mobilenet_v2(key: str) -> str:
 
 
 def name_of_mmdetection(key: str) -> str:
-    """The key that mmdetection has for a MobileNetV2's: ``layer2.0.expand_conv.bn.bias`` of ``layers.2.conv.0.1.bias``."""
+    """The key of mmdetection for one of ours: ``layer2.0.expand_conv.bn.bias`` for ``layers.2.conv.0.1.bias``."""
     number, _, rest = key.removeprefix("layers.").partition(".")
     shift = 1 if number == "1" else 0  # the first has no 1x1 convolution before its 3x3: its parts count from there
     rest = re.sub(r"^conv\.(\d)(?=\.)", lambda found: PARTS[int(found[1]) + shift], rest)
