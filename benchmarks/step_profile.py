@@ -17,7 +17,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pyrafuse import create_model
+from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.targets import Targets
+from pyrafuse.models.registry import MODELS as KNOWN
 
 MODELS = (
     "retinanet", "libra_retinanet", "retinanet_nas_fpn", "ga_retinanet", "fcos", "atss", "ddod", "ddod_fcos",
@@ -54,14 +56,7 @@ def learn(detector: torch.nn.Module, images: torch.Tensor, targets: Targets) -> 
         loss.backward()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help="all by default")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--size", type=int, default=256, help="side of the input in pixels")
-    parser.add_argument("--objects", type=int, default=20, help="in each of two images")
-    parser.add_argument("--backbone", default="resnet18", help="of the detectors on a ResNet")
-    arguments = parser.parse_args()
+def run(arguments: argparse.Namespace) -> None:
     number, size = arguments.objects, arguments.size
     print(f"torch {torch.__version__}, {arguments.device}, 2 images of {size} px, {number} objects each")
     print(f"{'':20}" + "".join(f"{stage:>22}" for stage in STAGES) + "  waits")
@@ -82,6 +77,22 @@ def main() -> None:
         seconds = {event.name: event.cpu_time_total / 1e6 for event in events if event.name in STAGES}
         told = ", ".join(f"{number} x {kind}" for kind, number in sorted((+waits).items())) or "none"
         print(f"{name:20}" + "".join(f"{seconds[stage]:20.3f} s" for stage in STAGES) + f"  {told}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help="all by default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=256, help="side of the input in pixels")
+    parser.add_argument("--objects", type=int, default=20, help="in each of two images")
+    parser.add_argument("--backbone", default="resnet18", help="of the detectors on a ResNet")
+    arguments = parser.parse_args()
+    try:
+        for name in arguments.models:  # before hours of others
+            KNOWN.get(name)
+        run(arguments)
+    except PyrafuseError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
