@@ -1,10 +1,11 @@
 """Boxes and captions on images: what is written, how large, and that objects stay visible."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import ImageColor, ImageDraw
 
-from pyrafuse.core.captions import draw_boxes
+from pyrafuse.core.captions import draw_boxes, place_captions
 
 BLUE = "#4363d8"
 
@@ -82,3 +83,26 @@ def test_odd_boxes_and_names_are_drawn_all_the_same():
     assert picture.shape == image.shape
     assert (image == 200).all()
     assert (draw(image, [[2, 2, 20, 20]], "") != 200).any()
+
+
+def test_each_caption_takes_the_first_free_place_and_keeps_a_former_one_where_there_is_none():
+    boxes = np.asarray([[20, 30, 60, 70], [20, 30, 60, 70], [0, 0, 99, 99], [20, 30, 60, 70]])
+    spots = place_captions(boxes, [(10, 8), (10, 8), (0, 0), (200, 8)], (100, 100))
+    assert spots.tolist() == [[20, 22, 30, 30], [51, 22, 61, 30], [0, 0, 0, 0], [0, 0, 0, 0]]
+    # wider, only the first one has room: above its box it still hides nothing
+    wider = place_captions(boxes, [(25, 8), (200, 8), (0, 0), (0, 0)], (100, 100), former=spots)
+    assert wider.tolist() == [[20, 22, 45, 30], *spots[1:].tolist()]
+
+
+def test_no_place_hides_more_than_a_fifth_of_a_box_together_with_others():
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 180, (300, 2))
+    boxes = np.hstack([low, low + rng.integers(8, 60, (300, 2))])
+    spots = place_captions(boxes, [(14, 9)] * 300, (200, 200))
+    placed = spots[spots.any(axis=1)]
+    canvas = np.zeros((240, 240), int)
+    for x1, y1, x2, y2 in placed:
+        canvas[y1:y2, x1:x2] += 1
+    assert canvas.max() == 1
+    assert 20 < len(placed) < 300
+    assert max(canvas[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in boxes) < 0.2
