@@ -57,6 +57,7 @@ OTHER_DENSE = {
     "retinanet_nas_fpn": CELLS,
     "ssd300": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
     "ssd512": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
+    "ssdlite320": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
     "m2det": {**TWO_MAPS, "neck_options": {"mlfpn": {"num_levels": 2, "channels": 8}}},
     "efficientdet_d0": SEPARABLE,
     "tf_efficientdet_d0": SEPARABLE,

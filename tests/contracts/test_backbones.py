@@ -17,6 +17,7 @@ SMALL = {
     "darknet53": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
     "mobilenet_v2": {"width": 0.25},
     "eca_mobilenet_v2": {"width": 0.25},
+    "mobilenet_v3_large": {"width": 0.25, "expanded": True},
     "vgg16": {},
     "resnet18": {"width": 16},
     "resnet50": {"width": 16, "style": "caffe"},

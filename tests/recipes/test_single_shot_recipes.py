@@ -12,6 +12,7 @@ SIZES = {
     "ssd300_coco": 300,
     "ssd300_voc": 300,
     "ssd512_coco": 512,
+    "ssdlite320_coco": 320,
     "m2det320_vgg_coco": 320,
     "m2det320_resnet101_coco": 320,
     "m2det512_vgg_coco": 512,

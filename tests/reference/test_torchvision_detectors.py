@@ -147,10 +147,6 @@ def test_the_card(pair):
             ("backbone.body.1.block.0.0.weight", "rpn.head.conv.0.0.weight"),
             "is fasterrcnn_mobilenet_v3_large_fpn or fasterrcnn_mobilenet_v3_large_320_fpn of torchvision, which is n",
         ),
-        (
-            ("backbone.features.0.0.0.weight", "head.classification_head.module_list.0.0.0.weight"),
-            "is ssdlite320_mobilenet_v3_large of torchvision, which is not read here; what is: .*ssd300_vgg16$",
-        ),
     ],
 )
 def test_what_is_not_read(keys, message):

@@ -1,4 +1,4 @@
-"""torchvision's second Faster R-CNN and SSD300 beside ours with the same parameters: images of any size, detections."""
+"""torchvision's second Faster R-CNN, SSD300 and SSDLite beside ours with the same parameters, on images of any size."""
 
 from dataclasses import replace
 
@@ -13,20 +13,20 @@ from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.fitting import Fit, fit_image
 from pyrafuse.heads.multibox import ssd_head
 from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
-from pyrafuse.models.importers.torchvision_families import FAMILIES, FASTER_V2, SSD
+from pyrafuse.models.importers.torchvision_families import FAMILIES, FASTER_V2, SSD, SSDLITE
 
 LIMITS, NUM_REGIONS = (96, 160), 60  # small, for the sake of time
 
 
-@pytest.fixture(scope="module", params=[FASTER_V2, SSD])
+@pytest.fixture(scope="module", params=[FASTER_V2, SSD, SSDLITE])
 def pair(request):
     """An original with random parameters, statistics and scales, and ours with these."""
     torch.manual_seed(0)
     build = getattr(torchvision.models.detection, request.param)
     sizes = {"min_size": LIMITS[0], "max_size": LIMITS[1], "rpn_post_nms_top_n_test": NUM_REGIONS}
-    original = build(weights=None, weights_backbone=None, **({} if request.param == SSD else sizes)).eval()
+    original = build(weights=None, weights_backbone=None, **(sizes if request.param == FASTER_V2 else {})).eval()
     state = original.state_dict()
-    (fill_ssd if request.param == SSD else fill_faster_rcnn)(state)
+    {FASTER_V2: fill_faster_rcnn, SSD: fill_ssd, SSDLITE: fill_ssdlite}[request.param](state)
     assert looks_like_torchvision(state)
     ours = import_torchvision(state, source="x.pth").eval()
     if request.param == FASTER_V2:
@@ -69,6 +69,22 @@ def fill_ssd(state: dict[str, torch.Tensor]) -> None:
         state[f"head.classification_head.module_list.{level}.bias"].view(-1, 91)[:, 0].add_(2)
 
 
+def fill_ssdlite(state: dict[str, torch.Tensor]) -> None:
+    for key, value in state.items():
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif key.endswith("running_mean"):
+            value.uniform_(-0.1, 0.1)
+        elif "module_list" in key and key.endswith(".1.weight") and value.ndim == 4:
+            value.normal_(0, 2 * value[0].numel() ** -0.5)
+        elif value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value)
+        elif key.endswith(".1.weight"):  # with norms of 1 so many layers make chaos of a grey level's rounding
+            value.fill_(0.85)
+    for level in range(6):
+        state[f"head.classification_head.module_list.{level}.1.bias"].view(-1, 91)[:, 0].add_(4)
+
+
 def image_of(height: int, width: int) -> np.ndarray:
     """Blots of all colours."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
@@ -85,7 +101,7 @@ def count_missing(boxes, scores, labels, theirs) -> int:
 @torch.no_grad()
 def test_an_image_that_needs_no_resizing(pair):
     original, ours = pair
-    image = image_of(300, 300) if original.transform.fixed_size else image_of(96, 144)
+    image = image_of(*(original.transform.fixed_size or (96, 144)))
     assert Fit.of(*image.shape[:2], ours.card.preprocessing).size == image.shape[:2]
     (theirs,) = original([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
     (found,) = ours.predict(image, score=ours.postprocess.score)
@@ -128,18 +144,47 @@ def test_what_the_card_and_the_tests_are(pair):
     if card.model == "ssd300":
         assert (test.score, test.nms_iou, test.max_pairs_per_class, test.max_detections) == (0.01, 0.45, 400, 200)
         assert (test.max_per_level, test.max_pairs) == (0, 0)
+    elif card.model == "ssdlite320":
+        assert (test.score, test.nms_iou, test.max_pairs_per_class, test.max_detections) == (0.001, 0.55, 300, 300)
     else:
         assert (test.score, test.nms_iou, test.max_detections) == (0.05, 0.5, 100)
 
 
-def test_anchors_of_ssd():
-    theirs = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None).anchor_generator
-    sides = (38, 19, 10, 5, 3, 1)
+@pytest.mark.parametrize(
+    ("name", "size", "sides", "strides"),
+    [
+        (SSD, 300, (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 128, 256)),
+        (SSDLITE, 320, (20, 10, 5, 3, 2, 1), (16, 32, 64, 128, 256, 512)),
+    ],
+)
+def test_anchors_of_ssd(name, size, sides, strides):
+    theirs = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).anchor_generator
     features = [torch.zeros(1, 1, side, side) for side in sides]
-    (expected,) = theirs(ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)]), features)
-    spec = PyramidSpec((1,) * 6, (8, 16, 32, 64, 128, 256))
-    head = ssd_head(spec, num_classes=1, **FAMILIES[SSD].options["head_options"])
+    (expected,) = theirs(ImageList(torch.zeros(1, 3, size, size), [(size, size)]), features)
+    head_options = FAMILIES[SSD].options["head_options"] if name == SSD else {"size": size, "clip": True}
+    head = ssd_head(PyramidSpec((1,) * 6, strides), num_classes=1, **head_options)
     torch.testing.assert_close(head(tuple(features)).grid.anchors, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_ssdlite_with_the_whole_tail_of_a_classifier():
+    backbone = torchvision.models.mobilenet_v3_large(weights=None)
+    original = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    state = {key: value for key, value in original.state_dict().items() if "features.1" not in key}
+    for key, value in backbone.features.state_dict().items():
+        number, rest = key.split(".", 1)
+        if rest.startswith("block.") and number == "13" and not rest.startswith("block.0."):
+            state[f"backbone.features.1.0.{rest.removeprefix('block.')}"] = value
+        elif int(number) > 13:
+            state[f"backbone.features.1.{int(number) - 13}.{rest}"] = value
+    state["backbone.extra.0.0.0.weight"] = torch.zeros(256, 960, 1, 1)
+    for branch in ("classification", "regression"):
+        prefix = f"head.{branch}_head.module_list.1"
+        for key in [key for key in state if key.startswith(prefix)]:
+            shape = [960 if side == 480 else side for side in state[key].shape]
+            state[key] = torch.zeros(shape)
+    detector = import_torchvision(state, source="x.pth")
+    assert detector.backbone.features.channels == (672, 960)
 
 
 def test_every_key_of_the_published_faster_rcnn(vectors):

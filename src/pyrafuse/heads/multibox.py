@@ -14,6 +14,7 @@ from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of
 from pyrafuse.heads.registry import HEADS
+from pyrafuse.layers.conv import ConvNormAct
 from pyrafuse.ops.anchors import multibox_shapes, ssd_shapes
 
 
@@ -25,6 +26,8 @@ class MultiBoxHead(nn.Module):
         num_classes: K, without the background.
         shapes: Width and height (S, 2) of each level's anchors, in pixels; levels may differ in S.
         steps: Pixels between neighbouring anchors of each level; the first is centred at half of them.
+        separable: A depthwise convolution with norm and ReLU6, and a 1x1, in place of each convolution: SSDLite,
+            arXiv:1801.04381, section 6.2.
 
     Raises:
         ValueError: If shapes or steps are not one a level.
@@ -37,6 +40,7 @@ class MultiBoxHead(nn.Module):
         num_classes: int,
         shapes: Sequence[Tensor],
         steps: Sequence[float],
+        separable: bool = False,
     ) -> None:
         super().__init__()
         if not len(features) == len(shapes) == len(steps):
@@ -51,13 +55,8 @@ class MultiBoxHead(nn.Module):
         self.shapes: Tensor
         self.register_buffer("shapes", torch.cat(tuple(shapes)), persistent=False)
         pairs = tuple(zip(features.channels, self.num_slots, strict=True))
-        self.classes = nn.ModuleList(nn.Conv2d(c, slots * (num_classes + 1), 3, padding=1) for c, slots in pairs)
-        self.deltas = nn.ModuleList(nn.Conv2d(c, slots * 4, 3, padding=1) for c, slots in pairs)
-        for conv in (*self.classes, *self.deltas):
-            assert isinstance(conv, nn.Conv2d)
-            assert conv.bias is not None
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.classes = nn.ModuleList(_predictor(c, slots * (num_classes + 1), separable) for c, slots in pairs)
+        self.deltas = nn.ModuleList(_predictor(c, slots * 4, separable) for c, slots in pairs)
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:
         return DensePredictions(
@@ -72,22 +71,43 @@ class MultiBoxHead(nn.Module):
         return torch.cat([rows_of([conv(x)], slots) for conv, x, slots in levels], dim=1)
 
 
+def _predictor(in_channels: int, out_channels: int, separable: bool) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, 1 if separable else 3, padding=0 if separable else 1)
+    assert conv.bias is not None
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    if not separable:
+        return conv
+    return nn.Sequential(ConvNormAct(in_channels, in_channels, 3, groups=in_channels, activation="relu6"), conv)
+
+
 @dataclass(frozen=True)
 class SSDForm:
-    """SSD's published anchors of one input size: ratios above 1 and steps of each level, and `ssd_shapes`' coverage."""
+    """SSD's published anchors of one input size.
+
+    Attributes:
+        ratios: Of each level, above 1.
+        steps: Of each level, in pixels.
+        coverage: See `ssd_shapes`.
+        sizes: In pixels, one more than levels; where they are given, ``coverage`` is not looked at.
+    """
 
     ratios: tuple[tuple[float, ...], ...]
     steps: tuple[float, ...]
-    coverage: tuple[float, float]
+    coverage: tuple[float, float] = (0.15, 0.9)
+    sizes: tuple[float, ...] | None = None
 
 
 SSD_FORMS: Mapping[int, SSDForm] = {
     300: SSDForm(((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)), (8, 16, 32, 64, 100, 300), (0.15, 0.9)),
+    320: SSDForm(
+        ((2, 3),) * 6, (16, 32, 64, 320 / 3, 160, 320), sizes=(64, 112, 160, 208, 256, 304, 320)
+    ),
     512: SSDForm(
         ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)), (8, 16, 32, 64, 128, 256, 512), (0.1, 0.9)
     ),
 }  # fmt: skip
-"""By the side of the input in pixels; for COCO. The coverage for Pascal VOC begins at 0.05 more."""
+"""By the side of the input in pixels; for COCO. The coverage for Pascal VOC begins at 0.05 more. 320: SSDLite."""
 
 
 @HEADS.register("ssd")
@@ -101,42 +121,48 @@ def ssd_head(
     ratios: Sequence[Sequence[float]] | None = None,
     steps: Sequence[float] | None = None,
     clip: bool = False,
+    separable: bool = False,
 ) -> MultiBoxHead:
-    """SSD's head; at 300 and 512 px with the published anchors, which are for these sizes alone.
+    """SSD's head; at 300, 512 and, in SSDLite, 320 px with the published anchors, which are for these sizes alone.
 
     On another number of levels than the published their sizes are spread evenly between the same ends.
 
     Args:
         features: The pyramid that comes in.
         num_classes: K.
-        size: Side of the input in pixels, 300 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
+        size: Side of the input in pixels, 300, 320 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
         coverage: See `ssd_shapes`; COCO's by default, (0.2, 0.9) and (0.15, 0.9) are Pascal VOC's.
         sizes: Of the anchors of each level in pixels, finest first, and one more, for any other input.
         ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest.
         steps: Pixels between neighbouring anchors of each level; with ``sizes`` the strides by default.
         clip: Make no side of an anchor longer than ``size`` (torchvision).
+        separable: See `MultiBoxHead`; SSDLite's.
 
     Raises:
         ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
     """
-    if sizes is None and size in SSD_FORMS and len(features) != len(SSD_FORMS[size].steps):
+    form = SSD_FORMS.get(size)
+    if sizes is None and form is None:
+        known = ", ".join(map(str, SSD_FORMS))
+        raise ValueError(f"SSD has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
+    if sizes is None and form is not None and len(features) != len(form.steps):
         sizes = [size * share for share in _spread(M2DET_FORMS[320].sizes, len(features))]
-    if sizes is not None:
+    if sizes is None and form is not None:
+        ratios, steps = ratios or form.ratios, form.steps if steps is None else steps
+        if form.sizes is None:
+            shapes = ssd_shapes(size, ratios=ratios, coverage=coverage or form.coverage)
+        else:
+            shapes = multibox_shapes(form.sizes, ratios=ratios)
+    else:
+        assert sizes is not None
         if ratios is None:
             ends = (0, len(features) - 2, len(features) - 1)
             ratios = [(2,) if level in ends else (2, 3) for level in range(len(features))]
         shapes = multibox_shapes(sizes, ratios=ratios)
         steps = features.strides if steps is None else steps
-    elif size in SSD_FORMS:
-        form = SSD_FORMS[size]
-        shapes = ssd_shapes(size, ratios=ratios or form.ratios, coverage=coverage or form.coverage)
-        steps = form.steps if steps is None else steps
-    else:
-        known = ", ".join(map(str, SSD_FORMS))
-        raise ValueError(f"SSD has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
     if clip:
         shapes = tuple(of_level.clamp(max=size) for of_level in shapes)
-    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps)
+    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps, separable=separable)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.darknet import name_darknet53
 from pyrafuse.backbones.dpn import FORMS, PreActivation, name_dpn
 from pyrafuse.backbones.mobilenet import name_mobilenet_v2
+from pyrafuse.backbones.mobilenet_v3 import naming_mobilenet_v3
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.resnet import name_resnet, read_resnet
 from pyrafuse.backbones.timm_pyramid import create_timm_model
@@ -61,15 +62,24 @@ class Classifier(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Pyramid -> logits: the coarsest map's mean over positions, drop-out, a linear layer."""
+    """Pyramid -> logits: the coarsest map's mean over positions, drop-out, a linear layer.
 
-    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
+    Args:
+        channels: Of the coarsest map.
+        num_classes: K.
+        dropout: Share of the values.
+        widened: A linear layer to a third more channels, and its activation, come first (MobileNetV3).
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.0, widened: bool = False) -> None:
         super().__init__()
+        width = channels * 4 // 3 if widened else channels
+        self.widen = nn.Sequential(nn.Linear(channels, width), nn.Hardswish()) if widened else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = nn.Linear(width, num_classes)
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        return self.fc(self.dropout(pyramid[-1].mean((2, 3))))
+        return self.fc(self.dropout(self.widen(pyramid[-1].mean((2, 3)))))
 
 
 class DPNHead(nn.Module):
@@ -141,6 +151,11 @@ CLASSIFIERS: Mapping[str, Family] = {
             {"fc": "classifier.1"},
             trunk_options={"classifier_conv": True},
         ),
+    ),
+    "mobilenet_v3_large": Family(
+        partial(LinearHead, dropout=0.2, widened=True),
+        naming_mobilenet_v3(),
+        {"widen.0": "classifier.0", "fc": "classifier.3"},
     ),
     **{
         name: Family(

@@ -88,12 +88,12 @@ def dense_detector(
         criterion_options: What the detector's criterion offers; see its model file.
         postprocess_options: Keyword arguments of `DensePostprocess`.
         defaults: What a variant gives in place of our own defaults: ``head``, ``criterion`` and ``postprocess``
-            options, and those of each neck by its name, for the necks that are there.
+            options, and those of the backbone and of each neck by its name, if it is there.
     """
     chain = [neck] if isinstance(neck, str) else list(neck)
     known = {name: defaults[name] for name in chain if name in defaults}
     merged = {name: {**known.get(name, {}), **neck_options.get(name, {})} for name in {**known, **neck_options}}
-    trunk = create_backbone(backbone, **backbone_options)
+    trunk = create_backbone(backbone, **{**defaults.get(backbone, {}), **backbone_options})
     fusion = create_neck(chain, trunk.features, merged)
     if parts.shares_levels:
         fusion = with_equal_channels(fusion)

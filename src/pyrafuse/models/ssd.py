@@ -1,7 +1,8 @@
 """SSD: default boxes on maps of many sizes, told from the background by one softmax.
 
-Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325; in the form of mmdetection, whose checkpoints it
-reads. images -> VGG-16 -> extra levels -> 3x3 convolutions -> cross entropy of the hardest negatives, smooth L1
+Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325, in the form of mmdetection; SSDLite, of separable
+convolutions, arXiv:1801.04381, section 6.2, on MobileNetV3 in the form of torchvision. Both read these' checkpoints.
+images -> backbone -> extra levels -> a convolution for each -> cross entropy of the hardest negatives, smooth L1
 """
 
 from collections.abc import Callable
@@ -83,6 +84,26 @@ SSD512: dict[str, Options] = {
     },
     "head": {"size": 512},
 }
+SSDLITE320: dict[str, Options] = {
+    "postprocess": {
+        "score": 0.001,
+        "nms_iou": 0.55,
+        "max_per_level": 0,
+        "max_pairs_per_class": 300,
+        "max_detections": 300,
+    },
+    "ssd_extra": {
+        "out_channels": (512, 256, 256, 128),
+        "strides": (2, 2, 2, 2),
+        "paddings": (1, 1, 1, 1),
+        "l2_norm_scale": None,
+        "depthwise": True,
+        "norm": True,
+        "activation": "relu6",
+    },
+    "mobilenet_v3_large": {"strides": (16, 32), "expanded": True},
+    "head": {"size": 320, "clip": True, "separable": True},
+}
 
 for _name, _defaults in (("ssd300", SSD300), ("ssd512", SSD512)):
     MODELS.add(
@@ -90,3 +111,8 @@ for _name, _defaults in (("ssd300", SSD300), ("ssd512", SSD512)):
         partial(dense_detector, parts=SSD, backbone="vgg16", neck="ssd_extra", defaults=_defaults),
         paper="1512.02325",
     )
+MODELS.add(
+    "ssdlite320",
+    partial(dense_detector, parts=SSD, backbone="mobilenet_v3_large", neck="ssd_extra", defaults=SSDLITE320),
+    paper="1801.04381",
+)

@@ -1,10 +1,10 @@
-"""SSD on COCO and Pascal VOC, trained as mmdetection does.
+"""SSD on COCO and Pascal VOC, trained as mmdetection does, and SSDLite, as torchvision does.
 
 Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325. None of these recipes has been run to its end here:
-the published figures are those of mmdetection's checkpoints, on val 2017 and VOC test 2007.
+the published figures are those of mmdetection's and torchvision's checkpoints, on val 2017 and VOC test 2007.
 
-Deviations: every image is looked at once an epoch, 120 times in all, where the original counts five times as an epoch;
-images are normalised by ImageNet's mean and deviation, as torchvision's VGG-16 was trained; small boxes are kept.
+Deviations of SSD: every image is looked at once an epoch, 120 times in all, where the original counts five times as an
+epoch; images are normalised by ImageNet's mean and deviation, as torchvision's VGG-16 was trained; small boxes are kept.
 """
 
 from dataclasses import replace
@@ -49,6 +49,24 @@ def ssd300_voc() -> Recipe:
     given = _ssd_recipe("ssd300", size=300, epochs=240, steps=(160, 200), head_options={"coverage": [0.2, 0.9]})
     return replace(
         given, data=replace(given.data, path="voc"), optimizer=replace(given.optimizer, lr=1e-3, lr_batch=64)
+    )
+
+
+@recipe(
+    paper="arXiv:1801.04381",
+    published="21.3 AP at 320 px",
+    hardware="8 GPUs x 24 images",
+    arguments="--data coco/",
+)
+def ssdlite320_coco() -> Recipe:
+    """Train SSDLite on MobileNetV3 with half of its last channels, from nothing, on COCO at 320 px."""
+    given = _ssd_recipe("ssdlite320", size=320, epochs=660, steps=(), backbone_options={"reduced_tail": True})
+    return replace(
+        given,
+        augmentation=replace(AUGMENTATION, color_probability=0.0, expand_probability=0.0),
+        optimizer=OptimizerSettings(lr=0.15, lr_batch=192, weight_decay=4e-5, decay_all=True, clip_norm=0.0),
+        schedule=ScheduleSettings(kind="cosine", burn_in_epochs=1.0, burn_in_power=1.0, min_lr=0.0, by_epoch=True),
+        run=replace(given.run, batch_size=192, evaluate_every=20),
     )
 
 

@@ -38,6 +38,7 @@ def save(state, tmp_path, name="published.pth"):
         ("resnet50", lambda: torchvision.models.resnet50()),
         ("resnext50_32x4d", lambda: torchvision.models.resnext50_32x4d()),
         ("mobilenet_v2", lambda: torchvision.models.mobilenet_v2()),
+        ("mobilenet_v3_large", lambda: torchvision.models.mobilenet_v3_large()),
         ("resnet34", lambda: timm.create_model("resnet34")),
         ("dpn48b", lambda: timm.create_model("dpn48b")),
         ("dpn68b", lambda: timm.create_model("dpn68b")),
@@ -54,6 +55,29 @@ def test_logits_are_those_of_the_original(name, build, tmp_path):
     images = torch.randn(1, 3, 65, 71)
     expected = original(images)
     torch.testing.assert_close(classifier(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (8, 16, 32)])
+@torch.no_grad()
+def test_the_same_maps_however_mobilenet_v3_is_cut(strides, tmp_path):
+    torch.manual_seed(0)
+    original = randomize(torchvision.models.mobilenet_v3_large())
+    weights = save(original.state_dict(), tmp_path)
+    images = torch.randn(1, 3, 64, 96)
+    plain, cut = (
+        create_backbone("mobilenet_v3_large", strides=strides, weights=weights, expanded=expanded).eval()(images)
+        for expanded in (False, True)
+    )
+    maps = [images]
+    for layer in original.features:
+        maps.append(layer(maps[-1]))
+    widest = original.features[13].block[0](maps[13])
+    for ours, theirs in zip(
+        (*plain, *cut),
+        (maps[7], maps[13], maps[17])[: len(strides)] + (maps[7], widest, maps[17])[: len(strides)],
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.fixture

@@ -52,7 +52,10 @@ MMDETECTION_TWO_STAGE = Origin(
 MMDETECTION_SSD = Origin("mmdetection's SSD", ("SSD300 and SSD512 on VGG-16, COCO and Pascal VOC, of any version",))
 MMDETECTION_YOLOV3 = Origin(
     "mmdetection's YOLOv3 (its settings or its name tell the size of its images, else --as NAME)",
-    ("yolov3_d53_mstrain-608_273e_coco, yolov3_d53_320_273e_coco, yolov3_d53_fp16_mstrain-608_273e_coco, ...",),
+    (
+        "yolov3_d53_mstrain-608_273e_coco, yolov3_d53_320_273e_coco, yolov3_d53_fp16_mstrain-608_273e_coco, ...",
+        "yolov3_mobilenetv2_mstrain-416_300e_coco, yolov3_mobilenetv2_320_300e_coco",
+    ),
 )
 M2DET = Origin(
     "official M2Det (arXiv:1811.04533; the file's name tells the size of the input, else --as m2det512)",
@@ -75,6 +78,7 @@ TORCHVISION = Origin(
         "fasterrcnn_resnet50_fpn",
         "fasterrcnn_resnet50_fpn_v2",
         "ssd300_vgg16",
+        "ssdlite320_mobilenet_v3_large",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""torchvision's detectors -> ours: FCOS, both RetinaNets and both Faster R-CNNs, on ResNet-50 and FPN, and SSD300.
+"""torchvision's detectors -> ours: FCOS, RetinaNets and Faster R-CNNs on ResNet-50 and FPN, SSD300 and SSDLite320.
 
 The frozen batch norms of the first RetinaNet and Faster R-CNN add 0 to the variance where they were trained from
 torchvision's own COCO weights, and 1e-5 elsewhere: no key tells, so the name does.
@@ -26,14 +26,13 @@ from pyrafuse.models.importers.torchvision_families import (
     FASTER,
     FASTER_V2,
     FROZEN,
+    NORM_EPS,
     RETINA,
     SSD,
+    SSDLITE,
     naming_of,
 )
 from pyrafuse.models.uninitialized import Uninitialized
-
-NORM_EPS = 1e-5
-"""What our batch norms add."""
 
 # how older files called the same
 _RENEWED = by_patterns(
@@ -44,6 +43,8 @@ _RENEWED = by_patterns(
 )
 _MODULE_LIST = rf"head\.({CLASSES}|{BOXES})\.module_list\."
 """Keys of SSD's heads, and of SSDlite's."""
+_CLASSIFIER = re.compile(r"head\.classes\.(\d+\.(1\.)?)?(weight|bias)$")
+"""What ends in classes, of our heads; SSDLite's of each level comes second, behind a depthwise convolution."""
 _FLAT_TOWER = re.compile(rf"^(head\.(?:{CLASSES}|{BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
 
 
@@ -89,12 +90,15 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
     )[0]
     num_classes = rows // family.slots - family.background
     with Uninitialized():
-        detector = create_model(family.model, num_classes=num_classes, backbone=family.backbone, **family.options)
+        options = {**family.options, **family.read_options(state)}
+        detector = create_model(family.model, num_classes=num_classes, backbone=family.backbone, **options)
 
     def change(key: str, value: Tensor) -> Tensor:
         if is_exact and key.endswith(".running_var"):  # theirs divides by the root of the variance alone
             return value - NORM_EPS
-        if family.background and "head.classes." in key:  # our background comes last
+        if key.endswith(".running_var") and not key.startswith("backbone."):
+            return value + (family.norm_eps - NORM_EPS)
+        if family.background and _CLASSIFIER.search(key):  # our background comes last
             return value.unflatten(0, (-1, num_classes + 1)).roll(-1, dims=1).flatten(0, 1)
         if family.background and key.startswith("stages.0.head.deltas."):  # and has no box
             return value[4:]
@@ -115,7 +119,7 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
 def _title_of(state: Mapping[str, Tensor]) -> str:
     """Torchvision's name of the detector, as its keys tell it, or what else it is."""
     if has_keys(state, _MODULE_LIST):
-        return "ssdlite320_mobilenet_v3_large" if has_keys(state, rf"{_MODULE_LIST}\d+\.\d") else SSD
+        return SSDLITE if has_keys(state, rf"{_MODULE_LIST}\d+\.\d") else SSD
     if has_keys(state, r"(rpn|roi_heads)\."):
         return _two_stage_title_of(state)
     if has_keys(state, rf"head\.{BOXES}\.bbox_ctrness\."):

@@ -1,12 +1,14 @@
 """torchvision's names of the parameters of single blocks.
 
-ASPP, arXiv:1706.05587; FPN, arXiv:1612.03144; SSD's trunk and extra levels, arXiv:1512.02325.
+ASPP, arXiv:1706.05587; FPN, arXiv:1612.03144; trunk and extra levels of SSD, arXiv:1512.02325, and of SSDLite,
+arXiv:1801.04381 and arXiv:1905.02244.
 our block's key -> torchvision's
 """
 
 import re
 from collections.abc import Iterator
 
+from pyrafuse.backbones.mobilenet_v3 import naming_mobilenet_v3
 from pyrafuse.backbones.vgg import FC_POSITION, POSITIONS, name_vgg16
 from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.importers.renaming import Naming, by_modules, by_patterns
@@ -22,6 +24,28 @@ name_ssd_extra = by_patterns(
     ]
 )
 """Of SSD300's `SSDExtraLevels`."""
+
+name_ssdlite_extra = by_patterns(
+    [
+        (r"^extra_levels\.", "extra."),
+        *((rf"\.{part}\.", f".{place}.") for place, part in enumerate(("reduce", "down", "expand"))),
+        (r"\.conv\.", ".0."),
+        (r"\.norm\.", ".1."),
+    ]
+)
+"""Of SSDLite320's `SSDExtraLevels`."""
+
+
+def name_ssdlite_mobilenet(key: str) -> str:
+    """Of a ``mobilenet_v3_large`` cut behind the expansion of its thirteenth layer, and there numbered anew."""
+    published = naming_mobilenet_v3(expanded=True)(key)
+    number, rest = published.removeprefix("features.").split(".", 1)
+    if int(number) < 13:
+        return f"features.0.{number}.{rest}"
+    if int(number) > 13:
+        return f"features.1.{int(number) - 13}.{rest}"
+    cut = rest.removeprefix("block.")
+    return f"features.0.13.{cut[2:]}" if cut.startswith("0.") else f"features.1.0.{cut}"
 
 
 def name_ssd_vgg16(key: str) -> str:

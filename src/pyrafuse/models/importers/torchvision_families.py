@@ -4,15 +4,23 @@ What a key means was learnt from the published files' keys and shapes.
 torchvision's name -> `Family`; its detector -> our key -> theirs
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers.renaming import Naming, by_parts, by_patterns
-from pyrafuse.models.importers.torchvision_blocks import name_fpn, name_ssd_extra, name_ssd_vgg16
+from pyrafuse.models.importers.torchvision_blocks import (
+    name_fpn,
+    name_ssd_extra,
+    name_ssd_vgg16,
+    name_ssdlite_extra,
+    name_ssdlite_mobilenet,
+)
 from pyrafuse.necks.graph_neck import GraphNeck
 
 TOWER = by_patterns([(r"^convs\.(\d+)\.", r"conv.\1.0."), (r"^norms\.(\d+)\.0\.", r"conv.\1.1.")])
@@ -25,8 +33,10 @@ def _name_flat_tower(key: str) -> str:
     return f"conv.{3 * int(number)}.{rest}" if kind == "convs" else f"conv.{3 * int(number) + 1}.{rest.split('.')[-1]}"
 
 
+NORM_EPS = 1e-5
+"""What our batch norms add to the variance, but for those of backbones that were published with another."""
 KEEP_RATIO = Preprocessing(size=(800, 1333), fit="keep_ratio", interpolation="opencv", round_down=True)
-"""Of all but SSD."""
+"""Of all but SSD and SSDLite."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Family:
         background: Rows of each anchor or region that stand for no class, and come first.
         backbone: Its registered name here.
         preprocessing: Of its images.
+        norm_eps: What batch norms behind the backbone add to the variance.
+        read_options: (its parameters) -> options of the model that these tell.
     """
 
     model: str
@@ -52,6 +64,8 @@ class Family:
     background: int = 0
     backbone: str = "resnet50"
     preprocessing: Preprocessing = KEEP_RATIO
+    norm_eps: float = NORM_EPS
+    read_options: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda _: {}
 
 
 CLASSES, BOXES = "classification_head", "regression_head"
@@ -78,8 +92,17 @@ _PROPOSALS = {
 }
 _REGION_CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
 _REGION_TESTS = {"score": 0.05, "nms_iou": 0.5, "max_detections": 100}
+_SEPARABLE = by_patterns([(r"^(\d)\.0\.conv\.", r"\1.0.0."), (r"^(\d)\.0\.norm\.", r"\1.0.1.")])
+
+
+def _read_tail(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """MobileNetV3 ends in 960 channels, or in half of them."""
+    last = state.get("backbone.features.1.3.0.weight")
+    return {"backbone_options": {"reduced_tail": last is not None and last.shape[0] < 960}}
+
+
 RETINA, FASTER, FASTER_V2 = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"
-SSD = "ssd300_vgg16"
+SSD, SSDLITE = "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"
 FROZEN = (RETINA, FASTER)
 """Those whose keys leave out what their batch norms add to the variance."""
 FAMILIES: Mapping[str, Family] = {
@@ -178,6 +201,23 @@ FAMILIES: Mapping[str, Family] = {
             mean=(0.48235, 0.45882, 0.40784),
             std=(1 / 255, 1 / 255, 1 / 255),
         ),
+    ),
+    SSDLITE: Family(
+        "ssdlite320",
+        {},
+        6,
+        {
+            "backbone": ("backbone", name_ssdlite_mobilenet),
+            "neck": ("backbone", name_ssdlite_extra),
+            "head.classes": (f"head.{CLASSES}.module_list", _SEPARABLE),
+            "head.deltas": (f"head.{BOXES}.module_list", _SEPARABLE),
+        },
+        f"head.{CLASSES}.module_list.0.1.weight",
+        background=1,
+        backbone="mobilenet_v3_large",
+        preprocessing=Preprocessing(size=(320, 320), interpolation="opencv", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        norm_eps=1e-3,
+        read_options=_read_tail,
     ),
 }
 
