@@ -6,6 +6,7 @@ The command line turns a `PyrafuseError` into one message and exit status 2; any
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import inf
+from numbers import Integral
 
 
 class PyrafuseError(ValueError):
@@ -29,6 +30,12 @@ def check_between(name: str, value: float | None, least: float, most: float = in
     if value is not None and not least <= value <= most:
         bounds = f"in {least}..{most}" if most < inf else f"{least} or more"
         raise PyrafuseError(f"{name} must be {bounds}, got {value}")
+
+
+def check_count(name: str, value: int, least: int = 0) -> None:
+    """Refuse what is no whole number (3.0 and True are none), or is less than ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise PyrafuseError(f"{name} must be a whole number, {least} or more, got {value!r}")
 
 
 MAX_CHOICES = 200

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrafuse.core.errors import check_count
 from pyrafuse.core.predictions import DenseGrid
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.layers.conv import initialize_small
@@ -31,7 +32,7 @@ class Tower(nn.Module):
         deformable: Make the first convolution a deformable one (DDOD).
 
     Raises:
-        ValueError: If ``norm`` is another one.
+        ValueError: If ``norm`` is another one, or ``num_convs`` no whole number of 0 or more.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Tower(nn.Module):
         super().__init__()
         if norm not in ("none", "group_norm", "level_norm"):
             raise ValueError(f"a tower's norm is none, group_norm or level_norm, not {norm!r}")
+        check_count("num_convs", num_convs)
         has_bias = redundant_bias or norm == "none"
         before = (in_channels, *[channels] * (num_convs - 1))[:num_convs]
         self.convs = nn.ModuleList(

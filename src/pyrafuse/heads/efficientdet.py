@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrafuse.core.errors import check_count
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of, shared_channels, steps_of
@@ -56,6 +57,7 @@ class Branch(nn.Module):
         momentum: float = 0.01,
     ) -> None:
         super().__init__()
+        check_count("num_convs", num_convs)
         self.convs = nn.ModuleList(SeparableConv(channels, channels, bias=redundant_bias) for _ in range(num_convs))
         self.norms = nn.ModuleList(
             nn.ModuleList(nn.BatchNorm2d(channels, eps=eps, momentum=momentum) for _ in range(num_levels))
@@ -93,7 +95,7 @@ class EfficientDetHead(nn.Module):
         momentum: Of the batch norms.
 
     Raises:
-        ValueError: If the levels differ in channels.
+        ValueError: If the levels differ in channels, or ``num_convs`` is no whole number of 0 or more.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from pyrafuse.core.errors import check_count
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
 from pyrafuse.heads.dense import shared_channels
@@ -97,7 +98,8 @@ class RegionHead(nn.Module):
         coarsest_stride: Coarser levels are there for the proposals alone; the finest is always looked at.
 
     Raises:
-        ValueError: If the levels differ in channels, or ``norm`` is another one.
+        ValueError: If the levels differ in channels, ``norm`` is another one, or ``num_layers`` or ``num_convs`` no
+            whole number of 0 or more.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class RegionHead(nn.Module):
         super().__init__()
         if norm not in ("none", "batch_norm"):
             raise ValueError(f"the norm of a region's convolutions is none or batch_norm, not {norm!r}")
+        check_count("num_layers", num_layers)
+        check_count("num_convs", num_convs)
         self.strides = tuple(s for s in features.strides if s <= coarsest_stride) or features.strides[:1]
         self.finest_scale = CELLS * self.strides[0] if finest_scale is None else finest_scale
         self.resolution = resolution

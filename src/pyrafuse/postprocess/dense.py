@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.detections import Detections
+from pyrafuse.core.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
@@ -53,6 +54,10 @@ class DensePostprocess:
         pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
         max_per_class: Kept of a class; 0 keeps all.
         vote_iou: A box that is kept becomes the mean of all that overlap it by as much, see `vote_boxes`; 0 leaves it.
+
+    Raises:
+        ValueError: If ``suppression`` is another one, or one of those that count is no whole number of 0 or more
+            (``max_candidates``: of 1 or more).
     """
 
     score: float = 0.01
@@ -73,6 +78,9 @@ class DensePostprocess:
     def __post_init__(self) -> None:
         if self.suppression not in ("hard", "soft"):
             raise ValueError(f"suppression is hard or soft, not {self.suppression!r}")
+        for name in ("max_detections", "max_per_level", "max_pairs", "max_pairs_per_class", "max_per_class"):
+            check_count(name, getattr(self, name))
+        check_count("max_candidates", self.max_candidates, 1)
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrafuse.core.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
 from pyrafuse.ops.boxes import clip_boxes
@@ -26,12 +27,19 @@ class Propose:
         max_per_level: Of each pyramid level, the best anchors that are looked at.
         nms_iou: Of the boxes of one level, those that a better one covers by more are left out.
         max_regions: An image, the best of all levels.
+
+    Raises:
+        ValueError: If ``max_per_level`` or ``max_regions`` is no whole number of 1 or more.
     """
 
     coder: BoxCoder
     max_per_level: int = 1000
     nms_iou: float = 0.7
     max_regions: int = 1000
+
+    def __post_init__(self) -> None:
+        check_count("max_per_level", self.max_per_level, 1)
+        check_count("max_regions", self.max_regions, 1)
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, sizes: Sequence[tuple[int, int]]) -> Regions:
