@@ -39,14 +39,15 @@ class DetectionData:
     Attributes:
         records: The images, in a stable order.
         names: Name of each class; the label is the rank.
-        category_ids: The annotations' own id of each class (COCO ids may have gaps).
+        category_ids: The annotations' own id of each class (COCO ids may have gaps, or be texts); results are written
+            with it.
         layout: How it is stored: ``coco``, ``voc`` or ``yolo``.
         split: Its name: ``train``, ``val``, ``test``.
     """
 
     records: tuple[ImageRecord, ...]
     names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | str, ...]
     layout: str
     split: str
 

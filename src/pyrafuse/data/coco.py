@@ -24,7 +24,7 @@ from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, split_of_file,
 from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
-_WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 
 
@@ -58,8 +58,9 @@ def find_coco(tree: Tree) -> dict[str, Path]:
 def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
     """Read the annotation file ``path``; its images are looked for beside it, and then anywhere in ``tree``.
 
-    Category ids, gaps and all, become labels 0..K-1 in the order of the ids. Of categories with one name (Roboflow
-    lists a parent so) those that no object has are passed over. The ids 1, 1.0 and "1" are the same.
+    Category ids, gaps and all, become labels 0..K-1 in the order of the ids, numbers before texts. Of categories with
+    one name (Roboflow lists a parent so) those that no object has are passed over. The ids 1, 1.0 and "1" are the same;
+    results are written with the spelling that the categories and images have.
 
     Raises:
         DataError: If the file is missing, cut off, or no COCO annotation file.
@@ -67,13 +68,13 @@ def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
     with _no_garbage_collection():
         content = _load(path)
         used = {_spell(annotation.get("category_id")) for annotation in content["annotations"]}
-        names, label_of, problems = _read_categories(content["categories"], used, path)
+        names, written_ids, label_of, problems = _read_categories(content["categories"], used, path)
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
         objects, object_problems = _read_objects(content["annotations"], path, row_of, label_of)
         del content
     records, box_problems = assemble(images, objects)
     problems += image_problems + object_problems + box_problems
-    return Reading(DetectionData(records, names, tuple(label_of), "coco", split), tuple(problems))
+    return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems))
 
 
 @contextmanager
@@ -141,14 +142,16 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
 
 def _read_categories(
     categories: Sequence[Mapping[str, Any]], used: Container[int | str | None], path: Path
-) -> tuple[tuple[str, ...], dict[int, int], list[Problem]]:
-    """Names in the order of their ids, the label of each id, and what is wrong."""
-    name_of: dict[int, str] = {}
+) -> tuple[tuple[str, ...], tuple[int | str, ...], dict[int | str, int], list[Problem]]:
+    """Names in the order of their ids, the ids as they stand there, the label of each id, and what is wrong."""
+    name_of: dict[int | str, str] = {}
     problems = []
     for rank, category in enumerate(categories):
         category_id = _spell(category.get("id"))
-        if not isinstance(category_id, int) or not category.get("name"):
-            raise DataError(f"{path}, categories[{rank}] is {dict(category)}; it needs an integer id and a name")
+        if category_id is None or category.get("name") in (None, ""):
+            raise DataError(
+                f"{path}, categories[{rank}] is {dict(category)}; it needs a name, and a whole number or a text as id"
+            )
         if category_id in name_of:
             problems.append(
                 Problem("error", "duplicate category id", path, f"categories[{rank}]",
@@ -161,18 +164,20 @@ def _read_categories(
     counts = Counter(name_of.values())
     counts_used = Counter(name for i, name in name_of.items() if i in used)
     first = {name: i for i, name in reversed(name_of.items())}  # stands for those that have no object at all
-    ids = sorted(
+    kept = [
         i
         for i, name in name_of.items()
         if counts[name] == 1 or i in used or (not counts_used[name] and first[name] == i)
-    )
+    ]
+    ids = sorted(kept, key=lambda i: (isinstance(i, str), i))
     names = tuple(name_of[i] for i in ids)
     problems += [
         Problem("error", "duplicate class name", path, "categories", f"{name!r} is the name of {count} categories",
                 "give every class a name of its own")
         for name, count in Counter(names).items() if count > 1
     ]  # fmt: skip
-    return names, {category_id: label for label, category_id in enumerate(ids)}, problems
+    written = {_spell(category["id"]): _as_written(category["id"]) for category in reversed(categories)}
+    return names, tuple(written[i] for i in ids), {i: label for label, i in enumerate(ids)}, problems
 
 
 def _read_images(
@@ -188,7 +193,7 @@ def _read_images(
         if image_id is None or not isinstance(name, str) or not name:
             problems.append(
                 Problem("error", "image without id or file name", path, f"images[{rank}]", f"{dict(entry)}",
-                        "left out; every image needs id and file_name")
+                        "left out; every image needs a file_name, and a whole number or a text as id")
             )  # fmt: skip
             continue
         if image_id in row_of:
@@ -202,7 +207,7 @@ def _read_images(
         images.append(
             ListedImage(
                 path=finder.find(name) or finder.folders[0] / name,
-                image_id=entry["id"] if isinstance(entry["id"], str) else image_id,  # results have the file's own
+                image_id=_as_written(entry["id"]),
                 width=_pixels(entry.get("width")),
                 height=_pixels(entry.get("height")),
                 file=path,
@@ -231,7 +236,7 @@ def _pixels(value: Any) -> int:
 
 
 def _read_objects(
-    annotations: Sequence[Mapping[str, Any]], path: Path, row_of: Mapping[Any, int], label_of: Mapping[int, int]
+    annotations: Sequence[Mapping[str, Any]], path: Path, row_of: Mapping[Any, int], label_of: Mapping[int | str, int]
 ) -> tuple[ObjectTable, list[Problem]]:
     ids = [a.get("id") for a in annotations]
     rows = _look_up([a.get("image_id") for a in annotations], row_of)
@@ -271,14 +276,19 @@ def _look_up(ids: Sequence[Any], table: Mapping[Any, int]) -> NDArray[np.int64]:
 
 
 def _spell(value: Any) -> int | str | None:
-    """One spelling of an id: the whole number for 1.0 (as pandas writes it) and "1", but not for "01"; else None."""
+    """One spelling of an id: the whole number for 1.0 (as pandas writes it) and "1", not for "01"; None for none."""
     if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
-        return int(value)
-    return value if isinstance(value, int | str) else None
+    if not isinstance(value, str):
+        return None
+    return int(value) if _WHOLE_NUMBER.fullmatch(value) else value or None
+
+
+def _as_written(value: int | float | str) -> int | str:
+    """The id that results have, so that they are told equal to the file's own: a text stays one."""
+    return value if isinstance(value, str) else int(value)
 
 
 def _read_boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
@@ -316,6 +326,6 @@ def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:
     ]  # fmt: skip
 
 
-def _range(label_of: Mapping[int, int]) -> str:
+def _range(label_of: Mapping[int | str, int]) -> str:
     ids = list(label_of)
     return f"the {len(ids)} category ids, {ids[0]} to {ids[-1]}" if len(ids) > 10 else str(ids)

@@ -273,7 +273,8 @@ def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
             )
         )  # fmt: skip
     id_of = dict(zip(own, held_out.data.category_ids, strict=True))
-    free = max([*held_out.data.category_ids, *training.data.category_ids], default=0)
+    known = [*held_out.data.category_ids, *training.data.category_ids]
+    free = max((i for i in known if isinstance(i, int)), default=0)
     ids = tuple(id_of[name] if name in id_of else free + 1 + rank for rank, name in enumerate(names))
     return Reading(replace(held_out.data, records=tuple(records), names=names, category_ids=ids), tuple(problems))
 

@@ -238,7 +238,7 @@ class COCOWriter(Writer):
     ``file_name`` stands beside it.
     """
 
-    def __init__(self, output: Path, category_ids: Sequence[int]) -> None:
+    def __init__(self, output: Path, category_ids: Sequence[int | str]) -> None:
         self._path = output / "coco_results.json"
         self._category_ids = tuple(category_ids)
         self._findings: list[tuple[int, Detections]] = []
@@ -268,7 +268,7 @@ class COCOWriter(Writer):
 
 
 def create_writers(
-    formats: Sequence[Format], output: Path, *, root: Path | None, category_ids: Sequence[int]
+    formats: Sequence[Format], output: Path, *, root: Path | None, category_ids: Sequence[int | str]
 ) -> list[Writer]:
     """The writers of ``formats``, each once.
 

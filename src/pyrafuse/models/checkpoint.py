@@ -40,7 +40,7 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
         "options": isinstance(card.options, Mapping) and isinstance(card.options.get("num_classes", 1), int),
         "defaults": isinstance(card.defaults, Mapping | None),
         "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
-        "category_ids": isinstance(card.category_ids, tuple),
+        "category_ids": isinstance(ids := card.category_ids, tuple) and all(isinstance(i, int | str) for i in ids),
         "preprocessing": isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size),
     }
     if wrong := [name for name, is_right in kinds.items() if not is_right]:

@@ -35,7 +35,7 @@ class Card:
         defaults: All others that its name stood for then, so that it can be built again when the name stands for
             others; None where that was not written down.
         names: Of the classes.
-        category_ids: The data's own id of each class.
+        category_ids: The data's own id of each class, a number or a text.
         preprocessing: How its images are made ready.
         origin: Where its weights come from, in words.
     """
@@ -43,7 +43,7 @@ class Card:
     model: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     origin: str = ""
     defaults: dict[str, Any] | None = None

@@ -143,7 +143,22 @@ def test_other_damaged_json_is_passed_over(tmp_path, write_coco):
         ([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], "file of results"),
         ({"images": [], "annotations": []}, "no list 'categories'"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
-        ({"images": [], "annotations": [], "categories": [{"id": "x", "name": "a"}]}, r"categories\[0\]"),
+        *(
+            (
+                {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, category]},
+                r"train\.json, categories\[1\] is .*; it needs a name, and a whole number or a text as id",
+            )
+            for category in (
+                {"id": 1.5, "name": "b"},
+                {"id": True, "name": "b"},
+                {"id": None, "name": "b"},
+                {"name": "b"},
+                {"id": "", "name": "b"},
+                {"id": [2], "name": "b"},
+                {"id": 2},
+                {"id": 2, "name": ""},
+            )
+        ),
     ],
 )
 def test_other_json_is_refused(tmp_path, read, content, message):
@@ -177,12 +192,14 @@ def test_a_category_called_like_its_unused_parent(tmp_path, write_image, write_c
 @pytest.mark.parametrize(
     ("image", "of_object", "category", "of_class", "written"),
     [
-        ("1", 1, "7", 7, "1"),
-        (1, "1", 7, "7", 1),
-        (1.0, 1, 7.0, 7, 1),
-        (1, 1.0, 7, 7.0, 1),
-        ("x/1", "x/1", "7", "7", "x/1"),
-        ("01", "01", "7", 7.0, "01"),
+        ("1", 1, "7", 7, ("1", "7")),
+        (1, "1", 7, "7", (1, 7)),
+        (1.0, 1, 7.0, 7, (1, 7)),
+        (1, 1.0, 7, 7.0, (1, 7)),
+        ("x/1", "x/1", "7", "7", ("x/1", "7")),
+        ("01", "01", "7", 7.0, ("01", "7")),
+        (0, "0", "-7", -7, (0, "-7")),
+        ("海", "海", "cell a", "cell a", ("海", "cell a")),
     ],
 )
 def test_ids_in_other_spellings(tmp_path, write_image, write_coco, read, image, of_object, category, of_class, written):
@@ -192,9 +209,27 @@ def test_ids_in_other_spellings(tmp_path, write_image, write_coco, read, image, 
     )
     reading = read(path)
     assert reading.problems == ()
-    assert reading.data.category_ids == (7,)
     (record,) = reading.data.records
-    assert (record.image_id, type(record.image_id), record.labels.tolist()) == (written, type(written), [0])
+    assert (record.image_id, *reading.data.category_ids) == written
+    assert (type(record.image_id), type(reading.data.category_ids[0])) == tuple(map(type, written))
+    assert record.labels.tolist() == [0]
+
+
+def test_numbers_come_before_texts(tmp_path, write_coco, read):
+    categories = [("b", "ant"), ("10", "bee"), (9, "cat"), ("a", "dog"), ("01", "elk"), (5, 0)]
+    reading = read(write_coco(tmp_path / "train.json", [], [], categories))
+    assert reading.data.category_ids == (5, 9, "10", "01", "a", "b")
+    assert reading.data.names == ("0", "cat", "bee", "elk", "dog", "ant")
+
+
+@pytest.mark.parametrize("bad", [True, None, 1.5, "", [1]])
+def test_an_image_whose_id_is_none_is_told(tmp_path, write_image, write_coco, read, bad):
+    write_image(tmp_path / "a.png")
+    reading = read(write_coco(tmp_path / "train.json", [(bad, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])]))
+    assert [(p.record, p.remedy) for p in reading.problems] == [
+        ("images[0]", "left out; every image needs a file_name, and a whole number or a text as id"),
+        ("annotation 10", "left out; correct the id"),
+    ]
 
 
 def test_ids_that_only_look_alike_stay_apart(tmp_path, write_image, write_coco, read):

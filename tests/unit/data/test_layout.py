@@ -115,6 +115,19 @@ def test_validation_takes_the_labels_of_training(tmp_path, write_image, write_co
     ]
 
 
+@pytest.mark.parametrize(("own", "others"), [("a", "b"), (4, "b"), ("7", 7)])
+def test_category_ids_of_validation_stay_whatever_those_of_training_are(tmp_path, write_image, write_coco, own, others):
+    write_image(tmp_path / "a.png", 20, 20)
+    for split, category in (("train", others), ("val", own)):
+        categories = [(category, "cat"), *([(9, "dog")] if split == "train" else [])]
+        write_coco(tmp_path / f"{split}.json", [(1, "a.png", 20, 20)], [(1, category, [0, 0, 9, 9])], categories)
+    splits = read_splits(tmp_path)
+    ids = dict(zip(splits.val.names, splits.val.category_ids, strict=True))
+    assert ids["cat"] == own
+    assert ids["dog"] in {10, 11}  # one that neither split has
+    assert splits.val.records[0].labels.tolist() == [splits.val.names.index("cat")]
+
+
 def test_layouts_are_told_apart(tmp_path, write_image):
     voc, yolo, named = tmp_path / "voc", tmp_path / "yolo", tmp_path / "named"
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"

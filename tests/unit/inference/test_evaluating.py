@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from pyrafuse.core.errors import DataError, PyrafuseError
@@ -13,6 +17,8 @@ from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.records import DetectionData, ImageRecord
+from pyrafuse.data.coco import read_coco
+from pyrafuse.data.folders import Tree
 from pyrafuse.inference.evaluating import detect_all, evaluate, match_classes, to_coco_results
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.postprocess.dense import DensePostprocess
@@ -125,6 +131,34 @@ def test_coco_results_carry_the_data_s_own_ids(data):
         {"image_id": 5, "category_id": 7, "bbox": [64.0, 16.0, 32.0, 40.0], "score": pytest.approx(0.005)},
     ]
     assert [row["image_id"] for row in rows] == [5, 5, 15, 15]
+
+
+def test_the_official_evaluation_knows_results_whose_ids_are_texts(data, tmp_path):
+    annotations = [
+        {"id": 2 * i + k + 1, "image_id": name, "category_id": category, "bbox": box, "area": 1024, "iscrowd": 0}
+        for i, name in enumerate(("01", "x/2"))
+        for k, (category, box) in enumerate((("7", [64, 16, 32, 40]), ("a", [8, 8, 32, 32])))
+    ]
+    content = {
+        "images": [{"id": name, "file_name": f"{i}.png"} for i, name in enumerate(("01", "x/2"))],
+        "annotations": annotations,
+        "categories": [{"id": "a", "name": "red"}, {"id": "7", "name": "blue"}],
+    }
+    file, results = tmp_path / "val.json", tmp_path / "results.json"
+    file.write_text(json.dumps(content))
+    own = read_coco(file, split="val", tree=Tree(tmp_path)).data
+    detector, _ = create_detector(("red", "blue"))
+    results.write_text(to_coco_results(detect_all(detector, own, workers=0, score=0.01)))
+    assert {(row["image_id"], row["category_id"]) for row in json.loads(results.read_text())} == {
+        ("01", "a"), ("x/2", "a"),
+    }  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(file)
+        official = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        official.evaluate()
+        official.accumulate()
+        official.summarize()
+    assert official.stats[0] == pytest.approx(0.5)  # all of one class, none of the other
 
 
 @pytest.mark.parametrize(

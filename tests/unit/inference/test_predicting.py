@@ -119,6 +119,14 @@ def test_coco_results_use_the_names_numbers_when_all_are_numbers(tmp_path):
     ]
 
 
+def test_coco_results_have_the_category_ids_that_training_data_had(tmp_path):
+    detector = BoxOfBrightness()
+    detector.card = SimpleNamespace(category_ids=("01", "white cell"))
+    predict_to(detector, write_image(tmp_path / "a.png", 51), tmp_path / "out", formats=("coco",))
+    (row,) = json.loads((tmp_path / "out/coco_results.json").read_text())
+    assert row["category_id"] == "white cell"
+
+
 def test_coco_results_count_the_images_otherwise_faulty_ones_too(folder, tmp_path):
     predict_to(BoxOfBrightness(), folder, tmp_path / "out", formats=("coco",))
     rows = json.loads((tmp_path / "out/coco_results.json").read_text())

@@ -30,7 +30,7 @@ def detector():
     detector.card = replace(
         detector.card,
         names=("cat", "dog"),
-        category_ids=(3, 7),
+        category_ids=(3, "white cell"),
         preprocessing=Preprocessing(size=(64, 96), fit="letterbox"),
         origin="a test",
     )
@@ -47,7 +47,7 @@ def test_round_trip(detector, saved):
     again = pyrafuse.load(saved)
     assert not again.training
     assert again.names == ("cat", "dog")
-    assert again.card.category_ids == (3, 7)
+    assert again.card.category_ids == (3, "white cell")
     assert again.card.preprocessing == detector.card.preprocessing
     assert again.card.origin == "a test"
     assert again.postprocess == detector.postprocess
@@ -142,6 +142,7 @@ def changed(saved, change):
         (lambda c: c[CARD_KEY]["card"].update(colour="red"), "describes no detector, .*colour"),
         (lambda c: c[CARD_KEY]["card"].update(model=7), "describes no detector, .*wrong kind: model 7"),
         (lambda c: c[CARD_KEY]["card"].update(names=[3], options=[]), r"wrong kind: options \(\), names \(3,\)"),
+        (lambda c: c[CARD_KEY]["card"].update(category_ids=[3, None]), r"wrong kind: category_ids \(3, None\)"),
         (lambda c: c[CARD_KEY]["card"]["options"].update(num_classes="two"), "wrong kind: options {.*'two'"),
         (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(size="x"), "wrong kind: preprocessing {'size': 'x'"),
         (lambda c: c[CARD_KEY]["card"]["options"].update(nek="x"), "needs a part that cannot be built: .*'nek'"),
