@@ -83,11 +83,14 @@ def test_what_a_trainer_wraps(vectors):
 def test_other_trunks_and_scalings(vectors):
     state = state_of(vectors, "efficientdet_d0")
     narrow = {key: value for key, value in state.items() if not key.startswith("fpn.cell.2.")}
-    with pytest.raises(CheckpointError, match="64 channels and 2 cells and towers of 3 on EfficientNet-B0: none of"):
+    with pytest.raises(CheckpointError, match="64 channels, 2 cells and 5 levels and towers of 3 on maps of up to 320"):
         import_effdet(narrow, source="x.pth")
     other = {key: value for key, value in state.items() if ".blocks.6." not in key}
-    with pytest.raises(CheckpointError, match=r"not on EfficientNet-B0 to B7 \(its last stage has 0 blocks"):
+    with pytest.raises(CheckpointError, match=r"missing: backbone.blocks.6.0.conv_pw.weight, "):
         import_effdet(other, source="x.pth")
+    fewer = {key: value for key, value in state.items() if ".fnode.7." not in key}
+    with pytest.raises(CheckpointError, match="cells of 7 merges on 5 levels are no BiFPN, PAN or QuFPN"):
+        import_effdet(fewer, source="x.pth")
     del state["class_net.conv_rep.1.conv_pw.weight"]
     with pytest.raises(CheckpointError, match=r"missing: class_net.conv_rep.1.conv_pw.weight"):
         import_effdet(state, source="x.pth")

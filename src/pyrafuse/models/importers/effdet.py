@@ -1,17 +1,14 @@
 """effdet's EfficientDets (PyTorch) -> ours: ``efficientdet_d0`` and its like, and those trained with TensorFlow.
 
-What a key means was learnt from the published files' keys and shapes.
-state dict -> which EfficientNet, BiFPN's form and width, towers -> ours -> every key renamed, none left over
-
-The models trained with adversarial examples (``_ap``) have the keys of those trained with TensorFlow, and images of
-another mean and standard deviation: which of the two it is, the name tells.
+What a key means was learnt from the published files' keys and shapes; what none tells stands in `effdet_published`.
+state dict -> which BiFPN and towers, on which trunk -> ours -> every key renamed, none left over
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -20,9 +17,9 @@ from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Neck
 from pyrafuse.models.detector import Detector
-from pyrafuse.models.efficientdet import SCALINGS, Scaling
-from pyrafuse.models.factory import create_model
+from pyrafuse.models.factory import create_model, list_models
 from pyrafuse.models.importers.class_names import name_by_coco_id
+from pyrafuse.models.importers.effdet_published import PUBLISHED, Layout, find_published
 from pyrafuse.models.importers.renaming import (
     Naming,
     by_modules,
@@ -36,17 +33,10 @@ from pyrafuse.models.importers.renaming import (
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_neck import GraphNeck
 
-TRUNKS = {(320, 1): 0, (320, 2): 1, (352, 2): 2, (384, 2): 3, (448, 2): 4, (512, 3): 5, (576, 3): 6, (640, 4): 7}
-"""(channels, blocks) of the last stage -> number of the EfficientNet."""
-FORMS = {8: "bifpn", 10: "pan", 21: "qufpn"}
-"""Merges of a cell -> form."""
 SLOTS = 9
+_LAYOUT = "an EfficientDet of effdet"
 _CLASSIFIER = "class_net.predict.conv_pw.weight"
-_PUBLISHED = re.compile(
-    r"(?P<tf>tf_)?efficientdet_(?P<kind>[dq])(?P<number>\d)(?P<ap>_ap)?(_\d+)?(-[0-9a-f]{8})?(\.pth(\.tar)?|\.safetensors)?"
-)
 _HALF = (0.5, 0.5, 0.5)
-"""Mean and standard deviation of the models trained with adversarial examples."""
 
 
 def name_bifpn(neck: Neck) -> Naming:
@@ -94,8 +84,7 @@ def import_effdet(
 ) -> Detector:
     """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
 
-    Biases in front of batch norms tell the models trained with TensorFlow, which pad as it does. What no key tells is
-    taken as in D0 to D5: weights of the merges are normalised fast, the smallest anchor is 4 strides wide.
+    Weights of the merges are normalised fast, which no key tells.
 
     Args:
         content: As `read_tensors` gives it.
@@ -104,39 +93,17 @@ def import_effdet(
         options: Further options of the model; ``{"neck_options": {"bifpn": {"fusion": "softmax"}}}`` say.
 
     Raises:
-        CheckpointError: If it is on another trunk, of a scaling that is not known, or does not fit (keys are named); if
-            its name is of another detector, or nothing tells how images are made ready.
+        CheckpointError: If it is none of `PUBLISHED`, or does not fit (keys are named); if its name is of another
+            detector, or nothing tells how it is used.
     """
     state = _unwrap(content)
-    scaling, bifpn, number = _read_parts(state, source)
-    if scaling not in SCALINGS:
-        raise CheckpointError(
-            f"{source} has a BiFPN of {scaling.channels} channels and {scaling.repeats} cells and towers of "
-            f"{scaling.num_convs} on EfficientNet-B{number}: none of EfficientDet-D0 to D{len(SCALINGS) - 1}"
-        )
-    is_tensorflow = _has_tensorflow_form(state)
-    name = f"{'tf_' if is_tensorflow else ''}efficientdet_d{SCALINGS.index(scaling)}"
-    is_adversarial = _is_adversarial(name, bifpn["form"], source, published)
-    options = dict(options or {})
-    neck_options = dict(options.pop("neck_options", {}))
-    neck_options["bifpn"] = {**bifpn, **neck_options.get("bifpn", {})}
+    layout = _read_layout(state, source)
+    name = find_published(layout, source=source, published=published)
+    told = PUBLISHED[name]
     num_classes = state[_CLASSIFIER].shape[0] // SLOTS
     with Uninitialized():
-        detector = create_model(
-            name,
-            num_classes=num_classes,
-            backbone=f"timm/{'tf_' if is_tensorflow else ''}efficientnet_b{number}",
-            neck_options=neck_options,
-            **options,
-        )
-    naming = by_parts(
-        {
-            "backbone.trunk": ("backbone", str),
-            "neck": ("fpn", name_bifpn(detector.neck)),
-            "head.classes": ("class_net", naming_branch(state, "class_net.")),
-            "head.boxes": ("box_net", naming_branch(state, "box_net.")),
-        }
-    )
+        detector = create_published(name, layout, num_classes=num_classes, options=options or {})
+    naming = naming_of(detector, state)
     load_renamed(detector, state, naming, source=source, layout=f"effdet's {name}", change=_reorder)
     names, category_ids = name_by_coco_id(num_classes, first=1)
     detector.card = replace(
@@ -144,12 +111,56 @@ def import_effdet(
         names=names,
         category_ids=category_ids,
         preprocessing=replace(
-            Preprocessing(size=(scaling.size, scaling.size), fit="letterbox"),
-            **({"mean": _HALF, "std": _HALF} if is_adversarial else {}),
+            Preprocessing(size=(told.size, told.size), fit="letterbox"),
+            **({"mean": _HALF, "std": _HALF} if told.is_half else {}),
         ),
-        origin=f"effdet's {name}{'_ap' if is_adversarial else ''}, {num_classes} classes",
+        origin=f"effdet's {name}, {num_classes} classes",
     )
     return detector
+
+
+def create_published(
+    name: str, layout: Layout, *, num_classes: int, options: Mapping[str, Any] = MappingProxyType({})
+) -> Detector:
+    """The detector of `PUBLISHED` called ``name``, with fresh weights.
+
+    Args:
+        name: effdet's.
+        layout: Of the file; it has the form and fusion of the BiFPN, which may be others than the published ones.
+        num_classes: K.
+        options: Further options of the model.
+    """
+    told = PUBLISHED[name]
+    base = name.removesuffix("_ap")
+    if base not in list_models():  # what the name stands for is all in the options
+        base = f"{'tf_' if layout.is_tensorflow else ''}efficientdet_d0"
+    bifpn = {
+        "out_channels": layout.channels,
+        "num_levels": layout.num_levels,
+        "repeats": layout.repeats,
+        "form": layout.form,
+        "fusion": "fast_normalized" if layout.is_weighted else "sum",
+    }
+    head = {"num_convs": layout.num_convs, "scale": told.scale}
+    neck_options = options.get("neck_options", {})
+    merged = {
+        **options,
+        "neck_options": {**neck_options, "bifpn": {**bifpn, **neck_options.get("bifpn", {})}},
+        "head_options": {**head, **options.get("head_options", {})},
+    }
+    return create_model(base, num_classes=num_classes, **{"backbone": f"timm/{told.backbone}", **merged})
+
+
+def naming_of(detector: Detector, state: Mapping[str, Tensor]) -> Naming:
+    """Of a whole detector; ``state`` tells the order of norms in its head."""
+    return by_parts(
+        {
+            "backbone.trunk": ("backbone", str),
+            "neck": ("fpn", name_bifpn(detector.neck)),
+            "head.classes": ("class_net", naming_branch(state, "class_net.")),
+            "head.boxes": ("box_net", naming_branch(state, "box_net.")),
+        }
+    )
 
 
 def naming_branch(state: Mapping[str, Tensor], prefix: str = "") -> Naming:
@@ -181,51 +192,29 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
     return {key.removeprefix("model."): v for key, v in state.items() if not (is_bench and key.startswith("anchors."))}
 
 
-def _has_tensorflow_form(state: Mapping[str, Tensor]) -> bool:
-    return has_keys(state, r"fpn\.cell\.\d+\.fnode\.\d+\.after_combine\.conv\.conv_pw\.bias")
-
-
-def _is_adversarial(name: str, form: str, source: str | os.PathLike[str], published: str | None) -> bool:
-    """Whether the detector, which keys tell to be ``name``, was trained with adversarial examples."""
-    told = Path(source).name if published is None else published
-    found = _PUBLISHED.fullmatch(told.lower())
-    known = f"{name} or {name}_ap" if name.startswith("tf_") else name
-    remedy = f"name it by --as NAME or load(..., source=NAME): {known}"
-    if found is None:
-        if published is None and not name.startswith("tf_"):
-            return False
-        if published is None:
-            raise CheckpointError(
-                f"{source} is effdet's {name} or {name}_ap, whose keys are the same, and the mean and standard "
-                f"deviation of their images are not; {remedy}"
-            )
-        raise CheckpointError(f"{published!r} is no name that effdet's {name} was published under; {remedy}")
-    same = f"{found['tf'] or ''}efficientdet_d{found['number']}" == name
-    is_fitting = same and (found["kind"] == "d" or form == "qufpn") and not (found["ap"] and not found["tf"])
-    if not is_fitting:
-        raise CheckpointError(f"{source} is effdet's {name} by its keys, and {told!r} names another; {remedy}")
-    return found["ap"] is not None
-
-
-def _read_parts(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> tuple[Scaling, dict[str, Any], int]:
-    """Scaling, BiFPN's options and the number of the EfficientNet, as keys and shapes tell them."""
-
+def _read_layout(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> Layout:
     def count(pattern: str) -> int:
         return len({found[1] for key in state if (found := re.match(pattern, key))})
 
-    last = [v for k, v in state.items() if re.fullmatch(r"backbone\.blocks\.6\.0\.conv_pwl\.weight", k)]
-    trunk = (last[0].shape[0] if last else 0, count(r"backbone\.blocks\.6\.(\d+)\."))
+    channels = read_shape(state, _CLASSIFIER, source=source, layout=_LAYOUT, least=SLOTS)[1]
+    last = read_shape(state, "fpn.resample.3.conv.conv.weight", source=source, layout=_LAYOUT)[1]
+    num_levels = count(r"class_net\.bn_rep\.0\.(\d+)\.bn\.") or count(r"class_net\.bn_rep\.(\d+)\.")
     nodes = count(r"fpn\.cell\.0\.fnode\.(\d+)\.")
-    if trunk not in TRUNKS or nodes not in FORMS:
+    forms = {2 * num_levels - 2: "bifpn", 2 * num_levels: "pan", 5 * num_levels - 4: "qufpn"}
+    if nodes not in forms:
         raise CheckpointError(
-            f"{source} looks like an EfficientDet of effdet, but is not on EfficientNet-B0 to B7 (its last stage has "
-            f"{trunk[1]} blocks of {trunk[0]} channels), or its cells of {nodes} merges are no BiFPN, PAN or QuFPN"
+            f"{source} looks like {_LAYOUT}, but its cells of {nodes} merges on {num_levels} levels are no BiFPN, PAN "
+            "or QuFPN"
         )
-    channels = read_shape(state, _CLASSIFIER, source=source, layout="an EfficientDet of effdet", least=SLOTS)[1]
-    shape = (channels, count(r"fpn\.cell\.(\d+)\."), count(r"class_net\.conv_rep\.(\d+)\."))
-    size = next((s.size for s in SCALINGS if (s.channels, s.repeats, s.num_convs) == shape), 0)
-    bifpn: dict[str, Any] = {"form": FORMS[nodes]}
-    # QuFPN's last merges have weights even where the others are plain sums
-    if not has_keys(state, r"fpn\.cell\.\d+\.fnode\.[0-7]\.combine\.edge_weights"):
-        bifpn["fusion"] = "sum"
-    return Scaling(*shape, size), bifpn, TRUNKS[trunk]
+    return Layout(
+        last=last,
+        channels=channels,
+        repeats=count(r"fpn\.cell\.(\d+)\."),
+        num_convs=count(r"class_net\.conv_rep\.(\d+)\."),
+        num_levels=num_levels,
+        form=forms[nodes],
+        # QuFPN's last merges have weights even where the others are plain sums
+        is_weighted=has_keys(state, r"fpn\.cell\.\d+\.fnode\.[0-7]\.combine\.edge_weights"),
+        is_tensorflow=has_keys(state, r"fpn\.cell\.\d+\.fnode\.\d+\.after_combine\.conv\.conv_pw\.bias"),
+        has_squeeze=has_keys(state, r"backbone\..*\.se\."),
+    )

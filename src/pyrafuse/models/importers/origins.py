@@ -62,11 +62,12 @@ M2DET = Origin(
     ("320, 512, 704 and 800 px on VGG-16 and ResNets, with and without SFAM's attention",),
 )
 EFFDET = Origin(
-    "effdet, EfficientDet in PyTorch (the name of a tf_ file tells whether it is an _ap, else --as NAME)",
+    "effdet, EfficientDet in PyTorch (the name of tf_ files tells an _ap, and D6 from D7, else --as NAME)",
     (
         "efficientdet_d0 to d5",
         "tf_efficientdet_d0 to d5, trained with TensorFlow; tf_efficientdet_d0_ap to d5_ap",
         "these with PAN or QuFPN, and with plain sums",
+        "tf_efficientdet_d6, d7 and d7x",
     ),
 )
 TORCHVISION = Origin(

@@ -1,36 +1,47 @@
-"""EfficientDet's files: whose mean and standard deviation they have, which no key tells, and what is damaged."""
+"""EfficientDet's files: what keys do not tell, whose mean and standard deviation they have say, and what is damaged."""
 
+import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.factory import create_model
 from pyrafuse.models.importers import effdet
-from pyrafuse.models.importers.effdet import import_effdet, looks_like_effdet, name_bifpn, naming_branch
+from pyrafuse.models.importers.effdet import create_published, import_effdet, looks_like_effdet, naming_of
+from pyrafuse.models.importers.effdet_published import PUBLISHED, Layout, find_published
 from pyrafuse.models.importers.registry import find_importer
-from pyrafuse.models.importers.renaming import by_parts
 from pyrafuse.models.uninitialized import Uninitialized
 
 HALF = (0.5, 0.5, 0.5)
+BY_LEVEL = ()
+"""Whose files have the norms of the heads in the second order."""
+BY_CONVOLUTION = {f"{net}.bn_rep.0.0.bn.weight": torch.zeros(1) for net in ("class_net", "box_net")}
+"""Tells the first order of the norms in the heads."""
+DIGESTS = {
+    "efficientdet_d1": "b4c83017c3d3",
+    "tf_efficientdet_d6": "2c6c73f57f54",
+    "tf_efficientdet_d7": "2c6c73f57f54",
+    "tf_efficientdet_d7x": "6c2f7d623194",
+}
+"""The first digits of SHA-256 over the lines ``key shape``, sorted, of the state dicts that effdet 0.4.1 makes."""
 
 
-def state_of(name: str) -> dict[str, torch.Tensor]:
+def state_of(name: str, num_classes: int = 2) -> dict[str, torch.Tensor]:
     """A detector's parameters, all of them one value, under effdet's names."""
-    trunk = f"timm/{'tf_' if name.startswith('tf_') else ''}efficientnet_b0"
     with Uninitialized():
-        detector = create_model(name, num_classes=2, backbone=trunk)
-    branch = naming_branch({"bn_rep.0.0.bn.weight": torch.zeros(1)})
-    naming = by_parts(
-        {
-            "backbone.trunk": ("backbone", str),
-            "neck": ("fpn", name_bifpn(detector.neck)),
-            "head.classes": ("class_net", branch),
-            "head.boxes": ("box_net", branch),
-        }
-    )
+        detector = create_published(name, PUBLISHED[name].layout, num_classes=num_classes)
+    naming = naming_of(detector, {} if name in BY_LEVEL else BY_CONVOLUTION)
     return {naming(key): torch.zeros(()).expand(value.shape) for key, value in detector.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_keys_and_shapes_are_those_of_effdet(name):
+    state = state_of(name, num_classes=90)
+    lines = sorted(f"{key} {tuple(value.shape)}" for key, value in state.items())
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest().startswith(DIGESTS[name])
+    assert effdet._read_layout(state, name) == PUBLISHED[name].layout
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +84,8 @@ def test_nothing_is_guessed(states):
         ("tf_efficientdet_d0", "x.pth", "efficientdet_d0", "'efficientdet_d0' names another"),
         ("tf_efficientdet_d0", "tf_efficientdet_d1_40-a30f94af.pth", None, "'tf_efficientdet_d1_40-.*names another"),
         ("efficientdet_d0", "x.pth", "tf_efficientdet_d0_ap", "names another; name it .*: efficientdet_d0$"),
-        ("efficientdet_d0", "x.pth", "efficientdet_d0_ap", "names another"),
-        ("efficientdet_d0", "x.pth", "efficientdet_q0", "names another"),
+        ("efficientdet_d0", "x.pth", "efficientdet_d0_ap", "is no name that"),
+        ("efficientdet_d0", "x.pth", "tf_efficientdet_d7x", "names another"),
         ("efficientdet_d0", "x.pth", "m2det512", "is no name that effdet's efficientdet_d0 was published under"),
     ],
 )
@@ -104,3 +115,37 @@ def test_a_classifier_of_another_shape_is_named(states, shape):
     torn = {**states["tf_efficientdet_d0"], effdet._CLASSIFIER: torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=r"of another shape: class_net.predict.conv_pw.weight is \("):
         import_effdet(torn, source="tf_efficientdet_d0.pth")
+
+
+D6 = PUBLISHED["tf_efficientdet_d6"].layout
+
+
+@pytest.mark.parametrize(
+    ("source", "published", "name"),
+    [
+        ("tf_efficientdet_d6_52-4eda3773.pth", None, "tf_efficientdet_d6"),
+        ("tf_efficientdet_d7_53-6d1d7a95.pth", None, "tf_efficientdet_d7"),
+        ("best.pth", "tf_efficientdet_d7", "tf_efficientdet_d7"),
+        ("tf_efficientdet_d6.pth", "tf_efficientdet_d7", "tf_efficientdet_d7"),
+    ],
+)
+def test_d6_and_d7_are_told_apart_by_name(source, published, name):
+    assert find_published(D6, source=f"folder/{source}", published=published) == name
+    assert [PUBLISHED[f"tf_efficientdet_d{n}"].size for n in ("6", "7", "7x")] == [1280, 1536, 1536]
+    assert [PUBLISHED[f"tf_efficientdet_d{n}"].scale for n in ("6", "7", "7x")] == [4, 5, 4]
+
+
+def test_d6_or_d7_is_not_guessed():
+    with pytest.raises(CheckpointError, match=r"best.pth is effdet's tf_efficientdet_d6 or tf_efficientdet_d7, whose"):
+        find_published(D6, source="best.pth", published=None)
+    with pytest.raises(CheckpointError, match=r"'tf_efficientdet_d7x' names another; name it by --as NAME .*d6 or tf_"):
+        find_published(D6, source="best.pth", published="tf_efficientdet_d7x")
+
+
+def test_other_forms_and_fusions_are_those_of_d0_to_d5():
+    d1 = Layout(320, 88, 4, 3)
+    for layout in (d1, replace(d1, form="pan"), replace(d1, form="qufpn", is_weighted=False)):
+        assert find_published(layout, source="best.pth", published=None) == "efficientdet_d1"
+    for layout in (replace(D6, form="pan"), replace(D6, is_weighted=True), replace(d1, num_levels=6)):
+        with pytest.raises(CheckpointError, match=r"none of effdet's EfficientDets that are read here \(see"):
+            find_published(layout, source="best.pth", published=None)
