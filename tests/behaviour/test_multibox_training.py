@@ -29,6 +29,11 @@ MODELS = {
         },
         "head_options": {"sizes": SIZES},
     },
+    "ssdlite320": {
+        **TRUNK,
+        "neck_options": {"ssd_extra": {"out_channels": (32, 32, 32), "strides": (2, 2, 1), "paddings": (1, 1, 0)}},
+        "head_options": {"sizes": SIZES},
+    },
     "m2det": {
         "backbone": "resnet18",
         "backbone_options": {"width": 16},
@@ -50,7 +55,9 @@ def shapes(tmp_path_factory) -> Path:
 
 
 # the norms of M2Det's neck follow what they see slowly
-@pytest.mark.parametrize(("name", "epochs"), [("ssd300", 80), pytest.param("m2det", 350, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("ssd300", 80), ("ssdlite320", 120), pytest.param("m2det", 350, marks=pytest.mark.slow)]
+)
 def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name, epochs):
     recipe = Recipe(
         model=ModelSettings(name=name, options=MODELS[name]),

@@ -88,7 +88,7 @@ def test_other_numbers_of_levels_get_sizes_between_the_published_ends(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ssd", {"size": 320}, "published anchors for inputs of 300, 512 px, not 320; give the anchors' sizes"),
+        ("ssd", {"size": 416}, "published anchors for inputs of 300, 320, 512 px, not 416; give the anchors' sizes"),
         ("m2det", {"size": 300}, "published anchors for inputs of 320, 512, 704, 800 px, not 300"),
         ("ssd", {"steps": (8, 16, 32)}, r"2 levels of anchors and 3 steps, and 2 levels of strides \(8, 16\) come in"),
         ("ssd", {"sizes": (1, 2)}, "2 levels need 3 positive sizes"),
