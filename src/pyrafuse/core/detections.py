@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ PALETTE = (
     "#f032e6", "#469990", "#b8860b", "#2f4f4f", "#c71585", "#006400", "#8b008b", "#556b2f", "#b22222", "#483d8b",
 )  # fmt: skip
 """One colour a class, dark enough for white text; classes past the end begin anew."""
+
+MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+"""Of pictures that can be written so; a PNG may be of any size."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,8 @@ class Detections:
         """Write to ``path``: a drawn picture (.jpg, .png, .webp), JSON (.json) or YOLO text (.txt).
 
         Raises:
-            PyrafuseError: If the suffix is another one, no image was kept to draw on, or the file cannot be written.
+            PyrafuseError: If the suffix is another one, no image was kept to draw on, the picture is larger than such
+                a file can be, or the file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -160,6 +165,11 @@ class Detections:
             write_text(path, self.to_yolo())
         elif suffix in {".jpg", ".jpeg", ".png", ".webp"}:
             picture: Image.Image = to_pil_image(self.draw())
+            if max(picture.size) > MAX_SIDE_PX.get(suffix, inf):
+                raise PyrafuseError(
+                    f"cannot write {path}: {picture.width} x {picture.height} pixels, and {suffix} ends at "
+                    f"{MAX_SIDE_PX[suffix]}; save it as .png"
+                )
             encoded = BytesIO()  # into a file Pillow writes past Python, and overlooks that the disk is full
             picture.save(encoded, format={"jpg": "jpeg"}.get(suffix[1:], suffix[1:]), quality=92)
             with write_atomically(path) as stream:

@@ -147,6 +147,10 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except DataError:
         raise
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DataError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove it"
+            ) from error
         raise DataError(f"no such image: {path}") from error
     except Exception as error:  # every decoder has its own: OSError, SyntaxError, struct.error, EOFError, ValueError
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -30,6 +30,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".m
 MAX_DOWNLOAD_BYTES = 2**30
 """A download is given up past this size."""
 
+# what OpenCV finds damaged is told by the frame; it would say so once more, in its own words
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 TIMEOUT_S = 30.0
 """A download is given up when nothing arrives for so long."""
 
@@ -143,7 +146,7 @@ def _open_folder(folder: Path, stride: int) -> Source:
         for path in folder.rglob("*")
         if path.suffix.lower() in suffixes
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and (path.is_file() or not path.exists())  # a link that leads nowhere is a fault to be told
     ]
     if not paths:
         raise DataError(f"no images in {folder} or below it; looked for {', '.join(sorted(suffixes))}")
@@ -177,7 +180,7 @@ def _read_still(path: Path, name: str) -> Frame:
     try:
         return Frame(name, read_image(path))
     except DataError as error:
-        return Frame(name, None, str(error).replace(str(path), name))
+        return Frame(name, None, str(error).replace(str(path), _printable(name)))
 
 
 def _open_video(path: str, name: str, stride: int) -> Source:
@@ -211,9 +214,16 @@ def _read_video(place: str | int, name: str, stride: int) -> Iterator[Frame]:
                     yield Frame(f"{name}#{number}", None, f"{name}: frame {number} cannot be decoded", fps=fps)
             number += 1
         if number == 0:
-            yield Frame(name, None, f"{name} is no video that can be read, or is damaged; remove or replace it")
+            yield Frame(
+                name, None, f"{_printable(name)} is no video that can be read, or is damaged; remove or replace it"
+            )
     finally:
         capture.release()
+
+
+def _printable(name: str) -> str:
+    """``name`` on one line, and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _is_url(text: str) -> bool:

@@ -13,13 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.core.detections import Detections
+from pyrafuse.core.detections import MAX_SIDE_PX, Detections
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 
 Format = Literal["image", "json", "coco", "yolo"]
 """``image``: pictures and videos with their boxes; ``json``: everything in one file; ``coco``: COCO results; ``yolo``:
 one text file an image."""
+
+MAX_VIDEO_SIDE_PX = 8191
+"""Of MPEG-4; larger frames are reduced."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,12 @@ class Video:
         self._hidden.unlink(missing_ok=True)
 
 
+def _fit_video(width: int, height: int) -> tuple[int, int]:
+    """The nearest size that MPEG-4 has: a GIF may be of one pixel, or of more than a video can have."""
+    scale = min(1, MAX_VIDEO_SIDE_PX / max(width, height))
+    return max(2, round(width * scale)), max(2, round(height * scale))
+
+
 def _count_frames(path: Path) -> int:
     capture = cv2.VideoCapture(str(path))
     try:
@@ -173,7 +182,7 @@ def _count_frames(path: Path) -> int:
 
 
 class PictureWriter(Writer):
-    """Draws still images as ``images/*.jpg`` and each video as ``videos/*.mp4``."""
+    """Draws still images as ``images/*.jpg``, as .png where no JPEG is so large, and each video as ``videos/*.mp4``."""
 
     def __init__(self, output: Path, root: Path | None) -> None:
         self._pictures = Places(output / "images", root)
@@ -185,12 +194,13 @@ class PictureWriter(Writer):
         if finding.video != self._name:
             self.close()
         if not finding.video:
-            finding.detections.save(self._pictures.choose(finding.detections.source, ".jpg"))
+            suffix = ".jpg" if max(finding.detections.image_size) <= MAX_SIDE_PX[".jpg"] else ".png"
+            finding.detections.save(self._pictures.choose(finding.detections.source, suffix))
             return
         pixels = finding.detections.draw().permute(1, 2, 0).cpu().numpy()
         if self._video is None:
             place = self._videos.choose(finding.video, ".mp4")
-            self._video = Video(place, fps=finding.fps, size=(pixels.shape[1], pixels.shape[0]))
+            self._video = Video(place, fps=finding.fps, size=_fit_video(pixels.shape[1], pixels.shape[0]))
             self._name = finding.video
         self._video.write(pixels)
 

@@ -33,6 +33,14 @@ OBJECTS = [
 ]
 
 
+def test_a_picture_larger_than_its_kind_of_file_is_refused(tmp_path):
+    found = replace(no_detections(), image=torch.zeros(3, 1, 20000, dtype=torch.uint8), image_size=(1, 20000))
+    with pytest.raises(PyrafuseError, match=r"a\.webp: 20000 x 1 pixels, and \.webp ends at 16383; save it as \.png"):
+        found.save(tmp_path / "a.webp")
+    found.save(tmp_path / "a.jpg")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+
+
 def test_plain_values(found):
     assert found.to_dict() == {"source": "a.jpg", "height": 80, "width": 100, "objects": OBJECTS}
 

@@ -16,6 +16,10 @@ from pyrafuse.core.storage import check_writable, read_tensors, write_atomically
 
 
 class TestWriting:
+    def test_a_text_may_name_files_whose_bytes_are_no_utf_8(self, tmp_path):
+        write_text(tmp_path / "a.html", "海 \udcff.jpg")
+        assert (tmp_path / "a.html").read_bytes() == "海 \\udcff.jpg".encode()
+
     def test_new_folders(self, tmp_path):
         write_text(tmp_path / "a" / "b" / "c.txt", "größer\n")
         assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "größer\n".encode()

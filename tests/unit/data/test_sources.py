@@ -1,4 +1,5 @@
 import http.server
+import os
 import threading
 from pathlib import Path
 
@@ -109,6 +110,23 @@ def test_a_folder_is_read_to_its_bottom_in_natural_order_and_a_fault_stops_nothi
     assert [f.image is None for f in frames] == [False, False, True, False]
     assert frames[2].error is not None
     assert "img3.jpg" in frames[2].error
+
+
+def test_a_fault_is_told_on_one_line_whatever_the_file_is_called(tmp_path, capfd):
+    for name in (b"new\nline.jpg", b"bad\xff.jpg", b"a\x1b[2J.gif"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"GIF89a")
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    (tmp_path / "folder.png").mkdir()
+    source = open_source(tmp_path)
+    frames = {f.name.removeprefix(f"{tmp_path}/"): f.error for f in source}
+    known = "is no image that can be read (JPEG, PNG, WebP, BMP, TIFF); remove or replace it"
+    assert frames == {
+        "new\nline.jpg": f"{tmp_path}/new\\nline.jpg {known}",
+        "bad\udcff.jpg": f"{tmp_path}/bad\\udcff.jpg {known}",
+        "a\x1b[2J.gif": f"{tmp_path}/a\\x1b[2J.gif is no video that can be read, or is damaged; remove or replace it",
+        "link.png": f"{tmp_path}/link.png is a link to nowhere.png, which is not there; mend or remove it",
+    }
+    assert capfd.readouterr() == ("", "")  # nor has OpenCV a word of its own
 
 
 def test_a_glob(tmp_path):

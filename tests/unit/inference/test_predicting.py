@@ -11,6 +11,7 @@ from PIL import Image
 
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.data.images import read_size
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.inference.predicting import predict_to
 
@@ -184,6 +185,46 @@ def test_a_video_becomes_a_drawn_video(tmp_path):
     for frame, level in zip(frames, (40, 120, 200), strict=True):
         np.testing.assert_allclose(np.median(frame[30:, 40:]), level, atol=6)
         assert np.abs(frame[24, :28].astype(int) - level).max() > 30  # the box's lower edge
+
+
+def test_files_of_every_kind_leave_a_picture_each(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.save(root / "upright.jpg", exif=turned)
+    picture.convert("CMYK").save(root / "cmyk.jpg")
+    for mode in ("L", "RGBA", "LA", "P", "1", "I;16"):
+        Image.new(mode, (40, 30)).save(root / f"{mode.replace(';', '')}.png")
+    for name, size in (("one", (1, 1)), ("wide", (20000, 10)), ("widest", (65501, 1)), ("tall", (2, 65501))):
+        picture.resize(size).save(root / f"{name}.png")
+    for name in ("with space", "海 ü", "new\nline", "#1", "[b]", "100%20", "a\udcff"):
+        picture.save(root / f"{name}.jpg")
+    for name, size in (("still", (40, 30)), ("pixel", (1, 1)), ("band", (9000, 3))):
+        frames = [Image.new("RGB", size, color) for color in ("red", "lime", "blue")]
+        frames[0].save(root / f"{name}.gif", save_all=True, append_images=frames[1:], duration=100)
+    whole = (root / "upright.jpg").read_bytes()
+    (root / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "empty.png").touch()
+
+    summary = predict_to(BoxOfBrightness(), root, tmp_path / "out", formats=("image", "json", "coco", "yolo"))
+    assert sorted(Path(failure.source).name for failure in summary.failures) == ["cut.jpg", "empty.png"]
+    stills = {p.stem for p in root.iterdir() if p.suffix in {".jpg", ".png"}} - {"cut", "empty"}
+    drawn = {p.stem: p for p in (tmp_path / "out/images").iterdir()}
+    assert set(drawn) == stills
+    assert {name for name, p in drawn.items() if p.suffix == ".png"} == {"widest", "tall"}
+    sizes = {name: read_size(p) for name, p in drawn.items()}  # height and width
+    assert (sizes["upright"], sizes["one"], sizes["tall"]) == ((40, 30), (1, 1), (65501, 2))
+    for name, size in (("still", (40, 30)), ("pixel", (2, 2)), ("band", (8190, 2))):  # of even sides
+        capture = cv2.VideoCapture(str(tmp_path / f"out/videos/{name}.mp4"))
+        facts = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        assert tuple(int(capture.get(fact)) for fact in facts) == (3, *size)
+        capture.release()
+    assert len(list((tmp_path / "out/labels").iterdir())) == len(stills) + 9
+    told = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert {Path(image["source"]).stem for image in told} >= stills
 
 
 def test_arrays_are_named_by_their_rank(tmp_path):
