@@ -8,14 +8,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.core.errors import check_count
+from pyrafuse.core.errors import check_count, unknown_name
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of, shared_channels, steps_of
 from pyrafuse.heads.registry import HEADS
+from pyrafuse.layers.conv import ACTIVATIONS
 from pyrafuse.ops.anchors import octave_scales
 
 
@@ -26,10 +26,15 @@ class SeparableConv(nn.Sequential):
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
-        nn.init.kaiming_uniform_(self.depthwise.weight, nonlinearity="linear")
-        nn.init.kaiming_uniform_(self.pointwise.weight, nonlinearity="linear")
-        if self.pointwise.bias is not None:
-            nn.init.zeros_(self.pointwise.bias)
+        _initialize(self.depthwise)
+        _initialize(self.pointwise)
+
+
+def _initialize(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_uniform_(conv.weight, nonlinearity="linear")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 class Branch(nn.Module):
@@ -38,11 +43,17 @@ class Branch(nn.Module):
     Args:
         channels: Of every map that comes in.
         out_channels: Of every map that goes out.
-        num_convs: Separable convolutions before the last.
+        num_convs: Convolutions before the last.
         num_levels: Of the pyramid.
         redundant_bias: The convolutions in front of batch norms have biases.
         eps: Of the batch norms.
         momentum: Of the batch norms.
+        activation: Behind them, a key of `ACTIVATIONS`.
+        separable: Make the convolutions separable ones; else plain.
+
+    Raises:
+        ValueError: If ``num_convs`` is no whole number of 0 or more.
+        UnknownNameError: If there is no such activation.
     """
 
     def __init__(
@@ -55,15 +66,34 @@ class Branch(nn.Module):
         redundant_bias: bool = False,
         eps: float = 1e-3,
         momentum: float = 0.01,
+        activation: str = "silu",
+        separable: bool = True,
     ) -> None:
         super().__init__()
         check_count("num_convs", num_convs)
-        self.convs = nn.ModuleList(SeparableConv(channels, channels, bias=redundant_bias) for _ in range(num_convs))
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+
+        def conv(out_channels: int, *, bias: bool) -> nn.Module:
+            if separable:
+                return SeparableConv(channels, out_channels, bias=bias)
+            return _initialize(nn.Conv2d(channels, out_channels, 3, padding=1, bias=bias))
+
+        self.convs = nn.ModuleList(conv(channels, bias=redundant_bias) for _ in range(num_convs))
         self.norms = nn.ModuleList(
             nn.ModuleList(nn.BatchNorm2d(channels, eps=eps, momentum=momentum) for _ in range(num_levels))
             for _ in range(num_convs)
         )
-        self.predict = SeparableConv(channels, out_channels, bias=True)
+        self.activation = ACTIVATIONS[activation]()
+        self.predict = conv(out_channels, bias=True)
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the last convolution."""
+        last = self.predict.pointwise if isinstance(self.predict, SeparableConv) else self.predict
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        return last.bias
 
     def forward(self, pyramid: Pyramid) -> list[Tensor]:
         return [self._predict(x, level) for level, x in enumerate(pyramid)]
@@ -71,7 +101,7 @@ class Branch(nn.Module):
     def _predict(self, x: Tensor, level: int) -> Tensor:
         for conv, norms in zip(self.convs, self.norms, strict=True):
             assert isinstance(norms, nn.ModuleList)
-            x = F.silu(norms[level](conv(x)))
+            x = self.activation(norms[level](conv(x)))
         return self.predict(x)
 
 
@@ -85,7 +115,7 @@ class EfficientDetHead(nn.Module):
     Args:
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
-        num_convs: Separable convolutions of each tower, besides the last.
+        num_convs: Convolutions of each tower, besides the last.
         scale: Side of the smallest anchor in strides.
         scales_per_octave: Anchors of each shape, up to twice the smallest.
         shapes: Width and height of each shape, in sides of a square of the scale.
@@ -93,8 +123,11 @@ class EfficientDetHead(nn.Module):
         redundant_bias: The convolutions in front of batch norms have biases, as trained with TensorFlow.
         eps: Of the batch norms.
         momentum: Of the batch norms.
+        activation: Behind them, a key of `ACTIVATIONS`.
+        separable: Make the convolutions separable ones; else plain.
 
     Raises:
+        UnknownNameError: If there is no such activation.
         ValueError: If the levels differ in channels, or ``num_convs`` is no whole number of 0 or more.
     """
 
@@ -111,6 +144,8 @@ class EfficientDetHead(nn.Module):
         redundant_bias: bool = False,
         eps: float = 1e-3,
         momentum: float = 0.01,
+        activation: str = "silu",
+        separable: bool = True,
     ) -> None:
         super().__init__()
         channels = shared_channels(features)
@@ -131,12 +166,13 @@ class EfficientDetHead(nn.Module):
                 redundant_bias=redundant_bias,
                 eps=eps,
                 momentum=momentum,
+                activation=activation,
+                separable=separable,
             )
 
         self.classes = branch(self.num_slots * num_classes)
         self.boxes = branch(self.num_slots * 4)
-        assert self.classes.predict.pointwise.bias is not None
-        nn.init.constant_(self.classes.predict.pointwise.bias, -math.log((1 - prior) / prior))
+        nn.init.constant_(self.classes.bias, -math.log((1 - prior) / prior))
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:
         steps = steps_of(pyramid, self.strides)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 ACTIVATIONS = {
     "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "leaky_relu_0.01": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "mish": lambda: nn.Mish(inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),

@@ -33,6 +33,9 @@ def bifpn(
     fusion: Fusion = "fast_normalized",
     same_padding: bool = False,
     redundant_bias: bool = False,
+    up: str = "nearest",
+    down: str = "max_pool",
+    separable: bool = True,
     activation: str = "silu",
     eps: float = 1e-3,
     momentum: float = 0.01,
@@ -51,7 +54,10 @@ def bifpn(
         fusion: ``fast_normalized``, ``softmax`` over one weight an edge, or ``sum``.
         same_padding: Max-pool as TensorFlow pads, for weights that were trained there.
         redundant_bias: Give 1x1 convolutions a bias, although batch norm follows; likewise.
-        activation: Before each separable convolution, a key of `ACTIVATIONS`.
+        up: A key of `UP`: the way from coarser levels.
+        down: A key of `DOWN`: the way from finer levels.
+        separable: Make the convolution of each merge a separable one; else a plain 3x3.
+        activation: Before it, a key of `ACTIVATIONS`.
         eps: Of batch norm.
         momentum: Of batch norm.
 
@@ -67,17 +73,18 @@ def bifpn(
         raise ValueError("BiFPN needs two levels at least: raise num_levels")
     bias = True if redundant_bias else None
     project = Conv(1, norm="batch_norm", bias=bias, eps=eps, momentum=momentum)
-    pool = "max_pool_same" if same_padding else "max_pool"
-    stem = [Merge(f"C{n}", n, (f"C{n - 1}",), down=pool, project=project) for n in names[len(inputs) :]]
+    down = "max_pool_same" if same_padding and down == "max_pool" else down
+    stem = [Merge(f"C{n}", n, (f"C{n - 1}",), down=down, project=project) for n in names[len(inputs) :]]
     node = Merge(
         "",
         0,
         (),
         fusion=fusion,
-        down=pool,
+        up=up,
+        down=down,
         project=project,
         width=out_channels,
-        conv=replace(project, kernel_size=3, separable=True, before=activation),
+        conv=replace(project, kernel_size=3, separable=separable, before=activation),
     )
     merges, outputs = {"bifpn": _two_ways, "pan": _pan, "qufpn": _four_ways}[form](names, node)
     return GraphNeck(

@@ -156,6 +156,7 @@ DOWN: dict[str, Callable[[Descent], nn.Module]] = {
     "max_pool_same": _repeat(SameMaxPool),
     "max_pool_floor": _repeat(FloorMaxPool),
     "max_pool_to_size": lambda _: nn.Identity(),
+    "bilinear": lambda _: nn.Identity(),
     "subsample": _repeat(lambda: nn.MaxPool2d(1, stride=2)),
     "conv": _strided,
     "max_pool_conv": _pooled_then_strided,
@@ -163,8 +164,9 @@ DOWN: dict[str, Callable[[Descent], nn.Module]] = {
 """Ways from a fine level to a coarser one.
 
 ``max_pool`` 3x3 of stride 2 a level, ``max_pool_same`` with TensorFlow's padding, ``max_pool_floor`` 2x2 without
-padding; ``max_pool_to_size`` with windows as large as the sides' ratio; ``subsample`` every second cell; ``conv`` 3x3
-of stride 2 a level; ``max_pool_conv`` max-pools, and for the last level a 3x3 convolution with batch norm (ASFF).
+padding; ``max_pool_to_size`` with windows as large as the sides' ratio; ``bilinear`` between the nearest cells, without
+a filter; ``subsample`` every second cell; ``conv`` 3x3 of stride 2 a level; ``max_pool_conv`` max-pools, and for the
+last level a 3x3 convolution with batch norm (ASFF).
 """
 
 CONVOLVING = ("conv", "max_pool_conv")
@@ -175,6 +177,9 @@ UP: dict[str, Callable[[Tensor, Size], Tensor]] = {
     "bilinear": partial(F.interpolate, mode="bilinear", align_corners=False),
 }
 """Ways from a coarse level to a finer one."""
+
+TO_SIZE: dict[str, Callable[[Tensor, Size], Tensor]] = {"max_pool_to_size": max_pool_to, "bilinear": UP["bilinear"]}
+"""Those ways down that lead straight to the size of the coarser level."""
 
 
 class Edge(nn.Module):
@@ -199,11 +204,11 @@ class Edge(nn.Module):
         halve = DOWN[down](Descent(before, channels[1], halvings, project)) if halvings > 0 else nn.Identity()
         self.halve = None if isinstance(halve, nn.Identity) else halve
         self._parts = tuple(part for part in (self.project, self.halve) if part is not None)
-        is_pooled_to_size = halvings > 0 and down == "max_pool_to_size"
+        goes_to_size = halvings > 0 and down in TO_SIZE
         self._growth = 2 ** max(-halvings, 0)
-        self._shrinkage = 2**halvings if is_pooled_to_size else 1
+        self._shrinkage = 2**halvings if goes_to_size else 1
         # pools and strided convolutions arrive at the size, but for sides that the backbone has cut short
-        self._fit = max_pool_to if is_pooled_to_size else upsample_to if halvings > 0 else UP[up]
+        self._fit = TO_SIZE[down] if goes_to_size else upsample_to if halvings > 0 else UP[up]
         self._keeps_size = halvings == 0
         self.is_idle = self._keeps_size and not self._parts
 

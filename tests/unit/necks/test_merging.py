@@ -71,6 +71,11 @@ class TestEdge:
         assert torch.equal(edge(x, (11, 14)), F.interpolate(x, size=(11, 14), mode=up, **kwargs))
         assert edge(x, None).shape == (1, 2, 12, 16)
 
+    def test_bilinear_down_reads_the_nearest_cells_alone(self):
+        edge = Edge((1, 1), (3, 5), up="nearest", down="bilinear", project=Conv(1))
+        # the middle of four by four cells is between those of the second and third row and column
+        assert edge(ramp(8, 8), None).tolist() == [[[[13.5, 17.5], [45.5, 49.5]]]]
+
     def test_idle(self):
         assert Edge((2, 2), (3, 3), up="nearest", down="conv", project=Conv(1)).is_idle
         assert not Edge((2, 3), (3, 3), up="nearest", down="conv", project=Conv(1)).is_idle
