@@ -35,7 +35,6 @@ from pyrafuse.necks.graph_neck import GraphNeck
 
 SLOTS = 9
 _LAYOUT = "an EfficientDet of effdet"
-_CLASSIFIER = "class_net.predict.conv_pw.weight"
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -60,8 +59,9 @@ def _modules(neck: GraphNeck) -> Iterator[tuple[str, str]]:
             yield f"{ours}.fusion", f"{theirs}.combine"
             for e, name in enumerate(merge.inputs):
                 yield from _projection(f"{ours}.edges.{e}", f"{theirs}.combine.resample.{maps.index(name)}")
+            is_separable = merge.conv is not None and merge.conv.separable
             yield f"{ours}.conv.depthwise", f"{theirs}.after_combine.conv.conv_dw"
-            yield f"{ours}.conv.conv", f"{theirs}.after_combine.conv.conv_pw"
+            yield f"{ours}.conv.conv", f"{theirs}.after_combine.conv.conv{'_pw' if is_separable else ''}"
             yield f"{ours}.conv.norm", f"{theirs}.after_combine.conv.bn"
 
 
@@ -72,7 +72,7 @@ def _projection(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
 
 def looks_like_effdet(content: Any) -> bool:
     """Whether ``content``, as read from a file, is an EfficientDet of effdet."""
-    return has_keys(_unwrap(content), r"class_net\.", r"box_net\.", r"backbone\.(conv_stem|bn1|blocks)\.")
+    return has_keys(_unwrap(content), r"class_net\.", r"box_net\.", r"backbone\.")
 
 
 def import_effdet(
@@ -100,7 +100,7 @@ def import_effdet(
     layout = _read_layout(state, source)
     name = find_published(layout, source=source, published=published)
     told = PUBLISHED[name]
-    num_classes = state[_CLASSIFIER].shape[0] // SLOTS
+    num_classes = state[_classifier_of(state)].shape[0] // SLOTS
     with Uninitialized():
         detector = create_published(name, layout, num_classes=num_classes, options=options or {})
     naming = naming_of(detector, state)
@@ -140,8 +140,17 @@ def create_published(
         "repeats": layout.repeats,
         "form": layout.form,
         "fusion": "fast_normalized" if layout.is_weighted else "sum",
+        "separable": layout.separable,
+        "activation": told.activation,
+        **({"up": "bilinear", "down": "bilinear"} if told.is_bilinear else {}),
     }
-    head = {"num_convs": layout.num_convs, "scale": told.scale}
+    head = {
+        "num_convs": layout.num_convs,
+        "scale": told.scale,
+        "shapes": told.shapes,
+        "separable": layout.separable,
+        "activation": told.head_activation or told.activation,
+    }
     neck_options = options.get("neck_options", {})
     merged = {
         **options,
@@ -171,6 +180,7 @@ def naming_branch(state: Mapping[str, Tensor], prefix: str = "") -> Naming:
         [
             (r"^norms\.(\d+)\.(\d+)\.", norm),
             (r"^convs\.", "conv_rep."),
+            (r"^(conv_rep\.\d+|predict)\.(weight|bias)$", r"\1.conv.\2"),
             (r"\.depthwise\.", ".conv_dw."),
             (r"\.pointwise\.", ".conv_pw."),
         ]
@@ -183,7 +193,7 @@ def reorder_boxes(value: Tensor) -> Tensor:
 
 
 def _reorder(key: str, value: Tensor) -> Tensor:
-    return reorder_boxes(value) if key.startswith("head.boxes.predict.pointwise.") else value
+    return reorder_boxes(value) if key.startswith("head.boxes.predict.") and ".depthwise." not in key else value
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
@@ -192,11 +202,19 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
     return {key.removeprefix("model."): v for key, v in state.items() if not (is_bench and key.startswith("anchors."))}
 
 
+def _is_separable(state: Mapping[str, Tensor]) -> bool:
+    return has_keys(state, r"class_net\..*\.conv_pw\.")
+
+
+def _classifier_of(state: Mapping[str, Tensor]) -> str:
+    return f"class_net.predict.conv{'_pw' if _is_separable(state) else ''}.weight"
+
+
 def _read_layout(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> Layout:
     def count(pattern: str) -> int:
         return len({found[1] for key in state if (found := re.match(pattern, key))})
 
-    channels = read_shape(state, _CLASSIFIER, source=source, layout=_LAYOUT, least=SLOTS)[1]
+    channels = read_shape(state, _classifier_of(state), source=source, layout=_LAYOUT, least=SLOTS)[1]
     last = read_shape(state, "fpn.resample.3.conv.conv.weight", source=source, layout=_LAYOUT)[1]
     num_levels = count(r"class_net\.bn_rep\.0\.(\d+)\.bn\.") or count(r"class_net\.bn_rep\.(\d+)\.")
     nodes = count(r"fpn\.cell\.0\.fnode\.(\d+)\.")
@@ -217,4 +235,5 @@ def _read_layout(state: Mapping[str, Tensor], source: str | os.PathLike[str]) ->
         is_weighted=has_keys(state, r"fpn\.cell\.\d+\.fnode\.[0-7]\.combine\.edge_weights"),
         is_tensorflow=has_keys(state, r"fpn\.cell\.\d+\.fnode\.\d+\.after_combine\.conv\.conv_pw\.bias"),
         has_squeeze=has_keys(state, r"backbone\..*\.se\."),
+        separable=_is_separable(state),
     )

@@ -68,6 +68,9 @@ EFFDET = Origin(
         "tf_efficientdet_d0 to d5, trained with TensorFlow; tf_efficientdet_d0_ap to d5_ap",
         "these with PAN or QuFPN, and with plain sums",
         "tf_efficientdet_d6, d7 and d7x",
+        "tf_efficientdet_lite0 to lite4 and lite3x",
+        "efficientdet_q0 to q2; efficientdetv2_dt and ds; efficientdet_es and em",
+        "resdet50, cspresdet50, cspresdext50pan, cspdarkdet53m",
     ),
 )
 TORCHVISION = Origin(
