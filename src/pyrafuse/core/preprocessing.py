@@ -19,7 +19,7 @@ class Preprocessing:
         size: Height and width in pixels; where ``keep_ratio`` fits, the limits of the shorter and the longer side,
             however the image lies.
         fit: ``stretch`` gives up the aspect ratio (what ASFF's published figures used); ``letterbox`` keeps it and
-            pads with the mean colour at right and bottom; ``keep_ratio`` keeps it too, pads no further than to the
+            pads with ``padding`` at right and bottom; ``keep_ratio`` keeps it too, pads no further than to the
             next multiples of ``pad_multiple``, and with what is 0 once normalised (mmdetection's way), so that the
             input's size follows the image.
         interpolation: ``antialias`` is the filtered bilinear resize of Pillow; ``opencv`` the unfiltered one of
@@ -30,6 +30,7 @@ class Preprocessing:
         bgr: Give the channels in the order blue, green, red, as networks that come from Caffe expect.
         round_down: Where ``keep_ratio`` fits, drop what is left of a pixel at the end of a resized side (torchvision);
             else round to the nearest (mmdetection).
+        padding: Colour of what ``letterbox`` adds, and of the canvases of augmentation: ``mean`` or ``black``.
     """
 
     size: tuple[int, int] = (416, 416)
@@ -40,6 +41,7 @@ class Preprocessing:
     pad_multiple: int = 32
     bgr: bool = False
     round_down: bool = False
+    padding: Literal["mean", "black"] = "mean"
 
     def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device.
@@ -70,6 +72,8 @@ class Preprocessing:
         return replace(self, size=size)
 
     def fill_color(self) -> tuple[int, int, int]:
-        """The mean colour, 0..255: what padding is made of."""
+        """What padding is made of, 0..255."""
+        if self.padding == "black":
+            return 0, 0, 0
         red, green, blue = (round(255 * m) for m in self.mean)
         return red, green, blue

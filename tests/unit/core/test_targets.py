@@ -1,5 +1,7 @@
 """Padded objects."""
 
+from dataclasses import replace
+
 import torch
 
 from pyrafuse.core.preprocessing import Preprocessing
@@ -34,3 +36,4 @@ def test_normalize():
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     torch.testing.assert_close(preprocessing.normalize(images).flatten(), torch.tensor([0.0, 1.0, -3.2]))
     assert preprocessing.fill_color() == (0, 128, 255)
+    assert replace(preprocessing, padding="black").fill_color() == (0, 0, 0)

@@ -111,7 +111,7 @@ def import_effdet(
         names=names,
         category_ids=category_ids,
         preprocessing=replace(
-            Preprocessing(size=(told.size, told.size), fit="letterbox"),
+            Preprocessing(size=(told.size, told.size), fit="letterbox", padding=told.padding),
             **({"mean": _HALF, "std": _HALF} if told.is_half else {}),
         ),
         origin=f"effdet's {name}, {num_classes} classes",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.models.efficientdet import SCALINGS
@@ -56,6 +57,7 @@ class Published:
         layout: What keys tell of it.
         scale: Side of the smallest anchor, in strides.
         is_half: Mean and standard deviation of its images are 0.5; else ImageNet's.
+        padding: Of its images.
         shapes: Width and height of its anchors, in sides of a square of the scale.
         is_bilinear: Its maps go from level to level by bilinear interpolation; else by max-pools and nearest cells.
         activation: Of BiFPN and towers.
@@ -68,6 +70,7 @@ class Published:
     layout: Layout = field(compare=False)
     scale: float = 4.0
     is_half: bool = False
+    padding: Literal["mean", "black"] = "mean"
     shapes: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
     is_bilinear: bool = False
     activation: str = "silu"
@@ -88,7 +91,7 @@ def _scaled() -> dict[str, Published]:
         layout = Layout(last, scaling.channels, scaling.repeats, scaling.num_convs)
         detectors[name] = Published(trunk, scaling.size, layout)
         detectors[f"tf_{name}"] = Published(f"tf_{trunk}", scaling.size, replace(layout, is_tensorflow=True))
-        detectors[f"tf_{name}_ap"] = replace(detectors[f"tf_{name}"], is_half=True)
+        detectors[f"tf_{name}_ap"] = replace(detectors[f"tf_{name}"], is_half=True, padding="black")
     return detectors
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pyrafuse.models.importers import effdet
 from pyrafuse.models.importers.effdet import create_published, import_effdet, looks_like_effdet, naming_of
 from pyrafuse.models.importers.effdet_published import PUBLISHED, Layout, find_published
@@ -138,7 +139,9 @@ def test_the_name_tells_mean_and_standard_deviation(states, source, published, i
         states["tf_efficientdet_d0"], source=f"folder/{source}", published=published
     )
     given = detector.card.preprocessing
-    assert ((given.mean, given.std) == (HALF, HALF)) == is_half
+    assert (given.mean, given.std, given.padding) == (
+        (HALF, HALF, "black") if is_half else (IMAGENET_MEAN, IMAGENET_STD, "mean")
+    )
     assert detector.card.origin == f"effdet's tf_efficientdet_d0{'_ap' if is_half else ''}, 2 classes"
 
 
