@@ -4,7 +4,7 @@ Liu et al., "SSD: Single Shot MultiBox Detector", arXiv:1512.02325. None of thes
 the published figures are those of mmdetection's and torchvision's checkpoints, on val 2017 and VOC test 2007.
 
 Deviations of SSD: every image is looked at once an epoch, 120 times in all, where the original counts five times as an
-epoch; images are normalised by ImageNet's mean and deviation, as torchvision's VGG-16 was trained; small boxes are kept.
+epoch; images are normalised by ImageNet's mean and deviation, as torchvision's VGG-16 was trained; small boxes stay.
 """
 
 from dataclasses import replace
