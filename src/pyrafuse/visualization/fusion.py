@@ -4,14 +4,17 @@ Figure 3 of Liu et al., "Learning Spatial Fusion for Single-Shot Object Detectio
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrafuse.core.captions import place_captions
 from pyrafuse.core.detections import Detections
 from pyrafuse.visualization.figures import LEVEL_COLORS, plain
 from pyrafuse.visualization.maps import MapPage, draw_detections, draw_map
@@ -20,6 +23,7 @@ MAX_BARS = 12
 """So many detections, the best ones, have their attribution drawn and are numbered; the other numbers are of all."""
 
 _SIDE, _LABELS = 3.4, 1.5  # inches
+_NUMBER = (0.075, 0.13)  # inches: width of a digit with its margin, height
 
 
 def plot_fusion(
@@ -121,13 +125,48 @@ def _draw_attributions(
         axes.spines[side].set_visible(False)
     rest = "" if len(detections) == len(attributions) else f", the best {len(detections)} of {len(attributions)}"
     axes.set_title(f"share of each source level in the score{rest}", fontsize=8, loc="right")
-    height, width = top.images[0].get_size()
-    for row, (x1, y1, *_) in zip(rows, detections.boxes.tolist(), strict=True):
-        top.text(
-            min(max(x1, 0), width - 1), min(max(y1, 0), height - 1), f"{row + 1}", color="white", fontsize=7,
-            va="bottom" if y1 > 0.1 * height else "top",  # above the box: within, it would hide a small object
-            bbox={"facecolor": "black", "alpha": 0.65, "pad": 0.8, "linewidth": 0}, clip_on=True,
+    _number_boxes(top, detections)
+
+
+def _number_boxes(axes: Axes, detections: Detections) -> None:
+    """The rank of each box beside it, in the colour of its level, none upon another; a line leads to a far one."""
+    height, width = axes.images[0].get_size()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    pixels = width / (axes.get_position().width * figure.get_figwidth())  # an inch
+    sizes = [
+        (ceil(_NUMBER[0] * len(f"{row + 1}") * pixels), ceil(_NUMBER[1] * pixels)) for row in range(len(detections))
+    ]
+    limits = np.asarray([width, height])
+    boxes = detections.boxes.cpu().numpy().reshape(-1, 2, 2).clip(0, limits).round().astype(np.int64).reshape(-1, 4)
+    spots = place_captions(boxes, sizes, (width, height))
+    for row, (box, level) in enumerate(zip(boxes, detections.levels.tolist(), strict=True)):
+        color = LEVEL_COLORS[level % len(LEVEL_COLORS)]
+        if not spots[row].any():
+            spots[row] = _nearest_free(box, sizes[row], limits, spots)
+            middle = spots[row].reshape(2, 2).mean(axis=0)
+            nearest = np.clip(middle, box[:2], box[2:])
+            axes.plot(*zip(nearest, middle, strict=True), color=color, linewidth=0.7, scalex=False, scaley=False)
+        x1, y1, x2, y2 = spots[row].tolist()
+        axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, facecolor=color, linewidth=0))
+        axes.text(
+            (x1 + x2 - 1) / 2, (y1 + y2 - 1) / 2, f"{row + 1}", color="white", fontsize=7, ha="center",
+            va="center_baseline", clip_on=True,
         )  # fmt: skip
+
+
+def _nearest_free(
+    box: NDArray[np.int64], size: tuple[int, int], limits: NDArray[np.int64], taken: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The place of ``size`` next to the box's corner, all over the image, that covers none of ``taken``."""
+    x, y = (np.arange(0, max(limit - side, 0) + 1, max(side // 2, 1)) for limit, side in zip(limits, size, strict=True))
+    low = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    high = low + size
+    meets = (low[:, None] < taken[None, :, 2:]) & (high[:, None] > taken[None, :, :2])
+    distance = np.abs((low + high) / 2 - box[:2]).sum(axis=1)
+    distance[np.any(meets[..., 0] & meets[..., 1], axis=1)] += limits.sum()
+    best = int(distance.argmin())
+    return np.concatenate([low[best], high[best]])
 
 
 def _check(

@@ -90,9 +90,34 @@ def test_says_that_only_the_best_have_bars(count, title, bars):
     top, side = figure.axes
     assert (top.get_title(), side.get_title(loc="right")) == (title, bars)
     assert len(side.get_yticks()) == len(top.texts) == 12
-    assert {text.get_verticalalignment() for text in top.texts} == {"bottom"}  # above the box, not on the object
     encode_figure(figure, dpi=50)
     assert side._right_title.get_window_extent().x0 > top.title.get_window_extent().x1
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (80, 120), (3000, 200)])
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.08])
+def test_no_number_lies_on_another(height, width, shift):
+    first = torch.tensor([0.3, 0.02, 0.6, 0.4])
+    boxes = (first + shift * torch.arange(12)[:, None]) * torch.tensor([width, height, width, height])
+    found = Detections(boxes, torch.ones(12), torch.zeros(12).long(), torch.arange(12) % 2)
+    figure = plot_fusion(
+        torch.zeros(3, height, width, dtype=torch.uint8), found, None, None, (8, 16),
+        attributions=np.full((12, 2), 0.5), attribution_strides=(8, 16),
+    )  # fmt: skip
+    encode_figure(figure, dpi=100)
+    top = figure.axes[0]
+    assert [text.get_text() for text in top.texts] == [f"{rank}" for rank in range(1, 13)]
+    plates = [patch.get_window_extent() for patch in top.patches]
+    assert [to_hex(patch.get_facecolor()) for patch in top.patches] == [LEVEL_COLORS[rank % 2] for rank in range(12)]
+    for i, (plate, text) in enumerate(zip(plates, top.texts, strict=True)):
+        letters = text.get_window_extent()
+        assert plate.x0 - 1 < letters.x0 < letters.x1 < plate.x1 + 1
+        assert top.bbox.x0 - 1 < plate.x0 < plate.x1 < top.bbox.x1 + 1
+        assert top.bbox.y0 - 1 < plate.y0 < plate.y1 < top.bbox.y1 + 1
+        for other in plates[:i]:
+            across = min(plate.x1, other.x1) - max(plate.x0, other.x0)
+            down = min(plate.y1, other.y1) - max(plate.y0, other.y0)
+            assert min(across, down) < 0.01
 
 
 def test_high_weights_are_red_and_low_ones_blue():
