@@ -1,7 +1,10 @@
 """From a data set to batches: request -> read -> mix -> augment -> batch; for evaluation plainly fitted."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -192,7 +195,7 @@ def default_num_workers() -> int:
 def _create_loader(
     dataset: Dataset[Any], batches: Iterable[Any], collate_fn: Callable[..., Any], num_workers: int
 ) -> "DataLoader[Any]":
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # rows are requests, not numbers
         collate_fn=collate_fn,
@@ -202,6 +205,31 @@ def _create_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
     )
+
+
+class _Loader(DataLoader[Any]):
+    """Starts its workers without Ctrl-C: between forks Python drops it unseen, and a worker ended by it is an error."""
+
+    def __iter__(self) -> Any:
+        with hold_interrupts():
+            return super().__iter__()
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends; processes that are forked within never hear of it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(held[0], None)
 
 
 def _start_worker(_: int) -> None:

@@ -140,24 +140,28 @@ def explain_gradients_to(
     last: SourceGradients | None = None
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=not progress), disable=not progress) as bar:
-        for row in bar.track(rows, description="gradients"):
-            try:
-                item = images[row]
-            except LoadingError as error:
-                failures.append(str(error))
-                continue
-            batch = collate_eval([item]).batch
-            batch = replace(batch, targets=replace(batch.targets, labels=label_of[batch.targets.labels]))
-            last = _measure(detector, batch)
-            found = last.conflicts()
-            sums = {
-                rule: tuple(a + b for a, b in zip(sums.get(rule, (Conflicts(),) * len(c)), c, strict=True))
-                for rule, c in found.items()
-            }
-            if len(pictures) < MAX_PICTURES:
-                pictures.append(
-                    _draw(last, batch, output / f"{row + 1:03}-{data.records[row].path.stem}_gradients.png")
-                )
+        try:
+            for row in bar.track(rows, description="gradients"):
+                try:
+                    item = images[row]
+                except LoadingError as error:
+                    failures.append(str(error))
+                    continue
+                batch = collate_eval([item]).batch
+                batch = replace(batch, targets=replace(batch.targets, labels=label_of[batch.targets.labels]))
+                last = _measure(detector, batch)
+                found = last.conflicts()
+                sums = {
+                    rule: tuple(a + b for a, b in zip(sums.get(rule, (Conflicts(),) * len(c)), c, strict=True))
+                    for rule, c in found.items()
+                }
+                if len(pictures) < MAX_PICTURES:
+                    pictures.append(
+                        _draw(last, batch, output / f"{row + 1:03}-{data.records[row].path.stem}_gradients.png")
+                    )
+        except KeyboardInterrupt:
+            kept = f"{output} holds the first {len(pictures)} pictures" if pictures else "nothing is written"
+            raise KeyboardInterrupt(f"{kept}; gradients.json and report.html need all {len(rows)} images") from None
     if last is None:
         raise DataError(f"none of {len(rows)} images can be read: {failures[0] if failures else 'there is none'}")
     report = GradientReport(last.source_strides, last.output_strides, len(rows) - len(failures), sums)

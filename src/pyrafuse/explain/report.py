@@ -64,8 +64,8 @@ def explain_to(
 ) -> Summary:
     """Explain every image of ``source``: its files in ``output`` (see `FusionExplanation.save`) and report.html.
 
-    An input that cannot be read is passed over and told in the page. When a camera is stopped by an interrupt, the
-    page is written all the same.
+    An input that cannot be read is passed over and told in the page. Upon an interrupt, which is how a camera is
+    stopped, the page of what was explained until then is written all the same.
 
     Args:
         detector: On the device to compute on.
@@ -87,6 +87,7 @@ def explain_to(
     rows: list[_Row] = []
     failures: list[str] = []
     taken: set[str] = set()
+    is_cut_off = False
     console = Console(stderr=True, quiet=not progress)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not progress) as bar:
@@ -101,8 +102,9 @@ def explain_to(
                     rows.append(_explain_frame(detector, frame, output, name, score))
                 bar.advance(task)
         except KeyboardInterrupt:
-            if not frames.is_stream:
-                raise
+            is_cut_off = not frames.is_stream
+    if is_cut_off and not rows:
+        raise KeyboardInterrupt("no image was finished")
     if failures and not rows:
         first = failures[0]
         raise DataError(
@@ -110,6 +112,8 @@ def explain_to(
         )
     page = output / "report.html"
     _describe(rows, failures, detector.neck.features.strides, score).save(page)
+    if is_cut_off:
+        raise KeyboardInterrupt(f"{page} tells of the first {len(rows)}" + (f" of {total}" if total else ""))
     return Summary(page, len(rows), tuple(failures))
 
 

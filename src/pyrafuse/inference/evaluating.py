@@ -96,17 +96,21 @@ def detect_all(
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
         task = bar.add_task("evaluate", total=len(data))
-        for item in loader:
-            sizes = [fit.size for fit in item.fits]
-            images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True), sizes)
-            scales = [(fit.scale_x, fit.scale_y) for fit in item.fits]
-            found = detector.detect(images, postprocess=postprocess, sizes=sizes, scales=scales)
-            upright = [
-                _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
-                for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)
-            ]
-            evaluator.update(item.batch.indices.tolist(), upright)
-            bar.advance(task, len(upright))
+        try:
+            for item in loader:
+                sizes = [fit.size for fit in item.fits]
+                images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True), sizes)
+                scales = [(fit.scale_x, fit.scale_y) for fit in item.fits]
+                found = detector.detect(images, postprocess=postprocess, sizes=sizes, scales=scales)
+                upright = [
+                    _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
+                    for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)
+                ]
+                evaluator.update(item.batch.indices.tolist(), upright)
+                bar.advance(task, len(upright))
+        except KeyboardInterrupt:
+            done = f"{bar.tasks[task].completed:.0f} of {len(data)} images were looked at"
+            raise KeyboardInterrupt(f"{done}, and nothing is written: the figures need all of them") from None
     return evaluator
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pyrafuse.core.errors import DataError, check_between
 from pyrafuse.core.storage import check_writable
+from pyrafuse.data.loading import hold_interrupts
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
@@ -67,7 +68,8 @@ def predict_to(
     """Predict on everything in ``source`` and write what was found below ``output``.
 
     An input that cannot be read is passed over and told in the summary. Upon an interrupt, which is how a camera is
-    stopped, everything until then is written; upon an error no video that was begun, and no file of results over all.
+    stopped, everything until then is written, and told by the interrupt where more was to come; upon an error no video
+    that was begun, and no file of results over all.
 
     Args:
         detector: On the device to compute on.
@@ -127,14 +129,17 @@ def predict_to(
             for detections in found:
                 frame = waiting.popleft()
                 video = frame.name.rpartition("#")[0] if frame.fps else ""
-                for writer in writers:
-                    writer.write(Finding(detections, frame.index, video, frame.fps or 0.0))
-                num_images += 1
-                num_objects += len(detections)
+                with hold_interrupts():  # all formats hold the same images
+                    for writer in writers:
+                        writer.write(Finding(detections, frame.index, video, frame.fps or 0.0))
+                    num_images += 1
+                    num_objects += len(detections)
                 bar.advance(task)
         except KeyboardInterrupt:
             if not frames.is_stream:
-                raise
+                of_all = f" of {total}" if total else ""
+                kept = f"{output} holds the first {num_images}{of_all}" if num_images else "no image was finished"
+                raise KeyboardInterrupt(kept) from None
         if failures and not num_images:  # before the writers end: an earlier result is not replaced by an empty one
             reason = failures[0].reason
             raise DataError(

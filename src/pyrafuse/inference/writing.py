@@ -237,8 +237,9 @@ class JSONWriter(Writer):
         self._images.append(finding.detections.to_dict())
 
     def close(self) -> None:
-        """Write the file, whole or not at all."""
-        write_text(self._path, json.dumps({"images": self._images}, indent=1))
+        """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
+        if self._images:
+            write_text(self._path, json.dumps({"images": self._images}, indent=1))
 
 
 class COCOWriter(Writer):
@@ -258,7 +259,9 @@ class COCOWriter(Writer):
         self._findings.append((finding.index, replace(finding.detections, image=None)))
 
     def close(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
+        if not self._findings:
+            return
         stems = [Path(found.source).stem for _, found in self._findings]
         is_numbered = all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems)
         rows = [

@@ -1,4 +1,5 @@
 import pickle
+import signal
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,7 +14,13 @@ from pyrafuse.data.batching import EpochBatchSampler, create_generator
 from pyrafuse.data.caching import ImageCache
 from pyrafuse.data.fitting import Fit, fit_image
 from pyrafuse.data.images import read_image
-from pyrafuse.data.loading import collate, create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.loading import (
+    collate,
+    create_eval_loader,
+    create_train_loader,
+    default_num_workers,
+    hold_interrupts,
+)
 from pyrafuse.data.sample import Sample
 from pyrafuse.data.settings import Augmentation
 
@@ -354,3 +361,18 @@ def test_smaller_images_lie_at_the_top_left_of_a_batch():
     alone = collate([(0, samples[1])] * 2).targets
     assert (alone.sizes.tolist(), alone.padded_sizes) == ([[5, 2], [5, 2]], None)
     assert collate([(0, samples[0])] * 2).targets.sizes is None
+
+
+def test_an_interrupt_waits_until_the_workers_have_started():
+    handler = signal.getsignal(signal.SIGINT)
+    done = []
+
+    def start():
+        with hold_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is handler

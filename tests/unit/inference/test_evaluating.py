@@ -175,6 +175,20 @@ def test_numbers_out_of_range(data, given, message):
         evaluate(detector, data, workers=0, **given)
 
 
+def test_an_interrupt_says_that_nothing_is_kept(data, monkeypatch):
+    detector, seer = create_detector(("blue", "red"))
+    look = seer.forward
+
+    def stop(images):
+        if seer.sizes:
+            raise KeyboardInterrupt
+        return look(images)
+
+    monkeypatch.setattr(seer, "forward", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"^1 of 2 images were looked at, and nothing is written: the figures"):
+        evaluate(detector, data, workers=0, batch_size=1)
+
+
 def test_an_image_that_is_gone_is_named(data):
     Path(data.records[1].path).unlink()
     detector, _ = create_detector(("blue", "red"))

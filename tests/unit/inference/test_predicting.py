@@ -295,10 +295,24 @@ def test_an_interrupt_ends_a_camera_and_breaks_off_anything_else_but_nothing_is_
     if is_stream:
         assert predict_to(BoxOfBrightness(), source, tmp_path).num_images == 3
     else:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"holds the first 3$"):
             predict_to(BoxOfBrightness(), source, tmp_path)
     assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 3
     assert cv2.VideoCapture(str(tmp_path / "videos/camera0.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_an_interrupt_before_the_first_image_leaves_what_was_there(tmp_path):
+    def read():
+        raise KeyboardInterrupt
+        yield
+
+    for name in ("predictions.json", "coco_results.json"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(KeyboardInterrupt, match=r"^no image was finished$"):
+        predict_to(BoxOfBrightness(), Source(read, 5), tmp_path, formats=("image", "json", "coco", "yolo"))
+    assert {name: (tmp_path / name).read_text() for name in files_below(tmp_path)} == {
+        "predictions.json": "old", "coco_results.json": "old",
+    }  # fmt: skip
 
 
 def test_progress_names_each_failure_on_standard_error(folder, tmp_path, capsys):
