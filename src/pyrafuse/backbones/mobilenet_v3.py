@@ -14,8 +14,10 @@ from torchvision.models import mobilenet_v3_large as create_layers
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.backbones.weights import Naming, load_exactly, read_published
+from pyrafuse.core.errors import PyrafuseError
 
 STRIDES = (4, 8, 16, 32)
+LEAST_WIDTH = 0.1
 PARTS = (("0", "1"), ("2", "3"), ("4", "5", "6"), ("7", "8", "9", "10", "11", "12"), ("13", "14", "15", "16"))
 """Published layers of the stem and of each stage."""
 EXPANDED_PARTS = (
@@ -50,9 +52,12 @@ def mobilenet_v3_large(
         weights: Checkpoint of torchvision's ``mobilenet_v3_large``; a file or ``torchvision/mobilenet_v3_large``.
 
     Raises:
-        PyrafuseError: If there is no map at one of ``strides``, they do not grow, or there is no such stage.
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, there is no such stage, or ``width``
+            leaves nothing to expand.
         CheckpointError: If ``weights`` do not fit.
     """
+    if not width >= LEAST_WIDTH:
+        raise PyrafuseError(f"mobilenet_v3_large has a width of {LEAST_WIDTH} or more, got width={width}")
     layers = create_layers(weights=None, width_mult=width, reduced_tail=reduced_tail).features
     parts = EXPANDED_PARTS if expanded else PARTS
     stem, *stages = (nn.Sequential(*map(layers.get_submodule, names)) for names in parts)

@@ -28,6 +28,7 @@ class MultiBoxHead(nn.Module):
         steps: Pixels between neighbouring anchors of each level; the first is centred at half of them.
         separable: A depthwise convolution with norm and ReLU6, and a 1x1, in place of each convolution: SSDLite,
             arXiv:1801.04381, section 6.2.
+        made_for: Side of the input in pixels that the anchors were published for, if they were.
 
     Raises:
         ValueError: If shapes or steps are not one a level.
@@ -41,6 +42,7 @@ class MultiBoxHead(nn.Module):
         shapes: Sequence[Tensor],
         steps: Sequence[float],
         separable: bool = False,
+        made_for: int | None = None,
     ) -> None:
         super().__init__()
         if not len(features) == len(shapes) == len(steps):
@@ -48,6 +50,7 @@ class MultiBoxHead(nn.Module):
                 f"this head has {len(shapes)} levels of anchors and {len(steps)} steps, and {len(features)} levels of "
                 f"strides {features.strides} come in; give the neck or the head as many as the other has"
             )
+        self.made_for = made_for
         self.strides = features.strides
         self.steps = tuple(float(step) for step in steps)
         self.num_classes = num_classes
@@ -133,8 +136,9 @@ def ssd_head(
         size: Side of the input in pixels, 300, 320 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
         coverage: See `ssd_shapes`; COCO's by default, (0.2, 0.9) and (0.15, 0.9) are Pascal VOC's.
         sizes: Of the anchors of each level in pixels, finest first, and one more, for any other input.
-        ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest.
-        steps: Pixels between neighbouring anchors of each level; with ``sizes`` the strides by default.
+        ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest, if not SSDLite.
+        steps: Pixels between neighbouring anchors of each level; by default the published ones at published strides
+            without ``sizes``, else the strides.
         clip: Make no side of an anchor longer than ``size`` (torchvision).
         separable: See `MultiBoxHead`; SSDLite's.
 
@@ -142,27 +146,55 @@ def ssd_head(
         ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
     """
     form = SSD_FORMS.get(size)
-    if sizes is None and form is None:
+    if sizes is not None:
+        shapes = multibox_shapes(sizes, ratios=ratios or _ssd_ratios(len(features)))
+        steps = features.strides if steps is None else steps
+    elif form is not None:
+        shapes = _published_shapes(form, size, len(features), ratios=ratios, coverage=coverage)
+        steps = _published_steps(form.steps, features) if steps is None else steps
+    else:
         known = ", ".join(map(str, SSD_FORMS))
         raise ValueError(f"SSD has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
-    if sizes is None and form is not None and len(features) != len(form.steps):
-        sizes = [size * share for share in _spread(M2DET_FORMS[320].sizes, len(features))]
-    if sizes is None and form is not None:
-        ratios, steps = ratios or form.ratios, form.steps if steps is None else steps
-        if form.sizes is None:
-            shapes = ssd_shapes(size, ratios=ratios, coverage=coverage or form.coverage)
-        else:
-            shapes = multibox_shapes(form.sizes, ratios=ratios)
-    else:
-        assert sizes is not None
-        if ratios is None:
-            ends = (0, len(features) - 2, len(features) - 1)
-            ratios = [(2,) if level in ends else (2, 3) for level in range(len(features))]
-        shapes = multibox_shapes(sizes, ratios=ratios)
-        steps = features.strides if steps is None else steps
     if clip:
         shapes = tuple(of_level.clamp(max=size) for of_level in shapes)
-    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps, separable=separable)
+    return MultiBoxHead(
+        features,
+        num_classes=num_classes,
+        shapes=shapes,
+        steps=steps,
+        separable=separable,
+        made_for=size if sizes is None else None,
+    )
+
+
+def _published_shapes(
+    form: SSDForm,
+    size: int,
+    num_levels: int,
+    *,
+    ratios: Sequence[Sequence[float]] | None,
+    coverage: tuple[float, float] | None,
+) -> tuple[Tensor, ...]:
+    """Shapes (S, 2) of each level; on another number of levels the sizes are spread."""
+    if form.sizes is not None:
+        if coverage is not None:
+            raise ValueError(f"at {size} px SSD's anchors have sizes of their own: leave out coverage={coverage}")
+        sizes = form.sizes if num_levels == len(form.steps) else _spread(form.sizes, num_levels)
+        return multibox_shapes(sizes, ratios=ratios or form.ratios[:1] * num_levels)
+    if num_levels == len(form.steps):
+        return ssd_shapes(size, ratios=ratios or form.ratios, coverage=coverage or form.coverage)
+    sizes = [size * share for share in _spread(M2DET_FORMS[320].sizes, num_levels)]
+    return multibox_shapes(sizes, ratios=ratios or _ssd_ratios(num_levels))
+
+
+def _ssd_ratios(num_levels: int) -> Sequence[Sequence[float]]:
+    return [(2,) if level in (0, num_levels - 2, num_levels - 1) else (2, 3) for level in range(num_levels)]
+
+
+def _published_steps(steps: Sequence[float], features: PyramidSpec) -> Sequence[float]:
+    """``steps``, which are those of strides that double from the first on; of other levels the strides."""
+    doubled = tuple(round(steps[0]) * 2**level for level in range(len(steps)))
+    return steps if features.strides == doubled else features.strides
 
 
 @dataclass(frozen=True)
@@ -210,7 +242,8 @@ def m2det_head(
         ValueError: If there are no published anchors for ``size`` and no ``sizes``, or a number is not one a level.
     """
     shares, steps = m2det_anchors(features, size=size, sizes=sizes, steps=steps, ratios=ratios)
-    return MultiBoxHead(features, num_classes=num_classes, shapes=[shape * size for shape in shares], steps=steps)
+    shapes = [shape * size for shape in shares]
+    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps, made_for=size)
 
 
 def m2det_anchors(
@@ -226,12 +259,10 @@ def m2det_anchors(
     if sizes is None and form is None:
         known = ", ".join(map(str, M2DET_FORMS))
         raise ValueError(f"M2Det has published anchors for inputs of {known} px, not {size}; give the anchors' sizes")
-    if form is not None and len(form.steps) != len(features):
-        form = M2DetForm(features.strides, _spread(form.sizes, len(features)))
     if sizes is None and form is not None:
-        sizes = form.sizes
+        sizes = form.sizes if len(form.steps) == len(features) else _spread(form.sizes, len(features))
     if steps is None:
-        steps = features.strides if form is None else form.steps
+        steps = features.strides if form is None else _published_steps(form.steps, features)
     shares = [round(size * share, 2) / size for share in sizes or ()]
     shapes = multibox_shapes(shares, ratios=[ratios] * (len(shares) - 1))
     return tuple(of_level.clamp(max=1) for of_level in shapes), tuple(steps)

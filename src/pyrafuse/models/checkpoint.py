@@ -1,9 +1,10 @@
 """Detectors in files: saved whole, read safely."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -34,18 +35,39 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
     """
     fields = _tuples(values)
     card = Card(**{**fields, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))})
-    size = card.preprocessing.size
     kinds = {
         "model": isinstance(card.model, str),
         "options": isinstance(card.options, Mapping) and isinstance(card.options.get("num_classes", 1), int),
         "defaults": isinstance(card.defaults, Mapping | None),
         "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
         "category_ids": isinstance(ids := card.category_ids, tuple) and all(isinstance(i, int | str) for i in ids),
-        "preprocessing": isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size),
+        "preprocessing": _is_usable(card.preprocessing),
     }
     if wrong := [name for name, is_right in kinds.items() if not is_right]:
         raise TypeError(", ".join(f"{name} {fields[name]!r}" for name in wrong))
     return card
+
+
+def _is_usable(given: Preprocessing) -> bool:
+    """Whether every value is of its kind."""
+    choices = {
+        name: get_args(hint) for name, hint in get_type_hints(Preprocessing).items() if get_origin(hint) is Literal
+    }
+    return (
+        all(getattr(given, name) in allowed for name, allowed in choices.items())
+        and _are(int, given.size, 2, 1)
+        and _are((int, float), given.mean, 3, -math.inf)
+        and _are((int, float), given.std, 3, 1e-6)
+        and _are(int, (given.pad_multiple,), 1, 1)
+        and isinstance(given.bgr, bool)
+        and isinstance(given.round_down, bool)
+    )
+
+
+def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float) -> bool:
+    return (
+        isinstance(values, tuple) and len(values) == count and all(isinstance(v, kind) and v >= least for v in values)
+    )
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:

@@ -46,6 +46,12 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
     detector = create_model(settings.name, num_classes=len(data.names), **options)
+    made_for = getattr(detector.head, "made_for", None)
+    if made_for not in (None, recipe.data.size):
+        say(
+            f"the anchors of {settings.name} are made for {made_for} px, and the images will have {recipe.data.size}: "
+            f"train with --size {made_for}, or give sizes in model.options.head_options"
+        )
     find_dropblocks(detector, recipe.dropblock)
     detector.card = replace(
         detector.card,

@@ -85,9 +85,25 @@ def test_other_numbers_of_levels_get_sizes_between_the_published_ends(name):
     assert smallest == pytest.approx([0.08, 0.15, 0.33, 0.69], abs=0.002)
 
 
+@pytest.mark.parametrize(("name", "size"), [("ssd", 300), ("ssd", 320), ("m2det", 320)])
+def test_published_steps_are_for_published_strides(name, size):
+    spec = PyramidSpec((1,) * 6, (4, 8, 16, 32, 64, 128))
+    assert HEADS.create(name, spec, num_classes=1, size=size).steps == spec.strides
+
+
+def test_other_levels_of_ssdlite_have_its_ends():
+    spec = PyramidSpec((1,) * 5, (16, 32, 64, 128, 256))
+    head = HEADS.create("ssd", spec, num_classes=1, size=320)
+    assert set(head.num_slots) == {6}
+    assert [of_level[0, 0].item() for of_level in head.shapes.split(head.num_slots)] == pytest.approx(
+        [64, 112, 160, 640 / 3, 800 / 3]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("ssd", {"size": 320, "coverage": (0.2, 0.9)}, r"sizes of their own: leave out coverage=\(0.2, 0.9\)"),
         ("ssd", {"size": 416}, "published anchors for inputs of 300, 320, 512 px, not 416; give the anchors' sizes"),
         ("m2det", {"size": 300}, "published anchors for inputs of 320, 512, 704, 800 px, not 300"),
         ("ssd", {"steps": (8, 16, 32)}, r"2 levels of anchors and 3 steps, and 2 levels of strides \(8, 16\) come in"),

@@ -144,6 +144,8 @@ def changed(saved, change):
         (lambda c: c[CARD_KEY]["card"].update(names=[3], options=[]), r"wrong kind: options \(\), names \(3,\)"),
         (lambda c: c[CARD_KEY]["card"].update(category_ids=[3, None]), r"wrong kind: category_ids \(3, None\)"),
         (lambda c: c[CARD_KEY]["card"]["options"].update(num_classes="two"), "wrong kind: options {.*'two'"),
+        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(padding="white"), "'padding': 'white'"),
+        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(std=(0, 1, 1)), "'std': \\(0, 1, 1\\)"),
         (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(size="x"), "wrong kind: preprocessing {'size': 'x'"),
         (lambda c: c[CARD_KEY]["card"]["options"].update(nek="x"), "needs a part that cannot be built: .*'nek'"),
     ],

@@ -131,6 +131,18 @@ def test_a_recipes_detector_knows_its_data():
     assert said[0].startswith("anchors fitted to the data, finest level first: ")
 
 
+@pytest.mark.parametrize(("size", "num_said"), [(320, 0), (416, 1)])
+def test_anchors_for_another_size_are_told(size, num_said):
+    said = []
+    recipe = Recipe(
+        model=ModelSettings(name="ssdlite320", options={"backbone_options": {"width": 0.25}}),
+        data=DataSettings(size=size),
+    )
+    create_detector(recipe, data_of([(10, 20)]), say=said.append)
+    assert len(said) == num_said
+    assert all("made for 320 px, and the images will have 416: train with --size 320" in text for text in said)
+
+
 class TestDropBlock:
     PHASES = DropBlockSettings(phases=((0, 3, 3, 1),))
 

@@ -98,7 +98,7 @@ _SEPARABLE = by_patterns([(r"^(\d)\.0\.conv\.", r"\1.0.0."), (r"^(\d)\.0\.norm\.
 def _read_tail(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
     """MobileNetV3 ends in 960 channels, or in half of them."""
     last = state.get("backbone.features.1.3.0.weight")
-    return {"backbone_options": {"reduced_tail": last is not None and last.shape[0] < 960}}
+    return {"backbone_options": {"reduced_tail": last is None or last.ndim == 0 or last.shape[0] < 960}}
 
 
 RETINA, FASTER, FASTER_V2 = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"
