@@ -74,7 +74,8 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
     folder, clock = Path(recipe.run.output), _Clock(console)
     with clock.step("train"):
         trained = train(recipe, console=console)
-    splits = read_splits(recipe.data.path, val_fraction=recipe.data.val_fraction, seed=recipe.run.seed)
+    data = recipe.data
+    splits = read_splits(data.path, val_fraction=data.val_fraction, seed=recipe.run.seed, options=data.reading)
     detector = load(trained.best)
     with clock.step("evaluate"):
         evaluation = evaluate(detector, splits.val, workers=0, batch_size=recipe.run.batch_size, console=console)

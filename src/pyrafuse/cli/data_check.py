@@ -1,10 +1,18 @@
 """`pyrafuse data check`."""
 
 from pathlib import Path
+from typing import Literal
 
 
 def check(
-    path: str, /, *, strict: bool = False, json: Path | None = None, val_fraction: float = 0.2, seed: int = 0
+    path: str,
+    /,
+    *,
+    strict: bool = False,
+    json: Path | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    missing: Literal["error", "skip"] = "error",
 ) -> int:
     """Read a data set whole and say what is wrong with it.
 
@@ -16,6 +24,7 @@ def check(
         json: File to write the report to, for programs.
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Of that draw.
+        missing: error for images that are listed and not there; skip leaves them out and counts them.
     """
     import json as json_format
 
@@ -25,10 +34,11 @@ def check(
     from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.data import checking
     from pyrafuse.data.layout import read_splits
+    from pyrafuse.data.options import ReadOptions
 
     if json is not None:
         check_writable(json)
-    splits = read_splits(path, val_fraction=val_fraction, seed=seed)
+    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=ReadOptions(missing=missing))
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))

@@ -1,12 +1,12 @@
 """`pyrafuse evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.core.errors import DataError, check_between
 
 if TYPE_CHECKING:
-    from pyrafuse.core.records import DetectionData
+    from pyrafuse.data.problems import Reading
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     nms_iou: float | None = None,
     batch_size: int = 8,
     workers: int | None = None,
+    missing: Literal["error", "skip"] | None = None,
     output: Path | None = None,
     device: str = "auto",
 ) -> int:
@@ -36,14 +37,18 @@ def evaluate(
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         batch_size: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
+        missing: error for images that are listed and not there, skip to leave them out and count them; by default
+            error, or on the data that it was trained on what it was trained with.
         output: Folder for the results.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from rich.console import Console
 
+    from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.storage import check_writable, write_text
     from pyrafuse.data.layout import read_split
+    from pyrafuse.data.options import ReadOptions
     from pyrafuse.inference.evaluating import detect_all, to_coco_results
     from pyrafuse.models.checkpoint import load
     from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
@@ -57,7 +62,11 @@ def evaluate(
     if output is not None:
         check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
-    images = read_split(data, split).data if data is not None else _read_own_data(model, split)
+    if data is None:
+        reading = _read_own_data(model, split, missing=missing)
+    else:
+        reading = read_split(data, split, options=ReadOptions.from_values({}, missing=missing))
+    images = tell_problems(reading)
     console = Console(stderr=True, soft_wrap=True)
     console.print(
         f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "
@@ -86,27 +95,35 @@ def evaluate(
     return 0
 
 
-def _read_own_data(model: Path, split: str) -> "DetectionData":
-    """The split of the data that a checkpoint was trained on, drawn as it was then.
+def _read_own_data(model: Path, split: str, **given: Any) -> "Reading":
+    """The split of the data that a checkpoint was trained on, drawn and read as it was then but for what is ``given``.
 
     Raises:
         DataError: If the checkpoint does not say which data, or they are gone.
     """
     from pyrafuse.core.storage import read_tensors
     from pyrafuse.data.layout import read_split, read_splits
+    from pyrafuse.data.options import ReadOptions
+    from pyrafuse.data.problems import Reading
     from pyrafuse.models.checkpoint import CARD_KEY
 
     content = read_tensors(model)
     recipe: dict[str, Any] = content.get(CARD_KEY, {}).get("recipe", {}) if isinstance(content, dict) else {}
     if not recipe:
         raise DataError(f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA")
-    given, seed = recipe["data"], recipe["run"]["seed"]
+    was, seed = recipe["data"], recipe["run"]["seed"]
+    options = ReadOptions.from_values(was, **given)
     try:
         if split not in {"train", "val"}:
-            return read_split(given["path"], split).data
+            return read_split(was["path"], split, options=options)
         splits = read_splits(
-            given["path"], val_fraction=given["val_fraction"], seed=seed, train=given["train"], val=given["val"]
+            was["path"],
+            val_fraction=was["val_fraction"],
+            seed=seed,
+            train=was["train"],
+            val=was["val"],
+            options=options,
         )
     except DataError as error:
         raise DataError(f"{error} (it was trained there; give other data: pyrafuse evaluate {model} DATA)") from error
-    return splits.train if split == "train" else splits.val
+    return Reading(splits.train if split == "train" else splits.val, splits.problems)

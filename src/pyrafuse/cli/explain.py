@@ -1,6 +1,7 @@
 """`pyrafuse explain`."""
 
 from pathlib import Path
+from typing import Literal
 
 
 def explain(
@@ -13,6 +14,7 @@ def explain(
     score: float = 0.25,
     limit: int | None = None,
     stride: int = 1,
+    missing: Literal["error", "skip"] = "error",
     device: str = "auto",
 ) -> int:
     """Show which level each detection came from, and where the neck listened to which level.
@@ -33,6 +35,7 @@ def explain(
         score: Least score of a detection that is told, 0..1.
         limit: Only so many images, the first ones; with --gradients 32 by default.
         stride: Of a video or a camera only every so many-th frame is read.
+        missing: With --gradients: error for images that are listed and not there; skip leaves them out and counts them.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from pyrafuse.cli.devices import choose_device
@@ -46,7 +49,9 @@ def explain(
     check_between("limit", limit, 1)
     check_writable(output, is_folder=True)
     if gradients:
-        return _explain_gradients(model, sources, split=split, output=output, limit=limit, device=device)
+        return _explain_gradients(
+            model, sources, split=split, output=output, limit=limit, missing=missing, device=device
+        )
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
@@ -57,18 +62,27 @@ def explain(
 
 
 def _explain_gradients(
-    model: Path, sources: tuple[str, ...], *, split: str, output: Path, limit: int | None, device: str
+    model: Path,
+    sources: tuple[str, ...],
+    *,
+    split: str,
+    output: Path,
+    limit: int | None,
+    missing: Literal["error", "skip"],
+    device: str,
 ) -> int:
+    from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.data.layout import read_split
+    from pyrafuse.data.options import ReadOptions
     from pyrafuse.explain.gradient_report import explain_gradients_to
     from pyrafuse.models.checkpoint import load
 
     if len(sources) != 1:
         raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")
     detector = load(model, device=choose_device(device))
-    data = read_split(sources[0], split).data
+    data = tell_problems(read_split(sources[0], split, options=ReadOptions(missing=missing)))
     summary, report = explain_gradients_to(detector, data, output, limit=limit, progress=True)
     values = report.to_dict()
     for rule, of_sources in values["rules"].items():

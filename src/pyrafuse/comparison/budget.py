@@ -52,6 +52,7 @@ def read_data(comparison: Comparison) -> dict[str, Splits]:
             seed=comparison.seeds[0],
             train=recipe.data.train,
             val=recipe.data.val,
+            options=recipe.data.reading,
         )
         for name, path in comparison.data.items()
     }

@@ -6,6 +6,7 @@ Whatever is wrong with a box or an image is told in a `Problem`, and the box or 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import ImageRecord
 from pyrafuse.data.images import ImageHeader, read_headers
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem
 
 TOLERANCE_PX = 1.0
@@ -64,7 +66,11 @@ class ObjectTable:
 
 
 def assemble(
-    images: Sequence[ListedImage], objects: ObjectTable, *, is_relative: bool = False
+    images: Sequence[ListedImage],
+    objects: ObjectTable,
+    *,
+    is_relative: bool = False,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> tuple[tuple[ImageRecord, ...], list[Problem]]:
     """Bring the objects into the frame of the upright images and keep what can be trained on.
 
@@ -75,15 +81,18 @@ def assemble(
         images: What is listed.
         objects: What is in them.
         is_relative: Boxes are shares (0..1) of the upright image instead of pixels.
+        options: How lenient reading is.
     """
     headers = read_headers([image.path for image in images])
     problems = _find_listed_twice(images)
+    is_missing = [isinstance(h, DataError) and not i.path.exists() for i, h in zip(images, headers, strict=True)]
+    problems += _missing_images(list(compress(images, is_missing)), len(images), options)
     is_kept = np.zeros(len(images), bool)
     sizes = np.ones((len(images), 2), np.int64)  # upright width and height
     turns = np.ones(len(images), np.int64)
     for i, (image, header) in enumerate(zip(images, headers, strict=True)):
         if isinstance(header, DataError):
-            problems.append(_unusable_image(image, header))
+            problems += [] if is_missing[i] else [_unreadable_image(image, header)]
             continue
         height, width = header.upright_size
         sizes[i] = width, height
@@ -226,12 +235,22 @@ def _find_listed_twice(images: Sequence[ListedImage]) -> list[Problem]:
     return problems
 
 
-def _unusable_image(image: ListedImage, error: DataError) -> Problem:
-    if not image.path.exists():
-        return Problem(
-            "error", "missing image", image.file, image.record, f"{image.path} does not exist",
-            "left out; put the image there or remove it from the annotations",
-        )  # fmt: skip
+def _missing_images(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:
+    if options.missing == "skip" and images:
+        first = images[0]
+        return [
+            Problem("warning", "missing images", first.file, "",
+                    f"{len(images)} of {num_listed} images are not there; the first is {first.path}",
+                    "left out with their objects, as --missing skip asks")
+        ]  # fmt: skip
+    return [
+        Problem("error", "missing image", image.file, image.record, f"{image.path} does not exist",
+                "left out; put it there, remove it from the annotations, or leave such images out by --missing skip")
+        for image in images
+    ]  # fmt: skip
+
+
+def _unreadable_image(image: ListedImage, error: DataError) -> Problem:
     return Problem(
         "error",
         "unreadable image",

@@ -66,7 +66,7 @@ class Report:
             "",
             format_sizes(self.sizes),
             "",
-            *_format_problems(self.problems, num_examples),
+            *format_problems(self.problems, num_examples),
             f"{_count(len(self.errors), 'error')}, {_count(len(self.warnings), 'warning')}",
         ]
         return "\n".join(lines)
@@ -90,7 +90,7 @@ class Report:
         """
         problems = self.problems if strict else self.errors
         if problems:
-            raise DataError("\n".join(["the data set has faults:", *_format_problems(problems, 3)]).rstrip())
+            raise DataError("\n".join(["the data set has faults:", *format_problems(problems, 3)]).rstrip())
 
 
 def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -207,7 +207,8 @@ def _find_tiny(records: Iterable[ImageRecord]) -> list[Problem]:
     return problems
 
 
-def _format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]:
+def format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]:
+    """Lines for people: every kind of problem with its count, its remedy and its first examples."""
     groups: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
         groups[problem.severity, problem.kind, problem.remedy].append(problem)

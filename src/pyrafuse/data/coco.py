@@ -21,6 +21,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
 from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, split_of_file, split_of_folder
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
@@ -55,7 +56,7 @@ def find_coco(tree: Tree) -> dict[str, Path]:
     return {split: _only_one(split, paths) for split, paths in found.items()}
 
 
-def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
+def read_coco(path: Path, *, split: str, tree: Tree, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
     """Read the annotation file ``path``; its images are looked for beside it, and then anywhere in ``tree``.
 
     Category ids, gaps and all, become labels 0..K-1 in the order of the ids, numbers before texts. Of categories with
@@ -72,7 +73,7 @@ def read_coco(path: Path, *, split: str, tree: Tree) -> Reading:
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
         objects, object_problems = _read_objects(content["annotations"], path, row_of, label_of)
         del content
-    records, box_problems = assemble(images, objects)
+    records, box_problems = assemble(images, objects, options=options)
     problems += image_problems + object_problems + box_problems
     return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems))
 

@@ -11,6 +11,7 @@ from pyrafuse.core.errors import DataError, check_between, nearest
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import SPLIT_WORDS, Tree, split_of_file, split_of_folder
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 from pyrafuse.data.shapes import cached_shapes, is_shapes
 from pyrafuse.data.voc import VOCFolder, find_voc, read_voc
@@ -59,6 +60,7 @@ def read_splits(
     seed: int = 0,
     train: str | None = None,
     val: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Splits:
     """Read a data set that is laid out in any of the known ways.
 
@@ -72,14 +74,15 @@ def read_splits(
         seed: Of that draw.
         train: The training split by its name, or a file or folder that holds it.
         val: The validation split, likewise.
+        options: How lenient reading is.
 
     Raises:
         DataError: If there is nothing there, no layout is recognised, an annotation file is damaged, or no image is
             left to train on. Faults of single images and boxes are `Splits.problems` instead.
     """
-    found = _look(path)
-    training = _read_given(found, train) if train else found.readers[_training_split(found)]()
-    held_out = _read_given(found, val) if val else _read_validation(found, training.data.split)
+    found = _look(path, options)
+    training = _read_given(found, train, options) if train else found.readers[_training_split(found)]()
+    held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split)
     how = ""
     if held_out is None:
         training, held_out = _draw(training, val_fraction, seed)
@@ -102,7 +105,12 @@ def read_splits(
 
 
 def read_split(
-    path: str | os.PathLike[str], split: str = "val", *, val_fraction: float = 0.2, seed: int = 0
+    path: str | os.PathLike[str],
+    split: str = "val",
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Reading:
     """Read one split by its name, for evaluation.
 
@@ -113,71 +121,71 @@ def read_split(
         DataError: As `read_splits`, and if there is no such split; the message lists those that there are.
     """
     split = SPLIT_WORDS.get(split, split)
-    found = _look(path)
+    found = _look(path, options)
     if split in found.readers:
         reading = found.readers[split]()
         if reading.data.records:
             return reading
         raise DataError(f"the split {split} of {found.path} holds no image that can be used")
     if split in {"train", "val"}:
-        splits = read_splits(path, val_fraction=val_fraction, seed=seed)
+        splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
         return Reading(splits.val if split == "val" else splits.train, splits.problems)
     raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
 
 
-def _look(path: str | os.PathLike[str]) -> _Found:
+def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
     if not os.fspath(path).strip():
         raise DataError("the data set's path is empty; for the current folder give '.'")
     path = Path(path).expanduser()
     if path.is_dir():
-        return _look_into(path)
+        return _look_into(path, options)
     if not path.exists():
         raise DataError(_no_such_path(path))
     suffix = path.suffix.lower()
     if suffix in {".yaml", ".yml", ".data"}:
-        return _yolo(read_list(path))
+        return _yolo(read_list(path), options)
     if suffix == ".json":
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         split = split_of_file(path.stem) or split_of_folder(path.parent, root)
-        return _coco(path, {split: path}, Tree(root))
+        return _coco(path, {split: path}, Tree(root), options)
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
 
 
-def _look_into(folder: Path) -> _Found:
+def _look_into(folder: Path, options: ReadOptions) -> _Found:
     tree = Tree(folder)
     if listing := find_list(tree):
-        return _yolo(read_list(listing))
+        return _yolo(read_list(listing), options)
     if coco_files := find_coco(tree):
-        return _coco(folder, coco_files, tree)
+        return _coco(folder, coco_files, tree, options)
     if voc_folder := find_voc(tree):
-        return _voc(voc_folder, tree)
+        return _voc(voc_folder, tree, options)
     if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
-        return _yolo(read_list(listing))
+        return _yolo(read_list(listing), options)
     if yolo_folder := find_yolo(tree):
-        return _yolo(yolo_folder)
+        return _yolo(yolo_folder, options)
     held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"
     raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
 
 
-def _coco(path: Path, files: Mapping[str, Path], tree: Tree) -> _Found:
+def _coco(path: Path, files: Mapping[str, Path], tree: Tree, options: ReadOptions) -> _Found:
     def reader(split: str, file: Path) -> Callable[[], Reading]:
-        return lambda: read_coco(file, split=split, tree=tree)
+        return lambda: read_coco(file, split=split, tree=tree, options=options)
 
     return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()})
 
 
-def _voc(folder: VOCFolder, tree: Tree) -> _Found:
+def _voc(folder: VOCFolder, tree: Tree, options: ReadOptions) -> _Found:
     def reader(split: str) -> Callable[[], Reading]:
-        return lambda: read_voc(folder, split=split, tree=tree)
+        return lambda: read_voc(folder, split=split, tree=tree, options=options)
 
     return _Found(tree.root, "voc", {split: reader(split) for split in folder.splits})
 
 
-def _yolo(folder: YOLOFolder) -> _Found:
+def _yolo(folder: YOLOFolder, options: ReadOptions) -> _Found:
     def reader(split: str) -> Callable[[], Reading]:
-        return lambda: read_yolo(folder, split=split)
+        return lambda: read_yolo(folder, split=split, options=options)
 
     return _Found(folder.file, "yolo", {split: reader(split) for split in folder.splits})
 
@@ -201,7 +209,7 @@ def _read_validation(found: _Found, training_split: str) -> Reading | None:
     return None
 
 
-def _read_given(found: _Found, given: str) -> Reading:
+def _read_given(found: _Found, given: str, options: ReadOptions) -> Reading:
     """The split called ``given``, or the one that lies there."""
     split = SPLIT_WORDS.get(given, given)
     if split in found.readers:
@@ -209,7 +217,7 @@ def _read_given(found: _Found, given: str) -> Reading:
     base = found.path if found.path.is_dir() else found.path.parent
     for path in (base / given, Path(given)):
         if path.exists():
-            other = _look(path)
+            other = _look(path, options)
             if len(other.readers) == 1:
                 return next(iter(other.readers.values()))()
             raise DataError(f"{path} has {_list_splits(other)}; name a file or folder with one split")

@@ -15,6 +15,7 @@ import numpy as np
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
 from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, read_class_names, read_text, split_of_folder
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -74,7 +75,7 @@ def find_voc(tree: Tree) -> VOCFolder | None:
     )
 
 
-def read_voc(folder: VOCFolder, *, split: str, tree: Tree) -> Reading:
+def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
     """Read one split; ``difficult`` objects become crowds: neither found nor missed."""
     label_of = {name: label for label, name in enumerate(folder.names)}
     finders: dict[Path, ImageFinder] = {}
@@ -115,7 +116,7 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree) -> Reading:
         areas=np.full(len(objects), np.nan),
         record_of=places.__getitem__,
     )
-    records, box_problems = assemble(images, table)
+    records, box_problems = assemble(images, table, options=options)
     problems += _find_unannotated(images, tree)
     data = DetectionData(records, folder.names, tuple(range(len(folder.names))), "voc", split)
     return Reading(data, tuple(problems + box_problems))

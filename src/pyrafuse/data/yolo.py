@@ -13,11 +13,12 @@ from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
 from pyrafuse.data.folders import CLASS_FILES, read_text
 from pyrafuse.data.images import IMAGE_SUFFIXES
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 from pyrafuse.data.yolo_lists import YOLOFolder, label_paths
 
 
-def read_yolo(folder: YOLOFolder, *, split: str) -> Reading:
+def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
     """Read one split; an image without a label file holds no object."""
     rows: list[int] = []
     labels: list[int] = []
@@ -58,7 +59,7 @@ def read_yolo(folder: YOLOFolder, *, split: str) -> Reading:
         areas=np.full(len(rows), np.nan),
         record_of=lambda row: f"line {places[row][1]}",
     )
-    records, box_problems = assemble(images, table, is_relative=True)
+    records, box_problems = assemble(images, table, is_relative=True, options=options)
     data = DetectionData(records, names, tuple(range(len(names))), "yolo", split)
     return Reading(data, tuple(problems + box_problems))
 

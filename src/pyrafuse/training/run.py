@@ -145,6 +145,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         seed=recipe.run.seed,
         train=recipe.data.train,
         val=recipe.data.val,
+        options=recipe.data.reading,
     )
     console.print(splits.finding, highlight=False)
     _check(splits, recipe, console)

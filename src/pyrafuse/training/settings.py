@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pyrafuse.core.errors import PyrafuseError, check_between
+from pyrafuse.data.options import ReadOptions
 from pyrafuse.data.settings import Augmentation
 
 
@@ -56,6 +57,7 @@ class DataSettings:
         train: Name of the training split, where the data has several.
         val: Name of the validation split.
         val_fraction: Part held out for validation where the data has one split only.
+        missing: ``error`` stops at images that are listed and not there; ``skip`` leaves them out and counts them.
         size: Side of the network's input in pixels; where ``keep_ratio`` fits, the limit of the image's shorter side.
         longest: Limit of its longer side, where ``keep_ratio`` fits; by default five thirds of ``size``.
         fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
@@ -70,6 +72,7 @@ class DataSettings:
     train: str | None = None
     val: str | None = None
     val_fraction: float = 0.2
+    missing: Literal["error", "skip"] = "error"
     size: int = 416
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
@@ -93,6 +96,12 @@ class DataSettings:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
         check_between("data.workers", self.workers, 0)
         check_between("data.cache_mb", self.cache_mb, 0)
+        ReadOptions.from_values(vars(self))  # refuses what is none
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the data set is read."""
+        return ReadOptions.from_values(vars(self))
 
 
 @dataclass(frozen=True)
