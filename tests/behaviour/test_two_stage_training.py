@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.settings import Augmentation
 from pyrafuse.data.shapes import write_shapes
 from pyrafuse.models.checkpoint import load
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.two_stage import TwoStageDetector
 from pyrafuse.training import run as running
+from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import (
     DataSettings,
     ModelSettings,
@@ -66,3 +72,41 @@ def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name):
     wanted = sum(a["image_id"] == 1 for a in truth["annotations"])
     (found,) = detector.predict(shapes / "images" / truth["images"][0]["file_name"], score=0.5)
     assert abs(len(found) - wanted) <= 1
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "ddod"])
+def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeypatch, name):
+    """Two-stage detectors draw samples, and DDOD counts positives: neither may depend on being validated."""
+    options = TINY if name == "faster_rcnn" else {"backbone": "resnet18", "backbone_options": {"width": 16}}
+    recipe = Recipe(
+        model=ModelSettings(name=name, options=options),
+        data=DataSettings(path=str(shapes), size=64, workers=0),
+        schedule=ScheduleSettings(burn_in_epochs=0),
+        run=RunSettings(epochs=2, batch_size=4, ema=0.9, evaluate_every=1, accelerator="cpu"),
+    )
+
+    def train(folder: str):
+        run = replace(recipe.run, output=str(tmp_path / folder))
+        return running.train(replace(recipe, run=run), console=Console(quiet=True))
+
+    whole = train("whole")
+    history = running.read_history(whole.folder)
+    terms = [key for key in history if key.startswith("val/loss_")]
+    assert {key.replace("val", "train") for key in terms} == {key for key in history if key.startswith("train/loss_")}
+    for epoch in range(2):
+        assert history["val/loss"][epoch] == pytest.approx(sum(history[key][epoch] for key in terms), rel=1e-4)
+        assert history["val/loss"][epoch] > 0
+    monkeypatch.setattr(
+        Detector, "predict_and_learn", lambda self, images, _, *, sizes: (self(images, sizes=sizes),) * 2
+    )
+    monkeypatch.setattr(TwoStageDetector, "predict_and_learn", plain)
+    monkeypatch.setattr(DetectionModule, "_add_losses", lambda *_: None)
+    bare = train("bare")
+    assert not [key for key in running.read_history(bare.folder) if key.startswith("val/loss")]
+    first, second = read_tensors(whole.last), read_tensors(bare.last)
+    for key in ("state_dict", "current_model_state"):
+        assert first[key].keys() == second[key].keys()
+        for entry, value in first[key].items():
+            assert torch.equal(second[key][entry], value), entry
+    assert torch.equal(first["random_state"]["cpu"], second["random_state"]["cpu"])
+    assert whole.evaluation.to_dict() == bare.evaluation.to_dict()

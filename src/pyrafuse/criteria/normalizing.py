@@ -1,14 +1,37 @@
 """By what losses are divided."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_IS_ALONE = ContextVar("_IS_ALONE", default=False)
+
+
+@contextmanager
+def each_process_alone() -> Iterator[None]:
+    """Within the block a loss is divided by what its own process holds.
+
+    Processes that have different numbers of batches would wait for each other for ever.
+    """
+    before = _IS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _IS_ALONE.reset(before)
+
+
+def _is_spread() -> bool:
+    return dist.is_available() and dist.is_initialized() and not _IS_ALONE.get()
 
 
 @torch.no_grad()
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of ``value`` over all processes of a training."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _is_spread():
         return value
     total = value.clone()
     dist.all_reduce(total)
@@ -17,8 +40,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of ``value`` over all processes of a training, so that each object weighs the same in all of them."""
-    is_spread = dist.is_available() and dist.is_initialized()
-    return sum_over_processes(value) / dist.get_world_size() if is_spread else value
+    return sum_over_processes(value) / dist.get_world_size() if _is_spread() else value
 
 
 def sum_by_level(values: Tensor, counts: tuple[int, ...]) -> Tensor:

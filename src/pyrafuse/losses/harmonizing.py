@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 
 class _GradientDensity(nn.Module):
-    """Weights of elements by the population of their gradient norm's bin, a moving one where ``momentum`` > 0."""
+    """Weights of elements by the population of their gradient norm's bin.
+
+    Where ``momentum`` > 0 it is a moving one, which only training moves.
+    """
 
     population: Tensor
 
@@ -32,8 +35,9 @@ class _GradientDensity(nn.Module):
         population = present
         if self.momentum:
             moved = self.momentum * self.population + (1 - self.momentum) * present
-            self.population = moved.where(is_used, self.population)
-            population = self.population
+            population = moved.where(is_used, self.population)
+            if self.training:
+                self.population = population
         total = counts.sum().clamp(min=1).to(norms.dtype)
         weights = (total / population.clamp(min=torch.finfo(norms.dtype).tiny)).where(is_used, 0)
         return (weights / is_used.sum().clamp(min=1))[bins].where(counts, 0), total

@@ -107,6 +107,20 @@ class Detector(nn.Module, Generic[P]):
         """
         return self.head(self.pyramid(images))
 
+    def predict_and_learn(
+        self,
+        images: Tensor,
+        targets: Targets,  # noqa: ARG002
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> tuple[P, P]:
+        """Predictions to detect from, and predictions to compute losses of ``targets`` from; arguments as in forward.
+
+        They are the same here. A detector that samples for its targets overrides this, and runs its backbone once.
+        """
+        predictions = self(images, sizes=sizes)
+        return predictions, predictions
+
     def pyramid(self, images: Tensor) -> Pyramid:
         """What backbone and neck make of normalised ``images`` (B, 3, H, W), for the head.
 
@@ -135,6 +149,7 @@ class Detector(nn.Module, Generic[P]):
         postprocess: DensePostprocess | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         scales: Sequence[tuple[float, float]] | None = None,
+        predictions: P | None = None,
     ) -> tuple[Detections, ...]:
         """Detections in each of the normalised ``images`` (B, 3, H, W), in pixels of these.
 
@@ -147,11 +162,12 @@ class Detector(nn.Module, Generic[P]):
                 there, where the detector clips. By default all of it.
             scales: Network pixels that a pixel of each image takes up across and down, for suppression that counts in
                 pixels of the image. By default 1.
+            predictions: What ``forward`` gave for ``images``, where that is known. By default it runs.
 
         Raises:
             ValueError: As `decode`.
         """
-        candidates = self.decode(images, sizes=sizes)
+        candidates = self.decode(images, sizes=sizes) if predictions is None else self._decode(predictions)
         size = (images.shape[-2], images.shape[-1])
         found = (postprocess or self.postprocess)(candidates, sizes or [size] * len(images), scales)
         return tuple(replace(f, names=self.names, image_size=size) for f in found)

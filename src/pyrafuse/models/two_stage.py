@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
 from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.predictions import DensePredictions
-from pyrafuse.core.pyramid import Backbone, Neck
+from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.core.regions import Regions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion
@@ -146,7 +146,27 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         """
         sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
         pyramid = self.pyramid(images)
+        return self._run_stages(pyramid, self.head(pyramid), targets, sizes)
+
+    def predict_and_learn(
+        self, images: Tensor, targets: Targets, *, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[TwoStagePredictions, TwoStagePredictions]:
+        """Predictions for all proposals, and for a sample of them drawn for ``targets``.
+
+        Backbone, neck and proposals are computed once. Arguments as in forward.
+        """
+        sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
+        pyramid = self.pyramid(images)
         proposals = self.head(pyramid)
+        return self._run_stages(pyramid, proposals, None, sizes), self._run_stages(pyramid, proposals, targets, sizes)
+
+    def _run_stages(
+        self,
+        pyramid: Pyramid,
+        proposals: DensePredictions,
+        targets: Targets | None,
+        sizes: Sequence[tuple[int, int]],
+    ) -> TwoStagePredictions:
         regions = (self.propose if targets is None else self.propose_to_learn)(proposals, sizes)
         found, assignments = [], []
         for number, stage in enumerate(self.stages, 1):

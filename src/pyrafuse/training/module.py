@@ -22,6 +22,7 @@ from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe
+from pyrafuse.training.validating import MeanLosses, validating
 from pyrafuse.training.watching import NeckWatch
 
 
@@ -60,6 +61,7 @@ class DetectionModule(L.LightningModule):
         self._steps_per_epoch = steps_per_epoch
         self._recipe_values = recipe_values
         self._evaluator = CocoEvaluator(val_data)
+        self._val_losses = MeanLosses()
         self._watch = NeckWatch()
         self._batch_size = 0
 
@@ -106,34 +108,42 @@ class DetectionModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Begin an evaluation."""
         self._evaluator = CocoEvaluator(self._val_data)
+        self._val_losses = MeanLosses()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
-        """Detect in one batch of validation images."""
-        sizes = [fit.size for fit in batch.fits]
+        """Detect in one batch of validation images, and compute its losses."""
+        sizes, targets = [fit.size for fit in batch.fits], batch.batch.targets
         images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
-        with torch.autocast(images.device.type, enabled=False):
-            found = self.detector.detect(images, postprocess=postprocess, sizes=sizes)
+        with torch.autocast(images.device.type, enabled=False), validating(images.device):
+            predictions, to_learn = self.detector.predict_and_learn(images, targets, sizes=sizes)
+            found = self.detector.detect(images, postprocess=postprocess, sizes=sizes, predictions=predictions)
+            self._add_losses(to_learn, targets)
         upright = [
             type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)
             for f, fit in zip((f.cpu() for f in found), batch.fits, strict=True)
         ]
         self._evaluator.update(batch.batch.indices.tolist(), upright)
 
+    def _add_losses(self, predictions: Any, targets: Targets) -> None:
+        self._val_losses.add(self._criterion.by_level(predictions, targets), num_images=len(targets.labels))
+
     def on_validation_epoch_end(self) -> None:
         """Put the detections of all processes together, and judge them."""
         if dist.is_available() and dist.is_initialized():
             parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, self._evaluator.rows())
-            for rank, rows in enumerate(parts):
+            dist.all_gather_object(parts, (self._evaluator.rows(), self._val_losses.sums()))
+            for rank, (rows, sums) in enumerate(parts):
                 if rank != dist.get_rank():
                     self._evaluator.merge(rows)
+                    self._val_losses.merge(sums)
         result = self._evaluator.compute()
         if self.best is None or not result.ap <= self.best.ap:
             self.best = result
         figures = {f"val/{name}": value for name, value in result.figures().items()}
         figures["val/ap"] = 0.0 if math.isnan(result.ap) else result.ap  # the best checkpoint is chosen by it
+        figures |= {f"val/{name}": value for name, value in self._val_losses.means().items()}
         self.log_dict({k: v for k, v in figures.items() if not math.isnan(v)}, batch_size=1)
 
     def configure_optimizers(self) -> Optimizer:
