@@ -13,7 +13,7 @@ import numpy as np
 
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData, ImageRecord
-from pyrafuse.data.images import read_image
+from pyrafuse.data.images import read_picture
 from pyrafuse.data.layout import Splits
 from pyrafuse.data.problems import Problem
 from pyrafuse.data.sizes import ClassSizes, compute_sizes, format_sizes
@@ -137,22 +137,26 @@ def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
 
 
 def _find_damaged(records: Sequence[ImageRecord], progress: Callable[[int, int], None] | None) -> list[Problem]:
-    def decode(record: ImageRecord) -> str:
+    def decode(record: ImageRecord) -> tuple[str, tuple[str, ...]]:
         try:
-            read_image(record.path)
+            return "", read_picture(record.path).notes
         except DataError as error:
-            return str(error)
-        return ""
+            return str(error), ()
 
     problems = []
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside of Python's lock
     try:
-        for done, (record, error) in enumerate(zip(records, pool.map(decode, records), strict=True), 1):
+        for done, (record, (error, notes)) in enumerate(zip(records, pool.map(decode, records), strict=True), 1):
             if error:
                 problems.append(
                     Problem("error", "unreadable image", record.path, f"image {record.image_id}", error,
                             "replace it or remove it from the annotations")
                 )  # fmt: skip
+            problems += [
+                Problem("warning", "image that is not plain RGB of 8 bits", record.path, f"image {record.image_id}",
+                        note, "kept as told; save the images as RGB of 8 bits if this is not what was annotated")
+                for note in notes
+            ]  # fmt: skip
             if progress:
                 progress(done, len(records))
     finally:

@@ -1,14 +1,16 @@
-"""Image files as upright RGB pixels: file -> Pillow -> (H, W, 3) uint8."""
+"""Image files as upright RGB pixels: file -> Pillow, or OpenCV where Pillow cannot -> (H, W, 3) uint8."""
 
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import (
@@ -23,22 +25,62 @@ from PIL import (
 )
 
 from pyrafuse.core.errors import DataError
+from pyrafuse.core.printable import printable
+from pyrafuse.data.pixels import Picture, from_array, from_pillow, has_unnamed_band, tell_bands
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Suffixes, in lower case, of the files that folders are searched for."""
+with suppress(ImportError):
+    import_module("pillow_heif").register_heif_opener()  # phones' .heic, for those who have installed it
+
+_NO_STILLS = frozenset(
+    {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IMT", "IPTC", "MCIDAS", "MPEG", "SPIDER", "WMF", "XVTHUMB"}
+)  # Pillow's formats that start another program, hold no pixels that it reads, or are told by no signature
+
+Image.init()
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(suffix for suffix, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - _NO_STILLS),
+        ".mpo",  # a JPEG with more pictures behind it
+    }
+)
+"""Suffixes, in lower case, of the files that are read: all that Pillow has a reader for, plugins included."""
+
+REMEDIES = {
+    **dict.fromkeys((".heic", ".heif"), "pip install pillow-heif"),
+    ".jxl": "save it as JPEG or PNG",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "develop it to JPEG or PNG"),
+    **dict.fromkeys((".svg", ".pdf", ".eps", ".wmf", ".emf"), "save it as PNG"),
+    **dict.fromkeys((".dcm", ".npy", ".npz", ".mat", ".exr", ".hdr"), "save it as PNG or TIFF of 8 or 16 bits"),
+}
+"""Suffix, in lower case, of pictures that cannot be read as they are -> what to do."""
+REMEDIES = {suffix: remedy for suffix, remedy in REMEDIES.items() if suffix not in IMAGE_SUFFIXES}
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before decoding: Pillow's own limit of what is taken for a decompression bomb."""
 
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
 _HEADERS_A_TASK = 64  # handing a task to a thread takes as long as reading a header
+
+
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """A TIFF whose kind of pixels Pillow may not know: then its header is read all the same, and OpenCV decodes it."""
+
+    is_foreign = False
+
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except SyntaxError:
+            self.is_foreign = True
+            self._mode, self.tile = "RGB", []
+
 
 _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG": PngImagePlugin.PngImageFile,
     b"RIFF": WebPImagePlugin.WebPImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
-    b"II*\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0*": TiffImagePlugin.TiffImageFile,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _Tiff),
 }  # a file's first bytes -> its reader; what its name says is often wrong
 
 _UPRIGHT = {
@@ -73,28 +115,43 @@ class ImageHeader:
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read JPEG, PNG, WebP, BMP or TIFF as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
-
-    Transparent pixels show white. Sixteen bits are scaled to eight: 65535 becomes 255. Of several frames the first
-    is read.
+    """Read an image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; see `read_picture`.
 
     Raises:
-        DataError: If the file is missing, is no image, is cut off, has more than `MAX_PIXELS` pixels, or holds
-            floating-point or 32-bit values, which have no defined white.
+        DataError: As `read_picture`.
+    """
+    return read_picture(path).pixels
+
+
+def read_picture(path: str | os.PathLike[str]) -> Picture:
+    """Read an image file of any of `IMAGE_SUFFIXES` as upright RGB, and say what was decided in doing so.
+
+    Transparent pixels show white. Of more than eight bits the highest eight are kept, see `from_array`. Of several
+    pages or frames the first is read; of four bands and more without a meaning the first three.
+
+    Raises:
+        DataError: If the file is missing, is no image, is cut off, has more than `MAX_PIXELS` pixels, or holds values
+            that have no defined white.
     """
     path = Path(path)
+    name = printable(path)
     with _opened(path) as image:
-        orientation = _orientation(image)
-        image.load()
-        upright = image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
-        if image.mode.startswith(("I", "F")):
-            return _eight_bits(upright, path)
-        if image.has_transparency_data:
-            upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright)
-        # a copy: what Pillow lends is read-only, and torch.from_numpy warns at that
-        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        notes = _tell_pages(image)
+        if isinstance(image, _Tiff) and image.is_foreign:
+            picture = _decode(path, image)
+        else:
+            is_deep = any(";16" in str(tile) for tile in image.tile)
+            orientation = _orientation(image)
+            image.load()
+            picture = from_pillow(image, name=name)
+            if is_deep and image.mode in {"RGB", "RGBA", "LA"} and _brightest(image) < 64:
+                # Pillow keeps the high byte of 16 bits: of 10, 12 or 14 bits that is next to nothing
+                picture = _decode(path, image)
+                orientation = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else orientation
+            if orientation != 1:
+                upright = Image.fromarray(picture.pixels).transpose(_UPRIGHT[orientation])
+                picture = Picture(np.array(upright), picture.notes)
+        return Picture(picture.pixels, (*notes, *picture.notes))
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
@@ -140,8 +197,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             image = _identify(stream, path)
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(
-                    f"{path} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are read; "
-                    "make it smaller or cut it into tiles"
+                    f"{printable(path)} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
+                    "that are read; make it smaller or cut it into tiles"
                 )
             yield image
     except DataError:
@@ -149,24 +206,88 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except FileNotFoundError as error:
         if path.is_symlink():
             raise DataError(
-                f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove it"
+                f"{printable(path)} is a link to {printable(os.readlink(path))}, which is not there; mend or remove it"
             ) from error
-        raise DataError(f"no such image: {path}") from error
+        raise DataError(f"no such image: {printable(path)}") from error
     except Exception as error:  # every decoder has its own: OSError, SyntaxError, struct.error, EOFError, ValueError
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"{path} is damaged or cannot be read: {reason}; remove or replace it") from error
+        raise DataError(f"{printable(path)} is damaged or cannot be read: {reason}; remove or replace it") from error
 
 
 def _identify(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
     # not Image.open: at large images that warns or raises, as the process at large is set
-    signature = stream.read(4)
+    signature = stream.read(16)
     if not signature:
-        raise DataError(f"{path} is empty; remove or replace it")
+        raise DataError(f"{printable(path)} is empty; remove or replace it")
     for known, reader in _READERS.items():
         if signature.startswith(known):
             stream.seek(0)
             return reader(stream, os.fspath(path))
-    raise DataError(f"{path} is no image that can be read (JPEG, PNG, WebP, BMP, TIFF); remove or replace it")
+    suffix = path.suffix.lower()
+    by_suffix = Image.registered_extensions().get(suffix)
+    failure: Exception | None = None
+    for kind in sorted(Image.OPEN.keys() - _NO_STILLS, key=lambda kind: kind != by_suffix):
+        reader, accepts = Image.OPEN[kind]
+        if kind == by_suffix if accepts is None else accepts(signature) is True:
+            stream.seek(0)
+            try:
+                return reader(stream, os.fspath(path))  # type: ignore[return-value]
+            except Exception as error:  # some signatures are two bytes: another reader may know better
+                failure = failure or error
+    if failure is not None:
+        raise failure
+    if signature[4:8] == b"ftyp" and signature[8:12] in _HEIF_BRANDS:
+        suffix = ".heic"  # phones' pictures are often renamed to .jpg
+    if remedy := REMEDIES.get(suffix):
+        raise DataError(f"{printable(path)} is a {suffix[1:].upper()} file, which cannot be read as it is: {remedy}")
+    raise DataError(
+        f"{printable(path)} is no image that can be read (JPEG, PNG, WebP, BMP, TIFF ...); remove or replace it"
+    )
+
+
+def _tell_pages(image: ImageFile.ImageFile) -> tuple[str, ...]:
+    try:
+        count = getattr(image, "n_frames", 1)
+    except Exception:  # what is behind the first page is damaged, and not read
+        count = 1
+    return (f"{count} pages or frames: the first is read",) if count > 1 else ()
+
+
+def _brightest(image: Image.Image) -> int:
+    extrema: Any = image.getextrema()
+    return max(high for _, high in extrema)
+
+
+def _decode(path: Path, image: ImageFile.ImageFile) -> Picture:
+    """Decode with OpenCV, which keeps all bits.
+
+    Raises:
+        DataError: If it cannot either.
+    """
+    try:
+        values: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        values = None
+    if values is None or values.ndim not in {2, 3}:
+        kind = ""
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            bits = image.tag_v2.get(258, (1,))
+            count = image.tag_v2.get(277, len(bits))
+            form = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers"}
+            sample = image.tag_v2.get(339, (1,))[0]
+            kind = (
+                f", {count} {'band' if count == 1 else 'bands'} of {bits[0]}-bit {form.get(sample, 'complex numbers')}"
+            )
+        raise DataError(
+            f"{printable(path)} holds pixels of a kind that is not read{kind}; save it as RGB of 8 or 16 bits"
+        )
+    notes: tuple[str, ...] = ()
+    has_opacity = image.has_transparency_data and not has_unnamed_band(image)
+    if values.ndim == 3 and values.shape[-1] > 3 and not has_opacity:
+        notes = (tell_bands(values.shape[-1]),)
+        values = values[..., :3]
+    picture = from_array(values, name=printable(path), channels="bgr")
+    return Picture(picture.pixels, (*notes, *picture.notes))
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -178,14 +299,3 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     except Exception:  # damaged EXIF is no reason to lose the picture
         return 1
     return orientation if orientation in _UPRIGHT else 1
-
-
-def _eight_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    values = np.asarray(image)
-    if not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"{path} holds {image.mode} pixels from {values.min()} to {values.max()}; "
-            "only 0 to 65535 has a defined white: save it with 8 or 16 bits"
-        )
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)

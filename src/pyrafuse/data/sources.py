@@ -8,12 +8,13 @@ import tempfile
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, get_args
+from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 import numpy as np
@@ -22,10 +23,38 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pyrafuse.core.errors import DataError, nearest
-from pyrafuse.data.images import IMAGE_SUFFIXES, read_image
+from pyrafuse.core.printable import printable
+from pyrafuse.data.images import IMAGE_SUFFIXES, REMEDIES, read_picture
+from pyrafuse.data.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".gif"})
+STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
+"""URLs that are read as cameras are, until they are stopped."""
+
+STREAM_SUFFIXES = frozenset({".m3u8", ".mjpg", ".mjpeg", ".sdp"})
+"""Endings of http(s) URLs of streams."""
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".webm",
+        ".wmv",
+    }
+)
 """Suffixes, in lower case, of the files that are read as videos."""
+
+_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | REMEDIES.keys()  # what a person takes for a picture fails by name
 
 MAX_DOWNLOAD_BYTES = 2**30
 """A download is given up past this size."""
@@ -33,8 +62,8 @@ MAX_DOWNLOAD_BYTES = 2**30
 # what OpenCV finds damaged is told by the frame; it would say so once more, in its own words
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-TIMEOUT_S = 30.0
-"""A download is given up when nothing arrives for so long."""
+TIMEOUT_S = 10.0
+"""A download or a stream is given up when nothing arrives for so long."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +76,7 @@ class Frame:
         error: Why it could not be read; none where it could.
         index: Its rank in the source.
         fps: Frames a second of the video it is from; none for a still image.
+        notes: What was decided in reading it: which white, page or bands were taken.
     """
 
     name: str
@@ -54,6 +84,7 @@ class Frame:
     error: str | None = None
     index: int = 0
     fps: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,26 +96,31 @@ class Source:
         num_frames: How many there will be, where that is known before reading.
         is_stream: Whether it goes on until it is stopped, as a camera does.
         root: The folder that was searched; none for other sources.
+        passed_over: How many files of the folder are no images, by suffix.
     """
 
     read: Callable[[], Iterator[Frame]]
     num_frames: int | None
     is_stream: bool = False
     root: Path | None = None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Frame]:
         for index, frame in enumerate(self.read()):
             yield replace(frame, index=index)
 
 
-def open_source(source: Any, *, stride: int = 1) -> Source:
+def open_source(source: Any, *, stride: int = 1, channels: Channels = "rgb") -> Source:
     """Open whatever a detector can be pointed at.
 
     Args:
         source: A path of an image, a video or a folder (searched to its bottom, in natural order); a glob; a camera's
-            number; an http(s) URL of an image or a video; an array (H, W, 3) RGB; a tensor (3, H, W) or (B, 3, H, W);
-            a PIL image; or a list of these. Arrays and tensors are uint8, or floats in 0..1.
+            number; an http(s) URL of an image or a video; an rtsp(s), rtmp, udp or tcp URL of a stream; an array
+            (H, W, 3), (H, W, 4), (H, W, 1) or (H, W); a tensor (3, H, W) or (B, 3, H, W); a PIL image; or a list of
+            these. Values of arrays are taken as `from_array` says.
         stride: Of a video or a camera only every so many-th frame is read.
+        channels: Order of the colours of arrays and tensors: ``rgb``, or ``bgr`` for OpenCV's. Files, PIL images and
+            cameras have an order of their own.
 
     Raises:
         DataError: If there is no such file, folder or camera, a folder or glob holds no images, a download fails or an
@@ -92,21 +128,24 @@ def open_source(source: Any, *, stride: int = 1) -> Source:
     """
     if stride < 1:
         raise DataError(f"stride must be 1 or more, got {stride}")
+    if channels not in get_args(Channels):
+        raise DataError(f"channels is rgb or bgr, not {channels!r}")
     if isinstance(source, list | tuple):
-        return _chain([_open_item(item, rank, stride) for rank, item in enumerate(source)])
-    if isinstance(source, str) and _is_url(source):
+        return _chain([_open_item(item, rank, stride, channels) for rank, item in enumerate(source)])
+    if isinstance(source, str) and _is_url(source) and not _is_stream(source):
         return _open_url(source, stride)
-    return _open_item(source, 0, stride)
+    return _open_item(source, 0, stride, channels)
 
 
-def _open_item(source: Any, rank: int, stride: int) -> Source:
+def _open_item(source: Any, rank: int, stride: int, channels: Channels) -> Source:
     if isinstance(source, np.ndarray | Tensor | Image.Image):
-        images = _to_images(source)
-        names = [f"image{rank}" + (f".{row}" if len(images) > 1 else "") for row in range(len(images))]
-        return Source(lambda: map(Frame, names, images), len(images))
+        pictures = _to_pictures(source, channels)
+        names = [f"image{rank}" + (f".{row}" if len(pictures) > 1 else "") for row in range(len(pictures))]
+        frames = [Frame(n, p.pixels, notes=p.notes) for n, p in zip(names, pictures, strict=True)]
+        return Source(lambda: iter(frames), len(frames))
     if isinstance(source, int) and not isinstance(source, bool):
         return _open_camera(source, stride)
-    if not isinstance(source, str | os.PathLike):
+    if isinstance(source, bytes) or not isinstance(source, str | os.PathLike):
         raise DataError(
             f"a {type(source).__name__} is no source; give a path, a glob, a URL, a camera's number, an array, "
             "a tensor, a PIL image or a list of these"
@@ -115,7 +154,7 @@ def _open_item(source: Any, rank: int, stride: int) -> Source:
     if not text.strip():
         raise DataError("the source is empty text; for the current folder give '.'")
     if _is_url(text):
-        return _open_url_later(text, stride)
+        return _open_stream(text, stride) if _is_stream(text) else _open_url_later(text, stride)
     path = Path(text).expanduser()
     if path.is_dir():
         return _open_folder(path, stride)
@@ -140,18 +179,28 @@ def _chain(sources: Sequence[Source]) -> Source:
 
 
 def _open_folder(folder: Path, stride: int) -> Source:
-    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    paths = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.is_file() or not path.exists())  # a link that leads nowhere is a fault to be told
-    ]
+    paths: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.is_file() or not path.exists():  # a link that leads nowhere is a fault to be told
+            suffix = path.suffix.lower()
+            if suffix in _SUFFIXES:
+                paths.append(path)
+            else:
+                others[suffix] += 1
     if not paths:
-        raise DataError(f"no images in {folder} or below it; looked for {', '.join(sorted(suffixes))}")
+        found = f"; passed over: {tell_suffixes(others)}" if others else ", nor anything else"
+        raise DataError(f"no images or videos in {folder} or below it{found}")
     files = [_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)]
-    return replace(_chain(files), root=folder)
+    return replace(_chain(files), root=folder, passed_over=dict(others))
+
+
+def tell_suffixes(counts: Mapping[str, int]) -> str:
+    """``3 .txt, 1 without suffix``, the most first."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count} {printable(suffix) or 'without suffix'}" for suffix, count in ordered)
 
 
 def _open_glob(pattern: str, stride: int) -> Source:
@@ -178,9 +227,10 @@ def _open_file(path: Path, name: str, stride: int) -> Source:
 
 def _read_still(path: Path, name: str) -> Frame:
     try:
-        return Frame(name, read_image(path))
+        picture = read_picture(path)
     except DataError as error:
-        return Frame(name, None, str(error).replace(str(path), _printable(name)))
+        return Frame(name, None, str(error).replace(printable(path), printable(name)))
+    return Frame(name, picture.pixels, notes=picture.notes)
 
 
 def _open_video(path: str, name: str, stride: int) -> Source:
@@ -199,8 +249,30 @@ def _open_camera(number: int, stride: int) -> Source:
     return Source(lambda: _read_video(number, f"camera{number}", stride), None, is_stream=True)
 
 
+def _open_stream(url: str, stride: int) -> Source:
+    name = _without_password(url)
+    capture = _capture(url)
+    is_open = capture.isOpened()
+    capture.release()
+    if not is_open:
+        raise DataError(f"no stream at {printable(name)}; check the address, the password and the connection")
+    return Source(lambda: _read_video(url, name, stride), None, is_stream=True)
+
+
+def _capture(place: str | int) -> cv2.VideoCapture:
+    if isinstance(place, str) and _is_url(place):  # a camera that is switched off would be waited for
+        limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            int(TIMEOUT_S * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            int(TIMEOUT_S * 1000),
+        ]
+        return cv2.VideoCapture(place, cv2.CAP_FFMPEG, limits)
+    return cv2.VideoCapture(place)
+
+
 def _read_video(place: str | int, name: str, stride: int) -> Iterator[Frame]:
-    capture = cv2.VideoCapture(place)
+    capture = _capture(place)
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = (fps if 0 < fps < 1000 else 25.0) / stride  # cameras and damaged files say 0, nan or 90000
@@ -215,19 +287,25 @@ def _read_video(place: str | int, name: str, stride: int) -> Iterator[Frame]:
             number += 1
         if number == 0:
             yield Frame(
-                name, None, f"{_printable(name)} is no video that can be read, or is damaged; remove or replace it"
+                name, None, f"{printable(name)} is no video that can be read, or is damaged; remove or replace it"
             )
     finally:
         capture.release()
 
 
-def _printable(name: str) -> str:
-    """``name`` on one line, and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def _is_url(text: str) -> bool:
     return "://" in text
+
+
+def _is_stream(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme.lower() in STREAM_SCHEMES or Path(parts.path).suffix.lower() in STREAM_SUFFIXES
+
+
+def _without_password(url: str) -> str:
+    """``url`` as it may be shown and written into results."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _open_url(url: str, stride: int) -> Source:
@@ -256,7 +334,10 @@ def _download(url: str) -> Path:
     """The body of ``url`` as a temporary file, with a suffix that tells images from videos."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
-        raise DataError(f"cannot read {url}: only http:// and https:// are downloaded")
+        raise DataError(
+            f"cannot read {url}: images and videos come by http:// and https://, streams by "
+            f"{', '.join(sorted(STREAM_SCHEMES))}"
+        )
     request = urllib.request.Request(url, headers={"User-Agent": "pyrafuse"})
     path = None
     try:
@@ -289,39 +370,12 @@ def _download(url: str) -> Path:
     return path
 
 
-def _to_images(source: NDArray[Any] | Tensor | Image.Image) -> list[NDArray[np.uint8]]:
+def _to_pictures(source: NDArray[Any] | Tensor | Image.Image, channels: Channels) -> list[Picture]:
     if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source)
-        if upright.has_transparency_data:  # transparent pixels show white, as in `read_image`
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        return [np.array(upright.convert("RGB"))]
+        return [from_pillow(ImageOps.exif_transpose(source), name=f"a PIL image of mode {source.mode}")]
     if isinstance(source, Tensor):
-        if source.ndim not in {3, 4} or source.shape[-3] != 3:
-            raise DataError(f"a tensor of shape {tuple(source.shape)} is no image; give (3, H, W) or (B, 3, H, W)")
-        values = source.detach().cpu().movedim(-3, -1)
-        pixels = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
-    else:
-        pixels = source
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[..., None], 3, axis=2)
-        if pixels.ndim != 3 or pixels.shape[-1] != 3:
-            raise DataError(f"an array of shape {source.shape} is no image; give (H, W, 3) RGB or (H, W)")
-    if pixels.size == 0:
-        raise DataError(f"an image of shape {tuple(source.shape)} has no pixels")
-    pixels = _to_bytes(pixels)
-    return list(pixels) if pixels.ndim == 4 else [pixels]
-
-
-def _to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8:
-        return np.array(pixels, order="C")  # a copy: the caller may write into its own, or own a read-only one
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise DataError(f"pixels of type {pixels.dtype} have no defined white; give uint8, or floats in 0..1")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):
-        raise DataError(f"pixels run from {low:g} to {high:g}; give floats in 0..1 (not normalised ones), or uint8")
-    return np.round(pixels * 255).astype(np.uint8)
+        return from_tensor(source, name="a tensor", channels=channels)
+    return [from_array(source, name="an array", channels=channels)]
 
 
 def _no_such_path(path: Path) -> str:

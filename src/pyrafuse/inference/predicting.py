@@ -1,9 +1,10 @@
 """Predictions over a whole source: frames -> detector -> files, with what could not be read counted, not fatal."""
 
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -15,11 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pyrafuse.core.errors import DataError, check_between
+from pyrafuse.core.printable import printable
 from pyrafuse.core.storage import check_writable
 from pyrafuse.data.loading import hold_interrupts
-from pyrafuse.data.sources import Frame, Source, open_source
+from pyrafuse.data.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
+
+NUM_NOTES = 5
+"""So many images are named of those that were not read plainly."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,14 @@ class Summary:
         num_objects: Objects found in them.
         failures: Inputs that could not be read.
         seconds: Wall time from the first frame read to the last file written.
+        notes: What was decided in reading an image, such as which white was taken, with its name.
     """
 
     num_images: int
     num_objects: int
     failures: tuple[Failure, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def num_failed(self) -> int:
@@ -99,6 +106,7 @@ def predict_to(
     frames = source if isinstance(source, Source) else open_source(source)
     writers = create_writers(formats, Path(output), root=frames.root, category_ids=detector.card.category_ids)
     failures: list[Failure] = []
+    notes: list[str] = []
     waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
     num_images = num_objects = 0
     start = time.perf_counter()
@@ -119,6 +127,7 @@ def predict_to(
                     )
                     bar.advance(task)
                 else:
+                    notes.extend(f"{printable(frame.name)}: {note}" for note in frame.notes)
                     waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
                     yield frame
 
@@ -145,7 +154,18 @@ def predict_to(
             raise DataError(
                 reason if len(failures) == 1 else f"none of {len(failures)} inputs can be read, the first: {reason}"
             )
-    return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start)
+    if progress:
+        _tell_notes(notes, frames.passed_over)
+    return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start, tuple(notes))
+
+
+def _tell_notes(notes: Sequence[str], passed_over: Mapping[str, int]) -> None:
+    for note in notes[:NUM_NOTES]:
+        print(note, file=sys.stderr)
+    if len(notes) > NUM_NOTES:
+        print(f"... and {len(notes) - NUM_NOTES} more images of which such a thing was decided", file=sys.stderr)
+    if passed_over:
+        print(f"passed over as no images: {tell_suffixes(passed_over)}", file=sys.stderr)
 
 
 def _create_bar(*, is_shown: bool) -> Progress:

@@ -1,14 +1,25 @@
 """Reading image files: every common kind of file becomes upright eight-bit RGB, or an error that names it."""
 
+import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from pyrafuse.core.errors import DataError
-from pyrafuse.data.images import MAX_PIXELS, read_header, read_headers, read_image, read_size
+from pyrafuse.data.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    REMEDIES,
+    read_header,
+    read_headers,
+    read_image,
+    read_picture,
+    read_size,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -94,13 +105,112 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     assert read_image(tmp_path / f"a.{suffix}")[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_fewer_bits_in_sixteen_are_seen_by_the_brightest(tmp_path, bits, suffix):
+    white = 2**bits - 1
+    Image.fromarray(np.array([[0, white // 2, white]], np.uint16)).save(tmp_path / f"a.{suffix}")
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert picture.pixels[0].tolist() == [[0] * 3, [127] * 3, [255] * 3]
+    assert picture.notes == (f"values up to {white} in 16 bits: white is taken as {white} ({bits} bits)",)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_twelve_bit_colours_keep_their_bits(tmp_path, suffix):
+    colors = np.array([[[4095, 16, 0], [0, 2048, 160]]], np.uint16)  # red, green, blue
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), colors[..., ::-1])
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert picture.pixels.tolist() == [[[255, 1, 0], [0, 128, 10]]]
+    assert picture.notes == ("values up to 4095 in 16 bits: white is taken as 4095 (12 bits)",)
+    cv2.imwrite(str(tmp_path / f"b.{suffix}"), colors[..., ::-1] * 16)
+    assert read_picture(tmp_path / f"b.{suffix}").notes == ()
+    assert read_image(tmp_path / f"b.{suffix}").tolist() == [[[255, 1, 0], [0, 128, 10]]]
+
+
+def test_floats_have_a_white_up_to_one_alone(tmp_path):
+    Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "a.tif")
+    assert read_picture(tmp_path / "a.tif").pixels[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+    assert read_picture(tmp_path / "a.tif").notes == ("floating-point values: white is taken as 1",)
+    cv2.imwrite(str(tmp_path / "rgb.tif"), np.array([[[0.0, 0.2, 1.0]]], np.float32))  # of which Pillow knows nothing
+    assert read_image(tmp_path / "rgb.tif").tolist() == [[[255, 51, 0]]]
+    assert read_size(tmp_path / "rgb.tif") == (1, 1)
+
+
 def test_values_without_a_white_are_refused(tmp_path):
-    Image.fromarray(np.array([[0.0, 1.0]], np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.array([[0.0, 271.3]], np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "int.tif")
-    with pytest.raises(DataError, match=r"float\.tif holds F pixels"):
+    Image.fromarray(np.array([[-3, 9]], np.int32)).save(tmp_path / "signed.tif")
+    with pytest.raises(
+        DataError, match=r"float\.tif holds floating-point pixels from 0 to 271\.3: their white is unknown"
+    ):
         read_image(tmp_path / "float.tif")
-    with pytest.raises(DataError, match=r"int\.tif holds I pixels from 0 to 70000"):
+    with pytest.raises(DataError, match=r"int\.tif holds pixels from 0 to 70000: only 0 to 65535"):
         read_image(tmp_path / "int.tif")
+    with pytest.raises(DataError, match=r"signed\.tif holds pixels from -3 to 9"):
+        read_image(tmp_path / "signed.tif")
+
+
+def test_a_tiff_of_large_offsets(tmp_path):
+    for mode in ("RGB", "L"):
+        Image.fromarray(gradient()).convert(mode).save(tmp_path / "big.tif", big_tiff=True)
+        assert (tmp_path / "big.tif").read_bytes()[:4] == b"II+\0"
+        expected = np.array(Image.fromarray(gradient()).convert(mode).convert("RGB"))
+        assert np.array_equal(read_image(tmp_path / "big.tif"), expected)
+        assert read_size(tmp_path / "big.tif") == (20, 30)
+
+
+@pytest.mark.parametrize(("meaning", "expected"), [(None, (255, 0, 0)), (0, (255, 0, 0)), (2, (255, 204, 204))])
+def test_a_fourth_band_is_opacity_only_where_the_file_says_so(tmp_path, meaning, expected):
+    Image.new("RGBA", (2, 1), (255, 0, 0, 51)).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(struct.pack("<HHIH", 338, 3, 1, 2))  # the tag that says what the fourth band is
+    content[at : at + 2] = struct.pack("<H", 65000 if meaning is None else 338)
+    content[at + 8 : at + 10] = struct.pack("<H", meaning or 0)
+    (tmp_path / "a.tif").write_bytes(content)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.pixels.tolist() == [[list(expected)] * 2]
+    told = ("4 bands: the first three are taken as red, green and blue",)
+    assert picture.notes == (() if meaning == 2 else told)
+
+
+def test_of_many_pages_the_first_is_read_and_said(tmp_path):
+    pages = [Image.new("RGB", (4, 3), color) for color in (RED, BLUE)]
+    for suffix in ("tif", "webp", "gif", "png"):
+        kept = {"lossless": True} if suffix == "webp" else {}
+        pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:], **kept)
+        picture = read_picture(tmp_path / f"a.{suffix}")
+        assert picture.pixels[0, 0].tolist() == list(RED)
+        assert picture.notes == ("2 pages or frames: the first is read",)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "jpe", "JPG", "avif", "ppm", "jp2", "tga", "dib", "pgm", "qoi", "pcx", "mpo"]
+)
+def test_whatever_pillow_reads_is_an_image(tmp_path, suffix):
+    assert f".{suffix.lower()}" in IMAGE_SUFFIXES
+    path = tmp_path / f"a.{suffix}"
+    picture = Image.new("L" if suffix == "pgm" else "RGB", (16, 16), "red")
+    picture.save(path, **({"format": "MPO"} if suffix == "mpo" else {}))
+    grey = [76] * 3 if suffix == "pgm" else RED
+    assert np.abs(read_image(path).astype(int) - grey).max() <= 3
+    assert read_size(path) == (16, 16)
+
+
+def test_what_runs_a_program_is_no_image(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    assert not IMAGE_SUFFIXES & {".eps", ".ps", ".wmf", ".pdf", ".svg", ".h5", ".mpeg"}
+    with pytest.raises(DataError, match=r"a\.eps is a EPS file, which cannot be read as it is: save it as PNG"):
+        read_image(tmp_path / "a.eps")
+
+
+@pytest.mark.parametrize("name", ["phone.heic", "renamed.jpg"])
+def test_a_picture_of_a_phone_names_the_plugin(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    if ".heic" in REMEDIES:
+        with pytest.raises(
+            DataError, match=rf"{name} is a HEIC file, which cannot be read as it is: pip install pillow-heif"
+        ):
+            read_image(tmp_path / name)
 
 
 def test_transparency_shows_white(tmp_path):

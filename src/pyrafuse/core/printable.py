@@ -1,0 +1,22 @@
+"""Names from files on one harmless line: text -> what a terminal, a table or a log can show."""
+
+import os
+
+
+def printable(text: object, *, limit: int | None = None) -> str:
+    r"""Escape everything in ``text`` that is no printable character, so that it stays on one line and gives no order.
+
+    Line breaks, tabs, terminal escapes, marks that turn the direction of writing, and bytes that are no UTF-8 come as
+    ``\n``, ``\x1b``, ``\u202e``, ``\udcff``.
+
+    Args:
+        text: A name, a path or a sentence with one.
+        limit: Longest result in characters; the middle of a longer one is left out. By default there is none.
+    """
+    given = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    if not given.isprintable():
+        given = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in given)
+    if limit is not None and len(given) > limit:
+        head = (limit - 3) * 2 // 3
+        given = f"{given[:head]}...{given[head + 3 - limit :]}"
+    return given
