@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from pyrafuse.comparison.budget import Budget
 from pyrafuse.comparison.planning import Comparison, Run
 from pyrafuse.comparison.running import Failure
-from pyrafuse.comparison.statistics import RULE, Difference, Spread, compare_by_seed, summarize
+from pyrafuse.comparison.statistics import (
+    LEAST_AP,
+    RULE,
+    Difference,
+    Spread,
+    compare_by_seed,
+    has_learnt,
+    summarize,
+)
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.visualization.comparison import ComparedVariant, plot_comparison
 
@@ -57,6 +65,11 @@ class VariantResult:
         """Of one figure over the seeds."""
         return summarize([values[figure] for values in self.figures.values()])
 
+    @property
+    def has_learnt(self) -> bool | None:
+        """Whether the AP of any run reaches `LEAST_AP`; None without a run that has one."""
+        return has_learnt(values["ap"] for values in self.figures.values())
+
 
 @dataclass(frozen=True)
 class DataResult:
@@ -75,6 +88,28 @@ class DataResult:
     budget: Budget
     variants: tuple[VariantResult, ...]
     differences: tuple[Difference, ...]
+
+    @property
+    def unlearnt(self) -> tuple[str, ...]:
+        """Names of the variants that learnt nothing."""
+        return tuple(variant.name for variant in self.variants if variant.has_learnt is False)
+
+    def advice(self) -> str:
+        """What the figures cannot tell because variants learnt nothing, and what to do; empty where all learnt."""
+        if not self.unlearnt:
+            return ""
+        epochs = self.budget.epochs
+        longer = (
+            f"Give more epochs (`--epochs`, {epochs} here), or pretrained weights to start from (`--weights FILE`), "
+            "and another `--output`."
+        )
+        if not any(variant.has_learnt for variant in self.variants):
+            return f"**Nothing was learnt: the AP of every run is below {LEAST_AP}.** These figures rank no variant. {longer}"
+        return (
+            f"**Learnt nothing (AP below {LEAST_AP} in every run): {', '.join(self.unlearnt)}.** Either these variants "
+            "need more steps than the others, or an option of theirs is wrong: look at the losses in their folders "
+            f"before you judge them. {longer}"
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +171,8 @@ class Report:
                     for variant in data.variants
                 ]
                 for data in self.data
-            }
+            },
+            least_ap=LEAST_AP,
         )
 
 
@@ -225,6 +261,8 @@ def _section(data: DataResult, seeds: Sequence[int]) -> str:
             for d in data.differences
         )
         parts.append(piped(("difference in AP", "mean", "standard error", "seeds", "verdict"), list(compared)))
+    if advice := data.advice():
+        parts.append(f"\n{advice}")
     return "\n".join(parts) + "\n"
 
 
@@ -275,6 +313,7 @@ def _data_to_plain(data: DataResult) -> dict[str, Any]:
         "differences": [
             {**vars(d), "half_width_95": d.half_width, "is_within_spread": d.is_within_spread} for d in data.differences
         ],
+        "learnt_nothing": list(data.unlearnt),
     }
 
 

@@ -4,7 +4,7 @@ Everything is undefined (NaN) rather than zero where there are too few values.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -14,6 +14,9 @@ _STUDENT_95 = (
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 """Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; the last one, a little strict, serves beyond."""
+
+LEAST_AP = 0.01
+"""A variant whose AP stays below in every run has learnt nothing: what is left are single lucky boxes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Difference:
         mean: Of the differences first - second.
         standard_error: Of that mean: the differences' standard deviation over the root of their count.
         count: Seeds that both have.
+        unlearnt: Those of the two that learnt nothing, see `LEAST_AP`.
     """
 
     first: str
@@ -42,6 +46,7 @@ class Difference:
     mean: float
     standard_error: float
     count: int
+    unlearnt: tuple[str, ...] = ()
 
     @property
     def half_width(self) -> float:
@@ -54,10 +59,15 @@ class Difference:
         return None if self.count < 2 else abs(self.mean) <= self.half_width
 
     def verdict(self) -> str:
-        """The same in words."""
-        if self.is_within_spread is None:
-            return "unknown: a spread takes two seeds" if self.count else "unknown: no seed in common"
-        return "within the spread" if self.is_within_spread else "beyond the spread"
+        """The same in words; that a variant learnt nothing comes first, for it explains the rest."""
+        if not self.count:
+            return "unknown: no seed in common"
+        if len(self.unlearnt) == 2:
+            return "none: neither learnt anything"
+        verdict = "unknown: a spread takes two seeds"
+        if self.is_within_spread is not None:
+            verdict = "within the spread" if self.is_within_spread else "beyond the spread"
+        return f"{verdict}; {self.unlearnt[0]} learnt nothing" if self.unlearnt else verdict
 
 
 RULE = (
@@ -80,6 +90,12 @@ def student_95(degrees: int) -> float:
     return _STUDENT_95[min(degrees, len(_STUDENT_95)) - 1]
 
 
+def has_learnt(values: Iterable[float]) -> bool | None:
+    """Whether any AP of a variant's runs reaches `LEAST_AP`; None where none is defined."""
+    defined = [value for value in values if not math.isnan(value)]
+    return max(defined) >= LEAST_AP if defined else None
+
+
 def summarize(values: Sequence[float]) -> Spread:
     """Mean and standard deviation of the defined ones among ``values``."""
     defined = [value for value in values if not math.isnan(value)]
@@ -93,9 +109,10 @@ def compare_by_seed(first: str, second: str, values: Mapping[str, Mapping[int, f
     Args:
         first: Name of a variant.
         second: Name of another.
-        values: Value of each variant by seed.
+        values: AP of each variant by seed.
     """
     shared = sorted(set(values[first]) & set(values[second]))
     spread = summarize([values[first][seed] - values[second][seed] for seed in shared])
     error = spread.deviation / math.sqrt(spread.count) if spread.count else math.nan
-    return Difference(first, second, spread.mean, error, spread.count)
+    unlearnt = tuple(name for name in (first, second) if has_learnt(values[name].values()) is False)
+    return Difference(first, second, spread.mean, error, spread.count, unlearnt)

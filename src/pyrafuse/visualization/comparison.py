@@ -31,11 +31,13 @@ class ComparedVariant:
     latency_ms: float
 
 
-def plot_comparison(by_data: Mapping[str, Sequence[ComparedVariant]]) -> Figure:
+def plot_comparison(by_data: Mapping[str, Sequence[ComparedVariant]], *, least_ap: float = 0.0) -> Figure:
     """AP with its spread beside latency and beside parameters: a row a data set, a colour a variant.
 
     Args:
         by_data: The variants by the name of the data set; those without an AP are left out.
+        least_ap: AP below which nothing was learnt. Where no variant reaches it, the axis goes up to twice as much, so
+            that chance is not enlarged.
 
     Raises:
         PyrafuseError: If no variant has an AP.
@@ -67,6 +69,11 @@ def plot_comparison(by_data: Mapping[str, Sequence[ComparedVariant]]) -> Figure:
         quiet_axes(by_size, x="million parameters")
         for axes in (by_latency, by_size):
             axes.margins(x=0.15, y=0.15)
+        if max(v.ap for v in variants) < least_ap:
+            by_latency.set_ylim(0, 2 * least_ap)
+            for axes in (by_latency, by_size):
+                axes.axhline(least_ap, color="#808080", linestyle="--", linewidth=1)
+                axes.text(0.02, 0.52, f"below AP {least_ap}: nothing was learnt", transform=axes.transAxes, fontsize=8)
         if by_latency.get_legend_handles_labels()[0]:
             by_latency.legend(fontsize=8)
         elif by_size.get_legend_handles_labels()[0]:

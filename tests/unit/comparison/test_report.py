@@ -15,11 +15,16 @@ from pyrafuse.training.settings import Recipe
 
 BASE = Recipe()
 VARIANTS = (Variant("asff", BASE), Variant("sum", replace(BASE, optimizer=replace(BASE.optimizer, lr=0.5))))
+BOLD = "**"
 AP = {"asff": (0.52, 0.63, 0.71), "sum": (0.50, 0.60, 0.70)}
 
 
 @pytest.fixture
 def report(tmp_path):
+    return report_of(AP, tmp_path)
+
+
+def report_of(precisions, tmp_path):
     """Two variants and three seeds; one run of a third seed failed."""
     comparison = Comparison(VARIANTS, {"cells": "data/cells"}, (0, 1, 2))
     runs = plan_runs(comparison, tmp_path, {"cells": 12})
@@ -27,7 +32,7 @@ def report(tmp_path):
         seed = run.recipe.run.seed
         if (run.variant, seed) != ("sum", 2):
             run.folder.mkdir(parents=True)
-            ap = AP[run.variant][seed]
+            ap = precisions[run.variant][seed]
             figures = {"ap": ap, "ap50": ap + 0.2, "ap_small": None, "ap_medium": 0.25, "ap_large": 0.5}
             (run.folder / "results.json").write_text(json.dumps(figures))
     return gather(
@@ -56,6 +61,32 @@ def test_table(report):
     assert rows["asff - sum"] == ["+0.0250", "0.0050", "2", "within the spread"]
     assert "- sum on cells, seed 2: the loss became nan; see train.log" in lines
     assert "A difference lies within the spread when zero is in its 95 % confidence interval" in lines[-1]
+
+
+def test_where_nothing_was_learnt_the_table_says_so(tmp_path):
+    report = report_of({"asff": (0.0, 0.004, 0.0099), "sum": (0.001, 0.002)}, tmp_path)
+    text = report.markdown()
+    assert "none: neither learnt anything" in text.split("## ")[1].split(BOLD)[0]
+    assert "Nothing was learnt: the AP of every run is below 0.01.** These figures rank no variant." in text
+    assert "Give more epochs (`--epochs`, 12 here), or pretrained weights to start from (`--weights FILE`)" in text
+    assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == ["asff", "sum"]
+    by_latency, _ = report.figure().axes
+    assert by_latency.get_ylim() == (0, 0.02)
+    assert by_latency.texts[0].get_text() == "below AP 0.01: nothing was learnt"
+
+
+def test_variants_that_learnt_nothing_are_named(tmp_path):
+    report = report_of({"asff": (0.52, 0.63, 0.71), "sum": (0.001, 0.002)}, tmp_path)
+    text = report.markdown()
+    assert "within the spread; sum learnt nothing" in text  # of two seeds, which tell nothing apart
+    assert "**Learnt nothing (AP below 0.01 in every run): sum.**" in text
+    assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == ["sum"]
+    assert not report.figure().axes[0].texts
+
+
+def test_nothing_is_said_where_all_learnt(report):
+    assert BOLD not in report.markdown()
+    assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == []
 
 
 def test_json(report):

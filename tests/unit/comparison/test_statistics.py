@@ -69,3 +69,20 @@ def test_one_seed_says_nothing():
     assert found.is_within_spread is None
     assert found.verdict() == "unknown: a spread takes two seeds"
     assert compare_by_seed("a", "b", {"a": {0: 0.9}, "b": {}}).verdict() == "unknown: no seed in common"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unlearnt", "verdict"),
+    [
+        ({0: 0.0, 1: 0.0099}, {0: 0.001, 1: NAN}, ("a", "b"), "none: neither learnt anything"),
+        ({0: 0.0, 1: 0.004}, {0: 0.30, 1: 0.31}, ("a",), "beyond the spread; a learnt nothing"),
+        ({0: 0.0, 1: 0.30}, {0: 0.002, 1: 0.001}, ("b",), "within the spread; b learnt nothing"),
+        ({0: 0.0}, {0: 0.3}, ("a",), "unknown: a spread takes two seeds; a learnt nothing"),
+        ({0: 0.0}, {0: 0.0}, ("a", "b"), "none: neither learnt anything"),
+        ({0: 0.01, 1: 0.0}, {0: 0.01, 1: 0.0}, (), "within the spread"),
+        ({0: NAN}, {0: NAN}, (), "unknown: no seed in common"),
+    ],
+)
+def test_variants_that_learnt_nothing_are_not_ranked(first, second, unlearnt, verdict):
+    found = compare_by_seed("a", "b", {"a": first, "b": second})
+    assert (found.unlearnt, found.verdict()) == (unlearnt, verdict)
