@@ -104,7 +104,7 @@ class DataResult:
             "and another `--output`."
         )
         if not any(variant.has_learnt for variant in self.variants):
-            return f"**Nothing was learnt: the AP of every run is below {LEAST_AP}.** These figures rank no variant. {longer}"
+            return f"**Nothing was learnt: the AP of every run is below {LEAST_AP}.** This ranks no variant. {longer}"
         return (
             f"**Learnt nothing (AP below {LEAST_AP} in every run): {', '.join(self.unlearnt)}.** Either these variants "
             "need more steps than the others, or an option of theirs is wrong: look at the losses in their folders "

@@ -67,7 +67,7 @@ def test_where_nothing_was_learnt_the_table_says_so(tmp_path):
     report = report_of({"asff": (0.0, 0.004, 0.0099), "sum": (0.001, 0.002)}, tmp_path)
     text = report.markdown()
     assert "none: neither learnt anything" in text.split("## ")[1].split(BOLD)[0]
-    assert "Nothing was learnt: the AP of every run is below 0.01.** These figures rank no variant." in text
+    assert "Nothing was learnt: the AP of every run is below 0.01.** This ranks no variant." in text
     assert "Give more epochs (`--epochs`, 12 here), or pretrained weights to start from (`--weights FILE`)" in text
     assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == ["asff", "sum"]
     by_latency, _ = report.figure().axes
