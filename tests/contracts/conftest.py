@@ -166,6 +166,13 @@ TWO_STAGE = {
 KINDS = {"yolo": YOLO, "dense": DENSE, "two_stage": TWO_STAGE}
 
 
+@pytest.fixture
+def small_options():
+    """(name of a model) -> options that make it small."""
+    small = {name: options for kind in KINDS.values() for name, (model, options) in kind.items() if name == model}
+    return lambda name: small.get(name, SEPARABLE)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Try ``detector``, built once a module, and ``detector_name`` on the kinds in the module's KINDS, or all."""
     kinds = getattr(metafunc.module, "KINDS", tuple(KINDS))

@@ -17,6 +17,7 @@ from pyrafuse.assigners.max_iou import chunks, highest_of_rows, lay_out
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
+from pyrafuse.losses.classification import smoothed_targets
 from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, shape_iou
 from pyrafuse.ops.coders import decode_guided, guided_shapes
 
@@ -27,7 +28,8 @@ class YOLOv3Criterion(nn.Module):
     Args:
         assigner: Which row answers for which object.
         ignore_iou: A row whose box overlaps any object by more is not punished for its objectness.
-        label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0.
+        label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0; with one or two classes
+            less, as `smoothed_targets` says.
         iou: Weigh in the IoU term; without it boxes learn by the L1 term alone, as in YOLOv3.
         l1: Weigh in the L1 term on centre and size.
         box_weight: Of the IoU term.
@@ -138,7 +140,8 @@ class YOLOv3Criterion(nn.Module):
         labels = targets.labels[:, claims.objects]
         num_classes = logits.shape[-1]
         if self.label_smoothing:
-            wanted = torch.full_like(logits, 1 / num_classes).scatter(2, labels[..., None], 1 - 1 / num_classes)
+            own, other = smoothed_targets(num_classes)
+            wanted = torch.full_like(logits, other).scatter(2, labels[..., None], own)
         else:
             # objects that share a row share its classes: each writes its own into the columns of the one that holds it
             holder = _objects_at(claims, claims.rows, predictions.grid.levels, as_claims=True)

@@ -63,7 +63,7 @@ class FCOSHead(nn.Module):
         self.centerness_on_boxes = centerness_on_boxes
         self.whole_steps = whole_steps
         self.shapes: Tensor
-        squares = torch.tensor(features.strides, dtype=torch.float32).view(-1, 1, 1).expand(-1, 1, 2)
+        squares = torch.tensor(features.strides, dtype=torch.float32).view(-1, 1, 1).repeat(1, 1, 2)
         self.register_buffer("shapes", squares, persistent=False)
         self.class_tower, self.box_tower = (
             Tower(before, channels, num_convs, norm="group_norm", redundant_bias=redundant_bias, deformable=deformable)

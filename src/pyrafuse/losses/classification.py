@@ -79,6 +79,16 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
 
 
+def smoothed_targets(num_classes: int) -> tuple[float, float]:
+    """Targets of the true class and of each other class under label smoothing: 1 - 1/K and 1/K.
+
+    Liu et al., arXiv:1911.09516, whose code has this form. With two classes it would make both targets 0.5, and with
+    one the target of the true class 0. So two classes have the targets of three, 2/3 and 1/3, and one class has 1.
+    """
+    other = 1 / max(num_classes, 3) if num_classes > 1 else 0.0
+    return 1 - other, other
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax cross entropy (...,) of logits (..., K) whose last class may be the background."""
     return -logits.log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)

@@ -57,7 +57,7 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
         ),
         "sync_bn": _flag("batch norms see the batch of all devices", "run.sync_bn"),
         "label_smoothing": _flag(
-            "classes learn 1 - 1/K and 1/K instead of 1 and 0",
+            "classes learn 1 - 1/K and 1/K instead of 1 and 0; two classes 2/3 and 1/3, one class 1",
             "model.options.criterion_options.label_smoothing",
             is_default=False,
         ),

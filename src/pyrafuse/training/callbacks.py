@@ -29,6 +29,14 @@ class WeightEMA(WeightAveraging):
         self._target = decay
         self._decay = 0.0
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Copy the model, once each value of its buffers has a place of its own: none is written into the others'."""
+        for part in pl_module.modules():
+            for name, buffer in part.named_buffers(recurse=False):
+                if 0 in buffer.stride():
+                    part._buffers[name] = buffer.clone(memory_format=torch.contiguous_format)
+        super().setup(trainer, pl_module, stage)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After every step; sets the decay of this one."""
         if step_idx is None:

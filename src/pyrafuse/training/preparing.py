@@ -17,6 +17,7 @@ from pyrafuse.core.records import DetectionData
 from pyrafuse.data.folders import SPLIT_WORDS
 from pyrafuse.data.shapes import is_shapes
 from pyrafuse.layers.dropblock import DropBlock
+from pyrafuse.losses.classification import smoothed_targets
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
@@ -51,6 +52,13 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         say(
             f"the anchors of {settings.name} are made for {made_for} px, and the images will have {recipe.data.size}: "
             f"train with --size {made_for}, or give sizes in model.options.head_options"
+        )
+    if getattr(detector.criterion, "label_smoothing", False) and len(data.names) < 3:
+        own, other = smoothed_targets(len(data.names))
+        say(
+            f"label smoothing with two classes: the targets are {own:.2f} and {other:.2f}, as 1/K would make both 0.5"
+            if other
+            else "label smoothing does nothing with one class: its target stays 1"
         )
     find_dropblocks(detector, recipe.dropblock)
     detector.card = replace(

@@ -35,7 +35,7 @@ from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_lo
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
 from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import spare_strided_depthwise
+from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
@@ -175,6 +175,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         highlight=False,
     )
     spare_strided_depthwise(detector)
+    spare_small_maps(detector)
     detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
     with _own_interrupts(folder), _shared(folder):
         trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)

@@ -14,7 +14,14 @@ from pyrafuse.losses.boxes import (
     iou_loss,
     siou_loss,
 )
-from pyrafuse.losses.classification import cross_entropy, distribution_focal, focal, focal_of_labels, quality_focal
+from pyrafuse.losses.classification import (
+    cross_entropy,
+    distribution_focal,
+    focal,
+    focal_of_labels,
+    quality_focal,
+    smoothed_targets,
+)
 from pyrafuse.losses.harmonizing import HarmonizedClassification, HarmonizedRegression
 from pyrafuse.losses.regression import balanced_l1, smooth_l1
 
@@ -127,3 +134,13 @@ def test_populations_move_and_are_kept():
 def test_complaints(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "expected"),
+    [(1, (1, 0)), (2, (2 / 3, 1 / 3)), (3, (2 / 3, 1 / 3)), (4, (3 / 4, 1 / 4)), (80, (79 / 80, 1 / 80))],
+)
+def test_smoothing_leaves_the_true_class_the_largest_target(num_classes, expected):
+    own, other = smoothed_targets(num_classes)
+    assert (own, other) == pytest.approx(expected)
+    assert own > other

@@ -1,5 +1,6 @@
 """From a recipe to a detector: anchors, weights of another one; and the optimiser's groups."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -350,3 +351,24 @@ class TestSchedule:
 def test_impossible_settings(create, said):
     with pytest.raises(PyrafuseError, match=said):
         create()
+
+
+@pytest.mark.parametrize(
+    ("names", "smooth", "said"),
+    [
+        (("a",), True, ["label smoothing does nothing with one class: its target stays 1"]),
+        (
+            ("a", "b"),
+            True,
+            ["label smoothing with two classes: the targets are 0.67 and 0.33, as 1/K would make both 0.5"],
+        ),
+        (("a", "b", "c"), True, []),
+        (("a", "b"), False, []),
+    ],
+)
+def test_smoothing_of_few_classes_is_said_once(names, smooth, said):
+    data = replace(data_of([(9, 9)]), names=names, category_ids=tuple(range(len(names))))
+    options = {**SMALL, "criterion_options": {"label_smoothing": smooth}}
+    heard = []
+    create_detector(Recipe(model=ModelSettings(options=options)), data, say=heard.append)
+    assert heard == said
