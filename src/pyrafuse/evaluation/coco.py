@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
-from pyrafuse.evaluation.matching import IN_CROWD, Truth, count_confusions, find_best_confidence, match_greedily
+from pyrafuse.evaluation.faults import find_worst
+from pyrafuse.evaluation.matching import (
+    IN_CROWD,
+    Truth,
+    count_confusions,
+    find_best_confidence,
+    judge_detections,
+    match_greedily,
+)
 from pyrafuse.evaluation.result import ClassResult, EvaluationResult, SizeResult
 
 EVALUATION_SCORE = 0.001
@@ -83,6 +91,7 @@ class CocoEvaluator:
         counted, is_right, is_object = matches != IN_CROWD, matches >= 0, ~truth.crowd
         best = find_best_confidence(found[counted, 5], is_right[counted], int(is_object.sum()))
         confidence = FALLBACK_CONFIDENCE if np.isnan(best.confidence) else best.confidence
+        outcome = judge_detections(found, matches, truth, confidence=confidence)
 
         classes = []
         for k, name in enumerate(names):
@@ -128,8 +137,9 @@ class CocoEvaluator:
             classes=tuple(classes),
             sizes=tuple(sizes),
             precision=precision[:, :, :, 0, 2],
-            confusion=count_confusions(found, matches, truth, num_classes=len(names), confidence=confidence),
+            confusion=count_confusions(found, outcome, truth, num_classes=len(names)),
             confusion_confidence=confidence,
+            worst=find_worst(found, outcome, truth, self.data.records),
         )
 
     def _judge(self, found: NDArray[np.float64], truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -106,51 +106,72 @@ def find_best_confidence(scores: NDArray[np.float64], is_right: NDArray[np.bool_
     )
 
 
-def count_confusions(
-    found: NDArray[np.float64],
-    matches: NDArray[np.int64],
-    truth: Truth,
-    *,
-    num_classes: int,
-    confidence: float,
-    iou: float = 0.5,
-) -> NDArray[np.int64]:
-    """Count what each object was taken for.
+@dataclass(frozen=True)
+class Outcome:
+    """What the D detections that count were, at one IoU and from one confidence on.
+
+    Attributes:
+        rows: (D,) which rows of all detections these are.
+        objects: (D,) the object that each one found or was mistaken in; `MISSED` for background.
+        is_right: (D,) bool: found under its own class.
+    """
+
+    rows: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    is_right: NDArray[np.bool_]
+
+
+def judge_detections(
+    found: NDArray[np.float64], matches: NDArray[np.int64], truth: Truth, *, confidence: float, iou: float = 0.5
+) -> Outcome:
+    """Tell the right detections from those of another class's object and those of background.
 
     An object found under its own name counts as that, whatever else lies on it; only the objects and detections left
-    over are matched across classes. So the diagonal holds exactly the true positives.
+    over are matched across classes.
 
     Args:
         found: (N, 7) image row, box (xyxy, pixels), score, label.
         matches: (N,) what `match_greedily` gave within image and class.
         truth: The objects.
-        num_classes: K.
         confidence: Detections scoring less are left out.
         iou: Overlap that a match across classes needs.
+    """
+    rows = np.flatnonzero((found[:, 5] >= confidence) & (matches != IN_CROWD))
+    objects = matches[rows].copy()
+    is_right = objects >= 0
+    is_left = ~truth.crowd
+    is_left[objects[is_right]] = False
+    left, rest = np.flatnonzero(is_left), found[rows[~is_right]]
+    mistaken = match_greedily(
+        rest[:, 0].astype(np.int64), rest[:, 1:5], rest[:, 5],
+        truth.images[left], truth.boxes[left], truth.crowd[left], iou=iou,
+    )  # fmt: skip
+    mistaken[mistaken >= 0] = left[mistaken[mistaken >= 0]]
+    objects[~is_right] = mistaken
+    return Outcome(rows, objects, is_right)
+
+
+def count_confusions(
+    found: NDArray[np.float64], outcome: Outcome, truth: Truth, *, num_classes: int
+) -> NDArray[np.int64]:
+    """Count what each object was taken for; the diagonal holds exactly the true positives.
+
+    Args:
+        found: (N, 7) image row, box (xyxy, pixels), score, label.
+        outcome: What `judge_detections` told of them.
+        truth: The objects.
+        num_classes: K.
 
     Returns:
         (K+1, K+1): a row a true class, a column a predicted one; the last row is background that was taken for an
         object, the last column objects that were not found.
     """
-    kept = (found[:, 5] >= confidence) & (matches != IN_CROWD)
-    found, matches = found[kept], matches[kept]
-    is_right = matches >= 0
-    rest = found[~is_right]
-    is_left = ~truth.crowd
-    is_left[matches[is_right]] = False
-    left = truth.labels[is_left]
-    mistaken = match_greedily(
-        rest[:, 0].astype(np.int64), rest[:, 1:5], rest[:, 5],
-        truth.images[is_left], truth.boxes[is_left], truth.crowd[is_left], iou=iou,
-    )  # fmt: skip
-
-    hits = mistaken >= 0
-    missed = np.delete(left, mistaken[hits])
-    right_labels, rest_labels = found[is_right, 6].astype(np.int64), rest[:, 6].astype(np.int64)
-    background_true = np.full(np.count_nonzero(~hits), num_classes)
-    background_found = np.full(len(missed), num_classes)
-    true = np.concatenate([right_labels, left[mistaken[hits]], background_true, missed])
-    predicted = np.concatenate([right_labels, rest_labels[hits], rest_labels[~hits], background_found])
+    is_missed = ~truth.crowd
+    is_missed[outcome.objects[outcome.objects >= 0]] = False
+    missed = truth.labels[is_missed]
+    labels = np.append(truth.labels, num_classes)  # the last one is that of MISSED
+    true = np.concatenate([labels[outcome.objects], missed])
+    predicted = np.concatenate([found[outcome.rows, 6].astype(np.int64), np.full(len(missed), num_classes)])
     side = num_classes + 1
     return np.bincount(true * side + predicted, minlength=side * side).reshape(side, side)
 

@@ -7,7 +7,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ FIGURES = (
     "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
 """The twelve figures of COCO, in its own order."""
+
+FEW_OBJECTS = 10
+"""Figures of fewer objects are mostly chance: one more that is found moves them by a tenth and more."""
 
 _CLASS_HEADER = ("class", "objects", "images", "AP", "AP50", "AR100", "confidence", "precision", "recall", "F1")
 _SIZE_HEADER = ("size", "objects", "AP", "AR100")
@@ -66,6 +69,48 @@ class SizeResult:
     num_objects: int
 
 
+RIGHT, MISSED, FALSE, WRONG_CLASS, CROWD = "right", "missed", "false", "wrong class", "crowd"
+"""What a detection or an object of an image was."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box in an image.
+
+    Attributes:
+        box: xyxy in pixels of the image.
+        label: Its class, 0..K-1.
+        kind: Of a detection ``right``, ``false`` (background) or ``wrong class``; of an object ``right``, ``missed``,
+            ``wrong class`` or ``crowd``.
+        score: Of a detection; None of an object.
+    """
+
+    box: tuple[float, ...]
+    label: int
+    kind: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageFaults:
+    """One image with what was found in it and what is there, at IoU 0.5 and ``confusion_confidence``.
+
+    Attributes:
+        path: The file.
+        found: The detections.
+        objects: The objects.
+    """
+
+    path: str
+    found: tuple[Mark, ...]
+    objects: tuple[Mark, ...]
+
+    def counts(self) -> dict[str, int]:
+        """How many are ``right``, ``missed``, ``false`` and of the ``wrong class``."""
+        kinds = [mark.kind for mark in self.found] + [mark.kind for mark in self.objects if mark.kind == MISSED]
+        return {kind: kinds.count(kind) for kind in (RIGHT, MISSED, FALSE, WRONG_CLASS)}
+
+
 @dataclass(frozen=True)
 class EvaluationResult:
     """Everything that `CocoEvaluator.compute` finds.
@@ -93,6 +138,7 @@ class EvaluationResult:
         confusion: (K+1, K+1) counts at IoU 0.5; a row a true class, a column a predicted one, background last.
         confusion_confidence: Detections scoring less are not in ``confusion``: the best F1's confidence, or 0.25 where
             there is none.
+        worst: The images with the most mistakes at that confidence, the worst first; at most a dozen.
     """
 
     ap: float
@@ -116,6 +162,7 @@ class EvaluationResult:
     precision: NDArray[np.float64]
     confusion: NDArray[np.int64]
     confusion_confidence: float
+    worst: tuple[ImageFaults, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +174,10 @@ class EvaluationResult:
         return {name: getattr(self, name) for name in FIGURES}
 
     def to_dict(self, *, with_curves: bool = False) -> dict[str, Any]:
-        """Plain values, ready for JSON: None where a figure is undefined; ``precision`` only ``with_curves``."""
+        """Plain values, ready for JSON: None where a figure is undefined.
+
+        ``precision`` and ``worst`` are there only ``with_curves``.
+        """
         plain: dict[str, Any] = {
             **self.figures(),
             "num_images": self.num_images,
@@ -141,6 +191,7 @@ class EvaluationResult:
         }
         if with_curves:
             plain["precision"] = self.precision.tolist()
+            plain["worst"] = [asdict(image) for image in self.worst]
         return _without_nan(plain)
 
     @classmethod
@@ -152,6 +203,11 @@ class EvaluationResult:
         values["sizes"] = tuple(SizeResult(**s) for s in values["sizes"])
         values["precision"] = np.array(values["precision"], np.float64).reshape(10, 101, -1)
         values["confusion"] = np.array(values["confusion"], np.int64)
+        values["worst"] = tuple(
+            ImageFaults(image["path"], *(tuple(Mark(**{**mark, "box": tuple(mark["box"])}) for mark in image[part])
+                                         for part in ("found", "objects")))
+            for image in plain.get("worst", ())
+        )  # fmt: skip
         return cls(**values)
 
     def to_json(self, *, with_curves: bool = False) -> str:
@@ -166,6 +222,7 @@ class EvaluationResult:
         parts = [
             _aligned(_CLASS_HEADER, self.class_rows()),
             "(confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there)",
+            *self.warnings(),
             "",
             _aligned(_SIZE_HEADER, self.size_rows()),
             "",
@@ -177,6 +234,34 @@ class EvaluationResult:
     def markdown(self) -> str:
         """The same tables as Markdown."""
         return f"{_piped(_CLASS_HEADER, self.class_rows())}\n\n{_piped(_SIZE_HEADER, self.size_rows())}\n"
+
+    def warnings(self) -> list[str]:
+        """Sentences about figures that rest on fewer than ten objects."""
+        rare = [f"{c.name} ({c.num_objects})" for c in self.classes if 0 < c.num_objects < FEW_OBJECTS]
+        sizes = [f"{s.name} ({s.num_objects})" for s in self.sizes if 0 < s.num_objects < FEW_OBJECTS]
+        return [
+            f"fewer than {FEW_OBJECTS} objects, so their figures mean little: {_listed(of)}"
+            for of in (rare, sizes)
+            if of
+        ]
+
+    def class_notes(self) -> list[str]:
+        """One remark a class and one for all together; "" where there is nothing to say."""
+        notes = [_few(c.num_objects) or self._mistaken_for(k) for k, c in enumerate(self.classes)]
+        return [*notes, _few(self.num_objects)]
+
+    def size_notes(self) -> list[str]:
+        """The same of each size."""
+        return [_few(size.num_objects) for size in self.sizes]
+
+    def _mistaken_for(self, label: int) -> str:
+        """The class that takes most of the objects of ``label``, if it takes a tenth or more of them."""
+        row = self.confusion[label]
+        others = np.delete(row[:-1], label)
+        if not len(others) or others.max() < max(1, row.sum() / 10):
+            return ""
+        other = int(np.delete(np.arange(len(row) - 1), label)[others.argmax()])
+        return f"taken for {self.names[other]}: {row[other]} of {row.sum()}"
 
     def class_header(self) -> tuple[str, ...]:
         """Column titles of `class_rows`."""
@@ -200,6 +285,17 @@ class EvaluationResult:
         return [(s.name, str(s.num_objects), _number(s.ap), _number(s.ar_100)) for s in self.sizes]
 
 
+def _few(num_objects: int) -> str:
+    if not num_objects:
+        return "no objects: nothing to measure"
+    plural = "" if num_objects == 1 else "s"
+    return f"{num_objects} object{plural}: this figure means little" if num_objects < FEW_OBJECTS else ""
+
+
+def _listed(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
 def _point(point: OperatingPoint) -> tuple[str, ...]:
     return tuple(_number(v) for v in (point.confidence, point.precision, point.recall, point.f1))
 
@@ -211,7 +307,7 @@ def _number(value: float) -> str:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 

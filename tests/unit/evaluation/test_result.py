@@ -99,3 +99,32 @@ def test_a_result_does_not_change(result):
     assert replace(result, ap=0.0).figures()["ap"] == 0.0
     assert list(result.figures()) == list(FIGURES)
     assert result.names == ("cat", "海 | sea")
+
+
+def test_figures_of_few_objects_are_marked(result):
+    assert result.class_notes() == ["", "no objects: nothing to measure", ""]
+    assert result.size_notes() == ["no objects: nothing to measure", ""]
+    assert result.warnings() == []
+    cat, sea = result.classes
+    few = replace(
+        result,
+        classes=(replace(cat, num_objects=9), replace(sea, num_objects=1)),
+        sizes=(replace(result.sizes[0], num_objects=3), result.sizes[1]),
+        num_objects=10,
+    )
+    assert few.class_notes() == ["9 objects: this figure means little", "1 object: this figure means little", ""]
+    assert few.size_notes() == ["3 objects: this figure means little", ""]
+    assert few.warnings() == [
+        "fewer than 10 objects, so their figures mean little: cat (9), 海 | sea (1)",
+        "fewer than 10 objects, so their figures mean little: small (3)",
+    ]
+    assert few.warnings()[0] in few.table().splitlines()
+
+
+def test_a_class_is_told_what_it_is_taken_for(result):
+    mistaken = replace(result, confusion=np.asarray([[8, 2, 2], [0, 0, 0], [1, 2, 0]]))
+    assert mistaken.class_notes()[0] == "taken for 海 | sea: 2 of 12"
+    rarely = replace(result, confusion=np.asarray([[8, 1, 3], [0, 0, 0], [1, 2, 0]]))
+    assert rarely.class_notes()[0] == ""
+    alone = replace(result, classes=result.classes[:1], confusion=np.asarray([[8, 4], [2, 0]]))
+    assert alone.class_notes() == ["", ""]
