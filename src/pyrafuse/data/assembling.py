@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,32 +15,12 @@ from numpy.typing import NDArray
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import ImageRecord
 from pyrafuse.data.images import ImageHeader, read_headers
+from pyrafuse.data.listed import ListedImage, tell_found, tell_missing
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem
 
 TOLERANCE_PX = 1.0
 """A box that reaches this far beyond its image is clipped without a word: annotations are rounded."""
-
-
-@dataclass(frozen=True)
-class ListedImage:
-    """An image as the annotations speak of it.
-
-    Attributes:
-        path: Where it lies, or where it should.
-        image_id: Its id, or its rank.
-        width: In pixels, as annotated; 0 where the annotations do not say.
-        height: Likewise.
-        file: The file that lists it.
-        record: The place in that file.
-    """
-
-    path: Path
-    image_id: int | str
-    width: int
-    height: int
-    file: Path
-    record: str
 
 
 @dataclass(frozen=True)
@@ -84,9 +63,9 @@ def assemble(
         options: How lenient reading is.
     """
     headers = read_headers([image.path for image in images])
-    problems = _find_listed_twice(images)
     is_missing = [isinstance(h, DataError) and not i.path.exists() for i, h in zip(images, headers, strict=True)]
-    problems += _missing_images(list(compress(images, is_missing)), len(images), options)
+    problems = tell_missing(list(compress(images, is_missing)), len(images), options)
+    problems += tell_found(images) + _find_listed_twice(images)
     is_kept = np.zeros(len(images), bool)
     sizes = np.ones((len(images), 2), np.int64)  # upright width and height
     turns = np.ones(len(images), np.int64)
@@ -233,21 +212,6 @@ def _find_listed_twice(images: Sequence[ListedImage]) -> list[Problem]:
                 )
             )  # fmt: skip
     return problems
-
-
-def _missing_images(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:
-    if options.missing == "skip" and images:
-        first = images[0]
-        return [
-            Problem("warning", "missing images", first.file, "",
-                    f"{len(images)} of {num_listed} images are not there; the first is {first.path}",
-                    "left out with their objects, as --missing skip asks")
-        ]  # fmt: skip
-    return [
-        Problem("error", "missing image", image.file, image.record, f"{image.path} does not exist",
-                "left out; put it there, remove it from the annotations, or leave such images out by --missing skip")
-        for image in images
-    ]  # fmt: skip
 
 
 def _unreadable_image(image: ListedImage, error: DataError) -> Problem:

@@ -219,7 +219,7 @@ def format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]
     lines = []
     for (severity, kind, remedy), members in groups.items():
         lines.append(f"{severity}: {kind} ({len(members)}): {remedy}")
-        lines += [f"  {problem}" for problem in members[:num_examples]]
+        lines += [f"  {problem.place}: {problem.message}" for problem in members[:num_examples]]
         if len(members) > num_examples:
             lines.append(f"  ... and {len(members) - num_examples} more")
         lines.append("")

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
-from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, split_of_file, split_of_folder
+from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.finding import image_finder
+from pyrafuse.data.folders import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Tree, split_of_file, split_of_folder, subfolders
+from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
+_NAME_KEYS = ("file_name", "coco_url", "path", "url", "image_url", "flickr_url")
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 
@@ -185,51 +188,71 @@ def _read_images(
     entries: Sequence[Mapping[str, Any]], path: Path, split: str, tree: Tree
 ) -> tuple[list[ListedImage], dict[Any, int], list[Problem]]:
     """The listed images, the rank of each id, and what is wrong."""
-    finder = ImageFinder(_image_folders(path, split), tree)
-    images: list[ListedImage] = []
+    kept: list[tuple[Mapping[str, Any], str, list[str]]] = []
     row_of: dict[Any, int] = {}
     problems = []
     for rank, entry in enumerate(entries):
-        image_id, name = _spell(entry.get("id")), entry.get("file_name")
-        if image_id is None or not isinstance(name, str) or not name:
+        image_id, spellings = _spell(entry.get("id")), _spellings(entry)
+        if image_id is None or not spellings:
+            absent = "id" if spellings else "file name"
             problems.append(
-                Problem("error", "image without id or file name", path, f"images[{rank}]", f"{dict(entry)}",
+                Problem("error", f"image without {absent}", path, f"images[{rank}]", f"it is {_shorten(entry)}",
                         "left out; every image needs a file_name, and a whole number or a text as id")
             )  # fmt: skip
             continue
         if image_id in row_of:
             problems.append(
-                Problem("error", "duplicate image id", path, f"images[{rank}] ({name})",
-                        f"id {image_id} is that of {images[row_of[image_id]].path.name} too",
+                Problem("error", "duplicate image id", path, f"images[{rank}] ({spellings[0]})",
+                        f"id {image_id} is that of {kept[row_of[image_id]][1]} too",
                         "left out; give every image its own id, or its objects cannot be told apart")
             )  # fmt: skip
             continue
-        row_of[image_id] = len(images)
-        images.append(
-            ListedImage(
-                path=finder.find(name) or finder.folders[0] / name,
-                image_id=_as_written(entry["id"]),
-                width=_pixels(entry.get("width")),
-                height=_pixels(entry.get("height")),
-                file=path,
-                record=f"image {image_id} ({name})",
-            )
+        row_of[image_id] = len(kept)
+        kept.append((entry, spellings[0], spellings))
+    finder = image_finder(_image_folders(path, split), tree, split)
+    found = finder.find_all([spellings for *_, spellings in kept])
+    images = [
+        ListedImage(
+            path=item.path or finder.folders[0] / name,
+            image_id=_as_written(entry["id"]),
+            width=_pixels(entry.get("width")),
+            height=_pixels(entry.get("height")),
+            file=path,
+            record=f"image {_spell(entry['id'])} ({name})",
+            found=item,
         )
+        for (entry, name, _), item in zip(kept, found, strict=True)
+    ]
     return images, row_of, problems
+
+
+def _spellings(entry: Mapping[str, Any]) -> list[str]:
+    """What an image may be called: its file name, or the addresses that LVIS and others give in its place."""
+    given = (entry.get(key) for key in _NAME_KEYS)
+    names = [name for name in given if isinstance(name, str) and name.strip()]
+    return names[:1] if entry.get("file_name") in names else names
+
+
+def _shorten(entry: Mapping[str, Any]) -> str:
+    text = str(dict(entry))
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _image_folders(path: Path, split: str) -> list[Path]:
     """Where the images of annotation file ``path`` may lie, the likeliest first."""
-    names: list[str] = re.findall(r"(?:train|valid|val|test)\w*", path.stem)  # instances_train2017 -> train2017
-    names += [word for word, meant in SPLIT_WORDS.items() if meant == split]
+    words = {word.casefold() for word in re.findall(r"(?:train|valid|val|test)\w*", path.stem, re.IGNORECASE)}
+    is_apart = path.parent.name.casefold() in ANNOTATION_FOLDERS
     folders = []
     for base in (path.parent, path.parent.parent):
-        for name in names:
-            folders += [base / "images" / name, base / name, base / name / "images"]
-        folders += [base / "images", base]
-    is_apart = path.parent.name == "annotations"
-    existing = [folder for folder in folders if folder.is_dir() and not (is_apart and folder == path.parent)]
-    return existing or [path.parent]
+        of_images = [folder for folder in subfolders(base) if folder.name.casefold() in IMAGE_FOLDERS]
+        inner = [folder for around in (*of_images, base) for folder in subfolders(around)]
+        named = [f for f in inner if f.name.casefold() in words or (split and split_of_folder(f, f.parent) == split)]
+        if base != path.parent and not is_apart:
+            named = []  # of another data set, most likely
+        for folder in sorted(named, key=lambda folder: folder.name.casefold() not in words):  # train2017 before train
+            folders += [folder, *(inside for inside in subfolders(folder) if inside.name.casefold() in IMAGE_FOLDERS)]
+        folders += [*of_images, base]
+    return [folder for folder in dict.fromkeys(folders) if not (is_apart and folder == path.parent)] or [path.parent]
 
 
 def _pixels(value: Any) -> int:

@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,21 @@ from pathlib import Path
 from pyrafuse.core.errors import DataError
 from pyrafuse.data.images import IMAGE_SUFFIXES
 
-MAX_DEPTH = 6
 MAX_FILES = 3_000_000
+
+UNREAD_SUFFIXES = (
+    frozenset({
+        ".heic", ".heif", ".hif", ".avif", ".gif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".jfif", ".jpe",
+        ".jif", ".jfi", ".pjpeg", ".apng", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".dds", ".psd",
+        ".svg", ".ico", ".exr", ".hdr", ".dib", ".pcx", ".eps", ".raw", ".dng", ".cr2", ".cr3", ".nef",
+        ".arw", ".orf", ".rw2", ".raf", ".dcm", ".npy",
+    })
+    - IMAGE_SUFFIXES
+)  # fmt: skip
+"""Suffixes, in lower case, of pictures that are not read."""
+
+PICTURE_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES
+"""Suffixes, in lower case, of all that is a picture by its name."""
 
 SPLIT_WORDS = {
     "train": "train",
@@ -26,8 +39,16 @@ SPLIT_WORDS = {
 }
 """What the splits are called out there -> here."""
 
+_SPLITS = ("", *dict.fromkeys(SPLIT_WORDS.values()))
+
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names", "names.txt")
 """Files, at the top or in labels/, that list the classes of layouts which do not."""
+
+IMAGE_FOLDERS = ("images", "image", "jpegimages", "imgs", "img")
+"""Folders that are named after the images in them, in lower case."""
+
+ANNOTATION_FOLDERS = ("annotations", "annotation")
+"""Folders that are named after the annotations in them, in lower case."""
 
 _FOLDER_WORDS = {
     "images", "image", "img", "imgs", "jpegimages", "labels", "label", "annotations", "annotation", "data", "set",
@@ -37,7 +58,11 @@ _FOLDER_WORDS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """The files below a folder, hidden ones apart, `MAX_DEPTH` folders deep; walked once, when first asked for."""
+    """The files below a folder, hidden ones apart; walked once, when first asked for.
+
+    A link to a folder is followed once, and as often as there are splits: ``train`` and ``val`` may be links to one
+    folder. A link to a folder that holds the root is not followed.
+    """
 
     root: Path
 
@@ -46,10 +71,10 @@ class Tree:
         """Every file, in sorted order.
 
         Raises:
-            DataError: If there are more than `MAX_FILES`.
+            DataError: If there are more than `MAX_FILES`, or a folder cannot be read.
         """
         found: list[str] = []
-        for folder, names in _walk(self.root, 0, set()):
+        for folder, names in _walk(self.root):
             found.extend(os.path.join(folder, name) for name in names)
             if len(found) > MAX_FILES:
                 raise DataError(
@@ -68,21 +93,35 @@ class Tree:
         return tuple(path for path in self.files if path.suffix.lower() in suffixes)
 
 
-def _walk(folder: Path, depth: int, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
-    real = os.path.realpath(folder)
-    if real in seen:  # links may lead in circles
-        return
-    seen.add(real)
-    names, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                continue
-            (folders if entry.is_dir() else names).append(entry.name)
-    yield os.fspath(folder), names
-    if depth < MAX_DEPTH:
-        for name in sorted(folders):
-            yield from _walk(folder / name, depth + 1, seen)
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder and the names of its files. Links wait until all else was walked: they lead to what may have been."""
+    top = os.path.realpath(root)
+    seen: set[tuple[str, str]] = set()
+    folders, links = [os.fspath(root)], deque[str]()
+    while folders or links:
+        is_link = not folders
+        folder = folders.pop() if folders else links.popleft()
+        real = os.path.realpath(folder)
+        split = split_of_folder(Path(folder), root)
+        is_known = (real, split) in seen or (not split and any((real, word) in seen for word in _SPLITS))
+        if is_known or (is_link and Path(top).is_relative_to(real)):
+            continue
+        seen.add((real, split))
+        names = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if not entry.is_dir():
+                        names.append(entry.name)
+                    elif entry.is_symlink():
+                        links.append(entry.path)
+                    else:
+                        folders.append(entry.path)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be read: {error.strerror}; make it readable or remove it") from error
+        yield folder, names
 
 
 def split_of_file(stem: str) -> str:
@@ -96,48 +135,25 @@ def split_of_folder(folder: Path, root: Path) -> str:
 
     Only folders named after nothing but a split count: ``val2017``, ``train_images``, not ``train-station``.
     """
-    for name in reversed(folder.relative_to(root).parts):
+    return split_part_of(folder, root)[0]
+
+
+def split_part_of(folder: Path, root: Path) -> tuple[str, int]:
+    """The split of ``folder`` and how many folders up to the one that names it, itself included; or ``""`` and 0."""
+    for depth, name in enumerate(reversed(folder.relative_to(root).parts), 1):
         words = set(re.findall(r"[a-z]+", name.lower())) - _FOLDER_WORDS
         if len(words) == 1 and (word := words.pop()) in SPLIT_WORDS:
-            return SPLIT_WORDS[word]
-    return ""
+            return SPLIT_WORDS[word], depth
+    return "", 0
 
 
-class ImageFinder:
-    """Finds images by the names that annotations give them.
-
-    Args:
-        folders: Where to look first, the likeliest first.
-        tree: Where to look for the bare name if all of those fail.
-    """
-
-    def __init__(self, folders: Sequence[Path], tree: Tree) -> None:
-        self.folders = tuple(dict.fromkeys(folders))
-        self._tree = tree
-        self._likeliest = [os.fspath(folder) for folder in self.folders]
-
-    def find(self, name: str) -> Path | None:
-        """The image called ``name``: a path relative to one of the folders, or a bare name, with or without suffix."""
-        name = name.replace("\\", "/")
-        for folder in self._likeliest:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                if folder != self._likeliest[0]:  # the next one most likely lies there too
-                    self._likeliest.remove(folder)
-                    self._likeliest.insert(0, folder)
-                return Path(path)
-        found = self._by_name.get(os.path.basename(name), ())
-        if len(found) > 1:  # a name used in several folders: only the one that lies as it was given
-            found = [path for path in found if path.as_posix().endswith(f"/{name.lstrip('./')}")]
-        return found[0] if len(found) == 1 else None
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        found = defaultdict(list)
-        for path in self._tree.images:
-            found[path.name].append(path)
-            found[path.stem].append(path)
-        return found
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in ``folder``, links to folders too, in sorted order; none if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from pyrafuse.core.errors import DataError, check_between, nearest
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.coco import find_coco, read_coco
-from pyrafuse.data.folders import SPLIT_WORDS, Tree, split_of_file, split_of_folder
+from pyrafuse.data.folders import ANNOTATION_FOLDERS, SPLIT_WORDS, Tree, split_of_file, split_of_folder
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 from pyrafuse.data.shapes import cached_shapes, is_shapes
@@ -92,7 +92,8 @@ def read_splits(
     held_out = _with_classes_of(training, held_out)
     for data, what in ((training, "train on"), (held_out, "validate on")):
         if not data.data.records:
-            reason = f"; first of {len(data.problems)} problems: {data.problems[0]}" if data.problems else ""
+            first = min(data.problems, key=lambda p: p.severity != "error", default=None)
+            reason = f"; first of {len(data.problems)} problems: {first}" if first else ""
             raise DataError(f"{found.path} leaves no image to {what}{reason}")
     return Splits(
         train=training.data,
@@ -147,7 +148,7 @@ def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
     if suffix in {".yaml", ".yml", ".data"}:
         return _yolo(read_list(path), options)
     if suffix == ".json":
-        root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        root = path.parent.parent if path.parent.name.casefold() in ANNOTATION_FOLDERS else path.parent
         split = split_of_file(path.stem) or split_of_folder(path.parent, root)
         return _coco(path, {split: path}, Tree(root), options)
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")

@@ -27,9 +27,13 @@ class Problem:
     message: str
     remedy: str
 
+    @property
+    def place(self) -> str:
+        """The file, and the record in it."""
+        return f"{self.file}, {self.record}" if self.record else str(self.file)
+
     def __str__(self) -> str:
-        place = f"{self.file}, {self.record}" if self.record else str(self.file)
-        return f"{place}: {self.message}"
+        return f"{self.kind}: {self.place}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -3,6 +3,7 @@
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
-from pyrafuse.data.folders import SPLIT_WORDS, ImageFinder, Tree, read_class_names, read_text, split_of_folder
+from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.finding import image_finder
+from pyrafuse.data.folders import IMAGE_FOLDERS, Tree, read_class_names, split_of_folder, subfolders
+from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
+from pyrafuse.data.voc_lists import find_lists, read_list_of_names
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _HEAD_BYTES = 1 << 14
@@ -78,12 +82,11 @@ def find_voc(tree: Tree) -> VOCFolder | None:
 def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
     """Read one split; ``difficult`` objects become crowds: neither found nor missed."""
     label_of = {name: label for label, name in enumerate(folder.names)}
-    finders: dict[Path, ImageFinder] = {}
-    images: list[ListedImage] = []
     rows: list[int] = []
     objects: list[VOCObject] = []
     places: list[str] = []
     problems: list[Problem] = []
+    read: list[VOCFile] = []
     for file in folder.splits[split]:
         if file.error:
             problems.append(
@@ -104,10 +107,11 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
                             "left out; correct the name or add it to the list of classes")
                 )  # fmt: skip
                 continue
-            rows.append(len(images))
+            rows.append(len(read))
             objects.append(item)
             places.append(f"object {rank} ({item.name})")
-        images.append(_listed_image(file, len(images), finders, tree))
+        read.append(file)
+    images = _list_images(read, split, tree)
     table = ObjectTable(
         rows=np.array(rows, np.int64),
         boxes=np.array([item.box for item in objects], np.float64).reshape(-1, 4),
@@ -193,38 +197,48 @@ def _pixels(text: str | None) -> int:
     return int(value) if 0 < value < 2**31 else 0
 
 
-def _listed_image(file: VOCFile, image_id: int, finders: dict[Path, ImageFinder], tree: Tree) -> ListedImage:
-    folder = file.path.parent
-    if folder not in finders:
-        finders[folder] = ImageFinder(_image_folders(folder), tree)
-    finder = finders[folder]
-    # the XML's own name first: <filename> goes stale when files are renamed
-    own = file.path.stem + Path(file.image_name).suffix
-    path = next(filter(None, map(finder.find, filter(None, (own, file.image_name, file.path.stem)))), None)
-    missing = finder.folders[0] / (file.image_name or f"{file.path.stem}.jpg")
-    return ListedImage(path or missing, image_id, file.width, file.height, file.path, "")
+def _list_images(files: Sequence[VOCFile], split: str, tree: Tree) -> list[ListedImage]:
+    """The image of each file: what its own name says comes first, for <filename> goes stale when files are renamed."""
+    images: dict[int, ListedImage] = {}
+    by_folder: dict[Path, list[int]] = defaultdict(list)
+    for row, file in enumerate(files):
+        by_folder[file.path.parent].append(row)
+    for folder, rows in by_folder.items():
+        finder = image_finder(_image_folders(folder), tree, split)
+        spellings = []
+        for file in (files[row] for row in rows):
+            given = [name for name in (file.image_name,) if name]
+            own = file.path.stem + Path(file.image_name.replace("\\", "/")).suffix
+            spellings.append([*dict.fromkeys((own, *given, file.path.stem))])
+        for row, names, found in zip(rows, spellings, finder.find_all(spellings), strict=True):
+            file = files[row]
+            missing = finder.folders[0] / (names[0] if file.image_name else f"{file.path.stem}.jpg")
+            images[row] = ListedImage(found.path or missing, row, file.width, file.height, file.path, "", found)
+    return [images[row] for row in range(len(files))]
 
 
 def _image_folders(folder: Path) -> list[Path]:
     """Where the images of the XML files in ``folder`` may lie, the likeliest first."""
-    beside = [folder.parent / name for name in ("JPEGImages", "images", "Images")]
-    apart = [folder.parent.parent / name / folder.name for name in ("JPEGImages", "images", "Images")]
-    return [path for path in (*beside, *apart) if path.is_dir()] + [folder]
+    beside = [path for path in subfolders(folder.parent) if path.name.casefold() in IMAGE_FOLDERS]
+    of_all = [path for path in subfolders(folder.parent.parent) if path.name.casefold() in IMAGE_FOLDERS]
+    apart = [path for around in of_all for path in subfolders(around) if path.name.casefold() == folder.name.casefold()]
+    return [*sorted(beside, key=lambda path: path.name.casefold() != "jpegimages"), *apart, folder]
 
 
 def _listed_splits(tree: Tree, files: Mapping[Path, VOCFile]) -> dict[str, tuple[VOCFile, ...]]:
     """Splits by the lists in ImageSets/Main; the years of a VOCdevkit are taken together."""
     splits: dict[str, list[VOCFile]] = defaultdict(list)
-    for path in tree.named(".txt"):
-        if path.parent.name != "Main" or path.stem not in SPLIT_WORDS:
-            continue
-        annotations = path.parent.parent.parent / "Annotations"
-        for line in read_text(path).splitlines():
-            words = line.split()
-            if words:
-                xml = annotations / f"{words[0]}.xml"
-                absent = VOCFile(xml, "", 0, 0, (), error=f"{path.name} lists {words[0]}, there is no such XML file")
-                splits[SPLIT_WORDS[path.stem]].append(files.get(xml, absent))
+    by_root: dict[Path, list[str]] = defaultdict(list)
+    for path, split in find_lists(tree):
+        root = path.parent.parent if path.parent.name.casefold() == "imagesets" else path.parent.parent.parent
+        if root not in by_root:
+            inside = [os.fspath(file) for file in files if file.is_relative_to(root)]
+            by_root[root] = inside or [os.fspath(file) for file in files]
+        for name, found in read_list_of_names(path, by_root[root], root):
+            xml = found.path or root / "Annotations" / f"{name}.xml"
+            hint = f"; {found.fault}" if found.fault else ""
+            absent = VOCFile(xml, "", 0, 0, (), error=f"{path} lists {name!r}, and no XML file is called so{hint}")
+            splits[split].append(files[found.path] if found.path else absent)
     return {split: tuple(listed) for split, listed in splits.items()}
 
 

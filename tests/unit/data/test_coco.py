@@ -64,9 +64,12 @@ def test_a_name_in_several_folders_is_not_guessed(tmp_path, write_image, write_c
     write_image(tmp_path / "x" / "a.png")
     write_image(tmp_path / "y" / "a.png")
     path = write_coco(tmp_path / "train.json", [(1, "a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
-    assert [p.kind for p in read(path).problems] == ["missing image"]
+    (problem,) = read(path).problems
+    assert problem.kind == "ambiguous image name"
+    assert f"a.png fits 2 files equally well: {tmp_path}/x/a.png, {tmp_path}/y/a.png" in problem.message
     path = write_coco(tmp_path / "train.json", [(1, "elsewhere/y/a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
-    assert read(path).data.records == ()
+    assert [record.path for record in read(path).data.records] == [tmp_path / "y" / "a.png"]
+    assert [(p.severity, p.kind) for p in read(path).problems] == [("warning", "image found by the end of its path")]
     path = write_coco(tmp_path / "train.json", [(1, "./y/a.png", 100, 80)], [(1, 1, [0, 0, 9, 9])])
     assert len(read(path).data) == 1
 
