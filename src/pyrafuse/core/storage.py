@@ -1,20 +1,19 @@
 """Files in and out without surprises: tensors read without executing anything, files written whole or not at all."""
 
 import os
-import pickle
-import re
 import tempfile
-import warnings
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, nearest
-from pyrafuse.core.pickled_names import find_names, stand_in_for
+from pyrafuse.core.pickled_names import Calls
+from pyrafuse.core.pickles import UnreadableError
+from pyrafuse.core.torch_files import read_torch_file
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
 """Of checkpoints."""
@@ -118,7 +117,8 @@ class _Output:
 def read_tensors(path: str | os.PathLike[str]) -> Any:
     """Read a ``.safetensors`` file or a ``torch.save`` file of tensors and plain values; nothing in it is executed.
 
-    Settings and logs of mmdetection's files come as `OrderedDict`, numpy's values as they are.
+    Objects of settings and logs come as mappings of their attributes, paths as texts, numpy's numbers as Python's own,
+    its arrays as arrays; see `pickled_names`.
 
     Raises:
         CheckpointError: If the file is missing, is no checkpoint, is cut off, or holds anything else (those names are
@@ -136,19 +136,14 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
         near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
         hint = f"did you mean {path.parent / near}?" if near else "a training leaves best.ckpt in its folder"
         raise CheckpointError(f"no such checkpoint: {path}; {hint}")
+    calls = Calls()
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        try:
-            return _load(path)
-        except pickle.UnpicklingError:
-            stand_ins, _ = stand_in_for(find_names(path))
-        with torch.serialization.safe_globals(stand_ins):
-            return _load(path)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, calls)
     except Exception as error:  # every reader has its own exceptions, down to struct.error and UnicodeDecodeError
-        raise CheckpointError(_why_unreadable(path, error)) from error
+        raise CheckpointError(_why_unreadable(path, error, calls.refused)) from error
+    if calls.refused:
+        raise CheckpointError(_why_unreadable(path, None, calls.refused))
+    return content
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:
@@ -158,33 +153,31 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     return []
 
 
-def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be followed is refused anyway
-        # mapped, a large file costs memory only where it is looked at; the old format cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if path.stat().st_size == 0:
+def _why_unreadable(path: Path, error: Exception | None, refused: Collection[str]) -> str:
+    size = path.stat().st_size
+    if not size:
         return f"{path} is empty; copy it anew, or name another file"
-    # torch's reader names the first one only, in its complaint
-    refused = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
-    if path.suffix != ".safetensors" and isinstance(error, pickle.UnpicklingError):
-        try:
-            refused = stand_in_for(find_names(path))[1] or refused
-        except Exception:  # damaged inside: what torch's reader names has to do
-            refused = list(refused)
     if refused:
         return (
-            f"{path} holds code or objects that are not loaded: {', '.join(sorted(set(refused)))}. Nothing was "
+            f"{path} holds code or objects that are not loaded: {', '.join(sorted(refused))}. Nothing was "
             "executed; save its state_dict alone, with torch.save or safetensors"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{path} cannot be read: {error.strerror}"
+    if isinstance(error, UnreadableError):
+        return (
+            f"{path} ({size:,} bytes) is no checkpoint that can be read: it holds {error}. Nothing was executed; save "
+            "its state_dict alone, with torch.save or safetensors"
+        )
     return (
-        f"{path} ({path.stat().st_size:,} bytes) is no checkpoint that can be read, or is damaged; copy it anew, or "
-        "save its state_dict with torch.save or safetensors"
+        f"{path} ({size:,} bytes) is no checkpoint that can be read, or is damaged; copy it anew, or save its "
+        "state_dict with torch.save or safetensors"
     )
 
 

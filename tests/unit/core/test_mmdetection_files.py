@@ -97,5 +97,5 @@ def test_code_among_them_is_refused_by_name(folder, kind):
 
 @pytest.mark.parametrize("kind", ["zip", "old"])
 def test_getattr_gives_nothing_that_can_be_called(folder, kind):
-    with pytest.raises(CheckpointError, match=r"no checkpoint that can be read"):
+    with pytest.raises(CheckpointError, match=r"not loaded: mmengine\.logging\.history_buffer\.HistoryBuffer\.mean\. "):
         read_tensors(folder / f"getter-{kind}.pth")
