@@ -13,6 +13,7 @@ def check(
     val_fraction: float = 0.2,
     seed: int = 0,
     missing: Literal["error", "skip"] = "error",
+    exif: Literal["auto", "stored", "upright"] = "auto",
 ) -> int:
     """Read a data set whole and say what is wrong with it.
 
@@ -25,6 +26,8 @@ def check(
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Of that draw.
         missing: error for images that are listed and not there; skip leaves them out and counts them.
+        exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored as the pixels lie
+            in the file, or upright; auto is upright with a warning.
     """
     import json as json_format
 
@@ -38,7 +41,7 @@ def check(
 
     if json is not None:
         check_writable(json)
-    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=ReadOptions(missing=missing))
+    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=ReadOptions(missing=missing, exif=exif))
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))

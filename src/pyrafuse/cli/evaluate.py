@@ -21,6 +21,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
+    exif: Literal["auto", "stored", "upright"] | None = None,
     output: Path | None = None,
     device: str = "auto",
 ) -> int:
@@ -39,6 +40,8 @@ def evaluate(
         workers: Processes that load; by default as many as there are cores for it.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
             error, or on the data that it was trained on what it was trained with.
+        exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored, upright, or auto,
+            which is upright with a warning; the default is chosen as for missing.
         output: Folder for the results.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
@@ -63,9 +66,9 @@ def evaluate(
         check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
     if data is None:
-        reading = _read_own_data(model, split, missing=missing)
+        reading = _read_own_data(model, split, missing=missing, exif=exif)
     else:
-        reading = read_split(data, split, options=ReadOptions.from_values({}, missing=missing))
+        reading = read_split(data, split, options=ReadOptions.from_values({}, missing=missing, exif=exif))
     images = tell_problems(reading)
     console = Console(stderr=True, soft_wrap=True)
     console.print(

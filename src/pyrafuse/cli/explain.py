@@ -1,7 +1,10 @@
 """`pyrafuse explain`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pyrafuse.data.options import ReadOptions
 
 
 def explain(
@@ -15,6 +18,7 @@ def explain(
     limit: int | None = None,
     stride: int = 1,
     missing: Literal["error", "skip"] = "error",
+    exif: Literal["auto", "stored", "upright"] = "auto",
     device: str = "auto",
 ) -> int:
     """Show which level each detection came from, and where the neck listened to which level.
@@ -36,11 +40,14 @@ def explain(
         limit: Only so many images, the first ones; with --gradients 32 by default.
         stride: Of a video or a camera only every so many-th frame is read.
         missing: With --gradients: error for images that are listed and not there; skip leaves them out and counts them.
+        exif: With --gradients: frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored,
+            upright, or auto, which is upright with a warning.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.errors import check_between
     from pyrafuse.core.storage import check_writable
+    from pyrafuse.data.options import ReadOptions
     from pyrafuse.data.sources import open_source
     from pyrafuse.explain.report import explain_to
     from pyrafuse.models.checkpoint import load
@@ -49,8 +56,9 @@ def explain(
     check_between("limit", limit, 1)
     check_writable(output, is_folder=True)
     if gradients:
+        options = ReadOptions(missing=missing, exif=exif)
         return _explain_gradients(
-            model, sources, split=split, output=output, limit=limit, missing=missing, device=device
+            model, sources, split=split, output=output, limit=limit, options=options, device=device
         )
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
     detector = load(model, device=choose_device(device))
@@ -68,21 +76,20 @@ def _explain_gradients(
     split: str,
     output: Path,
     limit: int | None,
-    missing: Literal["error", "skip"],
+    options: "ReadOptions",
     device: str,
 ) -> int:
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.data.layout import read_split
-    from pyrafuse.data.options import ReadOptions
     from pyrafuse.explain.gradient_report import explain_gradients_to
     from pyrafuse.models.checkpoint import load
 
     if len(sources) != 1:
         raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")
     detector = load(model, device=choose_device(device))
-    data = tell_problems(read_split(sources[0], split, options=ReadOptions(missing=missing)))
+    data = tell_problems(read_split(sources[0], split, options=options))
     summary, report = explain_gradients_to(detector, data, output, limit=limit, progress=True)
     values = report.to_dict()
     for rule, of_sources in values["rules"].items():

@@ -54,7 +54,8 @@ def assemble(
     """Bring the objects into the frame of the upright images and keep what can be trained on.
 
     Annotated in the frame of the stored picture (its EXIF orientation ignored), boxes are turned with it. This shows
-    in the annotated size, so it is seen where the orientation exchanges width and height and the two differ.
+    in the annotated size, so it is seen where the orientation exchanges width and height and the two differ. Elsewhere
+    ``options.exif`` decides.
 
     Args:
         images: What is listed.
@@ -69,6 +70,7 @@ def assemble(
     is_kept = np.zeros(len(images), bool)
     sizes = np.ones((len(images), 2), np.int64)  # upright width and height
     turns = np.ones(len(images), np.int64)
+    is_untold = np.zeros(len(images), bool)  # turned by EXIF, and the annotated size fits both frames
     for i, (image, header) in enumerate(zip(images, headers, strict=True)):
         if isinstance(header, DataError):
             problems += [] if is_missing[i] else [_unreadable_image(image, header)]
@@ -78,21 +80,24 @@ def assemble(
         annotated = (image.width, image.height)
         if annotated in {(0, 0), (width, height)}:
             is_kept[i] = True
+            is_untold[i] = header.orientation > 1 and annotated in {(0, 0), (header.width, header.height)}
+            turns[i] = header.orientation if is_untold[i] and options.exif == "stored" else 1
         elif annotated == (header.width, header.height):
             is_kept[i] = True
             turns[i] = header.orientation
         else:
             problems.append(_wrong_size(image, header))
 
+    is_untold[np.setdiff1d(np.arange(len(images)), objects.rows)] = False  # without objects there is no question
+    problems += _unknown_frames(list(compress(images, is_untold)), len(images), options)
+
     boxes = objects.boxes.copy()
-    box_sizes = sizes[objects.rows]
+    box_sizes, box_turns = sizes[objects.rows], turns[objects.rows]
     if is_relative:
-        boxes *= np.tile(box_sizes, 2)
-    else:
-        box_turns = turns[objects.rows]
-        for orientation in np.unique(box_turns[box_turns > 1]):
-            turned = box_turns == orientation
-            boxes[turned] = turn_boxes(boxes[turned], int(orientation), box_sizes[turned])
+        boxes *= np.tile(np.where(box_turns[:, None] >= 5, box_sizes[:, ::-1], box_sizes), 2)
+    for orientation in np.unique(box_turns[box_turns > 1]):
+        turned = box_turns == orientation
+        boxes[turned] = turn_boxes(boxes[turned], int(orientation), box_sizes[turned])
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is told of below
         boxes = boxes.astype(np.float32)
 
@@ -109,14 +114,15 @@ def turn_boxes(boxes: NDArray[np.float64], orientation: int, upright_sizes: NDAr
 
     Args:
         boxes: In pixels of the stored picture.
-        orientation: EXIF orientation, 5 to 8: those that exchange width and height.
+        orientation: EXIF orientation, 2 to 8; those from 5 on exchange width and height.
         upright_sizes: (M, 2) width and height of the upright picture.
     """
     x1, y1, x2, y2 = boxes.T
     width, height = upright_sizes.T
-    # the stored row is the upright column and the other way round; 6, 7 and 7, 8 count from the far end
-    left, right = (width - y2, width - y1) if orientation in {6, 7} else (y1, y2)
-    top, bottom = (height - x2, height - x1) if orientation in {7, 8} else (x1, x2)
+    # from 5 on the stored row is the upright column and the other way round
+    across, down = ((y1, y2), (x1, x2)) if orientation >= 5 else ((x1, x2), (y1, y2))
+    left, right = (width - across[1], width - across[0]) if orientation in {2, 3, 6, 7} else across
+    top, bottom = (height - down[1], height - down[0]) if orientation in {3, 4, 7, 8} else down
     return np.stack([left, top, right, bottom], axis=1)
 
 
@@ -212,6 +218,19 @@ def _find_listed_twice(images: Sequence[ListedImage]) -> list[Problem]:
                 )
             )  # fmt: skip
     return problems
+
+
+def _unknown_frames(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:
+    if options.exif != "auto" or not images:
+        return []
+    first = images[0]
+    return [
+        Problem("warning", "images turned by EXIF", first.file, "",
+                f"{len(images)} of {num_listed} images are turned by EXIF, and the annotations do not tell in "
+                f"which frame boxes are; the first is {first.path}",
+                "boxes are taken in the frame of the upright image; --exif stored if the tool showed images as they "
+                "lie in the file, --exif upright to settle it")
+    ]  # fmt: skip
 
 
 def _unreadable_image(image: ListedImage, error: DataError) -> Problem:

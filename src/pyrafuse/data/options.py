@@ -14,12 +14,16 @@ class ReadOptions:
     Attributes:
         missing: ``error`` refuses a data set that lists images which are not there; ``skip`` leaves them out and
             counts them.
+        exif: The frame that boxes are drawn in, of images which EXIF turns: ``stored`` as the pixels lie in the file,
+            ``upright`` as they are looked at. It counts where the annotated width and height cannot tell; ``auto``
+            takes them as upright and warns.
 
     Raises:
         PyrafuseError: If a value is none of those allowed.
     """
 
     missing: Literal["error", "skip"] = "error"
+    exif: Literal["auto", "stored", "upright"] = "auto"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

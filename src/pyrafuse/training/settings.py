@@ -58,6 +58,8 @@ class DataSettings:
         val: Name of the validation split.
         val_fraction: Part held out for validation where the data has one split only.
         missing: ``error`` stops at images that are listed and not there; ``skip`` leaves them out and counts them.
+        exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: ``stored``, ``upright``,
+            or ``auto``, which is upright with a warning.
         size: Side of the network's input in pixels; where ``keep_ratio`` fits, the limit of the image's shorter side.
         longest: Limit of its longer side, where ``keep_ratio`` fits; by default five thirds of ``size``.
         fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
@@ -73,6 +75,7 @@ class DataSettings:
     val: str | None = None
     val_fraction: float = 0.2
     missing: Literal["error", "skip"] = "error"
+    exif: Literal["auto", "stored", "upright"] = "auto"
     size: int = 416
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"

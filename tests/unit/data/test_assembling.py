@@ -8,6 +8,7 @@ from PIL import Image
 
 from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble, turn_boxes
 from pyrafuse.data.images import read_image
+from pyrafuse.data.options import ReadOptions
 
 
 def table(boxes, rows=None, areas=None) -> ObjectTable:
@@ -26,7 +27,7 @@ def listed(path: Path, width: int = 0, height: int = 0, image_id: int = 0) -> Li
     return ListedImage(path, image_id, width, height, Path("list.json"), f"image {image_id}")
 
 
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
 def test_boxes_turn_with_the_picture(tmp_path, orientation):
     stored = np.zeros((30, 50, 3), np.uint8)
     stored[4:10, 7:27] = 255
@@ -36,8 +37,17 @@ def test_boxes_turn_with_the_picture(tmp_path, orientation):
     upright = read_image(tmp_path / "a.png")
     ys, xs = np.nonzero(upright[..., 0])
     expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    turned = turn_boxes(np.array([[7.0, 4.0, 27.0, 10.0]]), orientation, np.array([[30, 50]]))
+    size = [50, 30] if orientation < 5 else [30, 50]
+    turned = turn_boxes(np.array([[7.0, 4.0, 27.0, 10.0]]), orientation, np.array([size]))
     assert turned.tolist() == [expected]
+    # the same through reading: in pixels of the stored picture, and in shares of it
+    stored_size = (50, 30) if orientation < 5 else (0, 0)
+    image, options = listed(tmp_path / "a.png", *stored_size), ReadOptions(exif="stored")
+    (record,), problems = assemble([image], table([[7, 4, 27, 10]]), options=options)
+    assert (record.boxes.tolist(), problems) == ([expected], [])
+    shares = [[7 / 50, 4 / 30, 27 / 50, 10 / 30]]
+    (record,), _ = assemble([listed(tmp_path / "a.png")], table(shares), is_relative=True, options=options)
+    np.testing.assert_allclose(record.boxes, [expected], atol=1e-5)
 
 
 def test_orientation_six_by_hand():
@@ -55,6 +65,41 @@ def test_annotated_size_tells_the_frame(tmp_path, write_image, annotated, expect
     records, problems = assemble([listed(path, *annotated)], table([[0, 20, 10, 30]]))
     assert (records[0].width, records[0].height) == (30, 50)
     assert records[0].boxes.tolist() == [expected]
+    assert [problem.kind for problem in problems] == ([] if any(annotated) else ["images turned by EXIF"])
+
+
+def test_a_frame_that_sides_cannot_tell_is_counted_and_can_be_settled(tmp_path, write_image):
+    flipped = write_image(tmp_path / "flipped.jpg", 50, 30, orientation=3)
+    square = write_image(tmp_path / "square.jpg", 40, 40, orientation=6)
+    empty = write_image(tmp_path / "empty.jpg", 50, 30, orientation=3)
+    told = write_image(tmp_path / "told.jpg", 50, 30, orientation=6)
+    plain = write_image(tmp_path / "plain.jpg", 50, 30)
+    images = [
+        listed(flipped, 50, 30),
+        listed(square, 40, 40),
+        listed(empty, 50, 30),
+        listed(told, 50, 30),
+        listed(plain),
+    ]
+    objects = table([[0, 0, 10, 5]] * 4, rows=[0, 1, 3, 4])
+    records, (problem,) = assemble(images, objects)
+    assert [r.boxes.tolist() for r in records] == [
+        [[0, 0, 10, 5]],
+        [[0, 0, 10, 5]],
+        [],
+        [[25, 0, 30, 10]],
+        [[0, 0, 10, 5]],
+    ]
+    assert (problem.severity, problem.kind) == ("warning", "images turned by EXIF")
+    assert problem.message.startswith("2 of 5 images are turned by EXIF")
+    assert str(flipped) in problem.message
+    assert "boxes are taken in the frame of the upright image; --exif stored" in problem.remedy
+    records, problems = assemble(images, objects, options=ReadOptions(exif="stored"))
+    assert [r.boxes.tolist() for r in records][:2] == [[[40, 25, 50, 30]], [[35, 0, 40, 10]]]
+    assert [r.boxes.tolist() for r in records][3:] == [[[25, 0, 30, 10]], [[0, 0, 10, 5]]]
+    assert problems == []
+    records, problems = assemble(images, objects, options=ReadOptions(exif="upright"))
+    assert [r.boxes.tolist() for r in records][:2] == [[[0, 0, 10, 5]], [[0, 0, 10, 5]]]
     assert problems == []
 
 
