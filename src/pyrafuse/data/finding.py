@@ -108,9 +108,6 @@ class FileFinder:
             for folder in [*self._likeliest, *(self._rank_of if "/" in text else ())]:
                 path = os.path.join(folder, text)
                 if os.path.isfile(path):
-                    if folder in self._likeliest[1:]:  # the next one most likely lies there too
-                        self._likeliest.remove(folder)
-                        self._likeliest.insert(0, folder)
                     return path
         return None
 

@@ -1,15 +1,17 @@
 """Looking around in the folder of a data set: which files there are, which split they belong to, where images lie."""
 
+import math
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pyrafuse.core.errors import DataError
 from pyrafuse.data.images import IMAGE_SUFFIXES
+from pyrafuse.data.names import spell_folder
 
 MAX_FILES = 3_000_000
 
@@ -42,7 +44,7 @@ SPLIT_WORDS = {
 _SPLITS = ("", *dict.fromkeys(SPLIT_WORDS.values()))
 
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names", "names.txt")
-"""Files, at the top or in labels/, that list the classes of layouts which do not."""
+"""Files, in lower case, that list the classes of layouts which do not."""
 
 IMAGE_FOLDERS = ("images", "image", "jpegimages", "imgs", "img")
 """Folders that are named after the images in them, in lower case."""
@@ -156,6 +158,23 @@ def subfolders(folder: Path) -> list[Path]:
         return []
 
 
+def follow(base: Path, parts: Sequence[str]) -> Path | None:
+    """What lies at ``parts`` below ``base``, capitals and the Unicode form apart; None if nothing does."""
+    path = base
+    for part in parts:
+        place = path / part
+        if not place.exists():
+            try:
+                alike = [name for name in os.listdir(path) if spell_folder(name) == spell_folder(part)]
+            except OSError:
+                return None
+            if len(alike) != 1:
+                return None
+            place = path / alike[0]
+        path = place
+    return path if path.exists() else None
+
+
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, with or without a byte order mark.
 
@@ -173,15 +192,10 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}; make it readable") from error
 
 
-def read_class_names(root: Path) -> tuple[str, ...]:
-    """The class names, a line each, of the first of `CLASS_FILES` below ``root``; empty if there is none.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    for folder in (root, root / "labels"):
-        for name in CLASS_FILES:
-            path = folder / name
-            if path.is_file():
-                return tuple(filter(None, map(str.strip, read_text(path).splitlines())))
-    return ()
+def is_label_file(path: Path) -> bool:
+    """Whether the first line of a text has the numbers of an object; others lie beside images, too."""
+    try:
+        words = read_text(path).lstrip().partition("\n")[0].split()
+        return len(words) >= 5 and all(map(math.isfinite, map(float, words)))
+    except (DataError, ValueError):
+        return False

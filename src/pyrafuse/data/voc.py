@@ -15,8 +15,9 @@ import numpy as np
 
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.class_lists import find_class_lists, join_class_lists
 from pyrafuse.data.finding import image_finder
-from pyrafuse.data.folders import IMAGE_FOLDERS, Tree, read_class_names, split_of_folder, subfolders
+from pyrafuse.data.folders import IMAGE_FOLDERS, Tree, split_of_folder, subfolders
 from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
@@ -73,7 +74,7 @@ def find_voc(tree: Tree) -> VOCFolder | None:
         return None
     files = {path: _read_file(path) for path in paths}
     splits = _listed_splits(tree, files) or _folder_splits(tree, files.values())
-    names = read_class_names(tree.root)
+    names = join_class_lists(find_class_lists(tree.root, dict.fromkeys(path.parent for path in paths)))
     return VOCFolder(
         splits, names or tuple(sorted({o.name for file in files.values() for o in file.objects if o.name}))
     )

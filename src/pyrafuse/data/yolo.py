@@ -1,7 +1,6 @@
 """YOLO text: a line an object, class and box (or outline) as shares of the image; files -> listed images -> records."""
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,12 @@ import numpy as np
 
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble
-from pyrafuse.data.folders import CLASS_FILES, read_text
-from pyrafuse.data.images import IMAGE_SUFFIXES
+from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
-from pyrafuse.data.yolo_lists import YOLOFolder, label_paths
+from pyrafuse.data.yolo_labels import expected_labels, find_labels, find_orphans, tell_labels
+from pyrafuse.data.yolo_lists import YOLOFolder
 
 
 def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
@@ -26,14 +25,13 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
     places: list[tuple[Path, int]] = []
     images: list[ListedImage] = []
     names = folder.names or _numbered_names(folder)
-    problems = _find_duplicate_names(names, folder.file) + _find_missing_images(folder.splits[split])
+    label_files = find_labels(folder.splits[split])
+    problems = _find_duplicate_names(names, folder.file) + find_orphans(folder.splits[split], label_files)
+    problems += [*folder.problems, *tell_labels(label_files, folder.file)]
     parse = partial(_parse, num_keypoint_values=folder.num_keypoint_values)
-    num_labelled = 0
-    for row, image in enumerate(folder.splits[split]):
-        label_file, lines = _read_lines(image)
-        num_labelled += label_file is not None
-        images.append(ListedImage(image, row, 0, 0, label_file or image, ""))
-        for number, line in enumerate(lines, 1):
+    for row, (image, label_file) in enumerate(zip(folder.splits[split], (f.path for f in label_files), strict=True)):
+        images.append(ListedImage(image, row, 0, 0, label_file or folder.file, "", folder.found.get(image)))
+        for number, line in enumerate(_read_lines(label_file), 1):
             if label_file is None or not line.strip():
                 continue
             parsed = parse(line)
@@ -44,11 +42,12 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
             labels.append(parsed[0])
             boxes.append(parsed[1])
             places.append((label_file, number))
-    if images and not num_labelled:
-        expected = ", ".join(str(path) for path in label_paths(images[0].path))
+    there = [image.path for image in images if image.path.exists()]
+    if there and not any(item.path for item in label_files):
+        expected = ", ".join(str(path) for path in expected_labels(there[0]))
         problems.append(
             Problem("error", "no label files at all", folder.file, f"split {split}" if split else "",
-                    f"none of {len(images)} images has one; {images[0].path.name} was expected to have {expected}",
+                    f"none of {len(there)} images has one; {there[0].name} was expected to have {expected}",
                     "put the label files into labels/, laid out like images/, or beside the images")
         )  # fmt: skip
     table = ObjectTable(
@@ -61,7 +60,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
     )
     records, box_problems = assemble(images, table, is_relative=True, options=options)
     data = DetectionData(records, names, tuple(range(len(names))), "yolo", split)
-    return Reading(data, tuple(problems + box_problems))
+    return Reading(data, tuple(sorted(problems + box_problems, key=lambda p: p.kind != "missing image")))
 
 
 def _find_duplicate_names(names: Iterable[str], file: Path) -> list[Problem]:
@@ -72,44 +71,13 @@ def _find_duplicate_names(names: Iterable[str], file: Path) -> list[Problem]:
     ]  # fmt: skip
 
 
-def _find_missing_images(images: Iterable[Path]) -> list[Problem]:
-    """Tell of label files, in the folders where those of ``images`` lie, whose own image is not there."""
-    image_folders: dict[Path, set[Path]] = defaultdict(set)  # of each folder of labels
-    for folder in {image.parent for image in images}:
-        for path in label_paths(folder / "any"):
-            image_folders[path.parent].add(folder)
-    problems = []
-    for folder in sorted(filter(Path.is_dir, image_folders)):
-        beside = (path for place in image_folders[folder] if place.is_dir() for path in place.iterdir())
-        stems = {path.stem for path in beside if path.suffix.lower() in IMAGE_SUFFIXES}
-        problems += [
-            Problem("error", "missing image", path, "", f"no image called {path.stem} lies in "
-                    f"{' or '.join(sorted(map(str, image_folders[folder])))}",
-                    "left out; put the image there or delete the label file")
-            for path in sorted(folder.glob("*.txt"))
-            if path.stem not in stems and path.name not in CLASS_FILES and _is_label_file(path)
-        ]  # fmt: skip
-    return problems
-
-
-def _is_label_file(path: Path) -> bool:
-    """Whether the first line has the numbers of an object; other texts lie beside images, too."""
+def _read_lines(label_file: Path | None) -> list[str]:
+    if label_file is None:
+        return []
     try:
-        words = read_text(path).lstrip().partition("\n")[0].split()
-        return len(words) >= 5 and all(map(math.isfinite, map(float, words)))
-    except (DataError, ValueError):
-        return False
-
-
-def _read_lines(image: Path) -> tuple[Path | None, list[str]]:
-    for path in label_paths(image):
-        try:
-            return path, path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}; make it readable or remove it") from error
-    return None, []
+        return label_file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{label_file} cannot be read: {error.strerror}; make it readable or remove it") from error
 
 
 def _parse(line: str, *, num_keypoint_values: int = 0) -> tuple[int, tuple[float, float, float, float]] | str:
@@ -147,7 +115,7 @@ def _faulty_line(
 def _numbered_names(folder: YOLOFolder) -> tuple[str, ...]:
     """Classes called by their numbers, as many as the labels of all splits use."""
     largest, parse = 0, partial(_parse, num_keypoint_values=folder.num_keypoint_values)
-    for image in (image for images in folder.splits.values() for image in images):
-        parsed = map(parse, filter(str.strip, _read_lines(image)[1]))
+    for label_file in (found.path for images in folder.splits.values() for found in find_labels(images)):
+        parsed = map(parse, filter(str.strip, _read_lines(label_file)))
         largest = max([largest, *(p[0] for p in parsed if not isinstance(p, str))])
     return tuple(map(str, range(largest + 1)))

@@ -1,21 +1,24 @@
 """What a YOLO data set lists: data.yaml, Darknet's obj.data, or folders -> the images of each split + class names."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pyrafuse.core.errors import DataError
-from pyrafuse.data.folders import SPLIT_WORDS, Tree, read_class_names, read_text, split_of_folder
+from pyrafuse.data.class_lists import ClassList, agree, find_class_lists, join_class_lists
+from pyrafuse.data.finding import Found, image_finder
+from pyrafuse.data.folders import SPLIT_WORDS, Tree, follow, read_text, split_of_folder
 from pyrafuse.data.images import IMAGE_SUFFIXES
+from pyrafuse.data.names import split_name
+from pyrafuse.data.problems import Problem
+from pyrafuse.data.yolo_labels import find_labels, label_folders
 
 _SUFFIXES = (".yaml", ".yml", ".data")
-_IMAGES = re.compile(r"(.*)/(images|Images|IMAGES)/(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,16 @@ class YOLOFolder:
         names: The classes; empty where nothing names them.
         file: The data.yaml or obj.data, or the folder.
         num_keypoint_values: How many values follow each box and are keypoints: 51 for 17 of x, y and visibility.
+        found: What the lookup of each image gave that a list names.
+        problems: What was wrong with the folders and lists that are named.
     """
 
     splits: Mapping[str, tuple[Path, ...]]
     names: tuple[str, ...]
     file: Path
     num_keypoint_values: int = 0
+    found: Mapping[Path, Found] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
 
 def find_list(tree: Tree, depths: Sequence[int] = (0,)) -> Path | None:
@@ -63,18 +70,17 @@ def find_yolo(tree: Tree) -> YOLOFolder | None:
         DataError: If the file that names the classes is damaged.
     """
     splits: dict[str, list[Path]] = defaultdict(list)
-    is_labelled = False
-    texts = set(map(os.fspath, tree.named(".txt")))
     for image in tree.images:
         splits[split_of_folder(image.parent, tree.root)].append(image)
-        is_labelled = is_labelled or any(os.fspath(path) in texts for path in label_paths(image))
-    if not is_labelled:
+    if not any(found.path for found in find_labels(tree.images)):
         return None
-    names, num_values = read_class_names(tree.root), 0
+    lists, num_values = find_class_lists(tree.root, _folders_of(tree.images)), 0
     for path, content in (item for depth in (0, 1, 2) for item in _descriptions(tree, depth)):
         if path.stem == "data":  # other files with that key may be some other tool's
-            names, num_values = names or _names_of(content, path), _num_keypoint_values(content, path)
+            lists.append(ClassList(path, _names_of(content, path)))
+            num_values = _num_keypoint_values(content, path)
             break
+    names = join_class_lists(lists)
     return YOLOFolder({split: tuple(images) for split, images in splits.items()}, names, tree.root, num_values)
 
 
@@ -94,7 +100,7 @@ def read_list(path: Path) -> YOLOFolder:
     if content.get("path"):
         given = Path(str(content["path"])).expanduser()
         bases = [path.parent / given, given, path.parent]
-    splits = {}
+    splits, found, problems, tree = {}, {}, [], Tree(path.parent)
     for key, entry in content.items():
         if key in SPLIT_WORDS and entry:
             try:
@@ -103,20 +109,25 @@ def read_list(path: Path) -> YOLOFolder:
                 if SPLIT_WORDS[key] == "test":  # often named and seldom there
                     continue
                 raise
-            images = [image for place in places for image in _images_at(place, bases)]
-            splits[SPLIT_WORDS[key]] = tuple(dict.fromkeys(images))
-    return YOLOFolder(splits, _names_of(content, path), path, _num_keypoint_values(content, path))
+            problems += [problem for _, problem in places if problem]
+            images = [image for place, _ in places for image in _images_at(place, bases, SPLIT_WORDS[key], tree)]
+            splits[SPLIT_WORDS[key]] = tuple(dict.fromkeys(image for image, _ in images))
+            found.update({image: item for image, item in images if item is not None})
+    own = ClassList(path, _names_of(content, path))
+    folders = _folders_of([image for images in splits.values() for image in images])
+    problems += [
+        Problem("warning", "lists of classes disagree", item.file, "",
+                f"it lists {', '.join(item.names[:10])}; {path} lists {', '.join(own.names[:10])}",
+                f"those of {path.name} are used; correct or remove the list that is wrong")
+        for item in find_class_lists(path.parent, folders) if not agree(item, own)
+    ]  # fmt: skip
+    return YOLOFolder(splits, own.names, path, _num_keypoint_values(content, path), found, tuple(problems))
 
 
-def label_paths(image: Path) -> tuple[Path, ...]:
-    """Where the labels of ``image`` may lie: in labels/ instead of the last images/ on its way, or beside it."""
-    beside = image.with_suffix(".txt")
-    found = _IMAGES.fullmatch(beside.as_posix())
-    if found is None:
-        return beside, beside.parent / "labels" / beside.name
-    head, folder, tail = found.groups()
-    names = dict.fromkeys(({"Images": "Labels", "IMAGES": "LABELS"}.get(folder, "labels"), "labels"))
-    return (*(Path(f"{head}/{name}/{tail}") for name in names), beside)
+def _folders_of(images: Sequence[Path]) -> list[Path]:
+    """The folders of the images and those of their labels."""
+    folders = dict.fromkeys(image.parent for image in images)
+    return list(dict.fromkeys(place for folder in folders for place in (folder, *label_folders(folder))))
 
 
 def _descriptions(tree: Tree, depth: int) -> Iterable[tuple[Path, Mapping[Any, Any]]]:
@@ -142,7 +153,7 @@ def _load(path: Path) -> Any:
         pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
         content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
         if "names" in content:
-            file = _find_place(content["names"], [path.parent], path, "names")
+            file, _ = _find_place(content["names"], [path.parent], path, "names")
             content["names"] = list(filter(None, map(str.strip, read_text(file).splitlines())))
         return content
     try:
@@ -155,33 +166,42 @@ def _as_list(entry: Any) -> list[Any]:
     return entry if isinstance(entry, list) else [entry]
 
 
-def _places(entry: str, bases: Sequence[Path]) -> list[Path]:
+def _spellings(entry: str) -> tuple[str, ...]:
     # Roboflow writes ../train/images and means train/images; CVAT writes data/train.txt and means train.txt
-    spellings = (entry, entry.removeprefix("../"), entry.removeprefix("data/"))
-    return list(dict.fromkeys(base / text for base in bases for text in spellings))
+    return tuple(dict.fromkeys((entry, entry.removeprefix("../"), entry.removeprefix("data/"))))
 
 
-def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> Path:
-    tried = _places(entry, bases)
+def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> tuple[Path, Problem | None]:
+    """The folder or list that ``entry`` names, and a warning where it is only the end of the entry that leads there."""
+    tried = list(dict.fromkeys(base / text for base in bases for text in _spellings(entry)))
     for place in tried:
         if place.exists():
-            return place
+            return place, None
+    parts = split_name(entry)
+    for start in range(len(parts)):
+        for base in dict.fromkeys(bases):
+            place = follow(base, parts[start:])
+            if place is not None:
+                problem = Problem(
+                    "warning", "place found by the end of its path", file, key, f"{entry} is not there; {place} is",
+                    "used; check that it is the right one, or correct the entry",
+                )  # fmt: skip
+                return place, problem if start else None
     raise DataError(
         f"{file} gives {entry!r} as {key}, but there is no {' and no '.join(map(str, tried))}; correct path or the "
         "entry"
     )
 
 
-def _images_at(place: Path, bases: Sequence[Path]) -> list[Path]:
+def _images_at(place: Path, bases: Sequence[Path], split: str, tree: Tree) -> list[tuple[Path, Found | None]]:
     if place.is_dir():
-        return list(Tree(place).images)
+        return [(image, None) for image in Tree(place).images]
     if place.suffix.lower() in IMAGE_SUFFIXES:
-        return [place]
-    images = []
-    for line in filter(None, map(str.strip, read_text(place).splitlines())):
-        candidates = _places(line, [place.parent, *bases])
-        images.append(next((path for path in candidates if path.exists()), candidates[0]))
-    return images
+        return [(place, None)]
+    lines = list(filter(None, map(str.strip, read_text(place).splitlines())))
+    folders = [place.parent, *bases]
+    found = image_finder(folders, tree, split).find_all([_spellings(line) for line in lines])
+    return [(item.path or place.parent / line, item) for line, item in zip(lines, found, strict=True)]
 
 
 def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
@@ -191,7 +211,11 @@ def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     if isinstance(names, dict):
         numbered = {_whole(number): name for number, name in names.items()}
         if set(numbered) != set(range(len(names))):
-            raise DataError(f"{path} numbers its classes {sorted(names, key=str)}; number them 0 to {len(names) - 1}")
+            absent = sorted(set(range(len(names))) - set(numbered))
+            raise DataError(
+                f"{path} numbers its classes {sorted(names, key=str)}, without {', '.join(map(str, absent))}; number "
+                f"them 0 to {len(names) - 1}, and the labels with them, or name the classes between"
+            )
         names = [numbered[i] for i in range(len(names))]
     if isinstance(names, list) and names:
         for name in names:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pyrafuse.core.errors import DataError
-from pyrafuse.data.folders import Tree, read_class_names, read_text, split_of_file, split_of_folder
+from pyrafuse.data.class_lists import find_class_lists
+from pyrafuse.data.folders import Tree, read_text, split_of_file, split_of_folder
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,6 @@ def test_text_is_utf_8_or_refused_with_its_file(tmp_path):
     assert read_text(path) == "caf\u00e9\n"
     path.write_text("caf\u00e9\n", encoding="latin-1")
     with pytest.raises(DataError, match=r"classes\.txt is no text in UTF-8: byte 0xe9 at position 3; save it in UTF-8"):
-        read_class_names(tmp_path)
+        find_class_lists(tmp_path, [])
     with pytest.raises(DataError, match=r"absent\.txt cannot be read: No such file"):
         read_text(tmp_path / "absent.txt")
