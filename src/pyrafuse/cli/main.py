@@ -1,12 +1,13 @@
 """The entry of the command line: which command, and what becomes of its errors.
 
 argv -> command's function (imported only now) -> `pyrafuse.cli.arguments` -> exit status: 0 done, 1 done with failures,
-2 a `PyrafuseError`, 130 interrupted.
+2 a `PyrafuseError`, 130 interrupted, 143 terminated.
 """
 
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from pyrafuse import __version__
 from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.core.interrupts import as_interrupts
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ class _Invocation:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` names and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with as_interrupts() as received:
+        return _answer(words, received)
+
+
+def _answer(words: list[str], received: Sequence[int]) -> int:
+    """The exit status of ``words``; ``received`` holds the number of a signal that has ended them."""
     is_debug = "--debug" in words
     try:
         return _run(_take_global_options(words))
@@ -121,8 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pyrafuse: {error.filename} may not be read or written; change its rights", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"pyrafuse: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
-        return 130
+        print(
+            f"pyrafuse: {'terminated' if received else 'interrupted'}{f'; {stop}' if str(stop) else ''}",
+            file=sys.stderr,
+        )
+        return 128 + (received[0] if received else signal.SIGINT)
     except BrokenPipeError:
         # The reader, `head` say, has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

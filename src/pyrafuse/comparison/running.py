@@ -253,6 +253,9 @@ def _ended_by_term() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
+    if callable(signal.getsignal(signal.SIGTERM)):  # the command line's, which tells the exit status
+        yield
+        return
     try:
         before = signal.signal(signal.SIGTERM, end)
     except ValueError:  # only the main thread may

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, nearest
+from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.pickled_names import Calls
 from pyrafuse.core.pickles import UnreadableError
 from pyrafuse.core.torch_files import read_torch_file
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
 """Of checkpoints."""
+
+PART = ".part"
+"""Ends the names of files that are being written."""
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".{os.getpid()}{PART}", dir=path.parent)
         # files may have names that are no UTF-8: a text tells of them as standard error does
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
         with os.fdopen(handle, mode, encoding=encoding, errors=errors) as stream:
@@ -46,6 +50,30 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove `write_atomically`'s temporary files in ``folder``, and one below, whose process was killed."""
+    for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
+        number = path.name.removesuffix(PART).rpartition(".")[2]
+        if number.isdecimal() and not _is_running(int(number)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process of this machine has the number ``process``."""
+    if process == os.getpid():
+        return False  # an earlier one: in a container the same number comes back
+    if os.name == "nt":
+        return True  # the call below would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> None:
@@ -81,7 +109,8 @@ def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
     Raises:
         PyrafuseError: If the file system refuses, a full disk included; whatever lay at ``path`` is still there.
     """
-    with write_atomically(path) as stream:
+    # an interrupt in torch's writer would become an error of that writer
+    with hold_interrupts(), write_atomically(path) as stream:
         output = _Output(stream)
         try:
             torch.save(content, output)  # type: ignore[arg-type]  # it asks for write and flush alone

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
@@ -215,22 +214,7 @@ class _Loader(DataLoader[Any]):
             return super().__iter__()
 
 
-@contextmanager
-def hold_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait until the block ends; processes that are forked within never hear of it."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        handler(held[0], None)
-
-
 def _start_worker(_: int) -> None:
+    # who tells a whole group to end tells the workers too: that is no error, the training itself says what was kept
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     cv2.setNumThreads(0)  # torch does the same to itself: the workers are the threads

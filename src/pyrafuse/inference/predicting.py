@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pyrafuse.core.errors import DataError, check_between
+from pyrafuse.core.interrupts import hold_interrupts
+from pyrafuse.core.locking import hold_folder
 from pyrafuse.core.printable import printable
 from pyrafuse.core.storage import check_writable
-from pyrafuse.data.loading import hold_interrupts
 from pyrafuse.data.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
@@ -92,7 +93,8 @@ def predict_to(
 
     Raises:
         DataError: If there is no such source, or nothing in it can be read.
-        PyrafuseError: If a format is unknown, a number is out of its range or a file cannot be written.
+        PyrafuseError: If a format is unknown, a number is out of its range, a file cannot be written or another
+            process writes to ``output``.
     """
     for name, value, least, most in (
         ("score", score, 0, 1),
@@ -112,6 +114,7 @@ def predict_to(
     start = time.perf_counter()
 
     with ExitStack() as stack:
+        stack.enter_context(hold_folder(output))
         for writer in writers:
             stack.enter_context(writer)
         bar = stack.enter_context(_create_bar(is_shown=progress))

@@ -1,7 +1,5 @@
-"""What watches a training: averaged weights, a stop at the first NaN, and a voice that says where it stands."""
+"""What watches a training: averaged weights, a stop at the first NaN, the phases of DropBlock."""
 
-import csv
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -9,12 +7,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.storage import write_atomically, write_tensors
+from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.training.preparing import find_dropblocks
 from pyrafuse.training.schedule import block_sizes
@@ -83,20 +79,6 @@ class NaNGuard(Callback):
                 )
 
 
-class EpochStart(Callback):
-    """Tell the loader which epoch it is, and the trainer whether this one is evaluated; the last one always is."""
-
-    def __init__(self, *, epochs: int, evaluate_every: int) -> None:
-        self._epochs = epochs
-        self._every = evaluate_every
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Set the epoch of the batch sampler: order and augmentation depend on it alone."""
-        trainer.train_dataloader.batch_sampler.set_epoch(trainer.current_epoch)  # type: ignore[union-attr]
-        is_last = trainer.current_epoch + 1 == self._epochs
-        trainer.check_val_every_n_epoch = 1 if is_last else self._every
-
-
 class DropBlockSchedule(Callback):
     """Set the squares of the neck's DropBlocks as the epoch says; a resumed training finds its phase by its epoch."""
 
@@ -114,102 +96,3 @@ class DropBlockSchedule(Callback):
         for block, size in zip(blocks, sizes, strict=True):
             block.block_size = size
             block.keep_prob = self._settings.keep_prob
-
-
-class History(Callback):
-    """Write one row an epoch to a CSV file: losses, per-level losses and positives, learning rate, AP."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add this epoch's row; rows of epochs that are trained anew after a resume are replaced."""
-        if not trainer.is_global_zero:
-            return
-        rows: list[dict[str, Any]] = []
-        if self._path.exists():
-            with self._path.open(newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) <= trainer.current_epoch]
-        metrics = {k: f"{float(v):.6g}" for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
-        is_evaluated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        kept = {k.removesuffix("_epoch"): v for k, v in metrics.items() if is_evaluated or not k.startswith("val/")}
-        rows.append({"epoch": trainer.current_epoch + 1, **kept})
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        with write_atomically(self._path, "w") as stream:
-            writer = csv.DictWriter(stream, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-class Narrator(Callback):
-    """A bar over the whole run with its remaining time, and a line after each evaluated epoch."""
-
-    def __init__(self, *, epochs: int, steps_per_epoch: int, console: Console) -> None:
-        self._epochs = epochs
-        self._steps = steps_per_epoch
-        self._console = console
-        self._progress: Progress | None = None
-        self._task: Any = None
-        self._started = time.monotonic()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the bar where the run begins or goes on."""
-        if not trainer.is_global_zero:
-            return
-        self._started = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            console=self._console,
-            transient=True,
-        )
-        done = trainer.current_epoch * self._steps
-        self._task = self._progress.add_task("training", total=self._epochs * self._steps, completed=done, loss="")
-        self._progress.start()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Move the bar; read the loss rarely, since reading waits for the device."""
-        if self._progress is None:
-            return
-        fields = {}
-        if batch_idx % 10 == 0 and self._console.is_terminal:
-            fields["loss"] = f"loss {float(outputs['loss']):.3g}"
-        self._progress.update(
-            self._task, advance=1, description=f"epoch {trainer.current_epoch + 1}/{self._epochs}", **fields
-        )
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what the epoch brought."""
-        if self._progress is None:
-            return
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        elapsed = time.monotonic() - self._started
-        line = (
-            f"epoch {trainer.current_epoch + 1:>3}/{self._epochs}  {elapsed:6.0f} s  loss {metrics['train/loss']:.4g}"
-        )
-        is_evaluated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        if is_evaluated and "val/ap50" in metrics:
-            line += f"  AP {metrics['val/ap']:.3f}  AP50 {metrics['val/ap50']:.3f}"
-        elif is_evaluated and "val/ap" in metrics:
-            line += "  no AP: the validation images hold no objects"
-        self._console.print(line, highlight=False)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar away."""
-        self._stop()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, so that the error is read."""
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None

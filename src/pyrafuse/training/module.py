@@ -1,7 +1,7 @@
 """What happens to one batch: forward, losses, and on the validation images detections."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -58,7 +58,7 @@ class DetectionModule(L.LightningModule):
         self.best: EvaluationResult | None = None
         self._criterion = cast("LevelCriterion", detector.criterion)
         self._val_data = val_data
-        self._steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self._recipe_values = recipe_values
         self._evaluator = CocoEvaluator(val_data)
         self._val_losses = MeanLosses()
@@ -97,7 +97,7 @@ class DetectionModule(L.LightningModule):
             self.recipe.schedule,
             epoch=self.current_epoch,
             step=batch_idx,
-            steps_per_epoch=self._steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
             epochs=self.recipe.run.epochs,
         )
         optimizer = self.optimizers()
@@ -167,6 +167,19 @@ class DetectionModule(L.LightningModule):
         Raises:
             PyrafuseError: If the run's optimizer had other groups of parameters.
         """
+        self.check_optimizer(checkpoint)
+        best = checkpoint.get("best_evaluation")
+        self.best = None if best is None else EvaluationResult.from_dict(best)
+        torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
+        if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
+            torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())
+
+    def check_optimizer(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint whose optimiser has other groups of parameters.
+
+        Raises:
+            PyrafuseError: With both.
+        """
         began = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
         now = [len(group["params"]) for group in self.configure_optimizers().param_groups]
         if began != now:
@@ -174,11 +187,6 @@ class DetectionModule(L.LightningModule):
                 f"the run began with groups of {began} parameters in its optimizer, and these options make groups of "
                 f"{now}: resume with the options it began with; before there was optimizer.offset_lr it was 1"
             )
-        best = checkpoint.get("best_evaluation")
-        self.best = None if best is None else EvaluationResult.from_dict(best)
-        torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
-        if torch.cuda.is_available() and "cuda" in checkpoint["random_state"]:
-            torch.cuda.set_rng_state(checkpoint["random_state"]["cuda"].cpu())
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch without waiting for it."""

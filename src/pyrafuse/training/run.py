@@ -4,11 +4,10 @@ import csv
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +23,24 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.locking import hold_folder
 from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.storage import check_writable, read_tensors, write_tensors, write_text
+from pyrafuse.core.storage import read_tensors, write_tensors, write_text
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.training.callbacks import DropBlockSchedule, EpochStart, History, NaNGuard, Narrator, WeightEMA
+from pyrafuse.training.callbacks import DropBlockSchedule, NaNGuard, WeightEMA
+from pyrafuse.training.epochs import NEVER, Epochs, FitLoop
+from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
+from pyrafuse.training.progress import Narrator
+from pyrafuse.training.resuming import Begun, check_fits, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
@@ -45,8 +49,6 @@ from pyrafuse.visualization.figures import save_figure
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
-FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"
-"""Tells the processes that Lightning starts for further devices which folder the first one has chosen."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,13 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     """
     console = console or Console()
     keep_freed_memory()
-    _check_folder(recipe)
+    check_folder(recipe.run)
     choose_devices(recipe.run)
+    recipe = with_absolute_paths(recipe)
+    begun = read_begun(recipe) if recipe.run.resume else None
+    changes = compare_options(recipe, begun) if begun else []
+    if begun and begun.is_complete:
+        return _tell_complete(begun, console)
     check_model(recipe)
     L.seed_everything(recipe.run.seed, verbose=False)
     quieten()
@@ -148,24 +155,38 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         options=recipe.data.reading,
     )
     console.print(splits.finding, highlight=False)
+    if begun:
+        splits = match_classes(splits, begun)
     _check(splits, recipe, console)
     detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
-    folder = _folder_of(recipe)
-    values = to_plain(with_absolute_paths(recipe))
-    lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
-    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
-
     batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
-    steps = math.ceil(batches)
-    module = DetectionModule(detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=values)
+    module = DetectionModule(
+        detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=to_plain(recipe)
+    )
     loaders = DetectionLoaders(splits, recipe, detector.card.preprocessing)
-    last = folder / "last.ckpt"
-    if recipe.run.resume:
-        if not last.is_file():
-            raise PyrafuseError(
-                f"nothing to resume: {last} is not there; give the folder of a run as --output, or drop --resume"
-            )
-        loaders.first_epoch = read_tensors(last)["epoch"] + 1
+    if begun:
+        check_fits(begun, module)
+        loaders.first_epoch = begun.epochs
+    with open_folder(recipe) as folder:
+        return _fit(module, loaders, folder, begun, console, changes=changes)
+
+
+def _fit(
+    module: DetectionModule,
+    loaders: DetectionLoaders,
+    folder: Path,
+    begun: Begun | None,
+    console: Console,
+    *,
+    changes: Sequence[str],
+) -> TrainingResult:
+    """Everything has been checked: write, train, and draw."""
+    recipe, detector = module.recipe, module.detector
+    values = to_plain(recipe)
+    lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
+    if is_first_process():
+        write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
+    steps = math.ceil(module.steps_per_epoch)
     trainer = _create_trainer(recipe, folder, steps=steps, console=console)
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
@@ -173,30 +194,52 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, {recipe.run.epochs} epochs of "
         f"{steps} batches, on {trainer.num_devices} x {device}; into {folder}",
         highlight=False,
+        markup=False,
     )
+    if begun:
+        otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
+        console.print(f"resumed after epoch {begun.epochs}{otherwise}", highlight=False, markup=False)
     spare_strided_depthwise(detector)
     spare_small_maps(detector)
     detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
-    with _own_interrupts(folder), _shared(folder):
-        trainer.fit(module, datamodule=loaders, ckpt_path=last if recipe.run.resume else None, weights_only=True)
+    last = folder / "last.ckpt"
+    with _own_interrupts(folder, of=recipe.run.epochs):
+        trainer.fit(module, datamodule=loaders, ckpt_path=last if begun else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"
     if trainer.is_global_zero:
-        write_text(folder / "results.json", json.dumps(module.best.to_dict(), indent=1))
-        draw_run(folder, module.best)
+        _report(folder, module.best)
     return TrainingResult(folder, folder / "best.ckpt", last, module.best)
 
 
-@contextmanager
-def _shared(folder: Path) -> Iterator[None]:
-    os.environ[FOLDER_VARIABLE] = str(folder)
+def _report(folder: Path, evaluation: EvaluationResult) -> None:
+    """Draw the run, and write its results last: where they are, everything is."""
     try:
-        yield
-    finally:
-        del os.environ[FOLDER_VARIABLE]
+        draw_run(folder, evaluation)
+        write_text(folder / "results.json", json.dumps(evaluation.to_dict(), indent=1))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"all is trained; for the rest of the report: pyrafuse train --resume --output {folder}"
+        ) from None
+
+
+def _tell_complete(begun: Begun, console: Console) -> TrainingResult:
+    """Leave a complete run as it is, but for a report that was cut off."""
+    folder = begun.path.parent
+    assert begun.best is not None, "the last epoch is always evaluated"
+    console.print(
+        f"{folder} is already complete: all {begun.epochs} epochs are trained; --epochs {2 * begun.epochs}, say, for "
+        "more",
+        highlight=False,
+        markup=False,
+    )
+    if is_first_process() and not (folder / "results.json").is_file():
+        with hold_folder(folder):
+            _report(folder, begun.best)
+    return TrainingResult(folder, folder / "best.ckpt", begun.path, begun.best)
 
 
 @contextmanager
-def _own_interrupts(folder: Path) -> Iterator[None]:
+def _own_interrupts(folder: Path, *, of: int) -> Iterator[None]:
     """Lightning answers Ctrl-C with exit status 1 and goes on ignoring it: make it a `KeyboardInterrupt` again."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -205,7 +248,11 @@ def _own_interrupts(folder: Path) -> Iterator[None]:
         if not isinstance(leaving.__context__, KeyboardInterrupt):
             raise
         if (folder / "last.ckpt").exists():
-            raise KeyboardInterrupt(f"go on with: pyrafuse train --resume --output {folder}") from None
+            epochs = read_tensors(folder / "last.ckpt")["epoch"] + 1
+            raise KeyboardInterrupt(
+                f"{epochs} of {of} epochs are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume "
+                f"--output {folder}"
+            ) from None
         raise KeyboardInterrupt("no epoch was finished, there is nothing to resume") from None
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -236,12 +283,12 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console) -> L.Trainer:
     run = recipe.run
     every = run.evaluate_every or max(1, run.epochs // 10)
+    narrator = Narrator(epochs=run.epochs, steps_per_epoch=steps, evaluate_every=every, console=console)
     has_gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
     callbacks: list[Callback] = [
-        EpochStart(epochs=run.epochs, evaluate_every=every),
+        narrator,
         NaNGuard(folder, look_every=10 if has_gpu else 1),
-        History(folder / "metrics.csv"),
-        Narrator(epochs=run.epochs, steps_per_epoch=steps, console=console),
+        Epochs(folder, epochs=run.epochs, evaluate_every=every, narrator=narrator),
     ]
     if recipe.dropblock.phases:
         callbacks.append(DropBlockSchedule(recipe.dropblock))
@@ -253,8 +300,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
     callbacks.append(
         ModelCheckpoint(filename="best", monitor="val/ap", mode="max", save_on_train_epoch_end=False, **common)
     )
-    callbacks.append(ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common))
-    return L.Trainer(
+    trainer = L.Trainer(
         max_epochs=run.epochs,
         accelerator=run.accelerator,
         devices=choose_devices(run),
@@ -264,6 +310,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         sync_batchnorm=run.sync_bn and has_gpu,
         num_sanity_val_steps=0,
+        check_val_every_n_epoch=NEVER,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         log_every_n_steps=min(50, steps),
         callbacks=callbacks,
@@ -272,6 +319,10 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    trainer.fit_loop = FitLoop.of(trainer)
+    # Lightning's answer to SIGTERM waits for the other processes; ours ends this one, and the others by that
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
@@ -290,37 +341,6 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
         raise DataError(
             f"the data set has faults, told above: {len(report.errors)} to mend, {len(report.warnings)} warnings"
         )
-
-
-def _check_folder(recipe: Recipe) -> None:
-    if recipe.run.output is None:
-        return
-    folder = Path(recipe.run.output)
-    check_writable(folder, is_folder=True)
-    if (folder / "last.ckpt").exists() and not recipe.run.resume:
-        raise PyrafuseError(f"{folder} holds a run already: choose another --output, or go on with --resume")
-
-
-def _folder_of(recipe: Recipe) -> Path:
-    if recipe.run.output is not None:
-        folder = Path(recipe.run.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    if recipe.run.resume:
-        raise PyrafuseError("which run shall go on? give its folder: --output DIR")
-    if FOLDER_VARIABLE in os.environ:
-        return Path(os.environ[FOLDER_VARIABLE])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise PyrafuseError("several processes need one folder: give it as --output")
-    stem = f"{recipe.model.name}-{Path(recipe.data.path.split(':')[0]).name or 'data'}"
-    for number in range(1, 10_000):
-        folder = Path("runs") / f"{stem}-{number}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-    raise PyrafuseError(f"runs/ holds 9,999 runs of {stem}: give another folder as --output")
 
 
 def quieten() -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.batching import EpochBatchSampler, create_generator
@@ -19,7 +20,6 @@ from pyrafuse.data.loading import (
     create_eval_loader,
     create_train_loader,
     default_num_workers,
-    hold_interrupts,
 )
 from pyrafuse.data.sample import Sample
 from pyrafuse.data.settings import Augmentation

@@ -1,0 +1,172 @@
+"""Whether a run can go on: with which options, on which classes, from which checkpoint. Nothing is written here.
+
+What tells how fast or where a run is trained may change; what tells what is learnt may not: a run that goes on ends as
+the uninterrupted one would, or says in which way it does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyrafuse.core.errors import CheckpointError, DataError, PyrafuseError
+from pyrafuse.core.records import DetectionData
+from pyrafuse.core.storage import read_tensors
+from pyrafuse.data.layout import Splits
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.models.checkpoint import CARD_KEY
+from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.settings import Recipe, to_plain
+
+UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
+                    "run.accelerator", "run.nodes"})  # fmt: skip
+"""Settings that may change without a word: the trained weights are the same, up to rounding."""
+SAID = frozenset({"data.path", "data.train", "data.val", "data.missing", "run.epochs", "run.accumulate",
+                  "run.precision", "run.sync_bn", "run.evaluate_every", "run.patience"})  # fmt: skip
+"""Settings that may change, and are told: the run ends otherwise than it would have."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that was begun, as its last checkpoint tells.
+
+    Attributes:
+        path: The checkpoint.
+        epochs: Trained, all of them whole.
+        values: The recipe as plain values; empty in a file that does not tell it.
+        names: The classes.
+        is_complete: Whether nothing is left to train or to validate.
+        best: The best evaluation so far.
+    """
+
+    path: Path
+    epochs: int
+    values: Mapping[str, Any]
+    names: tuple[str, ...]
+    is_complete: bool
+    best: EvaluationResult | None
+
+
+def read_begun(recipe: Recipe) -> Begun:
+    """Read where the run in ``recipe.run.output`` stands.
+
+    Raises:
+        CheckpointError: If its last.ckpt cannot be read, or is no checkpoint of a training.
+        PyrafuseError: If it has more epochs behind it than the recipe wants.
+    """
+    assert recipe.run.output is not None
+    path = Path(recipe.run.output) / "last.ckpt"
+    content = read_tensors(path)
+    needed = ("epoch", CARD_KEY, "callbacks", "loops", "optimizer_states", "random_state")
+    if not isinstance(content, Mapping) or not all(key in content for key in needed):
+        raise CheckpointError(f"{path} is no checkpoint of a training that could go on; train anew from its weights")
+    epochs, values, callbacks = content["epoch"] + 1, content[CARD_KEY].get("recipe") or {}, content["callbacks"]
+    best = content.get("best_evaluation")
+    if epochs > recipe.run.epochs:
+        raise PyrafuseError(
+            f"the run in {path.parent} has {epochs} epochs behind it, and run.epochs is {recipe.run.epochs}: give "
+            f"--epochs {epochs} or more"
+        )
+    is_due = any(state.get("due") for name, state in callbacks.items() if name == "Epochs")
+    is_stopped = any(state.get("stopped_epoch") for name, state in callbacks.items() if name.startswith("EarlyStop"))
+    is_stopped = is_stopped and recipe.run.epochs <= _at(values, "run.epochs", recipe.run.epochs)
+    is_stopped = is_stopped and recipe.run.patience == _at(values, "run.patience", recipe.run.patience)
+    return Begun(
+        path,
+        epochs,
+        values,
+        tuple(content[CARD_KEY]["card"]["names"]),
+        is_complete=not is_due and (epochs == recipe.run.epochs or is_stopped),
+        best=None if best is None else EvaluationResult.from_dict(best),
+    )
+
+
+def compare_options(recipe: Recipe, begun: Begun) -> list[str]:
+    """What the run goes on with otherwise than it began, in words; ``recipe`` with absolute paths.
+
+    Raises:
+        PyrafuseError: If one of the changes would make it another run.
+    """
+    changes = list(_changes(begun.values, to_plain(recipe)))
+    refused = [f"{name} {old} -> {new}" for name, old, new in changes if name not in SAID | UNSAID]
+    if refused:
+        folder = begun.path.parent
+        raise PyrafuseError(
+            f"a run goes on with the options it began with; here another one is wanted: {'; '.join(refused)}. Drop "
+            f"what differs, or begin a new run from its weights: --model.start_from {folder / 'best.ckpt'} --output "
+            "ANOTHER_FOLDER, without --resume"
+        )
+    return [f"{name} {old} -> {new}" for name, old, new in changes if name in SAID]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Any:
+    """Name, old and new value of each setting that differs; those that only one version of the package knows do not."""
+    for name in old.keys() & new.keys() if not prefix.startswith("model.options") else old.keys() | new.keys():
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _changes(before, after, f"{prefix}{name}.")
+        elif before != after:
+            yield f"{prefix}{name}", before, after
+
+
+def _at(values: Mapping[str, Any], path: str, default: Any) -> Any:
+    inner: Any = values
+    for part in path.split("."):
+        if not isinstance(inner, Mapping) or part not in inner:
+            return default
+        inner = inner[part]
+    return inner
+
+
+def match_classes(splits: Splits, begun: Begun) -> Splits:
+    """The same data with the classes in the run's order; they are matched by their names.
+
+    Raises:
+        DataError: If the data have a class more, or one less.
+    """
+    now = splits.train.names
+    if now == begun.names:
+        return splits
+    if set(now) != set(begun.names) or len(now) != len(begun.names):
+        more = [name for name in now if name not in begun.names]
+        less = [name for name in begun.names if name not in now]
+        what = [*(["now has " + _list(more)] if more else []), *(["now lacks " + _list(less)] if less else [])]
+        raise DataError(
+            f"the data {' and '.join(what)}: the run in {begun.path.parent} learns {_list(begun.names)}; the data "
+            f"have {_list(now)}. Resume with the classes it began with, or begin a new run from its weights: "
+            f"--model.start_from {begun.path.with_name('best.ckpt')} --output ANOTHER_FOLDER, without --resume"
+        )
+    return replace(splits, train=_reorder(splits.train, begun.names), val=_reorder(splits.val, begun.names))
+
+
+def _reorder(data: DetectionData, names: tuple[str, ...]) -> DetectionData:
+    label_of = np.array([names.index(name) for name in data.names], np.int64)
+    records = tuple(replace(record, labels=label_of[record.labels]) for record in data.records)
+    category_ids = tuple(data.category_ids[data.names.index(name)] for name in names)
+    return replace(data, records=records, names=names, category_ids=category_ids)
+
+
+def _list(names: Any) -> str:
+    shown = ", ".join(str(name) for name in list(names)[:20])
+    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({shown}{', ...' if len(names) > 20 else ''})"
+
+
+def check_fits(begun: Begun, module: DetectionModule) -> None:
+    """Refuse a checkpoint whose entries are not those of ``module``.
+
+    Raises:
+        PyrafuseError: With the first entries that differ.
+    """
+    content = read_tensors(begun.path)
+    ours = module.state_dict()
+    theirs = content.get("current_model_state", content.get("state_dict", {}))
+    other = [key for key in ours.keys() | theirs.keys() if key not in ours or key not in theirs]
+    other += [key for key in ours.keys() & theirs.keys() if ours[key].shape != theirs[key].shape]
+    if other:
+        raise CheckpointError(
+            f"{begun.path} does not fit the model of these options: {len(other)} of {len(ours)} entries differ, "
+            f"{', '.join(sorted(other)[:3])} among them; resume with the options that the run began with"
+        )
+    module.check_optimizer(content)
