@@ -10,9 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pyrafuse.core.errors import CheckpointError, unknown_name
+from pyrafuse.core.state_dicts import Weights, find_weights
 from pyrafuse.core.storage import read_tensors
-
-WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "net")
 
 Naming = Callable[[str], str]
 """Our key -> the published key."""
@@ -44,28 +43,30 @@ def read_published(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the parameters of a checkpoint, whatever wraps them, without ``module.`` in front of the keys.
+    """The entries of `read_weights`."""
+    return read_weights(path).entries
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read the parameters of a checkpoint, averaged ones first, without what wraps them, and what was chosen.
 
     Raises:
         CheckpointError: If the file cannot be read safely, or holds no parameters.
     """
     content = read_tensors(path)
-    state = unwrap_state(content)
-    if not state:
+    weights = find_weights(content)
+    if not weights.entries:
         raise CheckpointError(f"{path} holds no state_dict: found {type(content).__name__}")
     check_entries(content, source=path)
-    return state
+    return weights
 
 
 def unwrap_state(content: Any) -> dict[str, Tensor]:
-    """The parameters in ``content``, as read from a file: unwrapped, without ``module.``; empty if it holds none.
+    """The parameters in ``content``, as read from a file, as `find_weights` chooses them; empty if it holds none.
 
     Entries that are no tensors are left out; `check_entries` names them.
     """
-    state = {str(key): value for key, value in _find_entries(content).items() if isinstance(value, Tensor)}
-    while state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return find_weights(content).entries
 
 
 def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
@@ -80,20 +81,13 @@ def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
     """
     found = [
         f"{key} is of type {type(value).__name__}"
-        for key, value in _find_entries(content).items()
-        if not isinstance(value, Tensor) and not _is_counter(str(key)) and not str(key).endswith("_extra_state")
+        for key, value in find_weights(content).others.items()
+        if not _is_counter(key) and not key.endswith("_extra_state")
     ]
     if found:
         raise CheckpointError(
             f"{source} has entries among its parameters that are no tensors: {_first(found)}; save a state_dict alone"
         )
-
-
-def _find_entries(content: Any) -> Mapping[Any, Any]:
-    """The innermost mapping that holds the parameters; empty if there is none."""
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    return content if isinstance(content, Mapping) else {}
 
 
 def load_exactly(

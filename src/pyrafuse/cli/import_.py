@@ -1,6 +1,7 @@
 """`pyrafuse import`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def import_checkpoint(
     if file is None or output is None:
         raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
     _check_output(file, output, is_forced=force)
+    from pyrafuse.core.state_dicts import find_weights
     from pyrafuse.core.storage import check_writable, read_tensors
     from pyrafuse.models.checkpoint import build, is_own, save
 
@@ -57,11 +59,12 @@ def import_checkpoint(
     content = read_tensors(file)
     if is_own(content):
         raise PyrafuseError(f"{file} is a checkpoint of pyrafuse already: use it as it is")
+    notes = find_weights(content).notes
     detector = build(content, source=file, published=published)
     if names is not None:
         detector.card = rename_classes(detector, read_names(names))
     save(detector, output)
-    print(describe(detector, file=file, output=output))
+    print(describe(detector, file=file, output=output, notes=notes))
     return 0
 
 
@@ -95,8 +98,8 @@ def rename_classes(detector: "Detector", names: tuple[str, ...]):  # noqa: ANN20
     return replace(detector.card, names=names)
 
 
-def describe(detector: "Detector", *, file: Path, output: Path) -> str:
-    """What was found, how large it is, and how it is used next."""
+def describe(detector: "Detector", *, file: Path, output: Path, notes: Sequence[str] = ()) -> str:
+    """What was found, how large it is, which weights were chosen (``notes``), and how it is used next."""
     card = detector.card
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     height, width = card.preprocessing.size
@@ -108,6 +111,7 @@ def describe(detector: "Detector", *, file: Path, output: Path) -> str:
             f"found      {card.origin}",
             f"           {parameters:.1f} M parameters, input {width} x {height} px ({card.preprocessing.fit})",
             f"classes    {len(card.names)}: {classes}",
+            *(f"weights    {note}" for note in notes),
             f"read       {file} ({file.stat().st_size / 2**20:.1f} MiB)",
             f"written    {output} ({output.stat().st_size / 2**20:.1f} MiB)",
             "",

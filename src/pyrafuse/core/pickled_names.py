@@ -186,6 +186,7 @@ _KNOWN: Mapping[str, Callable[..., Any]] = {
     "builtins.range": _range,
     "builtins.set": _set,
     "builtins.slice": _slice,
+    "builtins.xrange": _range,  # as pickles for Python 2 have it
     "builtins.tuple": lambda values=(): tuple(_listed(values)),
     "collections.Counter": _dict,
     "collections.OrderedDict": _ordered,

@@ -155,8 +155,10 @@ def _read_row(content: _Content, calls: Calls) -> Any:
     stream = _Window(content.data, 0, len(content.data))
     storages: dict[str, Storage] = {}
 
-    def find(reference: Any) -> Storage:
+    def find(reference: Any) -> Any:
         storage = _find(reference)
+        if not isinstance(storage, Storage):
+            return storage
         whole = storages.setdefault(storage.key, storage)
         if whole.dtype is not storage.dtype:
             raise UnreadableError("storages of two kinds in one place")
@@ -182,13 +184,17 @@ def _read_row(content: _Content, calls: Calls) -> Any:
     return value
 
 
-def _find(reference: Any) -> Storage:
+def _find(reference: Any) -> Any:
     """The storage that a pickle refers to as ``("storage", type, key, device, count)``, in the old format with a part.
+
+    The old format also refers to classes of modules, with their source.
 
     Raises:
         UnreadableError: If it refers to anything else.
     """
     match reference:
+        case ("module" | b"module", Name() as name, *_):
+            return name
         case ("storage" | b"storage", Name() as kind, str() | int() as key, _, int() as numel, *rest):
             found = _STORAGE.fullmatch(kind.text)
             dtype = torch.uint8 if kind.text == _UNTYPED else _DTYPES.get(found[1]) if found else None

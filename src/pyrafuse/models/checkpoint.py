@@ -11,6 +11,7 @@ import torch
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors, write_tensors
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.factory import rebuild
@@ -134,9 +135,7 @@ def is_own(content: Any) -> bool:
 def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
     try:
         card = card_from_dict(_mapping_at(_mapping_at(content, CARD_KEY), "card"))
-        state = {
-            k.removeprefix(PREFIX): v for k, v in _mapping_at(content, "state_dict").items() if k.startswith(PREFIX)
-        }
+        state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{source} describes no detector, missing or of a wrong kind: {error}; take another checkpoint, or save "

@@ -4,12 +4,13 @@ content of a file -> the first importer that recognises it -> detector
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.state_dicts import find_weights, without_common_prefix
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.importers import origins
 from pyrafuse.models.importers.asff import import_asff, looks_like_asff
@@ -22,6 +23,9 @@ from pyrafuse.models.importers.mmdetection_two_stage import looks_like_mmdetecti
 from pyrafuse.models.importers.mmdetection_yolov3 import import_mmdetection_yolov3, looks_like_mmdetection_yolov3
 from pyrafuse.models.importers.origins import Origin
 from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
+
+MOST_WRAPPERS = 3
+"""Attributes around a detector whose names are not known."""
 
 
 class Build(Protocol):
@@ -68,6 +72,7 @@ class Importer:
             CheckpointError: As ``read`` does, or if there are other things than tensors among its parameters.
         """
         check_entries(content, source=source)
+        content = next((reading for reading in _readings(content) if self.recognizes(reading)), content)
         return self.read(content, source=source, published=published)
 
 
@@ -86,4 +91,20 @@ IMPORTERS = (
 
 def find_importer(content: Any) -> Importer | None:
     """The importer that recognises ``content``, if any does."""
-    return next((importer for importer in IMPORTERS if importer.recognizes(content)), None)
+    readings = _readings(content)
+    return next((importer for reading in readings for importer in IMPORTERS if importer.recognizes(reading)), None)
+
+
+def _readings(content: Any) -> Iterator[Mapping[str, Any]]:
+    """``content`` with the one state dict that was chosen, and then without the first part that all its names share.
+
+    Whoever trains puts the detector into an attribute of any name: ``retinanet.backbone.body...``.
+    """
+    kept = {key: content[key] for key in ("meta", "message_hub") if isinstance(content, Mapping) and key in content}
+    entries = find_weights(content).entries
+    for _ in range(MOST_WRAPPERS + 1):
+        yield {**kept, "state_dict": entries}
+        shorter = without_common_prefix(entries)
+        if shorter.keys() == entries.keys():
+            return
+        entries = shorter
