@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
 from pyrafuse.backbones.weights import read_published, read_state_dict
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, unknown_name
-from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+from pyrafuse.core.pyramid import Backbone, InputSizes, Pyramid, PyramidSpec
 
 
 class TimmPyramid(Backbone):
@@ -28,11 +29,13 @@ class TimmPyramid(Backbone):
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages: they keep their weights, and
             their norms the statistics. Stages are what ends in timm's maps at stride 4 and coarser.
         norm_eval: Batch norms normalise by their stored statistics in training too.
+        img_size: Side in pixels of the images that it is built for, in a family that is built for one size. By default
+            the size that its name stands for. ``sizes`` tells which images it takes.
 
     Raises:
         UnknownNameError: If timm has no such model.
-        PyrafuseError: If it has no map at one of ``strides`` (a plain ViT has one stride only), they do not grow, or
-            there is no stage ``frozen_stages``.
+        PyrafuseError: If it has no map at one of ``strides`` (a plain ViT has one stride only), they do not grow, its
+            maps do not cover the image, it takes no ``img_size``, or there is no stage ``frozen_stages``.
         CheckpointError: If ``weights`` cannot be read or do not fit.
     """
 
@@ -45,25 +48,16 @@ class TimmPyramid(Backbone):
         pretrained: bool = False,
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        img_size: int | None = None,
     ) -> None:
         super().__init__()
-        with torch.device("meta"):
-            offered = tuple(create_timm_model(name, features_only=True).feature_info.reduction())
-        if not set(strides) <= set(offered):
-            raise PyrafuseError(
-                f"timm/{name} offers maps at strides {offered}, and {strides} are needed; choose a hierarchical model"
-            )
-        check_strides(strides, offered)
+        options: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+        self.name = name
+        self.sizes, indices = _find_sizes(name, tuple(strides), img_size)
         self.trunk = create_timm_model(
-            name,
-            weights=weights,
-            pretrained=pretrained,
-            features_only=True,
-            out_indices=tuple(offered.index(s) for s in strides),
+            name, weights=weights, pretrained=pretrained, features_only=True, out_indices=indices, **options
         )
-        for part in self.trunk.modules():
-            if isinstance(part, PatchEmbed):
-                part.dynamic_img_pad = True  # to whole patches: sides that are no multiple would be refused
+        _pad_to_patches(self.trunk)
         self.features = PyramidSpec(channels=tuple(self.trunk.feature_info.channels()), strides=tuple(strides))
         self._is_channels_last = "NHWC" in str(getattr(self.trunk, "output_fmt", ""))
         self._norm_eval = norm_eval
@@ -80,12 +74,108 @@ class TimmPyramid(Backbone):
             stop_norms(self)
         return self
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a size of images that the model cannot take, with the sizes that it can.
+
+        Raises:
+            PyrafuseError: If it cannot.
+        """
+        if self.sizes.fit(height, width):
+            return
+        if self.sizes.only is not None:
+            remedy = f"give --size {self.sizes.only}"
+        else:
+            below = max(max(height, width) // self.sizes.unit, 1) * self.sizes.unit
+            remedy = f"give --size {below} or {below + self.sizes.unit}"
+        if height == width and _is_built_for(self.name, self.features.strides, height):
+            remedy += f", or build it for {height} px: --model.options.backbone_options '{{img_size: {height}}}'"
+        raise PyrafuseError(f"timm/{self.name} takes {self.sizes}, and these have {height} x {width} px; {remedy}")
+
     def forward(self, images: Tensor) -> Pyramid:
+        if not self.sizes.are_any:
+            self.check_size(images.shape[-2], images.shape[-1])
         maps = self.trunk(images)
         return tuple(m.permute(0, 3, 1, 2) for m in maps) if self._is_channels_last else tuple(maps)
 
     def _frozen_parts(self) -> list[nn.Module]:
         return [self.trunk.get_submodule(name) for name in self._frozen]
+
+
+@cache
+def _find_sizes(name: str, strides: tuple[int, ...], img_size: int | None) -> tuple[InputSizes, tuple[int, ...]]:
+    """Which images timm's ``name`` takes, and the numbers of its maps at ``strides``; found on shapes without numbers.
+
+    Raises:
+        UnknownNameError: If timm has no such model.
+        PyrafuseError: If it has no maps at ``strides``, or none that cover an image.
+    """
+    options: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    with torch.device("meta"), torch.no_grad():
+        try:
+            info = create_timm_model(name, features_only=True, **options).feature_info
+            offered = tuple(info.reduction(list(range(len(info)))))
+        except PyrafuseError:
+            raise
+        except Exception as error:  # families refuse in their own ways
+            raise PyrafuseError(f"timm/{name} gives no maps: {error}; choose a hierarchical model") from error
+        if not set(strides) <= set(offered):
+            raise PyrafuseError(
+                f"timm/{name} offers maps at strides {offered}, and {strides} are needed; choose a hierarchical model"
+            )
+        check_strides(strides, offered)
+        indices = tuple(len(offered) - 1 - offered[::-1].index(stride) for stride in strides)  # the deepest map of each
+        trunk = create_timm_model(name, features_only=True, out_indices=indices, **options).eval()
+        _pad_to_patches(trunk)
+        return _probe(name, trunk, strides, img_size), indices
+
+
+def _probe(name: str, trunk: Any, strides: tuple[int, ...], img_size: int | None) -> InputSizes:
+    """Which images ``trunk`` makes maps of that are as large as ``strides`` say."""
+    is_channels_last = "NHWC" in str(getattr(trunk, "output_fmt", ""))
+    faults = {}
+
+    def fits(height: int, width: int) -> bool:
+        try:
+            maps = trunk(torch.zeros(1, 3, height, width))
+        except Exception as error:  # families refuse in their own ways
+            faults[height, width] = f"{error}" or type(error).__name__
+            return False
+        cells = [tuple(m.shape[1:3] if is_channels_last else m.shape[2:]) for m in maps]
+        faults[height, width] = f"its maps have {' and '.join(f'{h} x {w}' for h, w in cells)} cells"
+        # a cell that is not whole may be there or not
+        return all(
+            side // stride <= n <= -(-side // stride)
+            for sides, stride in zip(cells, strides, strict=True)
+            for side, n in zip((height, width), sides, strict=True)
+        )
+
+    if fits(72, 104):
+        return InputSizes()
+    for unit in range(32, 513, 32):
+        if fits(unit, 2 * unit) and fits(3 * unit, unit):
+            return InputSizes(unit=unit)
+    published = timm.get_pretrained_cfg(name)
+    own = img_size or (published.input_size[-1] if published is not None else 224)
+    if fits(own, own):
+        return InputSizes(only=own)
+    raise PyrafuseError(
+        f"timm/{name} has no maps that cover an image at strides {strides}: at {own} x {own} px {faults[own, own]}; "
+        "choose another model"
+    )
+
+
+def _is_built_for(name: str, strides: tuple[int, ...], side: int) -> bool:
+    """Whether timm's ``name`` can be built for images of ``side``."""
+    try:
+        return _find_sizes(name, strides, side)[0].fit(side, side)
+    except PyrafuseError:
+        return False
+
+
+def _pad_to_patches(trunk: nn.Module) -> None:
+    for part in trunk.modules():
+        if isinstance(part, PatchEmbed):
+            part.dynamic_img_pad = True  # to whole patches: sides that are no multiple would be refused
 
 
 def _find_frozen(name: str, trunk: Any, frozen_stages: int) -> tuple[str, ...]:

@@ -32,10 +32,43 @@ class PyramidSpec:
         return len(self.channels)
 
 
+@dataclass(frozen=True)
+class InputSizes:
+    """Which images a backbone takes.
+
+    Attributes:
+        unit: Both sides are multiples of so many pixels.
+        only: The side in pixels of the only, square images that it takes; None where there is a choice.
+    """
+
+    unit: int = 1
+    only: int | None = None
+
+    @property
+    def are_any(self) -> bool:
+        """Whether it takes images of every size."""
+        return self.unit == 1 and self.only is None
+
+    def fit(self, height: int, width: int) -> bool:
+        """Whether it takes images of this size."""
+        if self.only is not None:
+            return height == width == self.only
+        return height % self.unit == 0 and width % self.unit == 0
+
+    def __str__(self) -> str:
+        if self.only is not None:
+            return f"images of {self.only} x {self.only} px alone"
+        return "images of any size" if self.are_any else f"images whose sides are multiples of {self.unit} px"
+
+
 class Backbone(nn.Module, ABC):
     """Images (B, 3, H, W) -> Pyramid."""
 
     features: PyramidSpec
+    sizes: InputSizes = InputSizes()
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a size of images that it cannot take: ``PyrafuseError``, with the sizes that it can."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Pyramid: ...

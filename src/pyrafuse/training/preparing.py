@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.weights import read_state_dict
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.pyramid import Backbone
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.folders import SPLIT_WORDS
 from pyrafuse.data.shapes import is_shapes
@@ -84,7 +85,24 @@ def check_model(recipe: Recipe) -> None:
             raise PyrafuseError(f"model.{key}: no such checkpoint: {path}")
     # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
     with torch.device("meta"), suppress(RuntimeError):
-        find_dropblocks(create_model(settings.name, num_classes=1, **_options(settings)), recipe.dropblock)
+        detector = create_model(settings.name, num_classes=1, **_options(settings))
+        find_dropblocks(detector, recipe.dropblock)
+        check_sizes(detector.backbone, recipe.data)
+
+
+def check_sizes(backbone: Backbone, data: DataSettings) -> None:
+    """Refuse input sizes that the backbone cannot take.
+
+    Raises:
+        PyrafuseError: If there is one, with the sizes that it can take.
+    """
+    if data.fit == "keep_ratio" and not backbone.sizes.fit(32, 64):
+        raise PyrafuseError(
+            f"data.fit keep_ratio makes images of many sizes, and the backbone takes {backbone.sizes}: give "
+            "--data.fit letterbox, or choose another backbone"
+        )
+    for side in () if data.fit == "keep_ratio" else (data.size, *data.sizes):
+        backbone.check_size(side, side)
 
 
 def find_dropblocks(detector: nn.Module, settings: DropBlockSettings) -> list[DropBlock]:

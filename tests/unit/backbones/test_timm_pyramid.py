@@ -9,6 +9,7 @@ from pyrafuse.backbones import timm_pyramid
 from pyrafuse.backbones import weights as weights_module
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
+from pyrafuse.core.pyramid import InputSizes
 from pyrafuse.models.classifier import create_classifier
 
 ALL_STRIDES = (4, 8, 16, 32)
@@ -141,3 +142,75 @@ class TestNamedWeights:
         monkeypatch.setattr(timm_pyramid.timm, "create_model", fail)
         with pytest.raises(CheckpointError, match=r"weights timm/resnet18\.a1_in1k: no route to host; give a file"):
             create_classifier("timm/resnet18", weights="timm/resnet18.a1_in1k")
+
+
+class TestSizes:
+    @pytest.mark.parametrize("name", ["dla34", "hrnet_w18_small", "resnet18", "csatv2", "swin_tiny_patch4_window7_224"])
+    def test_maps_are_those_at_the_strides(self, name):
+        """DLA's maps begin at stride 1, HRNet's at 2, those of CSATv2 stand twice at one stride."""
+        with torch.device("meta"):
+            backbone = create_backbone(f"timm/{name}").eval()
+            maps = backbone(torch.zeros(1, 3, 96, 160))
+        assert [tuple(m.shape[2:]) for m in maps] == [(12, 20), (6, 10), (3, 5)]
+        assert tuple(m.shape[1] for m in maps) == backbone.features.channels
+
+    @pytest.mark.parametrize(
+        ("name", "sizes", "said"),
+        [
+            (
+                "maxvit_rmlp_pico_rw_256",
+                InputSizes(unit=256),
+                "multiples of 256 px, and these have 320 x 320 px; give --size 256 or 512, or build it for 320 px",
+            ),
+            (
+                "mobilevitv2_050",
+                InputSizes(unit=64),
+                "multiples of 64 px, .*; give --size 320 or 384$",
+            ),
+            (
+                "hiera_tiny_224",
+                InputSizes(only=224),
+                "224 x 224 px alone, .* give --size 224, or build it for",
+            ),
+            ("coat_lite_tiny", InputSizes(only=224), r"alone, .*backbone_options '\{img_size: 320\}'"),
+        ],
+    )
+    def test_sizes_that_it_cannot_take_are_refused_with_those_that_it_can(self, name, sizes, said):
+        with torch.device("meta"):
+            backbone = create_backbone(f"timm/{name}").eval()
+            assert backbone.sizes == sizes
+            side = sizes.only or sizes.unit
+            assert backbone(torch.zeros(1, 3, side, side))[2].shape[2:] == (side // 32, side // 32)
+            size = (352, 352) if name == "mobilevitv2_050" else (320, 320)
+            with pytest.raises(PyrafuseError, match=said):
+                backbone(torch.zeros(1, 3, *size))
+
+    def test_built_for_another_size(self):
+        with torch.device("meta"):
+            backbone = create_backbone("timm/coat_lite_tiny", img_size=320).eval()
+            assert backbone.sizes == InputSizes(only=320)
+            assert [tuple(m.shape[2:]) for m in backbone(torch.zeros(1, 3, 320, 320))] == [(40, 40), (20, 20), (10, 10)]
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("inception_v3", "no maps that cover an image at strides .* at 299 x 299 px its maps have 35 x 35"),
+            ("levit_128", r"offers maps at strides \(16, 32, 64\), and \(8, 16, 32\) are needed"),
+            ("crossvit_9_240", r"offers maps at strides \(12, .*choose a hierarchical model"),
+        ],
+    )
+    def test_models_without_the_maps_are_refused(self, name, said):
+        with pytest.raises(PyrafuseError, match=said):
+            create_backbone(f"timm/{name}")
+
+    @pytest.mark.parametrize("name", timm.list_models()[::100])
+    def test_no_model_ends_in_an_error_of_timm(self, name):
+        """Each is built, or refused in our words; a sample of all."""
+        with torch.device("meta"):
+            try:
+                backbone = create_backbone(f"timm/{name}").eval()
+            except PyrafuseError:
+                return
+            side = backbone.sizes.only or max(backbone.sizes.unit, 64)
+            maps = backbone(torch.zeros(1, 3, side, side))
+        assert [tuple(m.shape[2:]) for m in maps] == [(side // stride,) * 2 for stride in (8, 16, 32)]

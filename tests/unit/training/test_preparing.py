@@ -1,5 +1,6 @@
 """From a recipe to a detector: anchors, weights of another one; and the optimiser's groups."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -372,3 +373,21 @@ def test_smoothing_of_few_classes_is_said_once(names, smooth, said):
     heard = []
     create_detector(Recipe(model=ModelSettings(options=options)), data, say=heard.append)
     assert heard == said
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            {"size": 320},
+            "images of 224 x 224 px alone, and these have 320 x 320 px; give --size 224, or build it",
+        ),
+        ({"size": 224, "sizes": (224, 256)}, "these have 256 x 256 px; give --size 224"),
+        ({"size": 224, "fit": "keep_ratio"}, "keep_ratio makes images of many sizes, .* give --data.fit letterbox"),
+        ({"size": 224}, None),
+    ],
+)
+def test_sizes_that_the_backbone_cannot_take_are_refused_before_the_data_are_read(data, said):
+    recipe = Recipe(model=ModelSettings(backbone="timm/coat_lite_tiny"), data=DataSettings(**data))
+    with pytest.raises(PyrafuseError, match=said) if said else nullcontext():
+        check_model(recipe)
