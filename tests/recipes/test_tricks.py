@@ -95,6 +95,24 @@ def test_what_is_no_trick(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [
+        ("--with multi_scale", (320, 608)),
+        ("--with multi_scale --size 64", (32, 96)),
+        ("--size 320 --with multi_scale", (224, 480)),
+        ("--recipe yolov3_asff_coco", (320, 608)),
+        ("--recipe yolov3_asff_coco --without multi_scale --with multi_scale", (320, 608)),
+        ("--recipe yolov3_asff_coco --size 128", (96, 192)),
+        ("--size 320 --recipe ssd300_voc --with multi_scale", (224, 480)),
+        ("--recipe yolov3_asff_coco --size 128 --data.sizes 256,512", (256, 512)),
+    ],
+)
+def test_sizes_lie_around_the_size(capsys, words, sizes):
+    got = configure(capsys, *words.split())["data"]["sizes"]
+    assert (got[0], got[-1]) == sizes
+
+
 def test_the_table_in_the_pages():
     for name, trick in TRICKS.items():
         row = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))

@@ -12,7 +12,7 @@ from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError, nearest
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
-from pyrafuse.recipes.tricks import TRICKS, switch, with_value
+from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
 from pyrafuse.training.settings import Recipe, to_plain
 
 HELP = {
@@ -123,7 +123,13 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
     for given in (word.removeprefix("--config=") for word in recipes):
         if not given.startswith("{") and Path(given).is_file():
             read_values(Path(given))
-    return [*_change_recipe(recipes, tricks, options), *changes]
+    return [*_change_recipe(recipes, tricks, options, size=_size_in(changes)), *changes]
+
+
+def _size_in(words: Sequence[str]) -> int | None:
+    """The size that ``words`` ask for; the parser refuses what is none."""
+    given = [word.removeprefix("--data.size=") for word in words if word.startswith("--data.size=")]
+    return int(given[-1]) if given and given[-1].isdecimal() else None
 
 
 def _take_tricks(words: Sequence[str]) -> tuple[list[str], list[tuple[str, bool]]]:
@@ -158,14 +164,16 @@ def _take_options(words: Sequence[str]) -> tuple[list[str], list[tuple[list[str]
 
 
 def _change_recipe(
-    recipes: list[str], tricks: list[tuple[str, bool]], options: list[tuple[list[str], Any]]
+    recipes: list[str], tricks: list[tuple[str, bool]], options: list[tuple[list[str], Any]], *, size: int | None
 ) -> list[str]:
-    """The same recipes with ``tricks`` switched and ``options`` set in the last one."""
-    if not (tricks or options):
+    """The same recipes with ``size``, ``tricks`` switched and ``options`` set in the last one."""
+    if not (tricks or options or (size and recipes)):
         return recipes
     *before, last = recipes or [f"--config={json.dumps(to_plain(small()))}"]
     given = last.removeprefix("--config=")
     values = json.loads(given) if given.startswith("{") else read_values(Path(given))
+    if size:
+        values = with_size(values, size)
     for name, is_on in tricks:
         values = switch(values, name, on=is_on)
     for path, value in options:

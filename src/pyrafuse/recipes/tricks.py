@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from pyrafuse.core.errors import unknown_name
+from pyrafuse.training.settings import DataSettings
 
 SIZES = tuple(range(320, 609, 32))
-"""Sides in pixels that ASFF is trained at."""
+"""Sides in pixels that ASFF is trained at, around 416; and also where it is evaluated at 608."""
 
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))
 """ASFF's squares: first epoch, then sides in cells at strides 8, 16, 32."""
@@ -28,7 +29,7 @@ class Trick:
 
     Attributes:
         summary: What it does.
-        on: Settings by their dotted name that switch it on.
+        on: Settings by their dotted name that switch it on; a function gives a value for the recipe's plain values.
         off: Those that switch it off.
         is_default: Whether the model and the recipe have it where they say nothing.
     """
@@ -62,8 +63,8 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
             is_default=False,
         ),
         "multi_scale": Trick(
-            "draw the input's size anew for every ten batches",
-            {"data.sizes": SIZES},
+            "draw the input's size anew for every ten batches, around data.size",
+            {"data.sizes": lambda values: sizes_around(_size_of(values))},
             {"data.sizes": ()},
             is_default=False,
         ),
@@ -113,7 +114,7 @@ def switch(values: Mapping[str, Any], name: str, *, on: bool) -> dict[str, Any]:
         raise unknown_name("trick", name, TRICKS)
     changed = dict(values)
     for path, value in (TRICKS[name].on if on else TRICKS[name].off).items():
-        changed = with_value(changed, path.split("."), _plain(value))
+        changed = with_value(changed, path.split("."), _plain(value(values) if callable(value) else value))
     return changed
 
 
@@ -129,7 +130,7 @@ def _is_set(values: Mapping[str, Any], path: str, wanted: Any) -> bool:
             first = next(trick for trick in TRICKS.values() if path in trick.on)  # the setting's own trick
             return first.is_default == bool(wanted)
         inner = inner[part]
-    return inner == _plain(wanted)
+    return bool(inner) if callable(wanted) else inner == _plain(wanted)
 
 
 def with_value(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
@@ -138,6 +139,26 @@ def with_value(values: Mapping[str, Any], path: list[str], value: Any) -> dict[s
     inner = values.get(first)
     deeper = inner if isinstance(inner, Mapping) else {}
     return {**values, first: with_value(deeper, rest, value) if rest else value}
+
+
+def with_size(values: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """``values`` with another ``data.size``; ``data.sizes`` that lie around the old one lie around the new one."""
+    around = _plain(sizes_around(_size_of(values)))
+    changed = with_value(values, ["data", "size"], size)
+    if (values.get("data") or {}).get("sizes") == around:
+        changed = with_value(changed, ["data", "sizes"], _plain(sizes_around(size)))
+    return changed
+
+
+def sizes_around(size: int) -> tuple[int, ...]:
+    """Multiples of 32 from 10/13 to 19/13 of ``size``, as 320 to 608 lie around YOLOv3's 416; for 608 ASFF's own."""
+    if size == SIZES[-1]:
+        return SIZES
+    return tuple(range(max(32, size * 10 // 13 // 32 * 32), -(-size * 19 // (13 * 32)) * 32 + 1, 32))
+
+
+def _size_of(values: Mapping[str, Any]) -> int:
+    return (values.get("data") or {}).get("size", DataSettings().size)
 
 
 def _plain(value: Any) -> Any:

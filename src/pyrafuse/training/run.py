@@ -188,6 +188,9 @@ def _fit(
         write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
     steps = math.ceil(module.steps_per_epoch)
     trainer = _create_trainer(recipe, folder, steps=steps, console=console)
+    trainer.fit_loop = FitLoop.of(trainer)
+    # Lightning's answer to SIGTERM waits for the other processes; ours ends this one, and the others by that
+    trainer._signal_connector.register_signal_handlers = lambda: None
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     console.print(
@@ -300,7 +303,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
     callbacks.append(
         ModelCheckpoint(filename="best", monitor="val/ap", mode="max", save_on_train_epoch_end=False, **common)
     )
-    trainer = L.Trainer(
+    return L.Trainer(
         max_epochs=run.epochs,
         accelerator=run.accelerator,
         devices=choose_devices(run),
@@ -319,10 +322,6 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit_loop = FitLoop.of(trainer)
-    # Lightning's answer to SIGTERM waits for the other processes; ours ends this one, and the others by that
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    return trainer
 
 
 def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
