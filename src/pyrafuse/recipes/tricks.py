@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pyrafuse.core.errors import unknown_name
-from pyrafuse.training.settings import DataSettings
 
 SIZES = tuple(range(320, 609, 32))
 """Sides in pixels that ASFF is trained at, around 416; and also where it is evaluated at 608."""
+
+DEFAULT_SIZE = 416
+"""Where the recipe does not tell its size."""
 
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))
 """ASFF's squares: first epoch, then sides in cells at strides 8, 16, 32."""
@@ -158,7 +160,7 @@ def sizes_around(size: int) -> tuple[int, ...]:
 
 
 def _size_of(values: Mapping[str, Any]) -> int:
-    return (values.get("data") or {}).get("size", DataSettings().size)
+    return (values.get("data") or {}).get("size") or DEFAULT_SIZE
 
 
 def _plain(value: Any) -> Any:
