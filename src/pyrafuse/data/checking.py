@@ -15,6 +15,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.images import read_picture
 from pyrafuse.data.layout import Splits
+from pyrafuse.data.passed_over import tell_one_folder
 from pyrafuse.data.problems import Problem
 from pyrafuse.data.sizes import ClassSizes, compute_sizes, format_sizes
 
@@ -109,7 +110,9 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     problems = [*splits.problems, *_find_bare(splits.train, "training"), *_find_bare(splits.val, "validation")]
     if decode:
         problems += _find_damaged(records, progress)
-    problems += _find_copies(splits.train, splits.val)
+    one_folder = tell_one_folder(splits.train, splits.val)
+    copies = _find_copies(splits.train, splits.val)
+    problems += [*one_folder, *(p for p in copies if not one_folder or p.kind != "image in both splits")]
     problems += _find_tiny(records)
     sizes = compute_sizes(both)
     problems += [

@@ -12,6 +12,7 @@ from pyrafuse.core.records import DetectionData
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import ANNOTATION_FOLDERS, SPLIT_WORDS, Tree, split_of_file, split_of_folder
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
+from pyrafuse.data.passed_over import count_suffixes, find_unread, tell_unread
 from pyrafuse.data.problems import Problem, Reading
 from pyrafuse.data.shapes import cached_shapes, is_shapes
 from pyrafuse.data.voc import VOCFolder, find_voc, read_voc
@@ -46,11 +47,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Found:
-    """A layout, and how to read each of its splits; ``""`` is the one that nothing names."""
+    """A layout, and how to read each of its splits; ``""`` is the one that nothing names. Its files, if walked."""
 
     path: Path
     layout: str
     readers: Mapping[str, Callable[[], Reading]]
+    tree: Tree | None = None
 
 
 def read_splits(
@@ -92,16 +94,16 @@ def read_splits(
     held_out = _with_classes_of(training, held_out)
     for data, what in ((training, "train on"), (held_out, "validate on")):
         if not data.data.records:
-            first = min(data.problems, key=lambda p: p.severity != "error", default=None)
-            reason = f"; first of {len(data.problems)} problems: {first}" if first else ""
-            raise DataError(f"{found.path} leaves no image to {what}{reason}")
+            raise DataError(f"{found.path} leaves no image to {what}{_first(data)}")
+    unread = tell_unread(found.tree, (training.data, held_out.data))
+    problems = (*training.problems, *held_out.problems, *unread)
     return Splits(
         train=training.data,
         val=held_out.data,
         layout=found.layout,
         finding=f"{_TITLES[found.layout]}: {len(training.data)} training and {len(held_out.data)} validation images"
         f"{how}, {_list_names(training.data.names)}",
-        problems=tuple(dict.fromkeys(training.problems + held_out.problems)),  # what is wrong with both stands once
+        problems=tuple(dict.fromkeys(problems)),  # what is wrong with both stands once
     )
 
 
@@ -126,8 +128,8 @@ def read_split(
     if split in found.readers:
         reading = found.readers[split]()
         if reading.data.records:
-            return reading
-        raise DataError(f"the split {split} of {found.path} holds no image that can be used")
+            return replace(reading, problems=(*reading.problems, *tell_unread(found.tree, [reading.data])))
+        raise DataError(f"the split {split} of {found.path} holds no image that can be used{_first(reading)}")
     if split in {"train", "val"}:
         splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
         return Reading(splits.val if split == "val" else splits.train, splits.problems)
@@ -150,7 +152,7 @@ def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
     if suffix == ".json":
         root = path.parent.parent if path.parent.name.casefold() in ANNOTATION_FOLDERS else path.parent
         split = split_of_file(path.stem) or split_of_folder(path.parent, root)
-        return _coco(path, {split: path}, Tree(root), options)
+        return replace(_coco(path, {split: path}, Tree(root), options), tree=None)  # spares a walk
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
 
 
@@ -165,8 +167,10 @@ def _look_into(folder: Path, options: ReadOptions) -> _Found:
     if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
         return _yolo(read_list(listing), options)
     if yolo_folder := find_yolo(tree):
-        return _yolo(yolo_folder, options)
+        return _yolo(yolo_folder, options, tree)
     held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"
+    if unread := [path for paths in find_unread(tree.files).values() for path in paths]:
+        held += f" and {len(unread)} pictures that are not read: {count_suffixes(unread)}"
     raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
 
 
@@ -174,21 +178,21 @@ def _coco(path: Path, files: Mapping[str, Path], tree: Tree, options: ReadOption
     def reader(split: str, file: Path) -> Callable[[], Reading]:
         return lambda: read_coco(file, split=split, tree=tree, options=options)
 
-    return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()})
+    return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()}, tree)
 
 
 def _voc(folder: VOCFolder, tree: Tree, options: ReadOptions) -> _Found:
     def reader(split: str) -> Callable[[], Reading]:
         return lambda: read_voc(folder, split=split, tree=tree, options=options)
 
-    return _Found(tree.root, "voc", {split: reader(split) for split in folder.splits})
+    return _Found(tree.root, "voc", {split: reader(split) for split in folder.splits}, tree)
 
 
-def _yolo(folder: YOLOFolder, options: ReadOptions) -> _Found:
+def _yolo(folder: YOLOFolder, options: ReadOptions, tree: Tree | None = None) -> _Found:
     def reader(split: str) -> Callable[[], Reading]:
         return lambda: read_yolo(folder, split=split, options=options)
 
-    return _Found(folder.file, "yolo", {split: reader(split) for split in folder.splits})
+    return _Found(folder.file, "yolo", {split: reader(split) for split in folder.splits}, tree)
 
 
 def _training_split(found: _Found) -> str:
@@ -286,6 +290,11 @@ def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
     free = max((i for i in known if isinstance(i, int)), default=0)
     ids = tuple(id_of[name] if name in id_of else free + 1 + rank for rank, name in enumerate(names))
     return Reading(replace(held_out.data, records=tuple(records), names=names, category_ids=ids), tuple(problems))
+
+
+def _first(reading: Reading) -> str:
+    first = min(reading.problems, key=lambda problem: problem.severity != "error", default=None)
+    return f"; first of {len(reading.problems)} problems: {first}" if first else ""
 
 
 def _list_names(names: tuple[str, ...]) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pyrafuse.core.errors import DataError, nearest
 from pyrafuse.core.printable import printable
+from pyrafuse.data.folders import Tree
 from pyrafuse.data.images import IMAGE_SUFFIXES, REMEDIES, read_picture
 from pyrafuse.data.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 
@@ -179,22 +180,14 @@ def _chain(sources: Sequence[Source]) -> Source:
 
 
 def _open_folder(folder: Path, stride: int) -> Source:
-    paths: list[Path] = []
-    others: Counter[str] = Counter()
-    for path in folder.rglob("*"):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if path.is_file() or not path.exists():  # a link that leads nowhere is a fault to be told
-            suffix = path.suffix.lower()
-            if suffix in _SUFFIXES:
-                paths.append(path)
-            else:
-                others[suffix] += 1
+    files = Tree(folder).files  # hidden ones apart; a link that leads nowhere is among them, a fault to be told
+    paths = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    others = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in _SUFFIXES)
     if not paths:
         found = f"; passed over: {tell_suffixes(others)}" if others else ", nor anything else"
         raise DataError(f"no images or videos in {folder} or below it{found}")
-    files = [_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)]
-    return replace(_chain(files), root=folder, passed_over=dict(others))
+    sources = [_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)]
+    return replace(_chain(sources), root=folder, passed_over=dict(others))
 
 
 def tell_suffixes(counts: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from pyrafuse.data.finding import Found, image_finder
 from pyrafuse.data.folders import SPLIT_WORDS, Tree, follow, read_text, split_of_folder
 from pyrafuse.data.images import IMAGE_SUFFIXES
 from pyrafuse.data.names import split_name
+from pyrafuse.data.passed_over import count_suffixes
 from pyrafuse.data.problems import Problem
 from pyrafuse.data.yolo_labels import find_labels, label_folders
 
@@ -110,6 +111,9 @@ def read_list(path: Path) -> YOLOFolder:
                     continue
                 raise
             problems += [problem for _, problem in places if problem]
+            problems += [
+                _no_images(place, path, key) for place, _ in places if place.is_dir() and not Tree(place).images
+            ]
             images = [image for place, _ in places for image in _images_at(place, bases, SPLIT_WORDS[key], tree)]
             splits[SPLIT_WORDS[key]] = tuple(dict.fromkeys(image for image, _ in images))
             found.update({image: item for image, item in images if item is not None})
@@ -164,6 +168,12 @@ def _load(path: Path) -> Any:
 
 def _as_list(entry: Any) -> list[Any]:
     return entry if isinstance(entry, list) else [entry]
+
+
+def _no_images(place: Path, file: Path, key: str) -> Problem:
+    held = count_suffixes(Tree(place).files) or "nothing"
+    return Problem("error", "no images in a folder", file, key, f"{place} holds no image that is read, but {held}",
+                   "put the images there, or correct the entry")  # fmt: skip
 
 
 def _spellings(entry: str) -> tuple[str, ...]:
