@@ -261,7 +261,13 @@ def say_rule(rule: int) -> str:
 
 def _ambiguous(name: str, paths: Sequence[str]) -> Found:
     listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    return Found(None, name, 0, f"{name} fits {len(paths)} files equally well: {listed}; name its folder as well", True)
+    return Found(
+        None,
+        name,
+        0,
+        f"{name} fits {len(paths)} files equally well: {listed}; write the name as it is there, with its folder",
+        True,
+    )
 
 
 def _is_same(given: str, folder: str) -> bool:

@@ -58,7 +58,7 @@ def tell_missing(images: Sequence[ListedImage], num_listed: int, options: ReadOp
         if image.found is not None and image.found.is_ambiguous:
             problems.append(
                 Problem("error", "ambiguous image name", image.file, image.record, image.found.fault,
-                        "left out; write the name with its folder, as it is there")
+                        "left out; correct the name")
             )  # fmt: skip
         else:
             missing.append(image)

@@ -88,7 +88,11 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
     places: list[str] = []
     problems: list[Problem] = []
     read: list[VOCFile] = []
+    absent = [file for file in folder.splits[split] if file.error and not file.path.exists()]
+    problems += _tell_absent(absent, len(folder.splits[split]), options)
     for file in folder.splits[split]:
+        if file.error and not file.path.exists():
+            continue
         if file.error:
             problems.append(
                 Problem("error", "unreadable annotation", file.path, "", file.error, "left out; annotate it anew")
@@ -125,6 +129,21 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
     problems += _find_unannotated(images, tree)
     data = DetectionData(records, folder.names, tuple(range(len(folder.names))), "voc", split)
     return Reading(data, tuple(problems + box_problems))
+
+
+def _tell_absent(files: Sequence[VOCFile], num_listed: int, options: ReadOptions) -> list[Problem]:
+    """Tell of the names in a list that have no XML file."""
+    if files and options.missing == "skip":
+        return [
+            Problem("warning", "missing annotations", files[0].path.parent, "",
+                    f"{len(files)} of {num_listed} names have no XML file; the first: {files[0].error}",
+                    "left out, as --missing skip asks")
+        ]  # fmt: skip
+    return [
+        Problem("error", "missing annotation", file.path, "", file.error,
+                "left out; put the file there, correct the list, or leave such names out by --missing skip")
+        for file in files
+    ]  # fmt: skip
 
 
 def _find_unannotated(images: Sequence[ListedImage], tree: Tree) -> list[Problem]:
@@ -228,19 +247,21 @@ def _image_folders(folder: Path) -> list[Path]:
 
 def _listed_splits(tree: Tree, files: Mapping[Path, VOCFile]) -> dict[str, tuple[VOCFile, ...]]:
     """Splits by the lists in ImageSets/Main; the years of a VOCdevkit are taken together."""
-    splits: dict[str, list[VOCFile]] = defaultdict(list)
+    splits: dict[str, dict[Path, VOCFile]] = defaultdict(dict)
     by_root: dict[Path, list[str]] = defaultdict(list)
     for path, split in find_lists(tree):
         root = path.parent.parent if path.parent.name.casefold() == "imagesets" else path.parent.parent.parent
         if root not in by_root:
             inside = [os.fspath(file) for file in files if file.is_relative_to(root)]
             by_root[root] = inside or [os.fspath(file) for file in files]
+        if split != "test":
+            _ = splits[split]  # an empty list is one: no split is drawn in its place
         for name, found in read_list_of_names(path, by_root[root], root):
             xml = found.path or root / "Annotations" / f"{name}.xml"
             hint = f"; {found.fault}" if found.fault else ""
             absent = VOCFile(xml, "", 0, 0, (), error=f"{path} lists {name!r}, and no XML file is called so{hint}")
-            splits[split].append(files[found.path] if found.path else absent)
-    return {split: tuple(listed) for split, listed in splits.items()}
+            splits[split].setdefault(xml, files[found.path] if found.path else absent)
+    return {split: tuple(listed.values()) for split, listed in splits.items()}
 
 
 def _folder_splits(tree: Tree, files: Iterable[VOCFile]) -> dict[str, tuple[VOCFile, ...]]:
