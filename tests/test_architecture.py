@@ -18,7 +18,7 @@ ROWS = (
     ("core",),
     ("ops", "layers"),
     ("backbones", "necks", "heads", "assigners", "samplers", "losses", "data", "evaluation", "visualization"),
-    ("criteria", "postprocess"),
+    ("criteria", "postprocess", "reports"),
     ("models",),
     ("training", "inference", "export", "explain"),
     ("recipes",),

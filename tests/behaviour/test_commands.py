@@ -74,7 +74,10 @@ def test_a_run_goes_on_where_it_stopped_from_any_folder(run, tmp_path, capsys, m
 
 @pytest.mark.parametrize(
     ("epoch", "message"),
-    [(0, "interrupted; no epoch was finished, there is nothing to resume"), (1, "interrupted; go on with: pyrafuse ")],
+    [
+        (0, "interrupted; no epoch was finished, there is nothing to resume"),
+        (1, "interrupted; 1 of 2 epochs are saved in "),
+    ],
 )
 def test_an_interrupt_says_how_to_go_on(epoch, message, shapes, recipe, tmp_path, capsys, monkeypatch):
     step = DetectionModule.training_step
@@ -93,10 +96,16 @@ def test_an_interrupt_says_how_to_go_on(epoch, message, shapes, recipe, tmp_path
     assert signal.getsignal(signal.SIGINT) is handler  # Lightning alone would leave Ctrl-C without effect
     err = capsys.readouterr().err
     assert message in err
+    assert (output / "report.html").exists() is bool(epoch)  # what is there
     if epoch:
+        page = (output / "report.html").read_text()
+        assert "1 of 2 epochs are trained so far" in page
+        assert f"<pre>pyrafuse train --resume --output {output}</pre>" in page
+        assert "<dt>AP</dt>" in page
         command = err.partition("go on with: pyrafuse ")[2].split("\n")[0]
         assert main(command.split()) == 0
         assert torch.load(output / "last.ckpt", weights_only=True)["epoch"] == 1
+        assert "epochs are trained so far" not in (output / "report.html").read_text()
 
 
 def test_a_folder_is_not_trained_into_twice(run, shapes, recipe, capsys):
@@ -115,9 +124,14 @@ def test_evaluation_needs_the_checkpoint_alone(run, tmp_path, capsys):
     assert out.splitlines()[0].split()[:4] == ["class", "objects", "images", "AP"]
     assert "AR100" in out
     assert sorted(path.name for path in output.iterdir()) == [
-        "coco_results.json", "confusion.png", "evaluation.json", "precision_recall.png",
+        "coco_results.json", "confusion.png", "evaluation.json", "precision_recall.png", "report.html",
     ]  # fmt: skip
+    assert f"report      {output / 'report.html'}" in out.splitlines()
     evaluation = json.loads((output / "evaluation.json").read_text())
+    page = (output / "report.html").read_text()
+    assert f"<h1>Evaluation of {checkpoint}</h1>" in page
+    assert f"<dt>AP</dt><dd>{evaluation['ap']:.3f}</dd>" in page
+    assert "Judged on 3 val images" in page
     results = json.loads((output / "coco_results.json").read_text())
     assert evaluation["num_images"] == 3
     assert evaluation["num_detections"] == len(results)
@@ -125,12 +139,36 @@ def test_evaluation_needs_the_checkpoint_alone(run, tmp_path, capsys):
     assert {row["category_id"] for row in results} <= {1, 2, 3, 4, 5}
 
 
+def test_evaluation_without_a_folder_goes_where_predictions_go(run, shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", str(run / "best.ckpt"), str(shapes), "--workers", "0", "--device", "cpu"]) == 0
+    assert "written to  evaluation" in capsys.readouterr().out
+    assert (tmp_path / "evaluation/report.html").is_file()
+
+
+def test_a_split_without_objects_is_no_evaluation(run, shapes, tmp_path, capsys):
+    bare = shutil.copytree(shapes, tmp_path / "bare")
+    content = json.loads((bare / "instances_val.json").read_text())
+    for annotations, what in (
+        ([{**a, "iscrowd": 1} for a in content["annotations"]], "objects are crowds or marked difficult"),
+        ([], "none of the 3 images has an annotated object"),
+    ):
+        (bare / "instances_val.json").write_text(json.dumps({**content, "annotations": annotations}))
+        argv = ["--workers", "0", "--device", "cpu", "--output", str(tmp_path / "out")]
+        assert main(["evaluate", str(run / "best.ckpt"), str(bare), *argv]) == 2
+        err = capsys.readouterr().err
+        assert "the val split cannot be evaluated on" in err
+        assert what in err
+        assert "pyrafuse predict MODEL IMAGES" in err
+        assert not (tmp_path / "out").exists()
+
+
 def test_evaluation_on_other_data_matches_classes_by_name(run, shapes, tmp_path, capsys):
     other = shutil.copytree(shapes, tmp_path / "other")
     content = json.loads((other / "instances_val.json").read_text())
     content["categories"].reverse()
     (other / "instances_val.json").write_text(json.dumps(content))
-    argv = ["--workers", "0", "--device", "cpu"]
+    argv = ["--workers", "0", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(["evaluate", str(run / "best.ckpt"), str(shapes), *argv]) == 0
     expected = capsys.readouterr().out.splitlines()
     assert main(["evaluate", str(run / "best.ckpt"), str(other), *argv]) == 0

@@ -9,7 +9,9 @@ from rich.console import Console
 from pyrafuse.app.demo import run_demo, with_output
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.recipes.small import shapes_demo
+from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import Recipe
+from pyrafuse.visualization.curves import training_panels
 
 
 @pytest.fixture
@@ -31,13 +33,15 @@ def test_one_page_holds_everything(recipe, tmp_path):
     page = result.page.read_text()
     titles = re.findall(r'<h2 id="[^"]+"><a href="[^"]+">([^<]+)</a></h2>', page)
     assert titles == [
-        "In short", "Data", "Training", "How good it is", "What it finds", "What each detection listened to",
-        "On your own images",
+        "Per class", "Per size", "Precision and recall", "Confusion", "Worst images", "What it finds",
+        "What each detection listened to", "Training", "Data", "The run", "On your own images",
     ]  # fmt: skip
     assert re.findall(r'(?:src|href)="(?!data:image/|#)', page) == []  # nothing is fetched
-    assert page.count("<img ") == 6 + 1 + 2 + 3 + 3  # samples, curves, precision and confusion, gallery, fusion
+    panels = len(training_panels(read_history(tmp_path / "demo")))
+    pairs = 2 * len(result.evaluation.worst)
+    assert page.count("<img ") == 2 + pairs + 3 + 3 + panels + 6  # precision, worst, gallery, fusion, curves, samples
     assert f"pyrafuse evaluate {result.checkpoint}" in page
-    assert f"<dd>{result.evaluation.ap50:.3f}</dd>" in page
+    assert f"<dt>AP50</dt><dd>{result.evaluation.ap50:.3f}</dd>" in page
 
 
 def test_every_demo_has_a_folder_of_its_own(recipe, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from pyrafuse.models.checkpoint import load, save
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import (
     DataSettings,
     DropBlockSettings,
@@ -278,7 +279,7 @@ def test_two_processes_are_one(shapes, tmp_path):
         torch.testing.assert_close(
             two["state_dict"][key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
         )
-    histories = [running.read_history(tmp_path / name) for name in launch]
+    histories = [read_history(tmp_path / name) for name in launch]
     assert len(histories[0]["train/loss"]) == len(histories[1]["train/loss"]) == 2
     for key, values in histories[0].items():
         if key.startswith(("train/", "level/")):

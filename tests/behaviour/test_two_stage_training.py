@@ -17,6 +17,7 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import (
     DataSettings,
     ModelSettings,
@@ -63,7 +64,7 @@ def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name):
     )
     result = running.train(recipe, console=Console(quiet=True))
     assert result.evaluation.ap50 > 0.9
-    history = running.read_history(result.folder)
+    history = read_history(result.folder)
     assert history["train/loss"][-1] < history["train/loss"][0] / 4
     assert history["level/stride_4/loss_proposal_classification"][-1] > 0
 
@@ -90,7 +91,7 @@ def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeyp
         return running.train(replace(recipe, run=run), console=Console(quiet=True))
 
     whole = train("whole")
-    history = running.read_history(whole.folder)
+    history = read_history(whole.folder)
     terms = [key for key in history if key.startswith("val/loss_")]
     assert {key.replace("val", "train") for key in terms} == {key for key in history if key.startswith("train/loss_")}
     for epoch in range(2):
@@ -102,7 +103,7 @@ def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeyp
     monkeypatch.setattr(TwoStageDetector, "predict_and_learn", plain)
     monkeypatch.setattr(DetectionModule, "_add_losses", lambda *_: None)
     bare = train("bare")
-    assert not [key for key in running.read_history(bare.folder) if key.startswith("val/loss")]
+    assert not [key for key in read_history(bare.folder) if key.startswith("val/loss")]
     first, second = read_tensors(whole.last), read_tensors(bare.last)
     for key in ("state_dict", "current_model_state"):
         assert first[key].keys() == second[key].keys()

@@ -20,9 +20,11 @@ from pyrafuse.inference.evaluating import evaluate
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
-from pyrafuse.training.run import plot_history, train
+from pyrafuse.reports.history import add_history
+from pyrafuse.reports.quality import add_quality
+from pyrafuse.training.reporting import read_history
+from pyrafuse.training.run import train
 from pyrafuse.training.settings import Recipe
-from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
 from pyrafuse.visualization.drawing import draw_ground_truth_beside, draw_objects
 from pyrafuse.visualization.report import Report
 
@@ -95,14 +97,7 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
             explanation.save(folder / "explanation")
 
     report = Report("pyrafuse demo: a detector with fused feature pyramids, from nothing")
-    _summarize(report, recipe, detector, splits, evaluation, clock.seconds)
-    _describe_data(report, splits)
-    report.add_section("Training")
-    report.add_figure(
-        plot_history(trained.folder),
-        "Losses by kind and by pyramid level, positives of each level, AP on the validation images.",
-    )
-    _describe_quality(report, evaluation)
+    add_quality(report, evaluation, on="validation")
     report.add_section("What it finds")
     report.add_gallery(
         beside,
@@ -110,6 +105,9 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
         tile_px=500,
     )
     _describe_fusion(report, explained, score)
+    add_history(report, read_history(trained.folder))
+    _describe_data(report, splits)
+    _summarize(report, recipe, detector, splits, clock.seconds)
     _describe_commands(report, trained.best)
     report.save(folder / "report.html")
     return DemoResult(folder / "report.html", trained.best, evaluation, clock.seconds)
@@ -120,16 +118,13 @@ def _summarize(
     recipe: Recipe,
     detector: Detector,
     splits: Splits,
-    evaluation: EvaluationResult,
     seconds: dict[str, float],
 ) -> None:
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} processor cores, no GPU"
-    report.add_section("In short")
+    report.add_section("The run")
     report.add_key_values(
         {
-            "AP50, validation": f"{evaluation.ap50:.3f}",
-            "AP, validation": f"{evaluation.ap:.3f} (mean over IoU 0.50 to 0.95, as COCO)",
             "model": f"{recipe.model.name}, {parameters:.1f} M parameters, no pretrained weights",
             "data": splits.finding,
             "training": f"{recipe.run.epochs} epochs at {recipe.data.size} px, batch {recipe.run.batch_size}",
@@ -154,26 +149,6 @@ def _describe_data(report: Report, splits: Splits) -> None:
         image = torch.from_numpy(read_image(record.path)).permute(2, 0, 1)
         pictures.append((draw_objects(image, record, splits.train.names), record.path.name))
     report.add_gallery(pictures, "The first training images with their objects.")
-
-
-def _describe_quality(report: Report, evaluation: EvaluationResult) -> None:
-    report.add_section("How good it is")
-    report.add_table(
-        evaluation.class_header(),
-        evaluation.class_rows(),
-        caption="Confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there.",
-    )
-    report.add_table(evaluation.size_header(), evaluation.size_rows(), caption="By size of the object.")
-    report.add_table(
-        tuple(evaluation.figures()),
-        [tuple("-" if value != value else f"{value:.3f}" for value in evaluation.figures().values())],
-        caption="The twelve figures of COCO; - where there is no such object.",
-    )
-    report.add_figure(plot_precision_recall(evaluation.precision, evaluation.names))
-    report.add_figure(
-        plot_confusion(evaluation.confusion, evaluation.names, confidence=evaluation.confusion_confidence),
-        f"At IoU 0.50, detections with a score of {evaluation.confusion_confidence:.2f} or more.",
-    )
 
 
 def _describe_fusion(report: Report, explained: list[FusionExplanation], score: float) -> None:

@@ -22,12 +22,12 @@ def evaluate(
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
     exif: Literal["auto", "stored", "upright"] | None = None,
-    output: Path | None = None,
+    output: Path = Path("evaluation"),
     device: str = "auto",
 ) -> int:
     """Measure a detector: COCO's average precision, class by class and size by size.
 
-    With --output come evaluation.json, coco_results.json, precision_recall.png and confusion.png.
+    Written to --output: report.html, evaluation.json, coco_results.json, precision_recall.png and confusion.png.
 
     Args:
         model: A checkpoint. The size and preprocessing that it was trained with are in it.
@@ -42,7 +42,7 @@ def evaluate(
             error, or on the data that it was trained on what it was trained with.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored, upright, or auto,
             which is upright with a warning; the default is chosen as for missing.
-        output: Folder for the results.
+        output: Folder for the results; by default evaluation, in the working folder.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from rich.console import Console
@@ -54,16 +54,14 @@ def evaluate(
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.inference.evaluating import detect_all, to_coco_results
     from pyrafuse.models.checkpoint import load
-    from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall
-    from pyrafuse.visualization.figures import save_figure
+    from pyrafuse.reports.quality import write_evaluation
 
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
     check_between("size", size, 1)
     check_between("batch_size", batch_size, 1)
     check_between("workers", workers, 0)
-    if output is not None:
-        check_writable(output, is_folder=True)
+    check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
     if data is None:
         reading = _read_own_data(model, split, missing=missing, exif=exif)
@@ -71,9 +69,10 @@ def evaluate(
         reading = read_split(data, split, options=ReadOptions.from_values({}, missing=missing, exif=exif))
     images = tell_problems(reading)
     console = Console(stderr=True, soft_wrap=True)
+    side = size or detector.card.preprocessing.size[0]
     console.print(
         f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "
-        f"{size or detector.card.preprocessing.size[0]} px, on {detector.device}",
+        f"{side} px, on {detector.device}",
         highlight=False,
     )
     evaluator = detect_all(
@@ -88,13 +87,11 @@ def evaluate(
     )
     result = evaluator.compute()
     print(result.table())
-    if output is not None:
-        write_text(output / "evaluation.json", result.to_json(with_curves=True))
-        write_text(output / "coco_results.json", to_coco_results(evaluator))
-        save_figure(plot_precision_recall(result.precision, result.names), output / "precision_recall.png")
-        figure = plot_confusion(result.confusion, result.names, confidence=result.confusion_confidence)
-        save_figure(figure, output / "confusion.png")
-        print(f"\nwritten to {output}")
+    write_text(output / "coco_results.json", to_coco_results(evaluator))
+    source = str(data or "what it was trained on")
+    facts = {"checkpoint": model, "data": source, "split": images.split, "input": f"{side} px", "least score": score}
+    write_evaluation(result, output, title=f"Evaluation of {model}", on=images.split, facts=facts)
+    print(f"\nreport      {output / 'report.html'}\nwritten to  {output}")
     return 0
 
 

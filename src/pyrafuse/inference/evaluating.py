@@ -71,9 +71,11 @@ def detect_all(
         console: Where to show the progress; nowhere when none.
 
     Raises:
-        DataError: If the detector does not know a class of ``data``, or an image cannot be read.
+        DataError: If ``data`` have no object to be found, the detector does not know a class of theirs, or an image
+            cannot be read.
         PyrafuseError: If a number is out of its range.
     """
+    _require_objects(data)
     label_of = match_classes(detector, data)
     preprocessing = detector.card.preprocessing
     if size is not None:
@@ -112,6 +114,23 @@ def detect_all(
             done = f"{bar.tasks[task].completed:.0f} of {len(data)} images were looked at"
             raise KeyboardInterrupt(f"{done}, and nothing is written: the figures need all of them") from None
     return evaluator
+
+
+def _require_objects(data: DetectionData) -> None:
+    """Refuse data that every detector would be equally good on."""
+    num_boxes = sum(len(record.labels) for record in data.records)
+    num_crowds = sum(int(record.crowd.sum()) for record in data.records)
+    if num_boxes > num_crowds:
+        return
+    what = (
+        f"all {num_boxes} objects are crowds or marked difficult, which are not to be found"
+        if num_boxes
+        else f"none of the {len(data)} images has an annotated object"
+    )
+    raise DataError(
+        f"the {data.split} split cannot be evaluated on: {what}. Choose an annotated split with --split, or look at "
+        "what is found in these images with: pyrafuse predict MODEL IMAGES"
+    )
 
 
 def match_classes(detector: Detector, data: DetectionData) -> Tensor | None:

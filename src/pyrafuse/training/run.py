@@ -1,6 +1,5 @@
 """One training run from a recipe to a folder: checkpoints, figures, pictures."""
 
-import csv
 import json
 import logging
 import math
@@ -19,7 +18,6 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -40,11 +38,10 @@ from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
 from pyrafuse.training.progress import Narrator
+from pyrafuse.training.reporting import ReportWriter, draw_run
 from pyrafuse.training.resuming import Begun, check_fits, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
-from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
-from pyrafuse.visualization.figures import save_figure
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DECODED_IN_CHECK = 2000
@@ -262,27 +259,6 @@ def _own_interrupts(folder: Path, *, of: int) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
-    """Draw the curves of the run in ``folder``: losses and AP, precision and recall, confusion."""
-    save_figure(plot_history(folder), folder / "curves.png")
-    save_figure(plot_precision_recall(evaluation.precision, evaluation.names), folder / "precision_recall.png")
-    confusion = plot_confusion(evaluation.confusion, evaluation.names, confidence=evaluation.confusion_confidence)
-    save_figure(confusion, folder / "confusion.png")
-
-
-def plot_history(folder: Path) -> Figure:
-    """Losses, levels, AP and learning rate of the run in ``folder``; recalls are in its metrics.csv alone."""
-    history = read_history(folder)
-    return plot_training({key: values for key, values in history.items() if not key.startswith("val/ar_")})
-
-
-def read_history(folder: Path) -> dict[str, list[float]]:
-    """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none."""
-    with (folder / "metrics.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
-
-
 def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console) -> L.Trainer:
     run = recipe.run
     every = run.evaluate_every or max(1, run.epochs // 10)
@@ -292,6 +268,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         narrator,
         NaNGuard(folder, look_every=10 if has_gpu else 1),
         Epochs(folder, epochs=run.epochs, evaluate_every=every, narrator=narrator),
+        ReportWriter(folder),
     ]
     if recipe.dropblock.phases:
         callbacks.append(DropBlockSchedule(recipe.dropblock))

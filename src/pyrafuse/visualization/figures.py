@@ -19,6 +19,7 @@ LINE_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b",
                "#7f7f7f")  # fmt: skip
 """One colour a curve, on white."""
 
+_MAX_LETTERS = 40
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg", ".webp": "webp"}
 
 
@@ -47,7 +48,12 @@ def encode_figure(figure: Figure, file_format: str = "png", *, dpi: int = 150) -
 
 
 def plain(text: str) -> str:
-    """Make matplotlib show ``text`` letter by letter: "$" starts no formula, and a leading "_" hides no label."""
+    """``text`` as matplotlib shows it: "$" starts no formula, a leading "_" hides no label, and it stays on one line.
+
+    Past 40 letters it is cut, so that no name leaves a figure without room for its curves.
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
+    text = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
     text = re.sub(r"(?<!\\)\$", r"\\$", text)
     return f" {text}" if text.startswith("_") else text
 

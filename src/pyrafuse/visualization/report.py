@@ -9,7 +9,8 @@ report.save("report.html")
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +31,7 @@ Picture = Tensor | NDArray[np.uint8] | str | os.PathLike[str]
 
 MAX_PHOTO_SIDE_PX = 1280
 MAX_GALLERY_SIDE_PX = 800
+MAX_PAIR_SIDE_PX = 600
 
 _JPEG_QUALITY = 85
 _LARGEST_PNG = 300_000  # bytes
@@ -37,7 +39,7 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+\s?%?(e[-+]?\d+)?|-|")
 
 
 class Report:
-    """Collects the parts of a page, in the order they are added; all text is shown letter by letter."""
+    """Collects the parts of a page, in the order they are added; all text is HTML-escaped."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -78,10 +80,45 @@ class Report:
             "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
             for row in cells
         )
-        title = f"<caption>{escape(caption)}</caption>" if caption else ""
-        self._parts.append(
-            f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        self._add_wide(f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>", caption)
+
+    def add_lead(self, figures: Iterable[tuple[str, str, str]]) -> None:
+        """Add the figures that matter most, (name, value, words) each, large and in one line where there is room."""
+        tiles = "".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(words)}</dd></div>"
+            for name, value, words in figures
         )
+        self._parts.append(f'<dl class="lead">{tiles}</dl>')
+
+    def add_matrix(self, names: Sequence[str], counts: NDArray[np.integer[Any]], caption: str = "") -> None:
+        """Add counts (N, N) as a table; a cell's share of its row is written below the count and is its colour."""
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("true \\ predicted", *names))
+        rows = "\n".join(
+            f"<tr><th>{escape(name)}</th>"
+            + "".join(
+                f'<td class="heat" style="--share: {60 * share:.0f}%">{count}<small>{share:.0%}</small></td>'
+                if count
+                else '<td class="heat">0</td>'
+                for count, share in zip(row.tolist(), of_row.tolist(), strict=True)
+            )
+            + "</tr>"
+            for name, row, of_row in zip(names, counts, shares, strict=True)
+        )
+        table = f'<table class="matrix"><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>'
+        self._add_wide(table, caption)
+
+    def _add_wide(self, table: str, caption: str) -> None:
+        """A table that scrolls by itself where the page is narrower, over a caption that does not."""
+        text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        self._parts.append(f'<figure class="table"><div class="wide">{table}</div>{text}</figure>')
+
+    @contextmanager
+    def folded(self, title: str) -> Iterator[None]:
+        """Fold what is added inside the block under ``title``; a click opens it."""
+        self._parts.append(f"<details><summary>{escape(title)}</summary>")
+        yield
+        self._parts.append("</details>")
 
     def add_key_values(self, values: Mapping[str, Any]) -> None:
         """Add names with their values, a line each."""
@@ -96,6 +133,32 @@ class Report:
             with Image.open(BytesIO(content)) as picture:
                 source = _jpeg(picture.convert("RGB"))
         self._parts.append(_figure(source, caption, kind="chart"))
+
+    def add_charts(self, figures: Iterable[tuple[Figure, str]]) -> None:
+        """Add small figures with a caption each, side by side where there is room."""
+        tiles = "\n".join(
+            _figure(_data_uri(encode_figure(figure, dpi=150), "png"), caption, kind="chart")
+            for figure, caption in figures
+        )
+        self._parts.append(f'<div class="gallery" style="--tile: 440px">{tiles}</div>')
+
+    def add_large_figure(self, figure: Figure, caption: str = "") -> None:
+        """Add a figure in its own size; it is scrolled, not shrunk, where the page is narrower."""
+        with Image.open(BytesIO(encode_figure(figure, dpi=100))) as picture:
+            source = _jpeg(picture.convert("RGB"))
+        self._parts.append(f'<div class="wide">{_figure(source, caption, kind="chart whole")}</div>')
+
+    def add_pairs(self, pairs: Iterable[tuple[Picture, Picture, str]], caption: str = "") -> None:
+        """Add two photographs and a caption each, one beside the other, or above it where the page is narrow."""
+        shown = []
+        for left, right, text in pairs:
+            images = "".join(
+                f'<img src="{_photo(image, MAX_PAIR_SIDE_PX)}" alt="{escape(f"{side}: {text}")}">'
+                for side, image in (("found", left), ("annotated", right))
+            )
+            shown.append(f'<figure class="pair">{images}<figcaption>{escape(text)}</figcaption></figure>')
+        title = f"<p>{escape(caption)}</p>" if caption else ""
+        self._parts.append(f"{title}{''.join(shown)}")
 
     def add_image(self, image: Picture, caption: str = "") -> None:
         """Add a photograph, as JPEG, its longest side at most 1280 pixels.
@@ -180,9 +243,10 @@ _PAGE = """<!DOCTYPE html>
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --faint: #59636e; --line: #d1d9e0; --back: #ffffff;
-  --stripe: #f6f8fa; --link: #0969da; }
+  --stripe: #f6f8fa; --link: #0969da; --heat: #54aeff; }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #e6edf3; --faint: #9198a1; --line: #3d444d; --back: #0d1117; --stripe: #151b23; --link: #4493f8; }
+  :root { --text: #e6edf3; --faint: #9198a1; --line: #3d444d; --back: #0d1117; --stripe: #151b23; --link: #4493f8;
+    --heat: #388bfd; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
@@ -195,12 +259,23 @@ p { white-space: pre-line; max-width: 75ch; }
 pre { background: var(--stripe); border: 1px solid var(--line); border-radius: 6px; padding: 0.7rem 1rem;
   overflow-x: auto; font: 0.88rem/1.6 ui-monospace, monospace; }
 nav ul { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; list-style: none; padding: 0; margin: 0 0 1rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
+.wide { overflow-x: auto; }
+.lead { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 0.7rem; }
+.lead div { border: 1px solid var(--line); border-radius: 6px; padding: 0.6rem 0.8rem; }
+.lead div:first-child { border: 2px solid var(--link); }
+.lead dd { color: var(--faint); font-size: 0.85rem; line-height: 1.3; margin: 0; }
+.lead dt + dd { color: var(--text); font-size: 1.7rem; font-variant-numeric: tabular-nums; }
+details { border: 1px solid var(--line); border-radius: 6px; padding: 0 1rem; margin: 1rem 0; }
+summary { cursor: pointer; padding: 0.6rem 0; font-weight: 600; }
 table { border-collapse: collapse; font-size: 0.92rem; }
-caption { caption-side: bottom; text-align: left; color: var(--faint); padding-top: 0.4rem; }
 th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th { border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
+td, th, dt, dd, figcaption, h1, h2 { unicode-bidi: isolate; }
+.matrix th { white-space: normal; overflow-wrap: anywhere; min-width: 4.5rem; max-width: 9rem; }
+.matrix tbody tr { background: none; }
+.heat { text-align: center; background: color-mix(in srgb, var(--heat) var(--share, 0%), transparent); }
+.heat small { display: block; opacity: 0.8; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.2rem; margin: 1rem 0; }
 dt { color: var(--faint); }
@@ -209,13 +284,23 @@ figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
 .chart img { background: #ffffff; padding: 0.5rem; border: 1px solid var(--line); }
 figcaption { color: var(--faint); font-size: 0.9rem; padding-top: 0.3rem; overflow-wrap: anywhere; }
+.whole { width: max-content; }
+.whole img { max-width: none; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 0.6rem; align-items: start; }
+.pair img { width: 100%; }
+.pair figcaption { grid-column: 1 / -1; padding-bottom: 0.8rem; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--tile)), 1fr)); gap: 1rem; }
-.gallery figure { margin: 0; }
+.gallery figure { margin: 0; min-width: 0; }
 .gallery img { width: 100%; }
 @media (max-width: 600px) {
   main { padding: 0.8rem; }
+  .lead { grid-template-columns: repeat(3, 1fr); gap: 0.4rem; }
+  .lead div { padding: 0.4rem 0.5rem; }
+  .lead dt + dd { font-size: 1.3rem; }
+  .pair { grid-template-columns: 1fr; gap: 0.4rem; }
+  details { padding: 0 0.5rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin: 0 0 0.5rem; }
+  dl:not(.lead) dd { margin: 0 0 0.5rem; }
 }
 @media print { main { max-width: none; } figure, tr { break-inside: avoid; } }
 """

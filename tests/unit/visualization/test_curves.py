@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, plot_training
+from pyrafuse.visualization.curves import (
+    plot_confusion,
+    plot_precision_recall,
+    plot_training,
+    precision_recall_panels,
+    training_panels,
+)
 from pyrafuse.visualization.figures import encode_figure
 
 NAN = float("nan")
@@ -63,15 +69,57 @@ def test_confusion_colours_by_the_share_of_the_row_and_counts_what_is_there():
     shown = axes.images[0].get_array()
     np.testing.assert_allclose(shown.filled(0), [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.75, 0]])
     counts = {text.get_position(): text.get_text() for text in axes.texts}
-    assert counts == {(0, 0): "6", (1, 0): "2", (0, 2): "1", (1, 2): "3"}
+    assert counts == {(0, 0): "6\n75%", (1, 0): "2\n25%", (0, 2): "1\n25%", (1, 2): "3\n75%"}
     assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog", "background"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
-def test_confusion_of_many_classes_has_no_counts():
-    axes = plot_confusion(np.eye(81, dtype=int), [f"c{k}" for k in range(80)]).axes[0]
-    assert len(axes.texts) == 0
-    assert len(axes.get_xticklabels()) == 81
+@pytest.mark.parametrize("num_classes", [1, 12, 80])
+def test_counts_fit_into_their_cells_however_many_classes_there_are(num_classes):
+    side = num_classes + 1
+    figure = plot_confusion(np.full((side, side), 100) + np.eye(side, dtype=int), [f"c{k}" for k in range(num_classes)])
+    axes = figure.axes[0]
+    encode_figure(figure, dpi=100)
+    assert len(axes.get_xticklabels()) == side
+    assert len(axes.texts) >= side
+    cell = axes.get_window_extent().width / side
+    for text in axes.texts[:20]:
+        assert text.get_window_extent().width < cell
+        assert text.get_fontsize() >= 5
+
+
+def test_of_very_many_cells_the_highest_are_counted():
+    confusion = np.arange(61 * 61).reshape(61, 61)
+    axes = plot_confusion(confusion, [f"c{k}" for k in range(60)]).axes[0]
+    assert sorted(int(text.get_text()) for text in axes.texts) == list(range(61 * 61 - 1000, 61 * 61))
+
+
+def test_validation_losses_stand_dashed_beside_those_of_the_training():
+    history = {f"{part}/loss{term}": [3.0, 2.0] for part in ("val", "train") for term in ("", "_box")}
+    (axes,) = plot_training({"epoch": [1, 2], **history}).axes
+    assert labels_of(axes) == ["loss", "loss_box", "validation: dashed"]
+    styles = {(line.get_color(), line.get_linestyle()): line.get_linewidth() for line in axes.lines[:4]}
+    assert sorted(style for _, style in styles) == ["-", "-", "--", "--"]
+    assert len({color for color, _ in styles}) == 2
+    assert sorted(styles.values()) == [1.4, 1.4, 2.4, 2.4]
+
+
+def test_panels_stand_alone_as_well():
+    history = {"epoch": [1, 2], "train/loss": [2.0, 1.0], "val/ap": [0.1, 0.2], "lr": [0.1, 0.01]}
+    panels = training_panels(history)
+    assert list(panels) == ["Losses", "Average precision and recall", "Learning rate"]
+    together = plot_training(history).axes
+    for figure, axes in zip(panels.values(), together, strict=True):
+        (alone,) = figure.axes
+        assert alone.get_title(loc="left") == axes.get_title(loc="left")
+        np.testing.assert_array_equal(alone.lines[0].get_ydata(), axes.lines[0].get_ydata())
+    precision = np.linspace(1, 0, 11)[None, :, None] * np.ones((10, 1, 2))
+    for alone, axes in zip(
+        precision_recall_panels(precision, ["a", "b"]), plot_precision_recall(precision, ["a", "b"]).axes, strict=True
+    ):
+        encode_figure(alone, dpi=50)
+        assert labels_of(alone.axes[0]) == labels_of(axes)
+        assert alone.axes[0].get_legend().get_window_extent().y1 <= alone.axes[0].get_window_extent().y0
 
 
 def test_training_has_a_panel_for_each_kind_of_series():

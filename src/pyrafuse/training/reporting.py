@@ -1,0 +1,119 @@
+"""What a run shows of itself: curves as pictures, and report.html, also while it goes on and where it was stopped."""
+
+import csv
+import time
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
+
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.reports.history import add_history
+from pyrafuse.reports.quality import add_quality, draw_quality
+from pyrafuse.training.module import DetectionModule
+from pyrafuse.visualization.curves import plot_training
+from pyrafuse.visualization.figures import save_figure
+from pyrafuse.visualization.report import Report
+
+PAGE = "report.html"
+REWRITTEN_AFTER_S = 300.0
+"""A run that goes on writes its page again after the first evaluation that is so much later than the last page."""
+
+
+class ReportWriter(Callback):
+    """Write the page of a run that goes on now and then, and of one that is stopped by Ctrl-C or an error."""
+
+    def __init__(self, folder: Path, *, every_s: float = REWRITTEN_AFTER_S) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the page if the last one is old; stands after `History`, whose rows it shows."""
+        if trainer.is_global_zero and time.monotonic() - self._written >= self._every_s:
+            write_page(self._folder, _best_of(pl_module))
+            self._written = time.monotonic()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Show what is there; whatever goes wrong here must not hide what went wrong before."""
+        if trainer.is_global_zero:
+            with suppress(Exception):
+                write_page(self._folder, _best_of(pl_module))
+
+
+def _best_of(pl_module: L.LightningModule) -> EvaluationResult | None:
+    assert isinstance(pl_module, DetectionModule)
+    return pl_module.best
+
+
+def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
+    """Draw the run in ``folder``: the curves, precision and recall, confusion, and the page with all of it."""
+    save_figure(plot_history(folder), folder / "curves.png")
+    draw_quality(folder, evaluation)
+    write_page(folder, evaluation)
+
+
+def write_page(folder: Path, evaluation: EvaluationResult | None) -> None:
+    """Write report.html of the run in ``folder`` with what is there; nothing where no epoch is behind it.
+
+    Args:
+        folder: Of the run, with its recipe.yaml and metrics.csv.
+        evaluation: The best one; None where there was none yet.
+    """
+    history = read_history(folder)
+    if not history:
+        return
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    report = Report(f"Training in {folder}")
+    done, epochs = int(max(history["epoch"])), recipe["run"]["epochs"]
+    if done < epochs:
+        report.add_text(f"{done} of {epochs} epochs are trained so far. A run that was stopped goes on with:")
+        report.add_code(f"pyrafuse train --resume --output {quote(str(folder))}")
+    if evaluation is None:
+        report.add_text("There was no evaluation yet, so there is no average precision.")
+    else:
+        add_quality(report, evaluation, on="validation")
+    add_history(report, history)
+    _add_facts(report, folder, recipe, history)
+    report.save(folder / PAGE)
+
+
+def plot_history(folder: Path) -> Figure:
+    """Losses, levels, AP and learning rate of the run in ``folder``; recalls are in its metrics.csv alone."""
+    history = read_history(folder)
+    return plot_training({key: values for key, values in history.items() if not key.startswith("val/ar_")})
+
+
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none; empty where there is no file."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+
+
+def _add_facts(report: Report, folder: Path, recipe: dict[str, Any], history: dict[str, list[float]]) -> None:
+    rows = zip(history.get("val/ap", ()), history["epoch"], strict=False)
+    evaluated = [(ap, -epoch) for ap, epoch in rows if ap == ap]
+    report.add_section("The run")
+    report.add_key_values(
+        {
+            "data": recipe["data"]["path"],
+            "model": recipe["model"]["name"],
+            "input": f"{recipe['data']['size']} px, batch {recipe['run']['batch_size']}",
+            "best epoch": f"{-max(evaluated)[1]:.0f}" if evaluated else "-",
+            "recipe": folder / "recipe.yaml",
+        }
+    )
+    if evaluated:
+        best = quote(str(folder / "best.ckpt"))
+        report.add_section("What to do next")
+        commands = (f"evaluate {best}", f"predict {best} images/", f"explain {best} images/")
+        report.add_code("\n".join(f"pyrafuse {command}" for command in commands))
