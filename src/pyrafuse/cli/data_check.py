@@ -14,6 +14,7 @@ def check(
     seed: int = 0,
     missing: Literal["error", "skip"] = "error",
     exif: Literal["auto", "stored", "upright"] = "auto",
+    boxes: str = "auto",
 ) -> int:
     """Read a data set whole and say what is wrong with it.
 
@@ -28,6 +29,9 @@ def check(
         missing: error for images that are listed and not there; skip leaves them out and counts them.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored as the pixels lie
             in the file, or upright; auto is upright with a warning.
+        boxes: What the numbers of a box are: auto is what the layout has. Else one of pixels, shares and percent, one
+            of corners (x1 y1 x2 y2), sizes (x y width height) and centers (centre, width, height), or both:
+            shares,corners.
     """
     import json as json_format
 
@@ -39,9 +43,10 @@ def check(
     from pyrafuse.data.layout import read_splits
     from pyrafuse.data.options import ReadOptions
 
+    options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
     if json is not None:
         check_writable(json)
-    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=ReadOptions(missing=missing, exif=exif))
+    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))

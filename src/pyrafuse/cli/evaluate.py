@@ -22,6 +22,7 @@ def evaluate(
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
     exif: Literal["auto", "stored", "upright"] | None = None,
+    boxes: str | None = None,
     output: Path = Path("evaluation"),
     device: str = "auto",
 ) -> int:
@@ -42,6 +43,8 @@ def evaluate(
             error, or on the data that it was trained on what it was trained with.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored, upright, or auto,
             which is upright with a warning; the default is chosen as for missing.
+        boxes: What the numbers of a box are, one of pixels, shares and percent, one of corners, sizes and centers, or
+            one of each: shares,corners; by default what the layout has, or what it was trained with.
         output: Folder for the results; by default evaluation, in the working folder.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
@@ -64,9 +67,10 @@ def evaluate(
     check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
     if data is None:
-        reading = _read_own_data(model, split, missing=missing, exif=exif)
+        reading = _read_own_data(model, split, missing=missing, exif=exif, boxes=boxes)
     else:
-        reading = read_split(data, split, options=ReadOptions.from_values({}, missing=missing, exif=exif))
+        options = ReadOptions.from_values({}, missing=missing, exif=exif, boxes=boxes)
+        reading = read_split(data, split, options=options)
     images = tell_problems(reading)
     console = Console(stderr=True, soft_wrap=True)
     side = size or detector.card.preprocessing.size[0]

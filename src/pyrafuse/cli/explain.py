@@ -19,6 +19,7 @@ def explain(
     stride: int = 1,
     missing: Literal["error", "skip"] = "error",
     exif: Literal["auto", "stored", "upright"] = "auto",
+    boxes: str = "auto",
     device: str = "auto",
 ) -> int:
     """Show which level each detection came from, and where the neck listened to which level.
@@ -42,6 +43,7 @@ def explain(
         missing: With --gradients: error for images that are listed and not there; skip leaves them out and counts them.
         exif: With --gradients: frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored,
             upright, or auto, which is upright with a warning.
+        boxes: With --gradients: what the numbers of a box are, such as shares or corners; auto is what the layout has.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
     from pyrafuse.cli.devices import choose_device
@@ -56,7 +58,7 @@ def explain(
     check_between("limit", limit, 1)
     check_writable(output, is_folder=True)
     if gradients:
-        options = ReadOptions(missing=missing, exif=exif)
+        options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
         return _explain_gradients(
             model, sources, split=split, output=output, limit=limit, options=options, device=device
         )

@@ -30,6 +30,7 @@ OWN_SETTINGS = {
     "data.val_fraction": "it is the same for all",
     "data.missing": "it is the same for all",
     "data.exif": "it is the same for all",
+    "data.boxes": "it is the same for all",
 }
 """Settings that no variant may have for itself, and what to do instead."""
 

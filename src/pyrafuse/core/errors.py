@@ -3,6 +3,8 @@
 The command line turns a `PyrafuseError` into one message and exit status 2; any other exception is a bug of ours.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import inf
@@ -44,6 +46,20 @@ MAX_CHOICES = 200
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that ``word`` was meant to be, as far as their letters tell; None if none is near."""
     return next(iter(get_close_matches(word, sorted(known), n=1, cutoff=0.65)), None)
+
+
+def fold_name(name: str) -> str:
+    """What is left of a name where case, spaces, hyphens and underscores do not count: the same for one class."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+
+
+def same_but_for_case(names: Iterable[str], known: Iterable[str]) -> str:
+    """A sentence's end that offers the one of ``known`` which folds like one of ``names``; empty where none does."""
+    folded = {fold_name(name): name for name in known}
+    pairs = [(name, folded[fold_name(name)]) for name in names if fold_name(name) in folded]
+    if not pairs:
+        return ""
+    return "; did you mean " + ", ".join(f"{other!r} for {name!r}" for name, other in pairs[:5]) + "?"
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> UnknownNameError:

@@ -4,10 +4,9 @@ Whatever is wrong with a box or an image is told in a `Problem`, and the box or 
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,41 +14,15 @@ from numpy.typing import NDArray
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import ImageRecord
 from pyrafuse.data.images import ImageHeader, read_headers
+from pyrafuse.data.judging import drop_repeats, judge_boxes, place_boxes, tell_hulls
 from pyrafuse.data.listed import ListedImage, tell_found, tell_missing
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem
-
-TOLERANCE_PX = 1.0
-"""A box that reaches this far beyond its image is clipped without a word: annotations are rounded."""
-
-
-@dataclass(frozen=True)
-class ObjectTable:
-    """The M objects of a split, one row each.
-
-    Attributes:
-        rows: (M,) int64, the rank of each one's image.
-        boxes: (M, 4) float64, xyxy; in pixels, or as a share of the image.
-        labels: (M,) int64, 0..K-1.
-        crowd: (M,) bool.
-        areas: (M,) float64, pixels; NaN where the annotations do not say.
-        record_of: Names the place of a row: ``annotation 17``, ``line 3``.
-    """
-
-    rows: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-    areas: NDArray[np.float64]
-    record_of: Callable[[int], str]
+from pyrafuse.data.tables import ObjectTable
 
 
 def assemble(
-    images: Sequence[ListedImage],
-    objects: ObjectTable,
-    *,
-    is_relative: bool = False,
-    options: ReadOptions = DEFAULT_OPTIONS,
+    images: Sequence[ListedImage], objects: ObjectTable, *, options: ReadOptions = DEFAULT_OPTIONS
 ) -> tuple[tuple[ImageRecord, ...], list[Problem]]:
     """Bring the objects into the frame of the upright images and keep what can be trained on.
 
@@ -60,13 +33,15 @@ def assemble(
     Args:
         images: What is listed.
         objects: What is in them.
-        is_relative: Boxes are shares (0..1) of the upright image instead of pixels.
-        options: How lenient reading is.
+        options: How lenient reading is, and what the numbers of a box are.
+
+    Raises:
+        DataError: If the boxes as a whole look like something else than they are taken for.
     """
     headers = read_headers([image.path for image in images])
     is_missing = [isinstance(h, DataError) and not i.path.exists() for i, h in zip(images, headers, strict=True)]
     problems = tell_missing(list(compress(images, is_missing)), len(images), options)
-    problems += tell_found(images) + _find_listed_twice(images)
+    problems += tell_found(images)
     is_kept = np.zeros(len(images), bool)
     sizes = np.ones((len(images), 2), np.int64)  # upright width and height
     turns = np.ones(len(images), np.int64)
@@ -91,22 +66,25 @@ def assemble(
     is_untold[np.setdiff1d(np.arange(len(images)), objects.rows)] = False  # without objects there is no question
     problems += _unknown_frames(list(compress(images, is_untold)), len(images), options)
 
-    boxes = objects.boxes.copy()
-    box_sizes, box_turns = sizes[objects.rows], turns[objects.rows]
-    if is_relative:
-        boxes *= np.tile(np.where(box_turns[:, None] >= 5, box_sizes[:, ::-1], box_sizes), 2)
+    rows, is_kept, merge_problems = _merge_listed_twice(images, objects.rows, turns, is_kept)
+    problems += merge_problems
+    is_known = is_kept[rows]
+    box_sizes, box_turns = sizes[rows], turns[rows]
+    frames = np.where(box_turns[:, None] >= 5, box_sizes[:, ::-1], box_sizes)  # as the boxes were annotated
+    placed = place_boxes(images, objects, frames, is_known, options)
+    boxes = placed.boxes
     for orientation in np.unique(box_turns[box_turns > 1]):
         turned = box_turns == orientation
         boxes[turned] = turn_boxes(boxes[turned], int(orientation), box_sizes[turned])
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is told of below
         boxes = boxes.astype(np.float32)
 
-    known = np.flatnonzero(is_kept[objects.rows])
-    is_sound, box_problems = _judge(boxes, box_sizes, known, images, objects, is_relative)
-    problems += box_problems
-    limits = np.tile(box_sizes, 2).astype(np.float32)
-    boxes = np.clip(boxes, 0, limits)
-    return _group(images, sizes, is_kept, objects, boxes, np.flatnonzero(is_sound)), problems
+    is_sound, box_problems = judge_boxes(boxes, box_sizes, is_known, images, objects, placed.is_rotated)
+    boxes = np.clip(boxes, 0, np.tile(box_sizes, 2).astype(np.float32))
+    sound, repeat_problems = drop_repeats(boxes, np.flatnonzero(is_sound), rows, images, objects)
+    problems += box_problems + repeat_problems + tell_hulls(images, objects, sound, placed.is_rotated)
+    areas = objects.areas if placed.has_own_areas else np.full(len(rows), np.nan)
+    return _group(images, sizes, is_kept, replace(objects, rows=rows, areas=areas), boxes, sound), problems
 
 
 def turn_boxes(boxes: NDArray[np.float64], orientation: int, upright_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -124,55 +102,6 @@ def turn_boxes(boxes: NDArray[np.float64], orientation: int, upright_sizes: NDAr
     left, right = (width - across[1], width - across[0]) if orientation in {2, 3, 6, 7} else across
     top, bottom = (height - down[1], height - down[0]) if orientation in {3, 4, 7, 8} else down
     return np.stack([left, top, right, bottom], axis=1)
-
-
-def _judge(
-    boxes: NDArray[np.float32],
-    sizes: NDArray[np.int64],
-    known: NDArray[np.int64],
-    images: Sequence[ListedImage],
-    objects: ObjectTable,
-    is_relative: bool,
-) -> tuple[NDArray[np.bool_], list[Problem]]:
-    """Which boxes can be trained on; ``known`` are the rows whose image is."""
-    is_open = np.zeros(len(boxes), bool)  # neither condemned nor passed yet
-    is_open[known] = True
-    problems: list[Problem] = []
-
-    def tell(wrong: Any, severity: Literal["error", "warning"], kind: str, remedy: str) -> None:
-        for row in np.flatnonzero(wrong & is_open):
-            image = images[objects.rows[row]]
-            values = ", ".join(f"{value:.6g}" for value in boxes[row].tolist())
-            problems.append(
-                Problem(
-                    severity=severity,
-                    kind=kind,
-                    file=image.file,
-                    record=f"{objects.record_of(int(row))} of {image.path.name}",
-                    message=f"box [{values}] (xyxy) in an image of {sizes[row, 0]} x {sizes[row, 1]}",
-                    remedy=remedy,
-                )
-            )
-
-    def drop(wrong: Any, severity: Literal["error", "warning"], kind: str, remedy: str) -> None:
-        tell(wrong, severity, kind, remedy)
-        is_open[wrong] = False
-
-    x1, y1, x2, y2 = boxes.T
-    width, height = sizes.T
-    drop(~np.isfinite(boxes).all(1), "error", "box that is no number", "left out; annotate the object anew")
-    drop((x2 < x1) | (y2 < y1), "error", "inverted box", "left out; exchange its corners, its size must be positive")
-    drop((x2 == x1) | (y2 == y1), "warning", "box without size", "left out; delete it")
-    pixels = "; are these pixels? YOLO's values are shares, 0 to 1" if is_relative else ""
-    drop(
-        (x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0),
-        "error",
-        "box outside its image",
-        f"left out; annotate the object anew{pixels}",
-    )
-    beyond = np.maximum(np.maximum(-x1, x2 - width), np.maximum(-y1, y2 - height))
-    tell(beyond > TOLERANCE_PX, "warning", "box partly outside its image", "clipped to the image")
-    return is_open, problems
 
 
 def _group(
@@ -204,20 +133,37 @@ def _group(
     )
 
 
-def _find_listed_twice(images: Sequence[ListedImage]) -> list[Problem]:
-    first: dict[str, ListedImage] = {}
+def _merge_listed_twice(
+    images: Sequence[ListedImage],
+    rows: NDArray[np.int64],
+    turns: NDArray[np.int64],
+    is_kept: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[Problem]]:
+    """Put the objects of an image that is listed twice together: each entry alone lacks the other's.
+
+    Returns:
+        The image of each object, the images to keep, and a warning for each further entry.
+    """
+    first: dict[str, int] = {}
+    target = np.arange(len(images))
     problems = []
-    for image in images:
-        other = first.setdefault(os.fspath(image.path), image)
-        if other is not image:
-            problems.append(
-                Problem(
-                    "warning", "image listed twice", image.file, image.record,
-                    f"{image.path.name} is listed before, as {other.record}",
-                    "both are kept; merge their objects into one, or each lacks the other's",
-                )
-            )  # fmt: skip
-    return problems
+    for i in np.flatnonzero(is_kept).tolist():
+        image = images[i]
+        j = target[i] = first.setdefault(os.fspath(image.path), i)
+        if j == i:
+            continue
+        is_alike = turns[i] == turns[j]
+        if not is_alike:
+            target[i] = i
+        problems.append(
+            Problem(
+                "warning", "image listed twice", image.file, image.record,
+                f"{image.path.name} is listed before, as {images[j].record or images[j].file}",
+                "its objects are put with those of the first entry; merge them in the annotations" if is_alike
+                else "both are kept, since they give it different sizes; merge their objects into one",
+            )
+        )  # fmt: skip
+    return target[rows], is_kept & (target == np.arange(len(images))), problems
 
 
 def _unknown_frames(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:

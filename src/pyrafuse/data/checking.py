@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, fold_name
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.images import read_picture
 from pyrafuse.data.layout import Splits
@@ -23,6 +24,16 @@ TINY_PX = 2.0
 """A box thinner than this is told of: no detector finds it, and most are slips of the hand."""
 
 _BLOCK = 1 << 20
+_SEVERITIES = ("error", "warning", "note")
+_ASIDE = {
+    "coco": (
+        "crowds (iscrowd 1)",
+        "if they are single objects, set iscrowd to 0; tools write 1 for masks drawn with a brush",
+    ),
+    "voc": ("difficult", "if they are to be found, set <difficult> to 0"),
+    "yolo": ("set aside", "annotate them as objects"),
+}
+"""What objects that count neither as found nor as missed are called in each layout, and how they come to count."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Report:
 
     Attributes:
         finding: What was found, in one sentence.
-        problems: Errors first.
+        problems: Errors first, then warnings, then notes.
         num_images: Of training and validation together.
         num_empty: How many of these hold no object.
         sizes: How large the objects are, class by class.
@@ -54,6 +65,11 @@ class Report:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
     @property
+    def notes(self) -> tuple[Problem, ...]:
+        """How sound data were taken."""
+        return tuple(problem for problem in self.problems if problem.severity == "note")
+
+    @property
     def has_errors(self) -> bool:
         """Whether anything has to be mended."""
         return bool(self.errors)
@@ -68,7 +84,8 @@ class Report:
             format_sizes(self.sizes),
             "",
             *format_problems(self.problems, num_examples),
-            f"{_count(len(self.errors), 'error')}, {_count(len(self.warnings), 'warning')}",
+            f"{_count(len(self.errors), 'error')}, {_count(len(self.warnings), 'warning')}"
+            + (f", {_count(len(self.notes), 'note')}" if self.notes else ""),
         ]
         return "\n".join(lines)
 
@@ -81,6 +98,7 @@ class Report:
             "sizes": [asdict(row) for row in self.sizes],
             "errors": [problem.to_dict() for problem in self.errors],
             "warnings": [problem.to_dict() for problem in self.warnings],
+            "notes": [problem.to_dict() for problem in self.notes],
         }
 
     def raise_on_errors(self, *, strict: bool = False) -> None:
@@ -89,7 +107,7 @@ class Report:
         Raises:
             DataError: If there is an error, or, when ``strict``, a warning; the message is grouped like `text`.
         """
-        problems = self.problems if strict else self.errors
+        problems = self.errors + self.warnings if strict else self.errors
         if problems:
             raise DataError("\n".join(["the data set has faults:", *format_problems(problems, 3)]).rstrip())
 
@@ -115,14 +133,12 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     problems += [*one_folder, *(p for p in copies if not one_folder or p.kind != "image in both splits")]
     problems += _find_tiny(records)
     sizes = compute_sizes(both)
-    problems += [
-        Problem("warning", "class without objects", records[0].path.parent, row.name,
-                f"no object of the class {row.name} in any split", "it cannot be learnt; delete it or annotate some")
-        for row in sizes[:-1] if not row.num_objects
-    ]  # fmt: skip
+    problems += find_set_aside(both)
+    problems += _find_bare_classes(both, sizes)
+    problems += find_alike_names(splits.train.names, records[0].path.parent)
     return Report(
         finding=splits.finding,
-        problems=tuple(sorted(problems, key=lambda problem: problem.severity != "error")),
+        problems=tuple(sorted(problems, key=lambda problem: _SEVERITIES.index(problem.severity))),
         num_images=len(records),
         num_empty=sum(not len(record.labels) for record in records),
         sizes=sizes,
@@ -132,10 +148,74 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
 def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
     if not all(record.crowd.all() for record in data.records):
         return []
+    place, split = data.records[0].path.parent, f"split {data.split}" if data.split else ""
+    what = f"none of the {_count(len(data), 'image')} for {purpose} holds an object"
+    if num_aside := sum(len(record.crowd) for record in data.records):
+        return [
+            Problem("error", "only objects that are set aside", place, split,
+                    f"{what} to be found: all {num_aside} are {_ASIDE[data.layout][0]}", _ASIDE[data.layout][1])
+        ]  # fmt: skip
     return [
-        Problem("error", "no objects at all", data.records[0].path.parent, f"split {data.split}" if data.split else "",
-                f"none of the {_count(len(data), 'image')} for {purpose} holds an object (crowds and difficult ones do "
-                "not count)", "check that these are the images that were annotated, and that the annotations are whole")
+        Problem("error", "no objects at all", place, split, what,
+                "check that these are the images that were annotated, and that the annotations are whole")
+    ]  # fmt: skip
+
+
+def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:
+    """Tell how many objects are neither to be found nor missed, and of which classes: a warning from half of all on."""
+    records = [record for data in splits for record in data.records]
+    names, layout = splits[0].names, splits[0].layout
+    aside, total = count_set_aside(splits)
+    if not aside.sum():
+        return []
+    largest = np.argsort(-aside, kind="stable")[: np.count_nonzero(aside)].tolist()
+    shown = ", ".join(f"{names[label]} {aside[label]} of {total[label]}" for label in largest[:10])
+    more = f" and {len(largest) - 10} more classes" if len(largest) > 10 else ""
+    is_much = 2 * aside.sum() >= total.sum()
+    word, remedy = _ASIDE[layout]
+    return [
+        Problem("warning" if is_much else "note", "objects set aside", records[0].path.parent, "",
+                f"{aside.sum()} of {total.sum()} objects are {word}: {shown}{more}",
+                remedy if is_much else "they count neither as found nor as missed")
+    ]  # fmt: skip
+
+
+def count_set_aside(splits: Sequence[DetectionData]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(K,) the crowds and difficult objects of each class, and (K,) all objects of it."""
+    records = [record for data in splits for record in data.records]
+    labels = np.concatenate([record.labels for record in records] or [np.zeros(0, np.int64)])
+    crowd = np.concatenate([record.crowd for record in records] or [np.zeros(0, bool)])
+    count = len(splits[0].names)
+    return np.bincount(labels[crowd], minlength=count), np.bincount(labels, minlength=count)
+
+
+def _find_bare_classes(splits: Sequence[DetectionData], sizes: Sequence[ClassSizes]) -> list[Problem]:
+    place, aside = splits[0].records[0].path.parent, count_set_aside(splits)[0].tolist()
+    word, remedy = _ASIDE[splits[0].layout]
+    problems = []
+    for row, num_aside in zip(sizes[:-1], aside, strict=True):
+        if row.num_objects:
+            continue
+        if num_aside:
+            message = f"all {num_aside} objects of the class {row.name} are {word}"
+            problems.append(Problem("warning", "class with all objects set aside", place, row.name, message, remedy))
+        else:
+            message = f"no object of the class {row.name} in any split"
+            remedy_bare = "it cannot be learnt; delete it or annotate some"
+            problems.append(Problem("warning", "class without objects", place, row.name, message, remedy_bare))
+    return problems
+
+
+def find_alike_names(names: Sequence[str], place: Path) -> list[Problem]:
+    """Tell of classes whose names differ in case, spaces, hyphens or underscores alone."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[fold_name(name)].append(name)
+    return [
+        Problem("warning", "classes with almost the same name", place, "",
+                f"{' and '.join(map(repr, alike))} are {len(alike)} classes",
+                "they are learnt apart; give them one name if they are one class")
+        for alike in groups.values() if len(set(alike)) > 1
     ]  # fmt: skip
 
 

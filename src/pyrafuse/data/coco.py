@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.assembling import assemble
+from pyrafuse.data.class_groups import find_groups
+from pyrafuse.data.coco_objects import as_written, read_objects, spell
 from pyrafuse.data.finding import image_finder
 from pyrafuse.data.folders import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Tree, split_of_file, split_of_folder, subfolders
 from pyrafuse.data.listed import ListedImage
@@ -28,7 +27,6 @@ from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
 _NAME_KEYS = ("file_name", "coco_url", "path", "url", "image_url", "flickr_url")
-_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 
 
@@ -71,14 +69,16 @@ def read_coco(path: Path, *, split: str, tree: Tree, options: ReadOptions = DEFA
     """
     with _no_garbage_collection():
         content = _load(path)
-        used = {_spell(annotation.get("category_id")) for annotation in content["annotations"]}
+        used = {spell(annotation.get("category_id")) for annotation in content["annotations"]}
         names, written_ids, label_of, problems = _read_categories(content["categories"], used, path)
+        used_names = {str(c.get("name")) for c in content["categories"] if spell(c.get("id")) in used}
+        groups = find_groups(content["categories"], used_names)
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
-        objects, object_problems = _read_objects(content["annotations"], path, row_of, label_of)
+        objects, object_problems = read_objects(content["annotations"], path, row_of, label_of, options)
         del content
     records, box_problems = assemble(images, objects, options=options)
     problems += image_problems + object_problems + box_problems
-    return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems))
+    return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems), groups)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _read_categories(
     name_of: dict[int | str, str] = {}
     problems = []
     for rank, category in enumerate(categories):
-        category_id = _spell(category.get("id"))
+        category_id = spell(category.get("id"))
         if category_id is None or category.get("name") in (None, ""):
             raise DataError(
                 f"{path}, categories[{rank}] is {dict(category)}; it needs a name, and a whole number or a text as id"
@@ -180,7 +180,7 @@ def _read_categories(
                 "give every class a name of its own")
         for name, count in Counter(names).items() if count > 1
     ]  # fmt: skip
-    written = {_spell(category["id"]): _as_written(category["id"]) for category in reversed(categories)}
+    written = {spell(category["id"]): as_written(category["id"]) for category in reversed(categories)}
     return names, tuple(written[i] for i in ids), {i: label for label, i in enumerate(ids)}, problems
 
 
@@ -192,7 +192,7 @@ def _read_images(
     row_of: dict[Any, int] = {}
     problems = []
     for rank, entry in enumerate(entries):
-        image_id, spellings = _spell(entry.get("id")), _spellings(entry)
+        image_id, spellings = spell(entry.get("id")), _spellings(entry)
         if image_id is None or not spellings:
             absent = "id" if spellings else "file name"
             problems.append(
@@ -214,11 +214,11 @@ def _read_images(
     images = [
         ListedImage(
             path=item.path or finder.folders[0] / name,
-            image_id=_as_written(entry["id"]),
+            image_id=as_written(entry["id"]),
             width=_pixels(entry.get("width")),
             height=_pixels(entry.get("height")),
             file=path,
-            record=f"image {_spell(entry['id'])} ({name})",
+            record=f"image {spell(entry['id'])} ({name})",
             found=item,
         )
         for (entry, name, _), item in zip(kept, found, strict=True)
@@ -257,99 +257,3 @@ def _image_folders(path: Path, split: str) -> list[Path]:
 
 def _pixels(value: Any) -> int:
     return int(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else 0
-
-
-def _read_objects(
-    annotations: Sequence[Mapping[str, Any]], path: Path, row_of: Mapping[Any, int], label_of: Mapping[int | str, int]
-) -> tuple[ObjectTable, list[Problem]]:
-    ids = [a.get("id") for a in annotations]
-    rows = _look_up([a.get("image_id") for a in annotations], row_of)
-    labels = _look_up([a.get("category_id") for a in annotations], label_of)
-    problems = _find_duplicate_ids(ids, path)
-    for i in np.flatnonzero((rows < 0) | (labels < 0)).tolist():
-        image_id, category_id = annotations[i].get("image_id"), annotations[i].get("category_id")
-        is_lost = rows[i] < 0
-        problems.append(
-            Problem(
-                severity="error",
-                kind="object of an unknown image" if is_lost else "unknown class",
-                file=path,
-                record=f"annotation {ids[i]}",
-                message=f"image_id {image_id} is none of the images" if is_lost
-                else f"category_id {category_id} is none of {_range(label_of)}",
-                remedy="left out; correct the id" if is_lost else "left out; correct it, or add the category",
-            )
-        )  # fmt: skip
-    known = np.flatnonzero((rows >= 0) & (labels >= 0))
-    boxes = _read_boxes(annotations)[known]
-    known_ids = [ids[i] for i in known.tolist()]
-    table = ObjectTable(
-        rows=rows[known],
-        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        labels=labels[known],
-        crowd=np.array([bool(annotations[i].get("iscrowd")) for i in known.tolist()], np.bool_),
-        areas=_read_areas(annotations)[known],
-        record_of=lambda row: f"annotation {known_ids[row]}",
-    )
-    return table, problems
-
-
-def _look_up(ids: Sequence[Any], table: Mapping[Any, int]) -> NDArray[np.int64]:
-    """What ``table`` says of each id, -1 for one it does not hold."""
-    return np.array([table.get(_spell(i), -1) for i in ids], np.int64)
-
-
-def _spell(value: Any) -> int | str | None:
-    """One spelling of an id: the whole number for 1.0 (as pandas writes it) and "1", not for "01"; None for none."""
-    if type(value) is int:
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, str):
-        return None
-    return int(value) if _WHOLE_NUMBER.fullmatch(value) else value or None
-
-
-def _as_written(value: int | float | str) -> int | str:
-    """The id that results have, so that they are told equal to the file's own: a text stays one."""
-    return value if isinstance(value, str) else int(value)
-
-
-def _read_boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(M, 4) boxes as they stand; a row that is not four numbers becomes NaN."""
-    if not annotations:
-        return np.zeros((0, 4))
-    try:
-        boxes = np.array([a["bbox"] for a in annotations], np.float64)
-        if boxes.shape == (len(annotations), 4):
-            return boxes
-    except (KeyError, TypeError, ValueError):
-        pass  # one is malformed: look at each
-    boxes = np.full((len(annotations), 4), np.nan)
-    for i, annotation in enumerate(annotations):
-        box = annotation.get("bbox")
-        if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
-            boxes[i] = box
-    return boxes
-
-
-def _read_areas(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    return np.array(
-        [area if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
-    )
-
-
-def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:
-    given = [i for i in ids if isinstance(i, int | float | str)]
-    if len(set(given)) == len(given):
-        return []
-    return [
-        Problem("warning", "duplicate annotation id", path, f"annotation {value}",
-                f"{count} annotations have the id {value}", "all are kept; give every annotation its own id")
-        for value, count in Counter(given).items() if count > 1
-    ]  # fmt: skip
-
-
-def _range(label_of: Mapping[int | str, int]) -> str:
-    ids = list(label_of)
-    return f"the {len(ids)} category ids, {ids[0]} to {ids[-1]}" if len(ids) > 10 else str(ids)

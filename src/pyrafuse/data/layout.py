@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pyrafuse.core.errors import DataError, check_between, nearest
+from pyrafuse.core.errors import DataError, check_between, nearest, same_but_for_case
 from pyrafuse.core.records import DetectionData
+from pyrafuse.data.class_groups import leave_out_groups
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import ANNOTATION_FOLDERS, SPLIT_WORDS, Tree, split_of_file, split_of_folder
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
@@ -86,6 +87,8 @@ def read_splits(
     training = _read_given(found, train, options) if train else found.readers[_training_split(found)]()
     held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split)
     how = ""
+    training, *others = leave_out_groups([training] if held_out is None else [training, held_out])
+    held_out = others[0] if others else None
     if held_out is None:
         training, held_out = _draw(training, val_fraction, seed)
         how = f" ({100 * val_fraction:g} % drawn for validation with seed {seed})"
@@ -128,6 +131,7 @@ def read_split(
     if split in found.readers:
         reading = found.readers[split]()
         if reading.data.records:
+            reading = leave_out_groups([reading])[0]
             return replace(reading, problems=(*reading.problems, *tell_unread(found.tree, [reading.data])))
         raise DataError(f"the split {split} of {found.path} holds no image that can be used{_first(reading)}")
     if split in {"train", "val"}:
@@ -265,7 +269,8 @@ def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
     if unknown := [name for name in own if name not in names]:
         problems.append(
             Problem("error", "class without training images", place, f"split {held_out.data.split}",
-                    f"{_list_names(tuple(unknown))} that the training split does not know",
+                    f"{_list_names(tuple(unknown))} that the training split does not know"
+                    f"{same_but_for_case(unknown, names)}",
                     "their objects are left out; list the same classes in both splits")
         )  # fmt: skip
     if absent := [name for name in names if name not in own]:

@@ -12,7 +12,8 @@ class Problem:
     """One fault of a data set.
 
     Attributes:
-        severity: An ``error`` must be mended, or what it concerns is left out; a ``warning`` is dealt with as said.
+        severity: An ``error`` must be mended, or what it concerns is left out; a ``warning`` is dealt with as said; a
+            ``note`` tells how sound data were taken, and is no fault.
         kind: What problems are grouped by: ``box outside its image``.
         file: The file in which it stands.
         record: The place in that file: ``annotation 17 of image 3``, ``line 4``; empty for the whole file.
@@ -20,7 +21,7 @@ class Problem:
         remedy: What to do about it, or what was done.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     kind: str
     file: Path
     record: str
@@ -47,7 +48,9 @@ class Reading:
     Attributes:
         data: The images and objects that can be used; faulty ones are left out or mended.
         problems: What was left out or mended.
+        groups: Classes without objects that other classes name as what they belong to; see `leave_out_groups`.
     """
 
     data: DetectionData
     problems: tuple[Problem, ...]
+    groups: tuple[str, ...] = ()

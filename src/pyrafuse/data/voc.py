@@ -3,6 +3,7 @@
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010.
 """
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -13,16 +14,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from pyrafuse.core.errors import same_but_for_case
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.assembling import assemble
 from pyrafuse.data.class_lists import find_class_lists, join_class_lists
 from pyrafuse.data.finding import image_finder
 from pyrafuse.data.folders import IMAGE_FOLDERS, Tree, split_of_folder, subfolders
+from pyrafuse.data.hulls import NO_BOX, Box, are_radians, box_of_points
 from pyrafuse.data.listed import ListedImage
-from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
+from pyrafuse.data.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
+from pyrafuse.data.tables import BOX, OUTLINE, ROTATED, ObjectTable
 from pyrafuse.data.voc_lists import find_lists, read_list_of_names
 
+_WRITTEN = BoxFormat("pixels", "corners", is_one_based=True)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _HEAD_BYTES = 1 << 14
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
@@ -32,11 +37,23 @@ _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)""")
 
 @dataclass(frozen=True)
 class VOCObject:
-    """An object as its XML has it: class, 0-based xyxy in pixels (NaN where unreadable), difficult or not."""
+    """An object as its XML has it.
+
+    Attributes:
+        name: Its class.
+        box: xmin, ymin, xmax, ymax as they are written, NaN where unreadable; 0-based corners if not of a bndbox.
+        is_difficult: Whether it counts neither as found nor as missed.
+        source: `BOX` for a bndbox, `OUTLINE` for a polygon, `ROTATED` for a robndbox.
+        rotation: CVAT's attribute, in degrees.
+        angle: That of a robndbox, in whatever unit.
+    """
 
     name: str
-    box: tuple[float, float, float, float]
+    box: Box
     is_difficult: bool
+    source: int = BOX
+    rotation: float = 0.0
+    angle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,8 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
             if item.name not in label_of:
                 problems.append(
                     Problem("error", "unknown class", file.path, f"object {rank} ({item.name})",
-                            f"{item.name!r} is none of the {len(label_of)} classes listed",
+                            f"{item.name!r} is none of the {len(label_of)} classes listed"
+                            f"{same_but_for_case([item.name], label_of)}",
                             "left out; correct the name or add it to the list of classes")
                 )  # fmt: skip
                 continue
@@ -117,9 +135,16 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
             places.append(f"object {rank} ({item.name})")
         read.append(file)
     images = _list_images(read, split, tree)
+    rotations = np.array([item.rotation for item in objects], np.float64)
+    angles = np.array([item.angle for item in objects], np.float64)
+    is_radians = are_radians(angles[angles != 0])
     table = ObjectTable(
         rows=np.array(rows, np.int64),
         boxes=np.array([item.box for item in objects], np.float64).reshape(-1, 4),
+        written=_WRITTEN,
+        sources=np.array([item.source for item in objects], np.int8),
+        angles=np.where(rotations != 0, np.deg2rad(rotations), angles if is_radians else np.deg2rad(angles)),
+        angle_unit="radians" if is_radians else "degrees",
         labels=np.array([label_of[item.name] for item in objects], np.int64),
         crowd=np.array([item.is_difficult for item in objects], np.bool_),
         areas=np.full(len(objects), np.nan),
@@ -197,12 +222,43 @@ def _parse(content: bytes) -> ElementTree.Element:
 
 
 def _read_object(item: ElementTree.Element) -> VOCObject:
-    x1, y1, x2, y2 = (_number(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS)
+    box, source, angle = _read_box(item)
+    attributes = {
+        (a.findtext("name") or "").strip().lower(): a.findtext("value") for a in item.findall("attributes/attribute")
+    }
+    rotation = _number(attributes.get("rotation")) if source == BOX else 0.0
     return VOCObject(
         name=(item.findtext("name") or "").strip(),
-        box=(x1 - 1, y1 - 1, x2, y2),  # the last pixel is inside
+        box=box,
         is_difficult=_number(item.findtext("difficult")) == 1,
+        source=source,
+        rotation=rotation if math.isfinite(rotation) else 0.0,
+        angle=angle,
     )
+
+
+def _read_box(item: ElementTree.Element) -> tuple[Box, int, float]:
+    """The four numbers, where they are from, and an angle."""
+    if item.find("bndbox/xmin") is None:
+        for place in ("robndbox", "polygon", "bndbox"):
+            element = item.find(place)
+            if element is None:
+                continue
+            cx, cy, width, height, angle = (_number(element.findtext(key)) for key in ("cx", "cy", "w", "h", "angle"))
+            if cx == cx:
+                return (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2), ROTATED, angle
+            if (box := box_of_points(_points(element))) != NO_BOX:
+                return box, OUTLINE, 0.0
+    x1, y1, x2, y2 = (_number(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS)
+    return (x1, y1, x2, y2), BOX, 0.0
+
+
+def _points(element: ElementTree.Element) -> list[float]:
+    """The points of an outline: ``<x1>``, ``<y1>``, ``<x2>`` and so on, or a ``<pt>`` with ``<x>`` and ``<y>`` each."""
+    pairs = [(_number(pt.findtext("x")), _number(pt.findtext("y"))) for pt in element.iter("pt")]
+    given = {child.tag: _number(child.text) for child in element}
+    pairs += [(x, given.get(f"y{tag[1:]}", math.nan)) for tag, x in given.items() if re.fullmatch(r"x[\w]*", tag)]
+    return [value for pair in pairs for value in pair] if all(map(math.isfinite, sum(pairs, ()))) else []
 
 
 def _number(text: str | None) -> float:

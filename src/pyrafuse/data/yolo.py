@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,19 +10,32 @@ import numpy as np
 
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
-from pyrafuse.data.assembling import ObjectTable, assemble
+from pyrafuse.data.assembling import assemble
+from pyrafuse.data.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.listed import ListedImage
-from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
+from pyrafuse.data.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
+from pyrafuse.data.tables import BOX, OUTLINE, ObjectTable
 from pyrafuse.data.yolo_labels import expected_labels, find_labels, find_orphans, tell_labels
 from pyrafuse.data.yolo_lists import YOLOFolder
+
+_WRITTEN = BoxFormat("shares", "centers")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A label: its class, four numbers (a box's own, or the corners of an outline's box), and an angle or a score."""
+
+    label: int
+    box: Box
+    source: int = BOX
+    fifth: float = 0.0
 
 
 def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
     """Read one split; an image without a label file holds no object."""
     rows: list[int] = []
-    labels: list[int] = []
-    boxes: list[tuple[float, float, float, float]] = []
+    parsed_lines: list[_Line] = []
     places: list[tuple[Path, int]] = []
     images: list[ListedImage] = []
     names = folder.names or _numbered_names(folder)
@@ -35,12 +49,11 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
             if label_file is None or not line.strip():
                 continue
             parsed = parse(line)
-            if isinstance(parsed, str) or not 0 <= parsed[0] < len(names):
+            if isinstance(parsed, str) or not 0 <= parsed.label < len(names):
                 problems.append(_faulty_line(parsed, label_file, number, len(names)))
                 continue
             rows.append(row)
-            labels.append(parsed[0])
-            boxes.append(parsed[1])
+            parsed_lines.append(parsed)
             places.append((label_file, number))
     there = [image.path for image in images if image.path.exists()]
     if there and not any(item.path for item in label_files):
@@ -50,15 +63,27 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
                     f"none of {len(there)} images has one; {there[0].name} was expected to have {expected}",
                     "put the label files into labels/, laid out like images/, or beside the images")
         )  # fmt: skip
+    fifths = np.array([line.fifth for line in parsed_lines], np.float64)
+    if are_scores(fifths) and "rotated" not in options.box_words:
+        problems += [_faulty_line(_SCORE, *places[row], len(names)) for row in np.flatnonzero(fifths).tolist()]
+        kept = np.flatnonzero(fifths == 0).tolist()
+        rows, places = [rows[i] for i in kept], [places[i] for i in kept]
+        parsed_lines = [parsed_lines[i] for i in kept]
+        fifths = fifths[kept]
+    is_radians = are_radians(fifths[fifths != 0])
     table = ObjectTable(
         rows=np.array(rows, np.int64),
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
+        boxes=np.array([line.box for line in parsed_lines], np.float64).reshape(-1, 4),
+        labels=np.array([line.label for line in parsed_lines], np.int64),
         crowd=np.zeros(len(rows), np.bool_),
         areas=np.full(len(rows), np.nan),
         record_of=lambda row: f"line {places[row][1]}",
+        written=_WRITTEN,
+        sources=np.array([line.source for line in parsed_lines], np.int8),
+        angles=fifths if is_radians else np.deg2rad(fifths),
+        angle_unit="radians" if is_radians else "degrees",
     )
-    records, box_problems = assemble(images, table, is_relative=True, options=options)
+    records, box_problems = assemble(images, table, options=options)
     data = DetectionData(records, names, tuple(range(len(names))), "yolo", split)
     return Reading(data, tuple(sorted(problems + box_problems, key=lambda p: p.kind != "missing image")))
 
@@ -80,8 +105,14 @@ def _read_lines(label_file: Path | None) -> list[str]:
         raise DataError(f"{label_file} cannot be read: {error.strerror}; make it readable or remove it") from error
 
 
-def _parse(line: str, *, num_keypoint_values: int = 0) -> tuple[int, tuple[float, float, float, float]] | str:
-    """Class and box, xyxy as shares of the image; or what is wrong with ``line``. Keypoints are passed over."""
+_SCORE = (
+    "6 values: the last one is a confidence, which a label has not, so drop it; or it is a rotation in radians, which "
+    "--boxes rotated reads"
+)
+
+
+def _parse(line: str, *, num_keypoint_values: int = 0) -> _Line | str:
+    """What stands in ``line``, or what is wrong with it. Keypoints are passed over."""
     words = line.split()
     try:
         label, values = float(words[0]), [float(word) for word in words[1:]]
@@ -90,24 +121,20 @@ def _parse(line: str, *, num_keypoint_values: int = 0) -> tuple[int, tuple[float
     if not label.is_integer():
         return f"the class is {words[0]}, not a whole number"
     if len(values) in {4, 4 + num_keypoint_values}:
-        x, y, width, height = values[:4]
-        return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        return _Line(int(label), (values[0], values[1], values[2], values[3]))
     if len(values) == 5:
-        return "6 values: the last one is a confidence, which a label has not; drop it"
+        return _Line(int(label), (values[0], values[1], values[2], values[3]), fifth=values[4])
     if len(values) >= 6 and len(values) % 2 == 0 and not num_keypoint_values:  # an outline: x and y in turn
-        xs, ys = values[0::2], values[1::2]
-        return int(label), (min(xs), min(ys), max(xs), max(ys))
+        return _Line(int(label), box_of_points(values), OUTLINE)
     other = f"with its keypoints {5 + num_keypoint_values}" if num_keypoint_values else "an outline 7 or more, odd"
     return f"{len(words)} values; a box has 5 (class, centre x, centre y, width, height), {other}"
 
 
-def _faulty_line(
-    parsed: tuple[int, tuple[float, float, float, float]] | str, file: Path, number: int, num_classes: int
-) -> Problem:
+def _faulty_line(parsed: _Line | str, file: Path, number: int, num_classes: int) -> Problem:
     if isinstance(parsed, str):
         return Problem("error", "malformed line", file, f"line {number}", parsed, "left out; correct the line")
     return Problem(
-        "error", "unknown class", file, f"line {number}", f"class {parsed[0]} is not in 0..{num_classes - 1}",
+        "error", "unknown class", file, f"line {number}", f"class {parsed.label} is not in 0..{num_classes - 1}",
         "left out; correct it, or add the class to names",
     )  # fmt: skip
 
@@ -117,5 +144,5 @@ def _numbered_names(folder: YOLOFolder) -> tuple[str, ...]:
     largest, parse = 0, partial(_parse, num_keypoint_values=folder.num_keypoint_values)
     for label_file in (found.path for images in folder.splits.values() for found in find_labels(images)):
         parsed = map(parse, filter(str.strip, _read_lines(label_file)))
-        largest = max([largest, *(p[0] for p in parsed if not isinstance(p, str))])
+        largest = max([largest, *(p.label for p in parsed if not isinstance(p, str))])
     return tuple(map(str, range(largest + 1)))

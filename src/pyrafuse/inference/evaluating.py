@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, check_between
+from pyrafuse.core.errors import DataError, check_between, same_but_for_case
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
@@ -153,7 +153,7 @@ def match_classes(detector: Detector, data: DetectionData) -> Tensor | None:
         raise DataError(
             f"the detector does not know {_list(unknown)}. It knows {known}; the data have {_list(data.names)}. "
             "Evaluate with data of the classes that it was trained on, call the classes in the annotations as the "
-            "detector does, or train on these data"
+            f"detector does, or train on these data{same_but_for_case(unknown, theirs)}"
         )
     return torch.tensor([data.names.index(name) if name in data.names else -1 for name in theirs])
 

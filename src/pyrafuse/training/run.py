@@ -309,7 +309,7 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
         console.print(
             f"{num_images} images: only their headers were checked; `pyrafuse data check` decodes all", highlight=False
         )
-    if report.errors or report.warnings:
+    if report.problems:
         console.print(report.text(), highlight=False, markup=False)
     if console.quiet:
         report.raise_on_errors(strict=recipe.data.strict)  # nobody has read the report

@@ -60,6 +60,8 @@ class DataSettings:
         missing: ``error`` stops at images that are listed and not there; ``skip`` leaves them out and counts them.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: ``stored``, ``upright``,
             or ``auto``, which is upright with a warning.
+        boxes: What the numbers of a box are: ``auto`` is what the layout has. Else one of ``pixels``, ``shares`` and
+            ``percent``, one of ``corners``, ``sizes`` and ``centers``, or one of each: ``shares,corners``.
         size: Side of the network's input in pixels; where ``keep_ratio`` fits, the limit of the image's shorter side.
         longest: Limit of its longer side, where ``keep_ratio`` fits; by default five thirds of ``size``.
         fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
@@ -76,6 +78,7 @@ class DataSettings:
     val_fraction: float = 0.2
     missing: Literal["error", "skip"] = "error"
     exif: Literal["auto", "stored", "upright"] = "auto"
+    boxes: str = "auto"
     size: int = 416
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"

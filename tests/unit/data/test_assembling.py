@@ -1,14 +1,17 @@
 """What becomes of boxes and images: turned, clipped, left out, and always told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pyrafuse.data.assembling import ListedImage, ObjectTable, assemble, turn_boxes
+from pyrafuse.data.assembling import assemble, turn_boxes
 from pyrafuse.data.images import read_image
-from pyrafuse.data.options import ReadOptions
+from pyrafuse.data.listed import ListedImage
+from pyrafuse.data.options import BoxFormat, ReadOptions
+from pyrafuse.data.tables import ObjectTable
 
 
 def table(boxes, rows=None, areas=None) -> ObjectTable:
@@ -21,6 +24,10 @@ def table(boxes, rows=None, areas=None) -> ObjectTable:
         areas=np.full(count, np.nan) if areas is None else np.array(areas, np.float64),
         record_of=lambda row: f"object {row}",
     )
+
+
+def relative(shares) -> ObjectTable:
+    return replace(table(shares), written=BoxFormat("shares", "corners"))
 
 
 def listed(path: Path, width: int = 0, height: int = 0, image_id: int = 0) -> ListedImage:
@@ -46,7 +53,7 @@ def test_boxes_turn_with_the_picture(tmp_path, orientation):
     (record,), problems = assemble([image], table([[7, 4, 27, 10]]), options=options)
     assert (record.boxes.tolist(), problems) == ([expected], [])
     shares = [[7 / 50, 4 / 30, 27 / 50, 10 / 30]]
-    (record,), _ = assemble([listed(tmp_path / "a.png")], table(shares), is_relative=True, options=options)
+    (record,), _ = assemble([listed(tmp_path / "a.png")], relative(shares), options=options)
     np.testing.assert_allclose(record.boxes, [expected], atol=1e-5)
 
 
@@ -167,5 +174,5 @@ def test_an_image_listed_twice_is_told(tmp_path, write_image):
 
 def test_shares_are_of_the_upright_image(tmp_path, write_image):
     path = write_image(tmp_path / "a.jpg", 50, 30, orientation=6)
-    records, _ = assemble([listed(path)], table([[0.1, 0.2, 0.5, 0.6]]), is_relative=True)
+    records, _ = assemble([listed(path)], relative([[0.1, 0.2, 0.5, 0.6]]))
     assert records[0].boxes[0].tolist() == pytest.approx([3, 10, 15, 30])

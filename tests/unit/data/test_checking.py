@@ -92,12 +92,81 @@ def test_tiny_boxes_and_classes_without_objects(folder, write_coco):
 
 
 @pytest.mark.parametrize(("split", "purpose"), [("train", "training"), ("val", "validation")])
-@pytest.mark.parametrize("objects", [[], [(1, 1, [0, 0, 9, 9], {"iscrowd": 1})]])
-def test_a_split_without_objects_is_an_error(folder, write_coco, split, purpose, objects):
+@pytest.mark.parametrize(
+    ("objects", "kind", "end"),
+    [
+        ([], "no objects at all", ""),
+        (
+            [(1, 1, [0, 0, 9, 9], {"iscrowd": 1})],
+            "only objects that are set aside",
+            " to be found: all 1 are crowds (iscrowd 1)",
+        ),
+    ],
+)
+def test_a_split_without_objects_is_an_error(folder, write_coco, split, purpose, objects, kind, end):
     write_coco(folder / f"{split}.json", [(1, "a.png", 100, 80)], objects)
     (error,) = check(read_splits(folder)).errors
-    assert (error.kind, error.record) == ("no objects at all", f"split {split}")
-    assert f"none of the 1 image for {purpose} holds an object" in error.message
+    assert (error.kind, error.record) == (kind, f"split {split}")
+    assert error.message == f"none of the 1 image for {purpose} holds an object{end}"
+
+
+def test_what_is_set_aside_is_counted_by_class(folder, write_coco):
+    crowd = {"iscrowd": 1}
+    objects = [(1, 1, [0, 0, 20, 20]), (1, 1, [30, 0, 20, 20]), (2, 1, [0, 0, 20, 20], crowd), (2, 3, [9, 9, 60, 60])]
+    write_coco(folder / "train.json", [(1, "a.png", 100, 80), (2, "b.png", 100, 80)], objects)
+    report = check(read_splits(folder))
+    (note,) = report.problems
+    assert (note.severity, note.kind) == ("note", "objects set aside")
+    assert note.message == "1 of 5 objects are crowds (iscrowd 1): dog 1 of 4"
+    assert note.remedy == "they count neither as found nor as missed"
+    assert report.text().endswith("0 errors, 0 warnings, 1 note")
+    assert report.to_json()["notes"][0]["message"] == note.message
+    report.raise_on_errors(strict=True)  # a note is no fault
+
+
+def test_half_set_aside_is_a_warning_and_a_class_of_crowds_is_no_class_without_objects(folder, write_coco):
+    crowd = {"iscrowd": 1}
+    objects = [(1, 3, [0, 0, 20, 20], crowd), (2, 3, [0, 0, 20, 20], crowd), (2, 1, [9, 9, 60, 60])]
+    categories = [(1, "dog"), (3, "cat"), (4, "bird")]
+    images = [(1, "a.png", 100, 80), (2, "b.png", 100, 80)]
+    write_coco(folder / "train.json", images, objects, categories)
+    write_coco(folder / "val.json", [(1, "c.png", 100, 80)], [(1, 1, [9, 9, 60, 60])], categories)
+    report = check(read_splits(folder))
+    assert [(p.severity, p.kind, p.record, p.message) for p in report.problems] == [
+        ("warning", "objects set aside", "", "2 of 4 objects are crowds (iscrowd 1): cat 2 of 2"),
+        ("warning", "class with all objects set aside", "cat",
+         "all 2 objects of the class cat are crowds (iscrowd 1)"),
+        ("warning", "class without objects", "bird", "no object of the class bird in any split"),
+    ]  # fmt: skip
+    assert "set iscrowd to 0; tools write 1 for masks drawn with a brush" in report.problems[0].remedy
+
+
+def test_difficult_objects_are_called_so(tmp_path, write_image):
+    for i in range(4):
+        write_image(tmp_path / f"{i}.png")
+        objects = "".join(
+            f"<object><name>dog</name><difficult>{flag}</difficult><bndbox><xmin>{x}</xmin><ymin>9</ymin>"
+            f"<xmax>{x + 9}</xmax><ymax>40</ymax></bndbox></object>"
+            for flag, x in ((1, 5), (0, 50))
+        )
+        (tmp_path / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
+    (warning,) = check(read_splits(tmp_path)).problems
+    assert warning.message == "4 of 8 objects are difficult: dog 4 of 8"
+    assert warning.remedy == "if they are to be found, set <difficult> to 0"
+
+
+def test_names_that_differ_in_case_are_told(folder, write_coco):
+    objects = [(1, i, [20 * i, 0, 15, 15]) for i in range(1, 5)]
+    names = ["Cat", "cat", "traffic light", "traffic_light"]
+    for split in ("train", "val"):
+        write_coco(folder / f"{split}.json", [(1, f"{split[0]}.png", 100, 80)], objects, list(enumerate(names, 1)))
+    for name in "tv":
+        shutil.copy(folder / "images" / ("a.png" if name == "t" else "b.png"), folder / "images" / f"{name}.png")
+    warnings = check(read_splits(folder)).warnings
+    assert [(p.kind, p.message) for p in warnings] == [
+        ("classes with almost the same name", "'Cat' and 'cat' are 2 classes"),
+        ("classes with almost the same name", "'traffic light' and 'traffic_light' are 2 classes"),
+    ]
 
 
 def test_no_objects_in_any_layout(tmp_path, write_image):

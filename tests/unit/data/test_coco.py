@@ -173,7 +173,7 @@ def test_other_json_is_refused(tmp_path, read, content, message):
 
 def test_duplicate_categories_are_told(tmp_path, write_image, write_coco, read):
     write_image(tmp_path / "a.png")
-    objects = [(1, 1, [0, 0, 9, 9]), (1, 2, [0, 0, 9, 9])]
+    objects = [(1, 1, [0, 0, 9, 9]), (1, 2, [0, 20, 9, 9])]
     path = write_coco(
         tmp_path / "train.json", [(1, "a.png", 100, 80)], objects, [(1, "a"), (1, "b"), (2, "a"), (3, "a")]
     )

@@ -29,7 +29,9 @@ def test_lines_and_outlines_become_boxes(tmp_path, write_image):
     assert first.areas == pytest.approx([640, 880])
     assert (first.width, first.height, first.image_id, second.image_id) == (100, 80, 0, 1)
     assert len(second.labels) == 0
-    assert reading.problems == ()
+    (note,) = reading.problems
+    assert (note.severity, note.kind, note.record) == ("note", "outlines", "line 3 of a.png")
+    assert note.message == "1 of 2 objects are taken by their outline, this one first"
 
 
 def test_keypoints_are_passed_over(tmp_path, write_image):
@@ -47,7 +49,10 @@ def test_a_confidence_is_no_part_of_a_label(tmp_path, write_image):
     write(tmp_path / "a.txt", "0 0.5 0.5 0.2 0.4 0.93\n")
     (problem,) = read_yolo(find_yolo(Tree(tmp_path)), split="").problems
     assert (problem.kind, problem.record) == ("malformed line", "line 1")
-    assert problem.message == "6 values: the last one is a confidence, which a label has not; drop it"
+    assert problem.message == (
+        "6 values: the last one is a confidence, which a label has not, so drop it; or it is a rotation in radians, "
+        "which --boxes rotated reads"
+    )
 
 
 def test_faulty_lines_are_told(tmp_path, write_image):
