@@ -236,15 +236,13 @@ def create_timm_model(
         return _create(name, pretrained=False, **options)
     if weights is None or (library == "timm" and not is_file):
         return _fetch(_find_training(name, text.removeprefix("timm/")) if text else name, options)
-    if library == "torchvision" and not is_file:
-        with TemporaryDirectory() as folder:
-            file = os.path.join(folder, "published.pth")
-            torch.save(state := read_published(text), file)
-            return _load(name, file, state, source=text, options=options)
-    if not is_file:
+    if not is_file and library != "torchvision":
         raise CheckpointError(f"no such checkpoint: {text}; for timm/{name} give a file; or {_list_trainings(name)}")
-    # refuses, in our own words, what would execute code
-    return _load(name, text, read_state_dict(text), source=text, options=options)
+    state = read_state_dict(text) if is_file else read_published(text)
+    with TemporaryDirectory() as folder:  # timm reads no file but one of bare parameters, which was just written
+        file = os.path.join(folder, "published.pth")
+        torch.save(state, file)
+        return _load(name, file, state, source=text, options=options)
 
 
 def _fetch(training: str, options: Mapping[str, Any]) -> Any:

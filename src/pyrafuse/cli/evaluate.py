@@ -112,22 +112,19 @@ def _read_own_data(model: Path, split: str, **given: Any) -> "Reading":
     from pyrafuse.models.checkpoint import CARD_KEY
 
     content = read_tensors(model)
-    recipe: dict[str, Any] = content.get(CARD_KEY, {}).get("recipe", {}) if isinstance(content, dict) else {}
-    if not recipe:
-        raise DataError(f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA")
-    was, seed = recipe["data"], recipe["run"]["seed"]
+    try:
+        recipe = content[CARD_KEY]["recipe"]
+        was, seed = {**recipe["data"]}, int(recipe["run"]["seed"])
+        path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA"
+        ) from error
     options = ReadOptions.from_values(was, **given)
     try:
         if split not in {"train", "val"}:
-            return read_split(was["path"], split, options=options)
-        splits = read_splits(
-            was["path"],
-            val_fraction=was["val_fraction"],
-            seed=seed,
-            train=was["train"],
-            val=was["val"],
-            options=options,
-        )
+            return read_split(path, split, options=options)
+        splits = read_splits(path, val_fraction=fraction, seed=seed, train=train, val=val, options=options)
     except DataError as error:
         raise DataError(f"{error} (it was trained there; give other data: pyrafuse evaluate {model} DATA)") from error
     return Reading(splits.train if split == "train" else splits.val, splits.problems)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError, nearest
+from pyrafuse.core.foreign_files import find_kind
 from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.pickled_names import Calls
 from pyrafuse.core.pickles import UnreadableError
@@ -199,6 +200,8 @@ def _why_unreadable(path: Path, error: Exception | None, refused: Collection[str
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{path} cannot be read: {error.strerror}"
+    if kind := find_kind(path):
+        return f"{path} ({size:,} bytes) is no checkpoint that can be read: {kind}"
     if isinstance(error, UnreadableError):
         return (
             f"{path} ({size:,} bytes) is no checkpoint that can be read: it holds {error}. Nothing was executed; save "

@@ -9,9 +9,23 @@ from pyrafuse.core.errors import PyrafuseError
 
 MERGE = "tag:yaml.org,2002:merge"
 
+MOST_VALUES = 1_000_000
+"""What a text may unfold to: anchors within anchors grow without bounds."""
+
 
 class StrictLoader(yaml.SafeLoader):
     """For `yaml.load`. Refuses a key that stands twice in a mapping, or is no single word; knows anchors and ``<<``."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The whole text.
+
+        Raises:
+            PyrafuseError: If its anchors unfold to more than `MOST_VALUES`, or into themselves.
+        """
+        node = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping; what it merges in gives way to its own keys.
@@ -31,3 +45,21 @@ class StrictLoader(yaml.SafeLoader):
                 raise PyrafuseError(f"line {line}: there are two of {key}; rename one")
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
+    """How many values ``node`` unfolds to."""
+    if id(node) in counted:
+        count = counted[id(node)]
+        if count is None:
+            raise PyrafuseError(f"line {node.start_mark.line + 1}: an anchor within itself; write the values out")
+        return count
+    counted[id(node)] = None
+    inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+    count = 1 + sum(
+        _count(part, counted) for parts in inner for part in (parts if isinstance(parts, tuple) else (parts,))
+    )
+    if count > MOST_VALUES:
+        raise PyrafuseError(f"line {node.start_mark.line + 1}: anchors that unfold to more than {MOST_VALUES:,} values")
+    counted[id(node)] = count
+    return count

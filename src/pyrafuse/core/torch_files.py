@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrafuse.core.foreign_files import find_archive
 from pyrafuse.core.pickled_names import Calls, to_plain
 from pyrafuse.core.pickles import Name, Thing, UnreadableError, read_pickle
 
@@ -86,6 +87,8 @@ def read_torch_file(path: Path, calls: Calls) -> Any:
     with path.open("rb") as file:
         content = _Content(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if zipfile.is_zipfile(path):
+        if find_archive(path):
+            raise UnreadableError("another kind of archive")
         value = _read_archive(path, content, calls)
     elif content.data[:2] == b"PK":
         raise ValueError("an archive without its end")

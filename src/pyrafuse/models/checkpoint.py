@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -18,6 +18,7 @@ from pyrafuse.models.factory import rebuild
 from pyrafuse.models.importers.origins import ORIGINS
 from pyrafuse.models.importers.registry import find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.necks.graph_text import is_graph_file
 
 CARD_KEY = "pyrafuse"
 PREFIX = "detector."
@@ -29,12 +30,14 @@ def card_to_dict(card: Card) -> dict[str, Any]:
 
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
-    """The inverse of `card_to_dict`.
+    """The inverse of `card_to_dict`, without weights to read or fetch: a card opens nothing, wherever it says so.
 
     Raises:
         TypeError: If a value is missing or of a wrong kind.
+        CheckpointError: If a graph's file stands in place of its text.
     """
     fields = _tuples(values)
+    fields |= {key: _without_files(fields[key]) for key in ("options", "defaults") if key in fields}
     card = Card(**{**fields, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))})
     kinds = {
         "model": isinstance(card.model, str),
@@ -63,6 +66,21 @@ def _is_usable(given: Preprocessing) -> bool:
         and isinstance(given.bgr, bool)
         and isinstance(given.round_down, bool)
     )
+
+
+def _without_files(value: Any) -> Any:
+    """Options of parts that open nothing: where weights came from is left out, a graph's file refused."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_files(inner)
+            for key, inner in value.items()
+            if not (key in ("weights", "pretrained") and isinstance(inner, str | bool))
+        }
+    if isinstance(value, tuple):
+        return tuple(map(_without_files, value))
+    if isinstance(value, str) and is_graph_file(value):
+        raise CheckpointError(f"its card names the file {value!r}, and a checkpoint holds the text of its graphs")
+    return value
 
 
 def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float) -> bool:
@@ -141,12 +159,13 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
             f"{source} describes no detector, missing or of a wrong kind: {error}; take another checkpoint, or save "
             "the detector anew"
         ) from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     try:
         with Uninitialized():
-            detector = rebuild(replace(card, options=_without_weights(card.options)))
-    except PyrafuseError as error:
+            detector = rebuild(card)
+    except (PyrafuseError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
         raise CheckpointError(f"{source} needs a part that cannot be built: {error}") from error
-    detector.card = card
     load_exactly(detector, state, source=source)
     return detector
 
@@ -155,12 +174,6 @@ def _mapping_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(inner := values.get(key), Mapping):
         raise TypeError(f"{key} {inner!r}")
     return inner
-
-
-def _without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options whose backbone starts empty: the checkpoint holds its weights, the original file may be gone."""
-    backbone = {k: v for k, v in (options.get("backbone_options") or {}).items() if k not in ("weights", "pretrained")}
-    return {**options, **({"backbone_options": backbone} if "backbone_options" in options else {})}
 
 
 def _with_prefix(detector: Detector) -> dict[str, torch.Tensor]:

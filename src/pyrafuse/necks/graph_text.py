@@ -34,7 +34,12 @@ GivenNeck = str | Graph | Mapping[str, Any]
 
 def is_graph(name: str) -> bool:
     """Whether ``name`` is a graph's file or text, and not a registered name."""
-    return name.endswith(SUFFIXES) or "merges:" in name
+    return is_graph_file(name) or "merges:" in name
+
+
+def is_graph_file(name: str) -> bool:
+    """Whether ``name`` is a graph's file: one line that ends in one of `SUFFIXES`."""
+    return name.endswith(SUFFIXES) and "\n" not in name
 
 
 def read_graph(name: str) -> Graph:
@@ -44,7 +49,7 @@ def read_graph(name: str) -> Graph:
         PyrafuseError: If there is no such file, it is no YAML, a key is unknown, twice there or missing, or a value is
             of a wrong kind; the message names the merge.
     """
-    source = name if name.endswith(SUFFIXES) else "the graph"
+    source = name if is_graph_file(name) else "the graph"
     return _create_graph(_parse(read_text(name), source), source)
 
 
@@ -54,7 +59,7 @@ def read_text(name: str) -> str:
     Raises:
         PyrafuseError: If there is no such file.
     """
-    if not name.endswith(SUFFIXES):
+    if not is_graph_file(name):
         return name
     try:
         return Path(name).read_text(encoding="utf-8")

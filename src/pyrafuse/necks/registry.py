@@ -9,7 +9,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.core.registry import Registry
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.graph_text import SUFFIXES, GivenNeck, is_graph, list_necks, read_graph
+from pyrafuse.necks.graph_text import GivenNeck, is_graph, is_graph_file, list_necks, read_graph
 
 NECKS: Registry[Neck] = Registry("neck", "pyrafuse.necks")
 
@@ -76,4 +76,4 @@ def _create_graph_neck(inputs: PyramidSpec, name: str) -> GraphNeck:
     try:
         return GraphNeck(inputs, graph)
     except PyrafuseError as error:
-        raise PyrafuseError(f"{name}: {error}" if name.endswith(SUFFIXES) else str(error)) from error
+        raise PyrafuseError(f"{name}: {error}" if is_graph_file(name) else str(error)) from error

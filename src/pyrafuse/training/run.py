@@ -72,6 +72,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` beside ``path``, then rename it."""
         write_tensors(path, checkpoint)
 
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """Read a checkpoint as every other: nothing in it is executed."""
+        return read_tensors(path)
+
 
 class DetectionLoaders(L.LightningDataModule):
     """The loaders of a run; made when it is known how many processes share it."""

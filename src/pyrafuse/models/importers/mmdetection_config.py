@@ -8,6 +8,9 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pyrafuse.core.pickled_names import to_plain
+from pyrafuse.core.pickles import UnreadableError
+
 Config = Mapping[str, Any]
 
 LONGEST_TEXT = 1_000_000
@@ -49,9 +52,10 @@ def parse_config(text: str) -> dict[str, Any] | None:
                         values[target.id] = _evaluate(statement.value, values)
                     except _UnknownValueError:
                         values.pop(target.id, None)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # names within names may unfold without bounds
+        return to_plain(values, lambda _: None)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, UnreadableError):
         return None
-    return values
 
 
 def look_up(values: Any, *keys: str) -> Any:
