@@ -58,7 +58,7 @@ def yolov3_coco() -> Recipe:
             one_size_epochs=10,  # epoch 290 still has many sizes
             by_epoch=True,
         ),
-        run=RunSettings(epochs=301, batch_size=50, ema=0.0, evaluate_every=10),
+        run=RunSettings(epochs=301, batch_size=50, ema=0.0, precision="32", evaluate_every=10),
     )
 
 

@@ -41,5 +41,5 @@ def one_x(model: str, *, lr: float = 0.01, clip_norm: float = 0.0, **options: An
         schedule=ScheduleSettings(
             kind="step", steps=(8, 11), burn_in_steps=500, burn_in_power=1.0, burn_in_start=0.001
         ),
-        run=RunSettings(epochs=12, batch_size=16, ema=0.0, sync_bn=False, evaluate_every=1),
+        run=RunSettings(epochs=12, batch_size=16, ema=0.0, precision="32", sync_bn=False, evaluate_every=1),
     )

@@ -62,5 +62,5 @@ def _efficientdet(name: str, *, size: int) -> Recipe:
         ),
         optimizer=OptimizerSettings(lr=0.16, lr_batch=128, weight_decay=4e-5, decay_all=True, clip_norm=10.0),
         schedule=ScheduleSettings(burn_in_epochs=1.0, burn_in_power=1.0),
-        run=RunSettings(epochs=300, batch_size=128, ema=0.9998, evaluate_every=10),
+        run=RunSettings(epochs=300, batch_size=128, ema=0.9998, precision="32", evaluate_every=10),
     )

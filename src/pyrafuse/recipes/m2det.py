@@ -71,5 +71,5 @@ def _m2det(*, size: int, **model: Any) -> Recipe:
         schedule=ScheduleSettings(
             kind="step", steps=(90, 110, 130, 150), burn_in_epochs=5.0, burn_in_power=1.0, burn_in_start=2.5e-4
         ),
-        run=RunSettings(epochs=160, batch_size=32, ema=0.0, sync_bn=False, evaluate_every=5),
+        run=RunSettings(epochs=160, batch_size=32, ema=0.0, precision="32", sync_bn=False, evaluate_every=5),
     )

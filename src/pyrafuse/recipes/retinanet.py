@@ -48,7 +48,7 @@ def retinanet_nas_fpn_coco() -> Recipe:
         schedule=ScheduleSettings(
             kind="step", steps=(30, 40), burn_in_steps=1000, burn_in_power=1.0, burn_in_start=0.1
         ),
-        run=RunSettings(epochs=50, batch_size=64, ema=0.0, evaluate_every=2),
+        run=RunSettings(epochs=50, batch_size=64, ema=0.0, precision="32", evaluate_every=2),
     )
 
 

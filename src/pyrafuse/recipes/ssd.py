@@ -77,5 +77,5 @@ def _ssd_recipe(name: str, *, size: int, epochs: int, steps: tuple[int, ...], **
         augmentation=AUGMENTATION,
         optimizer=OptimizerSettings(lr=2e-3, lr_batch=64, weight_decay=5e-4, decay_all=True, clip_norm=0.0),
         schedule=ScheduleSettings(kind="step", steps=steps, burn_in_steps=500, burn_in_power=1.0, burn_in_start=0.001),
-        run=RunSettings(epochs=epochs, batch_size=64, ema=0.0, sync_bn=False, evaluate_every=5),
+        run=RunSettings(epochs=epochs, batch_size=64, ema=0.0, precision="32", sync_bn=False, evaluate_every=5),
     )

@@ -154,7 +154,8 @@ class DetectionModule(L.LightningModule):
         return create_optimizer(self.detector, settings, lr=base_lr(self.recipe))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load` needs, the best evaluation so far, and the state of the random numbers."""
+        """Add what `load` needs, the best evaluation so far, the precision, and the state of the random numbers."""
+        checkpoint["precision"] = self.trainer.precision
         checkpoint["best_evaluation"] = None if self.best is None else self.best.to_dict(with_curves=True)
         checkpoint[CARD_KEY] = {"card": card_to_dict(self.detector.card), "recipe": self._recipe_values}
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}

@@ -1,7 +1,128 @@
-"""What half precision does badly, kept out of it."""
+"""What a training computes in: bf16 where this machine is faster so, and what half precision does badly kept out of it.
+
+Processors differ: without instructions for bf16 a step can take eight times as long as in float32, and no name or flag
+tells for sure. So the choice is measured, with the model that will be trained.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.models.detector import Detector
+from pyrafuse.training.settings import RunSettings
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Names in a recipe, and those of the trainer."""
+
+LEAST_SPEEDUP = 1.1
+"""``auto`` leaves float32 for no less: bf16 has 8 bits for a fraction, float32 24."""
+
+MEASURED_SIZE = 320
+"""Side in pixels of the image that is measured, if the training's are not smaller."""
+
+
+def choose_precision(
+    run: RunSettings, detector: Detector, *, size: int, began: str | None, say: Callable[[str], None]
+) -> str:
+    """What convolutions compute in: ``32``, ``bf16`` or ``fp16``; why is said.
+
+    Args:
+        run: The precision that is wanted, and where the training runs.
+        detector: What will be trained; on the processor yet, and left as it is but for its mode.
+        size: Side of its input in pixels.
+        began: What a run that goes on has computed in so far: ``auto`` keeps it where this machine is not slow with it.
+        say: Takes a sentence.
+
+    Raises:
+        PyrafuseError: If fp16 is wanted of a processor.
+    """
+    device = _device_of(run)
+    if run.precision == "fp16" and device == "cpu":
+        raise PyrafuseError("run.precision fp16 needs a GPU, and this training runs on the processor: give auto")
+    if run.precision in ("32", "fp16"):
+        return run.precision
+    if run.precision == "bf16":
+        if (speedup := _measure(detector, device, size)) < 1:
+            say(
+                f"bf16 takes about {1 / speedup:.1f} times as long as float32 on this {_WORDS[device]}: "
+                "--run.precision auto takes the faster one"
+            )
+        return "bf16"
+    if began == "32":
+        return "32"
+    if device == "cpu" and not _is_alone(run):
+        return "32"  # each process would measure for itself, and all have to choose the same
+    speedup = _measure(detector, device, size)
+    is_faster = speedup >= (LEAST_SPEEDUP if began is None else 1)
+    ratio = f"is {speedup:.1f} times as fast" if speedup >= 1 else f"takes {1 / speedup:.1f} times as long"
+    other = "; the run began in bf16" if began == "bf16" and not is_faster else ""
+    say(f"computing in {'bf16' if is_faster else 'float32'}: bf16 {ratio} on this {_WORDS[device]}{other}")
+    return "bf16" if is_faster else "32"
+
+
+_WORDS = {"cpu": "processor", "cuda": "GPU", "mps": "GPU"}
+
+
+def _device_of(run: RunSettings) -> str:
+    if run.accelerator == "auto":
+        is_mps = torch.backends.mps.is_available()
+        return "cuda" if torch.cuda.is_available() else "mps" if is_mps else "cpu"
+    return {"gpu": "cuda"}.get(run.accelerator, run.accelerator)
+
+
+def _is_alone(run: RunSettings) -> bool:
+    is_one = run.devices in ("auto", 1) or (isinstance(run.devices, tuple) and len(run.devices) == 1)
+    return is_one and run.nodes == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def _measure(detector: Detector, device: str, size: int) -> float:
+    """How many times as fast as in float32 a step of ``detector`` is in bf16."""
+    if device == "cpu":
+        of_one = measure_speedup(*_one_convolution(), rounds=6)
+        # without instructions for bf16 the model would take long to show it
+        return of_one if of_one < 0.5 else measure_speedup(*_pyramid_of(detector, size))
+    is_native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return 2.0 if is_native else 0.5  # what its units are built for; nothing is measured there
+
+
+def _one_convolution() -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+    images = torch.full((2, 64, 40, 40), 0.5).contiguous(memory_format=torch.channels_last)
+    weight = torch.full((64, 64, 3, 3), 0.01, requires_grad=True)
+    return lambda: F.conv2d(images, weight, padding=1), [weight]
+
+
+def _pyramid_of(detector: Detector, size: int) -> tuple[Callable[[], Tensor], Sequence[Tensor]]:
+    side = min(size, MEASURED_SIZE)
+    side = side if detector.backbone.sizes.fit(side, side) else size
+    images = torch.full((1, 3, side, side), 0.5)
+    detector.eval()  # statistics and random numbers stay as they are
+    learning = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
+    return lambda: torch.stack([level.float().mean() for level in detector.pyramid(images)]).sum(), learning
+
+
+def measure_speedup(forward: Callable[[], Tensor], parameters: Sequence[Tensor], *, rounds: int = 3) -> float:
+    """Seconds of ``forward`` and its gradients on the processor in float32, over those in bf16.
+
+    The least of ``rounds`` of each, in turn; other programs can only make a round slower.
+    """
+
+    def seconds(*, in_half: bool) -> float:
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_half):
+            loss = forward().float().mean()
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        return time.perf_counter() - start
+
+    full, half = [], []
+    for _ in range(1 + rounds):
+        full.append(seconds(in_half=False))
+        half.append(seconds(in_half=True))
+    return min(full[1:]) / min(half[1:])  # the first one chooses kernels
 
 
 class StridedDepthwiseConv2d(nn.Conv2d):

@@ -18,6 +18,7 @@ from pyrafuse.data.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.checkpoint import CARD_KEY
 from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.precision import PRECISIONS
 from pyrafuse.training.settings import Recipe, to_plain
 
 UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
@@ -39,6 +40,7 @@ class Begun:
         names: The classes.
         is_complete: Whether nothing is left to train or to validate.
         best: The best evaluation so far.
+        precision: What convolutions computed in, as a recipe names it; None in a file that does not tell it.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Begun:
     names: tuple[str, ...]
     is_complete: bool
     best: EvaluationResult | None
+    precision: str | None
 
 
 def read_begun(recipe: Recipe) -> Begun:
@@ -80,6 +83,7 @@ def read_begun(recipe: Recipe) -> Begun:
         tuple(content[CARD_KEY]["card"]["names"]),
         is_complete=not is_due and (epochs == recipe.run.epochs or is_stopped),
         best=None if best is None else EvaluationResult.from_dict(best),
+        precision=next((name for name, theirs in PRECISIONS.items() if theirs == content.get("precision")), None),
     )
 
 

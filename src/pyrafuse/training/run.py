@@ -35,7 +35,7 @@ from pyrafuse.training.callbacks import DropBlockSchedule, NaNGuard, WeightEMA
 from pyrafuse.training.epochs import NEVER, Epochs, FitLoop
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
+from pyrafuse.training.precision import PRECISIONS, choose_precision, spare_small_maps, spare_strided_depthwise
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
 from pyrafuse.training.progress import Narrator
 from pyrafuse.training.reporting import ReportWriter, draw_run
@@ -43,7 +43,6 @@ from pyrafuse.training.resuming import Begun, check_fits, compare_options, match
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
 
@@ -168,8 +167,17 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun:
         check_fits(begun, module)
         loaders.first_epoch = begun.epochs
+    spare_strided_depthwise(detector)
+    spare_small_maps(detector)
+    precision = choose_precision(
+        recipe.run,
+        detector,
+        size=recipe.data.size,
+        began=begun.precision if begun else None,
+        say=lambda text: console.print(text, highlight=False),
+    )
     with open_folder(recipe) as folder:
-        return _fit(module, loaders, folder, begun, console, changes=changes)
+        return _fit(module, loaders, folder, begun, console, precision=precision, changes=changes)
 
 
 def _fit(
@@ -179,6 +187,7 @@ def _fit(
     begun: Begun | None,
     console: Console,
     *,
+    precision: str,
     changes: Sequence[str],
 ) -> TrainingResult:
     """Everything has been checked: write, train, and draw."""
@@ -188,7 +197,7 @@ def _fit(
     if is_first_process():
         write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
     steps = math.ceil(module.steps_per_epoch)
-    trainer = _create_trainer(recipe, folder, steps=steps, console=console)
+    trainer = _create_trainer(recipe, folder, steps=steps, console=console, precision=precision)
     trainer.fit_loop = FitLoop.of(trainer)
     # Lightning's answer to SIGTERM waits for the other processes; ours ends this one, and the others by that
     trainer._signal_connector.register_signal_handlers = lambda: None
@@ -203,8 +212,6 @@ def _fit(
     if begun:
         otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
         console.print(f"resumed after epoch {begun.epochs}{otherwise}", highlight=False, markup=False)
-    spare_strided_depthwise(detector)
-    spare_small_maps(detector)
     detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
     last = folder / "last.ckpt"
     with _own_interrupts(folder, of=recipe.run.epochs):
@@ -263,7 +270,7 @@ def _own_interrupts(folder: Path, *, of: int) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console) -> L.Trainer:
+def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console, precision: str = "32") -> L.Trainer:
     run = recipe.run
     every = run.evaluate_every or max(1, run.epochs // 10)
     narrator = Narrator(epochs=run.epochs, steps_per_epoch=steps, evaluate_every=every, console=console)
@@ -289,7 +296,7 @@ def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Consol
         accelerator=run.accelerator,
         devices=choose_devices(run),
         num_nodes=run.nodes,
-        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=run.accumulate,
         gradient_clip_val=recipe.optimizer.clip_norm or None,
         sync_batchnorm=run.sync_bn and has_gpu,

@@ -1,15 +1,23 @@
+"""What a training computes in: chosen by measurement, kept by a run that goes on, and warned of where it is slow."""
+
 import copy
 
 import pytest
 import torch
 from torch import nn
 
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.models.factory import create_model
+from pyrafuse.training import precision
 from pyrafuse.training.precision import (
     SmallMapConv2d,
     StridedDepthwiseConv2d,
+    choose_precision,
+    measure_speedup,
     spare_small_maps,
     spare_strided_depthwise,
 )
+from pyrafuse.training.settings import RunSettings
 
 
 def test_a_strided_depthwise_convolution_is_computed_in_float32():
@@ -65,3 +73,71 @@ def test_maps_as_large_as_the_kernel_stay_in_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         assert model[0](torch.randn(1, 4, 3, 3)).dtype == torch.bfloat16
         assert model[0](torch.randn(1, 4, 3, 2)).dtype == torch.float32
+
+
+class TestChoice:
+    """On a processor that computes in bf16 as many times as fast as ``speedup`` says."""
+
+    def choose(self, monkeypatch, speedup, began=None, **run):
+        monkeypatch.setattr(precision, "measure_speedup", lambda *_, **__: speedup)
+        said = []
+        detector = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25})
+        settings = RunSettings(accelerator="cpu", **run)
+        return choose_precision(settings, detector, size=64, began=began, say=said.append), said
+
+    @pytest.mark.parametrize(
+        ("speedup", "chosen", "said"),
+        [
+            (1.8, "bf16", "computing in bf16: bf16 is 1.8 times as fast on this processor"),
+            (1.05, "32", "computing in float32: bf16 is 1.1 times as fast on this processor"),
+            (0.125, "32", "computing in float32: bf16 takes 8.0 times as long on this processor"),
+        ],
+    )
+    def test_auto_takes_what_is_measured_to_be_faster(self, monkeypatch, speedup, chosen, said):
+        assert RunSettings().precision == "auto"
+        assert self.choose(monkeypatch, speedup) == (chosen, [said])
+
+    def test_what_is_slow_is_done_where_it_is_wanted_and_its_price_is_said(self, monkeypatch):
+        chosen, said = self.choose(monkeypatch, 0.125, precision="bf16")
+        assert (chosen, len(said)) == ("bf16", 1)
+        assert said[0].startswith(
+            "bf16 takes about 8.0 times as long as float32 on this processor: --run.precision auto"
+        )
+        assert self.choose(monkeypatch, 1.8, precision="bf16") == ("bf16", [])
+        assert self.choose(monkeypatch, 1.8, precision="32") == ("32", [])
+
+    @pytest.mark.parametrize(
+        ("began", "speedup", "chosen"), [("32", 4.0, "32"), ("bf16", 1.05, "bf16"), ("bf16", 0.9, "32")]
+    )
+    def test_a_run_goes_on_as_it_began_where_that_is_not_slow(self, monkeypatch, began, speedup, chosen):
+        assert self.choose(monkeypatch, speedup, began)[0] == chosen
+
+    def test_processes_that_share_a_run_do_not_measure_each_for_itself(self, monkeypatch):
+        assert self.choose(monkeypatch, 4.0, devices=2) == ("32", [])
+
+    def test_a_processor_has_no_fp16(self, monkeypatch):
+        with pytest.raises(PyrafuseError, match=r"fp16 needs a GPU, .* give auto"):
+            self.choose(monkeypatch, 1.0, precision="fp16")
+
+
+def test_measuring_leaves_model_and_random_numbers_as_they_are():
+    detector = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25}).train()
+    before, random = copy.deepcopy(detector.state_dict()), torch.get_rng_state()
+    run = RunSettings(accelerator="cpu")
+    assert choose_precision(run, detector, size=64, began=None, say=lambda _: None) in ("32", "bf16")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+    assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+def test_the_speedup_is_the_time_in_float32_over_that_in_bf16(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+    weight = torch.ones(1, requires_grad=True)
+    lasts = {False: iter((9.0, 2.0, 3.0)), True: iter((50.0, 0.5, 4.0))}  # the first of each chooses kernels
+
+    def forward():
+        clock[0] += next(lasts[torch.is_autocast_enabled("cpu")])
+        return weight * 2
+
+    assert measure_speedup(forward, [weight], rounds=2) == 2.0 / 0.5
