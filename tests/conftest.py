@@ -15,10 +15,10 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of real images and golden vectors that lies beside the repository, where there is one."""
+    """The folder of real images that lies beside the repository, where there is one."""
     path = Path(__file__).resolve().parents[1].parent / "shared"
     if not path.is_dir():
-        pytest.skip("no folder of real images and golden vectors beside the repository")
+        pytest.skip("no folder of real images beside the repository")
     return path
 
 

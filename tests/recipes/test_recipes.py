@@ -15,6 +15,7 @@ from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.run import train
 from pyrafuse.training.schedule import block_sizes, lr_factor, mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import to_plain
+from vectors import FOLDER
 
 NAMES = RECIPES.names()
 
@@ -52,9 +53,9 @@ def test_the_paper_s_recipes_are_there():
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_paper_s_learning_rate(name, shared_dir):
+def test_the_paper_s_learning_rate(name):
     recipe = RECIPES.create(name)
-    official = json.loads((shared_dir / "reference/asff/lr_schedule.json").read_text())
+    official = json.loads((FOLDER / "asff/lr_schedule.json").read_text())
     batches = COCO_IMAGES / recipe.run.batch_size
     assert math.floor(batches) == official["epoch_size_used_by_formula"]
     assert math.ceil(batches) == official["iterations_per_epoch"]
@@ -84,25 +85,25 @@ def test_the_paper_s_last_epochs(name):
     assert tuple(recipe.data.sizes) == (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
 
 
-def test_asff_star_is_the_official_one(shared_dir):
+def test_asff_star_is_the_official_one():
     recipe = RECIPES.create("yolov3_asff_star_coco")
-    assert [recipe.dropblock.keep_prob] * 3 == read_dropblock(shared_dir)["keep_prob"]
+    assert [recipe.dropblock.keep_prob] * 3 == read_dropblock()["keep_prob"]
     detector = create_model(recipe.model.name, **recipe.model.options)
-    manifest = json.loads((shared_dir / "reference/asff/manifest_asff_rfb.json").read_text())
+    manifest = json.loads((FOLDER / "asff/manifest_asff_rfb.json").read_text())
     ours = sorted(tuple(v.shape) for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked"))
     assert ours == sorted(tuple(shape) for key, shape in manifest if not key.endswith("num_batches_tracked"))
 
 
 @pytest.mark.parametrize("epoch", [0, 4, 5, 6, 79, 80, 149, 150, 300])
-def test_the_paper_s_dropblock(epoch, shared_dir):
-    phases = read_dropblock(shared_dir)["from_epoch_block_size"]
+def test_the_paper_s_dropblock(epoch):
+    phases = read_dropblock()["from_epoch_block_size"]
     sizes = phases[str(max(int(first) for first in phases if int(first) <= epoch))]
     ours = block_sizes(RECIPES.create("yolov3_asff_star_coco").dropblock, epoch=epoch)
     assert ours == tuple(reversed(sizes or ()))  # theirs run coarsest first
 
 
-def read_dropblock(shared_dir):
-    return json.loads((shared_dir / "reference/asff/dropblock_schedule.json").read_text())
+def read_dropblock():
+    return json.loads((FOLDER / "asff/dropblock_schedule.json").read_text())
 
 
 def test_the_paper_s_settings():
@@ -118,10 +119,10 @@ def test_the_paper_s_settings():
     assert recipe.augmentation.mixup_probability == 1
 
 
-def test_the_light_model_is_the_official_one(shared_dir):
+def test_the_light_model_is_the_official_one():
     settings = RECIPES.create("yolov3_asff_mobilenetv2_coco").model
     detector = create_model(settings.name, backbone=settings.backbone, **settings.options)
-    manifest = json.loads((shared_dir / "reference/asff/manifest_mobile_asff.json").read_text())
+    manifest = json.loads((FOLDER / "asff/manifest_mobile_asff.json").read_text())
     ours = sorted(tuple(v.shape) for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked"))
     theirs = sorted(tuple(shape) for key, shape in manifest if not key.endswith("num_batches_tracked"))
     assert ours == theirs

@@ -7,6 +7,7 @@ import torch
 
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES, SOURCES
+from vectors import FOLDER
 
 SIZES = {
     "ssd300_coco": 300,
@@ -48,11 +49,8 @@ def test_anchors_are_for_the_recipe_s_size(name):
         ("efficientdet_d0_coco", "misc/index_effdet.json", ("efficientdet_d0", "params")),
     ],
 )
-def test_parameters(shared_dir, name, index, entry):
-    file = shared_dir / "reference" / index
-    if not file.is_file():
-        pytest.skip("no index beside the repository")
-    theirs = json.loads(file.read_text())
+def test_parameters(name, index, entry):
+    theirs = json.loads((FOLDER / index).read_text())
     for key in entry:
         theirs = theirs[key]
     ten_classes_more = 9 * 10 * (64 + 1) if "efficientdet" in name else 0

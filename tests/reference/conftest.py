@@ -1,28 +1,27 @@
-"""Golden vectors of the originals, where they lie beside the repository."""
+"""Golden vectors of the originals."""
 
 import ast
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from vectors import FOLDER, compare, fill
+
 
 class Goldens:
     """The folder of vectors, its comparison functions, and checkpoints made from its manifests."""
 
+    fill = fill
+    compare = compare
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fill = _import(folder.parent / "fill.py", "fill")
-        sys.modules["fill"] = self.fill  # compare.py imports it by this name
-        self.compare = _import(folder / "compare.py", "asff_compare")
 
     def load(self, name: str) -> np.lib.npyio.NpzFile:
         return np.load(self.folder / name)
@@ -77,20 +76,18 @@ class Goldens:
 
 
 @pytest.fixture(scope="session")
-def goldens(shared_dir: Path) -> Goldens:
-    """Golden vectors of the original ASFF; skips where there are none."""
-    folder = shared_dir / "reference" / "asff"
-    if not (folder / "compare.py").is_file():
-        pytest.skip("no golden vectors of ASFF beside the repository")
-    return Goldens(folder)
+def goldens() -> Goldens:
+    """Golden vectors of the original ASFF."""
+    return Goldens(FOLDER / "asff")
 
 
 class Vectors:
     """All folders of vectors: their arrays, and parameters and inputs made from keys, shapes and seeds."""
 
+    fill = fill
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fill = _import(folder / "fill.py", "fill")
 
     def npz(self, name: str) -> np.lib.npyio.NpzFile:
         return np.load(self.folder / name)
@@ -132,21 +129,6 @@ class Vectors:
 
 
 @pytest.fixture(scope="session")
-def vectors(shared_dir: Path) -> Vectors:
-    """Golden vectors of all originals; skips where there are none."""
-    folder = shared_dir / "reference"
-    if not (folder / "fill.py").is_file():
-        pytest.skip("no golden vectors beside the repository")
-    return Vectors(folder)
-
-
-def _import(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    before = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+def vectors() -> Vectors:
+    """Golden vectors of all originals."""
+    return Vectors(FOLDER)

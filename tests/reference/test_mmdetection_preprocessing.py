@@ -6,6 +6,7 @@ import torch
 
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.fitting import compute_padded_size, fit_image, resize_to_fit
+from vectors import FOLDER
 
 RGB = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 CAFFE = {"mean": (123.675, 116.28, 103.53), "std": (1, 1, 1), "bgr": True}
@@ -21,11 +22,8 @@ NETWORKS = {
 
 
 @pytest.fixture(scope="module")
-def arrays(shared_dir):
-    path = shared_dir / "reference/mmdet/preproc.npz"
-    if not path.is_file():
-        pytest.skip("no golden vectors of preprocessing beside the repository")
-    return np.load(path)
+def arrays():
+    return np.load(FOLDER / "mmdet/preproc.npz")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Backbones, their classifiers and ECA, against what the published implementations computed."""
 
-import importlib.util
 import json
 import re
 
@@ -13,6 +12,7 @@ from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.layers.eca import ECA, eca_kernel_size
 from pyrafuse.models.classifier import CLASSIFIERS, create_classifier
+from vectors import FOLDER, fill
 
 ALL_STRIDES = (4, 8, 16, 32)
 
@@ -22,15 +22,12 @@ class Vectors:
 
     def __init__(self, folder, scratch) -> None:
         self.folder, self.scratch = folder, scratch
-        spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
-        self.fill = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.fill)
 
     def image(self, seed, *shape):
-        return torch.from_numpy(self.fill.image(seed, shape))
+        return torch.from_numpy(fill.image(seed, shape))
 
     def value(self, key, shape, gain):
-        return torch.from_numpy(np.array(self.fill.value(key, shape, gain)))
+        return torch.from_numpy(np.array(fill.value(key, shape, gain)))
 
     def read_json(self, name):
         return json.loads((self.folder / name).read_text())
@@ -60,11 +57,8 @@ class Vectors:
 
 
 @pytest.fixture(scope="module")
-def vectors(shared_dir, tmp_path_factory):
-    folder = shared_dir / "reference"
-    if not (folder / "misc" / "dpn.npz").is_file():
-        pytest.skip("no golden vectors of backbones beside the repository")
-    return Vectors(folder, tmp_path_factory.mktemp("published"))
+def vectors(tmp_path_factory):
+    return Vectors(FOLDER, tmp_path_factory.mktemp("published"))
 
 
 def check(golden, name, value, rtol):

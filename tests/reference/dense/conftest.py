@@ -1,4 +1,4 @@
-"""Golden vectors of the dense detectors' parts, where they lie beside the repository."""
+"""Golden vectors of the dense detectors' parts."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from vectors import FOLDER
 
 
 class Vectors:
@@ -22,9 +24,6 @@ class Vectors:
 
 
 @pytest.fixture(scope="session")
-def vectors(shared_dir: Path):
+def vectors():
     """`vectors("losses")`: the arrays and settings of that file."""
-    folder = shared_dir / "reference" / "mmdet"
-    if not folder.is_dir():
-        pytest.skip("no golden vectors of dense detectors beside the repository")
-    return lambda name: Vectors(folder, name)
+    return lambda name: Vectors(FOLDER / "mmdet", name)

@@ -8,6 +8,7 @@ from pyrafuse.ops.anchors import anchor_shapes, lay_anchors, lay_points, octave_
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import DeltaCoder, DistanceCoder
 from pyrafuse.ops.suppression import class_aware_nms, soft_nms
+from vectors import FOLDER
 
 
 def laid(config: dict, sizes: list) -> list[torch.Tensor]:
@@ -97,11 +98,8 @@ def test_soft_suppression(vectors, method):
     torch.testing.assert_close(scores, golden[f"soft_nms_{method}.dets"][:, 4], rtol=1e-5, atol=1e-6)
 
 
-def test_soft_suppression_of_m2det(shared_dir):
-    path = shared_dir / "reference" / "misc" / "m2det_loss_post.npz"
-    if not path.is_file():
-        pytest.skip("no golden vectors of M2Det beside the repository")
-    arrays = np.load(path)
+def test_soft_suppression_of_m2det():
+    arrays = np.load(FOLDER / "misc/m2det_loss_post.npz")
     rows = torch.from_numpy(arrays["softnms/in"])
     for name, options in (
         ("linear_out_thresh0.45", {"method": "linear"}),

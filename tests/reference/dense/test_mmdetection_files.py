@@ -1,8 +1,6 @@
 """mmdetection's files under their published names: recognised, with the preprocessing and test settings of each."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +12,7 @@ from pyrafuse.cli.main import main
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.data.fitting import fit_image
 from pyrafuse.models.checkpoint import build
+from vectors import FOLDER, compare, fill
 
 RGB = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 CAFFE = ((123.675, 116.28, 103.53), (1, 1, 1), True)
@@ -30,11 +29,8 @@ USES = {
 
 
 @pytest.fixture(scope="module")
-def folder(shared_dir):
-    path = shared_dir / "reference/mmdet"
-    if not path.is_dir():
-        pytest.skip("no golden vectors of dense detectors beside the repository")
-    return path
+def folder():
+    return FOLDER / "mmdet"
 
 
 def read_manifest(folder, name):
@@ -104,9 +100,9 @@ def test_from_the_image_to_detections_and_back(folder, tmp_path, capsys):
         detector.state_dict(), pyrafuse.load(path, source="atss_r50_fpn_1x_coco").state_dict(), rtol=0, atol=0
     )
 
-    images = torch.from_numpy(load_module(folder.parent / "fill.py").image(0, (1, 3, 320, 416)))
+    images = torch.from_numpy(fill.image(0, (1, 3, 320, 416)))
     (found,) = detector.detect(images)
-    missed = load_module(folder / "compare.py").check_dets(
+    missed = compare.check_dets(
         np.load(folder / f"{name}.npz"), "det", found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
     )
     assert missed <= 1
@@ -123,19 +119,8 @@ def test_from_the_image_to_detections_and_back(folder, tmp_path, capsys):
     assert expected.boxes[:, 2].max() <= 200
 
 
-def load_module(path):
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = loaded
-    spec.loader.exec_module(loaded)
-    sys.path[:] = before
-    return loaded
-
-
 def fill_in(folder, name, gains):
-    load_module(folder.parent / "fill.py")
-    values = load_module(folder / "compare.py").apply_rules(read_manifest(folder, name), gains)
+    values = compare.apply_rules(read_manifest(folder, name), gains)
     return {key: torch.from_numpy(np.array(value)) for key, value in values.items()}
 
 

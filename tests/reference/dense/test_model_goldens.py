@@ -1,8 +1,6 @@
 """Whole dense detectors against mmdetection's, through its checkpoints' keys: maps, detections, training losses."""
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import torch
 
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.importers.mmdetection import import_mmdetection, looks_like_mmdetection
+from vectors import FOLDER, compare, fill
 
 TRAINED = {"frozen_stages": 1, "norm_eval": True}
 EVERYTHING = {"shape_sampler": {"number": 1_000_000}, "inverted_locations": True}
@@ -45,32 +44,22 @@ class Original:
     """One of the originals: its parameters, settings and what it computed."""
 
     def __init__(self, folder, name: str) -> None:
-        for module in ("fill", "compare"):
-            path = (folder.parent if module == "fill" else folder) / f"{module}.py"
-            spec = importlib.util.spec_from_file_location(module, path)
-            loaded = importlib.util.module_from_spec(spec)
-            sys.modules[module] = loaded
-            before = list(sys.path)
-            spec.loader.exec_module(loaded)
-            sys.path[:] = before
-        self.compare = sys.modules.pop("compare")
-        self.fill = sys.modules.pop("fill")
         self.name = name
         self.meta = json.loads((folder / f"{name}.meta.json").read_text())
         self._manifest = json.loads((folder / f"{name}.manifest.json").read_text())
         self.arrays = np.load(folder / f"{name}.npz")
 
     def state(self) -> dict[str, torch.Tensor]:
-        values = self.compare.apply_rules(self._manifest, self.meta["gains"])
+        values = compare.apply_rules(self._manifest, self.meta["gains"])
         return {key: torch.from_numpy(np.array(value)) for key, value in values.items()}
 
     def image(self, seed: int, *shape: int) -> torch.Tensor:
-        return torch.from_numpy(self.fill.image(seed, shape))
+        return torch.from_numpy(fill.image(seed, shape))
 
     def error(self, name: str, value: torch.Tensor) -> float:
         """Largest difference from an entry, by the entry's largest magnitude."""
         stored = self.arrays[name if name in self.arrays else f"{name}.sub"]
-        return self.compare.check(self.arrays, name, value.numpy())[0] / float(np.abs(stored).max())
+        return compare.check(self.arrays, name, value.numpy())[0] / float(np.abs(stored).max())
 
     def targets(self) -> Targets:
         boxes, labels = ([torch.tensor(image[key]) for image in self.meta["gt"]] for key in ("boxes", "labels"))
@@ -80,12 +69,9 @@ class Original:
 @pytest.fixture(
     scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
-def pair(request, shared_dir):
+def pair(request):
     """An original, and ours with its parameters."""
-    folder = shared_dir / "reference" / "mmdet"
-    if not (folder / f"{request.param}.npz").is_file():
-        pytest.skip("no golden vectors of this detector beside the repository")
-    original = Original(folder, request.param)
+    original = Original(FOLDER / "mmdet", request.param)
     state = original.state()
     assert looks_like_mmdetection({"state_dict": state})
     return original, import_mmdetection({"state_dict": state}, source=request.param, options=MODELS[request.param])
@@ -107,7 +93,7 @@ def test_maps_and_detections(pair, prefix):
     detector.eval()
     images = original.image(0, 1, 3, 320, 416)
     if prefix:
-        images = torch.from_numpy(original.compare.structured(0, 320, 416))
+        images = torch.from_numpy(compare.structured(0, 320, 416))
     pyramid = detector.neck(detector.backbone(images))
     predictions = detector.head(pyramid)
     grid, guides = predictions.grid, predictions.guides
@@ -127,13 +113,13 @@ def test_maps_and_detections(pair, prefix):
             rows = rows * (guides.locations.sigmoid() >= guides.least_location)[..., None]
         for level, x in enumerate(as_maps(rows, grid.sizes, grid.counts)):
             name = f"{prefix}head.{theirs}.{level}"
-            worst[name] = original.compare.check(original.arrays, name, x.numpy())[1]
+            worst[name] = compare.check(original.arrays, name, x.numpy())[1]
     # FCOS's distances are after exp, which spreads differences
     assert max(v for k, v in worst.items() if original.name[:4] != "fcos" or "reg" not in k) < 1e-4
     assert max(worst.values()) < 2e-3
 
     (found,) = detector.detect(images)
-    missed = original.compare.check_dets(
+    missed = compare.check_dets(
         original.arrays, f"{prefix}det", found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()
     )
     assert len(found) == len(original.arrays[f"{prefix}det.scores"])

@@ -1,8 +1,6 @@
 """SSD's maps, detections and losses, against what mmdetection computed."""
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,22 +9,16 @@ import torch
 from pyrafuse.core.errors import CheckpointError
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
+from vectors import FOLDER, compare
 
 
 @pytest.fixture(scope="module")
-def original(shared_dir):
-    """Their comparing functions, settings and results."""
-    folder = shared_dir / "reference" / "mmdet"
-    if not (folder / "ssd300.npz").is_file():
-        pytest.skip("no golden vectors of SSD beside the repository")
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("mmdet_compare", folder / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
+def original():
+    """Comparing functions, and their settings and results."""
+    folder = FOLDER / "mmdet"
     meta = json.loads((folder / "ssd300.meta.json").read_text())
     manifest = json.loads((folder / "ssd300.manifest.json").read_text())
-    return module, meta, np.load(folder / "ssd300.npz"), module.apply_rules(manifest, meta["gains"])
+    return compare, meta, np.load(folder / "ssd300.npz"), compare.apply_rules(manifest, meta["gains"])
 
 
 @pytest.fixture(scope="module")

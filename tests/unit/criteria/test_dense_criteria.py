@@ -17,6 +17,7 @@ from pyrafuse.criteria.level_weights import LevelWeights, create_level_weights
 from pyrafuse.losses.boxes import giou_loss
 from pyrafuse.models.factory import create_model
 from pyrafuse.ops.coders import DeltaCoder
+from vectors import FOLDER
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 20, 20], [40, 40, 60, 60]])
 TARGETS = Targets.pad([torch.tensor([[0.0, 0, 10, 10], [0, 0, 20, 20]])], [torch.tensor([1, 0])])
@@ -127,11 +128,8 @@ class TestDense:
 
 
 class TestLevelWeights:
-    def test_as_the_original(self, shared_dir):
-        path = shared_dir / "reference" / "mmdet" / "ddod_reweight.json"
-        if not path.is_file():
-            pytest.skip("no golden vectors of DDOD beside the repository")
-        for case in json.loads(path.read_text()):
+    def test_as_the_original(self):
+        for case in json.loads((FOLDER / "mmdet/ddod_reweight.json").read_text()):
             weights = LevelWeights(len(case["factors"][0]))
             for positives, factors in zip(case["positives_per_level_each_call"], case["factors"], strict=True):
                 assert weights(torch.tensor(positives)).tolist() == pytest.approx(factors, abs=1e-6)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.fitting import Fit, blank, compute_inner_size, compute_padded_size, fit_image, resize, stack_images
+from vectors import FOLDER
 
 OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")
 
@@ -18,8 +19,8 @@ def noise(height, width, seed=0):
 
 
 @pytest.mark.parametrize("size", [64, 32])
-def test_opencv_preprocessing_equals_the_official_one(shared_dir, size):
-    golden = np.load(shared_dir / "reference/asff/data.npz")
+def test_opencv_preprocessing_equals_the_official_one(size):
+    golden = np.load(FOLDER / "asff/data.npz")
     preprocessing = Preprocessing(size=(size, size), interpolation="opencv")
     image, fit = fit_image(np.ascontiguousarray(golden["bgr"][..., ::-1]), preprocessing)
     expected = torch.from_numpy(golden[f"val_{size}"])

@@ -4,6 +4,7 @@ import pytest
 from pyrafuse.data.fitting import blank
 from pyrafuse.data.mixing import lay_around, mixup, mosaic
 from pyrafuse.data.sample import Sample
+from vectors import FOLDER
 
 
 def sample_of(image, boxes, labels=None, crowd=None):
@@ -18,8 +19,8 @@ def sample_of(image, boxes, labels=None, crowd=None):
 
 
 @pytest.mark.parametrize("j", [0, 1])
-def test_mixup_equals_the_official_one(shared_dir, j):
-    golden = np.load(shared_dir / "reference/asff/data.npz")
+def test_mixup_equals_the_official_one(j):
+    golden = np.load(FOLDER / "asff/data.npz")
     first, second = (
         sample_of(golden[image], golden[labels][:, :4], golden[labels][:, 4])
         for image, labels in (("bgr", "labels1"), ("bgr2", "labels2"))
