@@ -229,7 +229,8 @@ def _flatten(settings: Any, prefix: str = "") -> Mapping[str, Any]:
 def train(recipe: Recipe) -> int:
     """Train a detector by a recipe, on your images.
 
-    Everything goes into one folder: best.ckpt, last.ckpt, recipe.yaml, metrics.csv, curves.png and results.json.
+    Everything goes into one folder: best.ckpt, last.ckpt, recipe.yaml, metrics.csv, results.json, pictures
+    of the curves, and report.html, a page with all of it.
     Ctrl-C stops; --resume goes on as if nothing had happened.
     """
     from rich.console import Console
@@ -238,5 +239,5 @@ def train(recipe: Recipe) -> int:
 
     result = run(recipe, console=Console(stderr=True, soft_wrap=True))
     print(result.evaluation.table())
-    print(f"\nbest checkpoint  {result.best}\ncurves           {result.folder / 'curves.png'}")
+    print(f"\nbest checkpoint  {result.best}\nreport           {result.folder / 'report.html'}")
     return 0

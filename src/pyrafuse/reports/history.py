@@ -17,7 +17,8 @@ from pyrafuse.visualization.report import Report
 READING = {
     LOSSES: "Training lowers the sum (thick); dashed is the same on the validation images, without augmentation. A "
     "validation loss that rises while the other falls means overfitting.",
-    LEVEL_LOSSES: "The sum of the losses split by pyramid level: levels with more objects have more of it.",
+    LEVEL_LOSSES: "The sum of the losses split by pyramid level: levels with more objects have more of "
+    "it. The terms of each level are in curves.png.",
     POSITIVES: "Anchors or points an image that are matched to an object: a level at 0 learns no boxes at all, so its "
     "anchors or sizes do not fit the data.",
     GRADIENTS: "How strongly each level is pulled at: when they grow a hundredfold, a loss of NaN is near.",
@@ -37,16 +38,20 @@ def add_history(report: Report, history: Mapping[str, Sequence[float]]) -> None:
         history: The columns of metrics.csv.
     """
     shown = {key: values for key, values in history.items() if not key.startswith("val/ar_")}
+    shown = {key: values for key, values in shown.items() if not _is_term_of_a_level(key)}
     panels = training_panels(shown)
     report.add_section("Training")
-    num_epochs = len(history.get("epoch", ()))
-    with report.folded(
-        f"Curves of {num_epochs} epoch{'' if num_epochs == 1 else 's'}: losses, AP, learning rate, levels"
-    ):
+    count = len(history.get("epoch", ()))
+    with report.folded(f"Curves of {count} epoch{'' if count == 1 else 's'}: losses, AP, learning rate, levels"):
         report.add_charts(
-            (figure, " ".join([READING[title.partition(":")[0]], *(_rises(history) if title == LOSSES else ())]))
+            (figure, " ".join([READING[title], *(_rises(history) if title == LOSSES else ())]))
             for title, figure in panels.items()
         )
+
+
+def _is_term_of_a_level(key: str) -> bool:
+    """Whether ``key`` is level/stride_8/loss_iou, say: five more panels, which curves.png has."""
+    return key.startswith("level/") and key.rsplit("/", 1)[-1].startswith("loss_")
 
 
 def _rises(history: Mapping[str, Sequence[float]]) -> list[str]:
@@ -63,7 +68,8 @@ def _rises(history: Mapping[str, Sequence[float]]) -> list[str]:
     if not risen:
         return []
     reason = (
-        f"more boxes learn than at the start ({after:.3g} positives an image, not {before:.3g}), and each adds its part"
+        f"more boxes learn than at the start ({after:.3g} positives an image, {before:.3g} then), and a term that sums "
+        "over them grows with their number"
         if after > before
         else "terms trade off against each other, and only their sum is lowered"
     )

@@ -11,7 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
+from html import escape as escape_markup
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ MAX_PAIR_SIDE_PX = 600
 
 _JPEG_QUALITY = 85
 _LARGEST_PNG = 300_000  # bytes
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[-+]?[\d.,]+\s?%?(e[-+]?\d+)?|-|")
 
 
@@ -188,6 +189,11 @@ class Report:
         write_text(path, self.to_html())
 
 
+def escape(text: str) -> str:
+    """``text`` HTML-escaped; control characters, which no page may hold, stand as �."""
+    return escape_markup(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
 def _figure(source: str, caption: str, *, kind: str) -> str:
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="{kind}"><img src="{source}" alt="{escape(caption)}">{text}</figure>'
@@ -268,7 +274,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; list-style: none; p
 details { border: 1px solid var(--line); border-radius: 6px; padding: 0 1rem; margin: 1rem 0; }
 summary { cursor: pointer; padding: 0.6rem 0; font-weight: 600; }
 table { border-collapse: collapse; font-size: 0.92rem; }
-th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left;
+  min-width: 5rem; max-width: 24rem; overflow-wrap: anywhere; }
 th { border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 td, th, dt, dd, figcaption, h1, h2 { unicode-bidi: isolate; }
@@ -276,7 +283,8 @@ td, th, dt, dd, figcaption, h1, h2 { unicode-bidi: isolate; }
 .matrix tbody tr { background: none; }
 .heat { text-align: center; background: color-mix(in srgb, var(--heat) var(--share, 0%), transparent); }
 .heat small { display: block; opacity: 0.8; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, .number { white-space: nowrap; }
+.number { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.2rem; margin: 1rem 0; }
 dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
