@@ -21,13 +21,16 @@ from pyrafuse.data.class_groups import find_groups
 from pyrafuse.data.coco_objects import as_written, read_objects, spell
 from pyrafuse.data.finding import image_finder
 from pyrafuse.data.folders import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Tree, split_of_file, split_of_folder, subfolders
+from pyrafuse.data.foreign import recognise
 from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
 _NAME_KEYS = ("file_name", "coco_url", "path", "url", "image_url", "flickr_url")
+_IS_OBJECT = re.compile(rb"\A(\xef\xbb\xbf)?\s*\{")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
+_LISTS = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
 
 
 def find_coco(tree: Tree) -> dict[str, Path]:
@@ -96,9 +99,14 @@ def _no_garbage_collection() -> Iterator[None]:
 def _looks_like_coco(path: Path) -> bool:
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _IS_COCO.search(content) is not None
+            return _IS_OBJECT.match(content) is not None and _IS_COCO.search(content) is not None
     except (OSError, ValueError):  # it cannot be opened, or is empty
         return False
+
+
+def _has_all_lists(path: Path) -> bool:
+    content = path.read_bytes()
+    return all(pattern.search(content) for pattern in _LISTS)
 
 
 def _is_damaged(path: Path) -> bool:
@@ -112,6 +120,8 @@ def _is_damaged(path: Path) -> bool:
 def _only_one(split: str, paths: Sequence[Path]) -> Path:
     if len(paths) > 1:  # beside other tasks' files, COCO's own are called so
         paths = [path for path in paths if path.name.startswith("instances")] or paths
+    if len(paths) > 1:  # other tools' files have some of COCO's lists
+        paths = [path for path in paths if _has_all_lists(path) and recognise(path) is None] or paths
     if len(paths) > 1:
         listed = ", ".join(str(path) for path in paths)
         raise DataError(
@@ -132,12 +142,16 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    keys = ("images", "annotations", "categories")
+    is_whole = isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
+    if not is_whole and (foreign := recognise(path)):
+        raise DataError(f"{path} {foreign}")
     if not isinstance(content, dict):
         raise DataError(
             f"{path} holds a {type(content).__name__}, not COCO annotations (an object with images, annotations and "
             "categories); is it a file of results?"
         )
-    for key in ("images", "annotations", "categories"):
+    for key in keys:
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path} has no list {key!r} of objects, which COCO annotations need; export it anew")

@@ -12,6 +12,7 @@ from pyrafuse.core.records import DetectionData
 from pyrafuse.data.class_groups import leave_out_groups
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import ANNOTATION_FOLDERS, SPLIT_WORDS, Tree, split_of_file, split_of_folder
+from pyrafuse.data.foreign import find_foreign, recognise
 from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.passed_over import count_suffixes, find_unread, tell_unread
 from pyrafuse.data.problems import Problem, Reading
@@ -157,6 +158,8 @@ def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
         root = path.parent.parent if path.parent.name.casefold() in ANNOTATION_FOLDERS else path.parent
         split = split_of_file(path.stem) or split_of_folder(path.parent, root)
         return replace(_coco(path, {split: path}, Tree(root), options), tree=None)  # spares a walk
+    if foreign := recognise(path):
+        raise DataError(f"{path} {foreign}")
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
 
 
@@ -175,6 +178,8 @@ def _look_into(folder: Path, options: ReadOptions) -> _Found:
     held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"
     if unread := [path for paths in find_unread(tree.files).values() for path in paths]:
         held += f" and {len(unread)} pictures that are not read: {count_suffixes(unread)}"
+    if foreign := find_foreign(tree):
+        raise DataError(f"no data set in {folder}: {foreign}")
     raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import assemble
+from pyrafuse.data.foreign import recognise
 from pyrafuse.data.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
@@ -63,6 +64,9 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
                     f"none of {len(there)} images has one; {there[0].name} was expected to have {expected}",
                     "put the label files into labels/, laid out like images/, or beside the images")
         )  # fmt: skip
+    faulty = next((problem.file for problem in problems if problem.kind == "malformed line"), None)
+    if faulty is not None and not parsed_lines and (foreign := recognise(faulty)):
+        raise DataError(f"{faulty} {foreign}")
     fifths = np.array([line.fifth for line in parsed_lines], np.float64)
     if are_scores(fifths) and "rotated" not in options.box_words:
         problems += [_faulty_line(_SCORE, *places[row], len(names)) for row in np.flatnonzero(fifths).tolist()]

@@ -143,7 +143,7 @@ def test_other_damaged_json_is_passed_over(tmp_path, write_coco):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], "file of results"),
+        ([{"image_id": 1, "bbox": [0, 0, 1, 1], "score": 1}], "holds COCO results and no annotations"),
         ({"images": [], "annotations": []}, "no list 'categories'"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
         *(
