@@ -10,13 +10,12 @@ import torchvision
 from torch import Tensor, nn
 
 from pyrafuse.core.errors import CheckpointError, unknown_name
+from pyrafuse.core.printable import list_names
 from pyrafuse.core.state_dicts import Weights, find_weights
 from pyrafuse.core.storage import read_tensors
 
 Naming = Callable[[str], str]
 """Our key -> the published key."""
-
-SHOWN_KEYS = 8
 
 
 def read_published(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -86,7 +85,8 @@ def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
     ]
     if found:
         raise CheckpointError(
-            f"{source} has entries among its parameters that are no tensors: {_first(found)}; save a state_dict alone"
+            f"{source} has entries among its parameters that are no tensors: {list_names(found)}; "
+            "save a state_dict alone"
         )
 
 
@@ -175,18 +175,13 @@ def rename(
     if missing or extra or misfits:
         findings = {"missing": missing, "extra": extra, "of another shape": misfits}
         raise CheckpointError(
-            "; ".join((complaint, *(f"{what}: {_first(keys)}" for what, keys in findings.items() if keys)))
+            "; ".join((complaint, *(f"{what}: {list_names(keys)}" for what, keys in findings.items() if keys)))
         )
     return renamed
 
 
 def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
-
-
-def _first(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return f"{', '.join(keys[:SHOWN_KEYS])}{more}"
 
 
 def _fetch(library: str, name: str) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ first bytes, names in an archive, suffix -> a sentence
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 _STATE_DICT = "save its state_dict with torch.save or safetensors where the model was made"
@@ -83,8 +84,9 @@ def find_kind(path: Path) -> str:
         start = head[place:].lstrip().lower() if mark.startswith(b"<") else head[place:]
         if start.startswith(mark):
             return f"it is {kind}; {remedy}"
-    if zipfile.is_zipfile(path) and (found := find_archive(path)):
-        return found
+    with suppress(Exception):  # of an archive that is damaged inside: each fault has its own
+        if zipfile.is_zipfile(path) and (found := find_archive(path)):
+            return found
     kind, remedy = _BY_SUFFIX.get(path.suffix.lower(), ("", ""))
     return kind and f"it is {kind}; {remedy}"
 

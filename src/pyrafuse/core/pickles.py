@@ -8,11 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-MOST_STEPS = 20_000_000
+MOST_STEPS = 5_000_000
 """Opcodes of one pickle; a checkpoint of a detector has some ten thousands."""
 
 MOST_BITS = 1024
 """Of a whole number; longer ones cannot be printed."""
+
+MOST_BITS_OF_KEY = 60
+"""Of a whole number that is a key, or in one."""
 
 _ATOMS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE"}
@@ -267,13 +270,15 @@ class _Machine:
 def check_key(key: Any) -> Any:
     """``key`` if it may be one: a single value, or a flat tuple of them.
 
-    Nested tuples whose parts are shared would take the age of the universe to hash.
+    Nested tuples whose parts are shared would take the age of the universe to hash, and large numbers can all have one
+    hash.
 
     Raises:
         UnreadableError: If it is anything else.
     """
     parts = key if isinstance(key, tuple) else (key,)
-    if not all(part is None or isinstance(part, str | bytes | int | float | Name | Thing) for part in parts):
+    is_plain = all(part is None or isinstance(part, str | bytes | int | float | Name | Thing) for part in parts)
+    if not is_plain or any(isinstance(part, int) and part.bit_length() > MOST_BITS_OF_KEY for part in parts):
         raise UnreadableError("keys that are no plain values")
     return key
 

@@ -1,6 +1,7 @@
 """Names from files on one harmless line: text -> what a terminal, a table or a log can show."""
 
 import os
+from collections.abc import Iterable
 
 
 def printable(text: object, *, limit: int | None = None) -> str:
@@ -20,3 +21,10 @@ def printable(text: object, *, limit: int | None = None) -> str:
         head = (limit - 3) * 2 // 3
         given = f"{given[:head]}...{given[head + 3 - limit :]}"
     return given
+
+
+def list_names(names: Iterable[object], *, most: int = 8, limit: int = 120) -> str:
+    """The first ``most`` of ``names``, each as `printable` with its ``limit`` has it, and how many more there are."""
+    given = list(names)
+    more = f" and {len(given) - most} more" if len(given) > most else ""
+    return ", ".join(printable(name, limit=limit) for name in given[:most]) + more

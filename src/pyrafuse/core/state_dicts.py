@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pyrafuse.core.printable import list_names, printable
+
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "module", "net", "network", "detector", "weights",
     "params", "student",
@@ -61,6 +63,7 @@ def find_weights(content: Any) -> Weights:
         notes.append(f"averaged weights (EMA) are taken: they are under {place}, and the live ones under {already}")
         averaged = {}
     for where, values in averaged.items():
+        where = printable(where, limit=120)
         if not values:
             notes.append(f"the averaged weights under {where} have no names; the live ones under {place} are taken")
             continue
@@ -132,7 +135,7 @@ def _live_beside_averages(content: Mapping[Any, Any], averaged: Iterable[str]) -
     meta = content.get("meta")
     versions = {"mmengine_version", "mmcv_version", "mmdet_version", "CLASSES"}
     if "message_hub" in content or (isinstance(meta, Mapping) and versions & meta.keys()):
-        return ", ".join(averaged)
+        return list_names(averaged)
     return "current_model_state" if "current_model_state" in content else ""
 
 
@@ -170,7 +173,7 @@ def _join(groups: Mapping[tuple[str, ...], dict[str, Tensor]]) -> tuple[dict[str
     wrappers, largest = max(groups.items(), key=lambda group: len(group[1]))
     if wrappers and 2 * len(largest) > total:
         left = [".".join((*w, key)) for w, entries in groups.items() if w != wrappers for key in entries]
-        note = f"{len(left)} entries outside {'.'.join(wrappers)} are left out: {_first(left)}"
+        note = f"{len(left)} entries outside {'.'.join(wrappers)} are left out: {list_names(left)}"
         return largest, [note] if left else []
     return {".".join((*w, key)): value for w, entries in groups.items() for key, value in entries.items()}, []
 
@@ -190,7 +193,3 @@ def without_common_prefix(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if len(firsts) != 1 or not all("." in key for key in entries):
         return dict(entries)
     return {key.partition(".")[2]: value for key, value in entries.items()}
-
-
-def _first(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -15,6 +15,7 @@ from pyrafuse.core.foreign_files import find_kind
 from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.pickled_names import Calls
 from pyrafuse.core.pickles import UnreadableError
+from pyrafuse.core.printable import list_names
 from pyrafuse.core.torch_files import read_torch_file
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
@@ -195,7 +196,7 @@ def _why_unreadable(path: Path, error: Exception | None, refused: Collection[str
         return f"{path} is empty; copy it anew, or name another file"
     if refused:
         return (
-            f"{path} holds code or objects that are not loaded: {', '.join(sorted(refused))}. Nothing was "
+            f"{path} holds code or objects that are not loaded: {list_names(sorted(refused))}. Nothing was "
             "executed; save its state_dict alone, with torch.save or safetensors"
         )
     if isinstance(error, OSError) and error.strerror:

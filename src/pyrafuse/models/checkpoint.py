@@ -11,6 +11,7 @@ import torch
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.printable import list_names, printable
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors, write_tensors
 from pyrafuse.models.detector import Card, Detector
@@ -131,7 +132,7 @@ def build(content: Any, *, source: str | os.PathLike[str], published: str | None
         return tells_all(_from_own)(content, source=source, published=published)
     if importer := find_importer(content):
         return importer.build(content, source=source, published=published)
-    found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
+    found = f"keys {list_names(content, most=5)}" if isinstance(content, Mapping) else type(content).__name__
     tail = (
         ""
         if published is None
@@ -156,8 +157,8 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
         state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{source} describes no detector, missing or of a wrong kind: {error}; take another checkpoint, or save "
-            "the detector anew"
+            f"{source} describes no detector, missing or of a wrong kind: {printable(error, limit=400)}; take another "
+            "checkpoint, or save the detector anew"
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
@@ -165,7 +166,7 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
         with Uninitialized():
             detector = rebuild(card)
     except (PyrafuseError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
-        raise CheckpointError(f"{source} needs a part that cannot be built: {error}") from error
+        raise CheckpointError(f"{source} needs a part that cannot be built: {printable(error, limit=800)}") from error
     load_exactly(detector, state, source=source)
     return detector
 

@@ -298,6 +298,7 @@ class TestPickles:
             (b"}" + HASHED + b"K\1s", "keys that are no plain values"),
             (name("builtins", "set") + b"]" + HASHED + b"a\x85R", "keys that are no plain values"),
             (name("collections", "OrderedDict") + b"]]" + HASHED + b"aK\1aa\x85R", "keys that are no plain"),
+            (b"}" + value(2**61 - 1) + b"Ns", "keys that are no plain values"),
             (b"\x8b" + struct.pack("<I", 200) + b"\x7f" * 200, "a whole number of more than 1,024 bits"),
             (name("builtins", "bytearray") + value((10**15,)) + b"R", r"values of builtins\.bytearray that cannot be"),
             (name("builtins", "bytes") + value((10**15,)) + b"R", r"values of builtins\.bytes that cannot be"),
@@ -340,6 +341,13 @@ class TestPickles:
             return
         with pytest.raises(CheckpointError, match=rf"not loaded: {call[0]}\.{call[1]}\. Nothing was executed"):
             read_tensors(path)
+
+    def test_names_give_no_orders_to_a_terminal(self, tmp_path, kind):
+        body = b"".join(b"\x8c\2os\x8c\6\x1b[31m" + bytes([65 + i]) + b"\x93)R0" for i in range(20)) + b"N"
+        with pytest.raises(CheckpointError) as caught:
+            read_tensors(write(tmp_path / "a.pth", body, kind=kind))
+        assert "not loaded: os.\\x1b[31mA, os.\\x1b[31mB, " in str(caught.value)
+        assert "os.\\x1b[31mH and 12 more. Nothing was executed" in str(caught.value)
 
     def test_what_holds_itself_is_nothing_inside(self, tmp_path, kind):
         path = write(tmp_path / "a.pth", b"]q\0K\1ah\0a", kind=kind)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrafuse.core.printable import printable
+from pyrafuse.core.printable import list_names, printable
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,10 @@ def test_a_long_name_loses_its_middle():
     assert printable("a" * 60 + "b" * 60, limit=20) == "a" * 11 + "..." + "b" * 6
     assert len(printable("x" * 21, limit=20)) == 20
     assert printable("x" * 20, limit=20) == "x" * 20
+
+
+def test_the_first_of_many_names():
+    assert list_names(["a\n", "b"]) == r"a\n, b"
+    assert list_names(range(5), most=3) == "0, 1, 2 and 2 more"
+    assert list_names(["x" * 30, "y"], limit=9) == "xxxx...xx, y"
+    assert list_names([]) == ""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from pyrafuse.core.errors import CheckpointError
+from pyrafuse.core.printable import list_names
 from pyrafuse.models.importers.asff import COCO_IDS, COCO_NAMES
 
 VOC_NAMES = (
@@ -43,7 +44,7 @@ def tell_classes(told: Sequence[str], num_classes: int, *, source: str | os.Path
         CheckpointError: If there are more or fewer names than classes.
     """
     if told and len(told) != num_classes:
-        shown = ", ".join(told[:3]) + (", ..." if len(told) > 3 else "")
+        shown = list_names(told, most=3)
         raise CheckpointError(
             f"{source} names {len(told)} classes ({shown}), and its parameters tell {num_classes} apart; which of "
             "these have the names is not told: save the file without these names, or with one for each output"
