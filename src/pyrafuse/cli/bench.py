@@ -40,8 +40,9 @@ def bench_necks(
 
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
+    from pyrafuse.core.paths import check_writable
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import check_writable, write_text
+    from pyrafuse.core.storage import write_text
     from pyrafuse.inference import benching
     from pyrafuse.inference.plain_necks import PLAIN_FORMS
     from pyrafuse.necks.registry import NECKS, create_neck

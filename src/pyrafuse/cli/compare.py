@@ -12,6 +12,7 @@ import yaml
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.cli.train import describe_defaults
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.paths import check_data, check_writable
 from pyrafuse.core.strict_yaml import StrictLoader
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ def compare(
         parallel: Runs at a time; by default one a GPU, one on the processor.
         output: Folder for everything; new, or that of the same comparison.
     """
+    for path in data:
+        check_data(path)
+    check_writable(output, is_folder=True)
     from rich.console import Console
 
     from pyrafuse.cli.main import IMPORTS

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pyrafuse.core.paths import check_data, check_writable
+
 
 def check(
     path: str,
@@ -33,19 +35,20 @@ def check(
             of corners (x1 y1 x2 y2), sizes (x y width height) and centers (centre, width, height), or both:
             shares,corners.
     """
+    check_data(path)
+    if json is not None:
+        check_writable(json)
     import json as json_format
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from pyrafuse.core.storage import check_writable, write_text
+    from pyrafuse.core.storage import write_text
     from pyrafuse.data import checking
     from pyrafuse.data.layout import read_splits
     from pyrafuse.data.options import ReadOptions
 
     options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
-    if json is not None:
-        check_writable(json)
     splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)

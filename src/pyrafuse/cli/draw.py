@@ -39,14 +39,17 @@ def draw(
         strides: Of what comes in, finest first.
         channels: Of what comes in; by default doubling from 256 on.
     """
+    if neck is None:
+        raise PyrafuseError("which neck shall be drawn? pyrafuse draw NECK -o FILE")
+    if Path(neck).suffix in {".yaml", ".yml"} and not Path(neck).is_file():
+        raise PyrafuseError(f"cannot read the graph {neck}: there is no such file; name a file, or a neck of ours")
+    from pyrafuse.core.paths import check_writable
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import check_writable, write_text
+    from pyrafuse.core.storage import write_text
     from pyrafuse.necks.graph_text import SUFFIXES, write_graph
     from pyrafuse.visualization.figures import save_figure
     from pyrafuse.visualization.pyramid_graph import plot_graph
 
-    if neck is None:
-        raise PyrafuseError("which neck shall be drawn? pyrafuse draw NECK -o FILE")
     widths = tuple(256 * 2**i for i in range(len(strides))) if channels is None else tuple(channels)
     try:
         inputs = PyramidSpec(widths, tuple(strides))

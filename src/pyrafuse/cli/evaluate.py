@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.core.errors import DataError, check_between
+from pyrafuse.core.paths import check_checkpoint, check_data, check_writable
 
 if TYPE_CHECKING:
     from pyrafuse.data.problems import Reading
@@ -48,23 +49,26 @@ def evaluate(
         output: Folder for the results; by default evaluation, in the working folder.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
+    check_between("size", size, 1)
+    check_between("batch_size", batch_size, 1)
+    check_between("workers", workers, 0)
+    check_checkpoint(model)
+    if data is not None:
+        check_data(data)
+    check_writable(output, is_folder=True)
     from rich.console import Console
 
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.devices import choose_device
-    from pyrafuse.core.storage import check_writable, write_text
+    from pyrafuse.core.storage import write_text
     from pyrafuse.data.layout import read_split
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.inference.evaluating import detect_all, to_coco_results
     from pyrafuse.models.checkpoint import load
     from pyrafuse.reports.quality import write_evaluation
 
-    check_between("score", score, 0, 1)
-    check_between("nms_iou", nms_iou, 0, 1)
-    check_between("size", size, 1)
-    check_between("batch_size", batch_size, 1)
-    check_between("workers", workers, 0)
-    check_writable(output, is_folder=True)
     detector = load(model, device=choose_device(device))
     if data is None:
         reading = _read_own_data(model, split, missing=missing, exif=exif, boxes=boxes)

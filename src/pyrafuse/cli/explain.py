@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pyrafuse.core.errors import check_between
+from pyrafuse.core.paths import check_checkpoint, check_data, check_source, check_writable
+
 if TYPE_CHECKING:
     from pyrafuse.data.options import ReadOptions
 
@@ -46,17 +49,18 @@ def explain(
         boxes: With --gradients: what the numbers of a box are, such as shares or corners; auto is what the layout has.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
+    check_between("score", score, 0, 1)
+    check_between("limit", limit, 1)
+    check_checkpoint(model)
+    for source in sources:
+        (check_data if gradients else check_source)(source)
+    check_writable(output, is_folder=True)
     from pyrafuse.cli.devices import choose_device
-    from pyrafuse.core.errors import check_between
-    from pyrafuse.core.storage import check_writable
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.data.sources import open_source
     from pyrafuse.explain.report import explain_to
     from pyrafuse.models.checkpoint import load
 
-    check_between("score", score, 0, 1)
-    check_between("limit", limit, 1)
-    check_writable(output, is_folder=True)
     if gradients:
         options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
         return _explain_gradients(

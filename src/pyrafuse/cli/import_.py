@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.paths import check_checkpoint, check_writable
 
 if TYPE_CHECKING:
     from pyrafuse.models.detector import Detector
@@ -50,12 +51,13 @@ def import_checkpoint(
         return 0
     if file is None or output is None:
         raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
+    check_checkpoint(file)
     _check_output(file, output, is_forced=force)
+    check_writable(output)
     from pyrafuse.core.state_dicts import find_weights
-    from pyrafuse.core.storage import check_writable, read_tensors
+    from pyrafuse.core.storage import read_tensors
     from pyrafuse.models.checkpoint import build, is_own, save
 
-    check_writable(output)
     content = read_tensors(file)
     if is_own(content):
         raise PyrafuseError(f"{file} is a checkpoint of pyrafuse already: use it as it is")

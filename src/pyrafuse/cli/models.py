@@ -23,7 +23,8 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     from dataclasses import asdict
 
     from pyrafuse.core.errors import unknown_name
-    from pyrafuse.core.storage import check_writable, write_text
+    from pyrafuse.core.paths import check_writable
+    from pyrafuse.core.storage import write_text
     from pyrafuse.inference.listing import KINDS, describe_part, find_kinds, measure_cost, tell_cost
 
     if kind is not None and kind not in KINDS:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pyrafuse.core.paths import check_checkpoint, check_source, check_writable
+
 
 def predict(
     model: Path,
@@ -36,6 +38,10 @@ def predict(
         stride: Of a video or a camera only every so many-th frame is read.
         device: auto, cpu, cuda, cuda:1 or 1.
     """
+    check_checkpoint(model)
+    for source in sources:
+        check_source(source)
+    check_writable(output, is_folder=True)
     from pyrafuse.cli.devices import choose_device
     from pyrafuse.data.sources import open_source
     from pyrafuse.inference.predicting import predict_to

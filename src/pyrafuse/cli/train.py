@@ -10,9 +10,11 @@ import yaml
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError, nearest
+from pyrafuse.core.paths import check_data
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
+from pyrafuse.training.folders import check_folder
 from pyrafuse.training.settings import Recipe, to_plain
 
 HELP = {
@@ -233,6 +235,8 @@ def train(recipe: Recipe) -> int:
     of the curves, and report.html, a page with all of it.
     Ctrl-C stops; --resume goes on as if nothing had happened.
     """
+    check_data(recipe.data.path)
+    check_folder(recipe.run)
     from rich.console import Console
 
     from pyrafuse.training.run import train as run

@@ -8,7 +8,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.storage import remove_leftovers
+
+PART = ".part"
+"""Ends the names of files that are being written."""
 
 LOCK_FILE = ".pyrafuse.lock"
 """In the folder while it is held. A killed process leaves the file behind, and not the lock."""
@@ -60,3 +62,27 @@ def refuse_held(folder: str | os.PathLike[str]) -> None:
     if (Path(folder) / LOCK_FILE).is_file():
         with hold_folder(folder):
             pass
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove `write_atomically`'s temporary files in ``folder``, and one below, whose process was killed."""
+    for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
+        number = path.name.removesuffix(PART).rpartition(".")[2]
+        if number.isdecimal() and not _is_running(int(number)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process of this machine has the number ``process``."""
+    if process == os.getpid():
+        return False  # an earlier one: in a container the same number comes back
+    if os.name == "nt":
+        return True  # the call below would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -3,26 +3,22 @@
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from pyrafuse.core.errors import CheckpointError, PyrafuseError, nearest
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.foreign_files import find_kind
 from pyrafuse.core.interrupts import hold_interrupts
+from pyrafuse.core.locking import PART
+from pyrafuse.core.paths import check_checkpoint
 from pyrafuse.core.pickled_names import Calls
 from pyrafuse.core.pickles import UnreadableError
 from pyrafuse.core.printable import list_names
 from pyrafuse.core.torch_files import read_torch_file
-
-SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
-"""Of checkpoints."""
-
-PART = ".part"
-"""Ends the names of files that are being written."""
 
 
 @contextmanager
@@ -52,51 +48,6 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove `write_atomically`'s temporary files in ``folder``, and one below, whose process was killed."""
-    for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
-        number = path.name.removesuffix(PART).rpartition(".")[2]
-        if number.isdecimal() and not _is_running(int(number)):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _is_running(process: int) -> bool:
-    """Whether another process of this machine has the number ``process``."""
-    if process == os.getpid():
-        return False  # an earlier one: in a container the same number comes back
-    if os.name == "nt":
-        return True  # the call below would end it there
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> None:
-    """Refuse a place for results that nothing could be written to, before any work is done for it.
-
-    Args:
-        path: Of a file, or of a folder; neither need be there.
-        is_folder: Which.
-
-    Raises:
-        PyrafuseError: If something of the other kind lies there or above it, or the file system refuses.
-    """
-    path = Path(path)
-    if not is_folder and path.is_dir():
-        raise PyrafuseError(f"cannot write {path}: it is a folder; name a file in it")
-    folder = path if is_folder else path.parent
-    above = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
-    if not above.is_dir():
-        raise PyrafuseError(f"cannot write {path}: {above} is a file, and no folder; choose another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PyrafuseError(f"cannot write {path}: {above} may not be written to; choose another place")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -156,17 +107,7 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
             listed and never called).
     """
     path = Path(path)
-    if path.is_dir():
-        inside = _checkpoints_in(path)
-        if not inside:
-            raise CheckpointError(
-                f"{path} is a folder without a checkpoint; name a file, as {', '.join(sorted(SUFFIXES))}"
-            )
-        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, {inside[0]} say")
-    if not path.is_file():
-        near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
-        hint = f"did you mean {path.parent / near}?" if near else "a training leaves best.ckpt in its folder"
-        raise CheckpointError(f"no such checkpoint: {path}; {hint}")
+    check_checkpoint(path)
     calls = Calls()
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, calls)
@@ -175,13 +116,6 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
     if calls.refused:
         raise CheckpointError(_why_unreadable(path, None, calls.refused))
     return content
-
-
-def _checkpoints_in(folder: Path) -> list[Path]:
-    """Sorted by name; none if there is no such folder, or it may not be read."""
-    with suppress(OSError):
-        return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
-    return []
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

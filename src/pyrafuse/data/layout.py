@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pyrafuse.core.errors import DataError, check_between, nearest, same_but_for_case
+from pyrafuse.core.errors import DataError, check_between, same_but_for_case
+from pyrafuse.core.paths import check_data
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.class_groups import leave_out_groups
 from pyrafuse.data.coco import find_coco, read_coco
@@ -144,13 +145,10 @@ def read_split(
 def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
-    if not os.fspath(path).strip():
-        raise DataError("the data set's path is empty; for the current folder give '.'")
+    check_data(os.fspath(path))
     path = Path(path).expanduser()
     if path.is_dir():
         return _look_into(path, options)
-    if not path.exists():
-        raise DataError(_no_such_path(path))
     suffix = path.suffix.lower()
     if suffix in {".yaml", ".yml", ".data"}:
         return _yolo(read_list(path), options)
@@ -314,11 +312,3 @@ def _list_names(names: tuple[str, ...]) -> str:
 
 def _list_splits(found: _Found) -> str:
     return ", ".join(split or "one without a name" for split in found.readers)
-
-
-def _no_such_path(path: Path) -> str:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        return f"no such data set: {path}; there is no folder {folder} either"
-    near = nearest(path.name, (entry.name for entry in folder.iterdir()))
-    return f"no such data set: {path}" + (f"; did you mean {folder / near}?" if near else f" in {folder}")

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pyrafuse.core.errors import DataError, nearest
+from pyrafuse.core.errors import DataError
+from pyrafuse.core.paths import check_source
 from pyrafuse.core.printable import printable
 from pyrafuse.data.folders import Tree
 from pyrafuse.data.images import IMAGE_SUFFIXES, REMEDIES, read_picture
@@ -152,8 +153,7 @@ def _open_item(source: Any, rank: int, stride: int, channels: Channels) -> Sourc
             "a tensor, a PIL image or a list of these"
         )
     text = os.fspath(source)
-    if not text.strip():
-        raise DataError("the source is empty text; for the current folder give '.'")
+    check_source(text)
     if _is_url(text):
         return _open_stream(text, stride) if _is_stream(text) else _open_url_later(text, stride)
     path = Path(text).expanduser()
@@ -163,9 +163,7 @@ def _open_item(source: Any, rank: int, stride: int, channels: Channels) -> Sourc
         return _open_file(path, str(path), stride)
     if text.isdecimal():
         return _open_camera(int(text), stride)
-    if glob.has_magic(text):
-        return _open_glob(str(path), stride)
-    raise DataError(_no_such_path(path))
+    return _open_glob(str(path), stride)
 
 
 def _chain(sources: Sequence[Source]) -> Source:
@@ -369,11 +367,3 @@ def _to_pictures(source: NDArray[Any] | Tensor | Image.Image, channels: Channels
     if isinstance(source, Tensor):
         return from_tensor(source, name="a tensor", channels=channels)
     return [from_array(source, name="an array", channels=channels)]
-
-
-def _no_such_path(path: Path) -> str:
-    parent = next(folder for folder in (path.parent, *path.parent.parents) if folder.is_dir())
-    missing = path.relative_to(parent).parts[0] if parent != Path() else path.parts[0]
-    near = nearest(missing, (entry.name for entry in parent.iterdir()))
-    hint = f"; did you mean {parent / near}?" if near else f"; {parent.absolute()} holds no {missing!r}"
-    return f"no such file or folder: {path}{hint}"

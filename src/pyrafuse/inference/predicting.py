@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pyrafuse.core.errors import DataError, check_between
 from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.locking import hold_folder
+from pyrafuse.core.paths import check_writable
 from pyrafuse.core.printable import printable
-from pyrafuse.core.storage import check_writable
 from pyrafuse.data.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.locking import hold_folder, refuse_held
-from pyrafuse.core.storage import check_writable
+from pyrafuse.core.paths import check_writable
 from pyrafuse.training.settings import Recipe, RunSettings
 
 FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.storage import check_writable, read_tensors, write_atomically, write_tensors, write_text
+from pyrafuse.core.paths import check_writable
+from pyrafuse.core.storage import read_tensors, write_atomically, write_tensors, write_text
 
 
 class TestWriting:
