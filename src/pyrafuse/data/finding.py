@@ -166,6 +166,8 @@ class FileFinder:
         key = self._key(base)
         nearer = self._by_two.get((spell_folder(folders[-1]), key), []) if folders else []
         is_unique = repeated[key] < 2
+        if folders and not nearer and not is_unique:  # the name alone does not tell which of them is meant
+            return
         for path in nearer or self._by_name.get(key, []):
             own = path.split("/")
             rule = find_rule(base, own[-1], self._suffixes)

@@ -56,11 +56,11 @@ def has_suffix(name: str, suffixes: Collection[str]) -> bool:
 def spell(name: str, rule: int, suffixes: Collection[str]) -> str:
     """The key of a bare name: two names with one key are the same by ``rule``, its rank in `RULES`."""
     if rule >= 1:
-        name = unicodedata.normalize("NFC", name)
+        name = _compose(name)
     if rule >= 2 and "%" in name:
-        name = unicodedata.normalize("NFC", unquote(name))
+        name = _compose(unquote(name))
     if rule >= 3:
-        name = unicodedata.normalize("NFC", name.casefold())
+        name = _compose(name.casefold())
     if rule >= 4 and has_suffix(name, suffixes):
         name = without_suffix(name)
     if rule >= 5:
@@ -71,6 +71,8 @@ def spell(name: str, rule: int, suffixes: Collection[str]) -> str:
 
 def find_rule(given: str, name: str, suffixes: Collection[str]) -> int | None:
     """The strictest rule by which ``given`` is ``name``, None if none is; without a suffix, ``given`` fits any."""
+    if given == name:
+        return 0
     if not has_suffix(given, suffixes):
         name = without_suffix(name)
     for rule in range(len(RULES)):
@@ -88,6 +90,10 @@ def spell_folder(name: str) -> str:
 def without_suffix(name: str) -> str:
     """``name`` up to its last dot; a dot in front begins no suffix."""
     return name[: len(name) - len(_suffix(name))]
+
+
+def _compose(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _suffix(name: str) -> str:
