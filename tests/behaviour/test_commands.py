@@ -163,6 +163,29 @@ def test_a_split_without_objects_is_no_evaluation(run, shapes, tmp_path, capsys)
         assert not (tmp_path / "out").exists()
 
 
+def test_missing_images_are_skipped_only_if_asked_for(run, recipe, shapes, tmp_path, capsys):
+    part = shutil.copytree(shapes, tmp_path / "part")
+    for split in ("train", "val"):
+        listed = json.loads((part / f"instances_{split}.json").read_text())["images"]
+        next(path for path in part.rglob(listed[0]["file_name"].rpartition("/")[2]) if path.is_file()).unlink()
+    argv = ["evaluate", str(run / "best.ckpt"), str(part), "--workers", "0", "--device", "cpu"]
+    assert main(argv) == 2
+    assert "1 image is missing, named above; put them there, or measure on the others by" in capsys.readouterr().err
+    assert main([*argv, "--missing", "skip"]) == 0
+    err = capsys.readouterr().err
+    assert "warning: missing images (1): left out with their objects, as --missing skip asks" in err
+    assert "1 of 3 images are not there" in err
+    argv = ["train", str(part), "--recipe", str(recipe), "--epochs", "1", "--output", str(tmp_path / "run")]
+    assert main(argv) == 2
+    assert "leave such images out by --missing skip" in capsys.readouterr().err
+    assert main([*argv, "--missing", "skip"]) == 0
+    assert "1 of 8 images are not there" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["missing"] == "skip"
+    argv = ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--workers", "0", "--device", "cpu"]
+    assert main(argv) == 0  # read as it was trained
+    assert "2 images of what it was trained on (val)" in capsys.readouterr().err
+
+
 def test_evaluation_on_other_data_matches_classes_by_name(run, shapes, tmp_path, capsys):
     other = shutil.copytree(shapes, tmp_path / "other")
     content = json.loads((other / "instances_val.json").read_text())

@@ -22,7 +22,7 @@ def tell_problems(reading: "Reading") -> "DetectionData":
         print("\n".join(format_problems(reading.problems, 3)), file=sys.stderr)
     if missing := sum(p.severity == "error" and p.kind == "missing image" for p in reading.problems):
         raise DataError(
-            f"{missing} of {missing + len(reading.data)} images are missing, named above; put them there, or measure "
-            "on the others by --missing skip"
+            f"{missing} {'image is' if missing == 1 else 'images are'} missing, named above; put them there, or "
+            "measure on the others by --missing skip"
         )
     return reading.data

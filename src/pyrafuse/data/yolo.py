@@ -41,7 +41,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
     images: list[ListedImage] = []
     names = folder.names or _numbered_names(folder)
     label_files = find_labels(folder.splits[split])
-    problems = _find_duplicate_names(names, folder.file) + find_orphans(folder.splits[split], label_files)
+    problems = _find_duplicate_names(names, folder.file) + find_orphans(folder.splits[split], label_files, options)
     problems += [*folder.problems, *tell_labels(label_files, folder.file)]
     parse = partial(_parse, num_keypoint_values=folder.num_keypoint_values)
     for row, (image, label_file) in enumerate(zip(folder.splits[split], (f.path for f in label_files), strict=True)):

@@ -10,6 +10,7 @@ from pyrafuse.data.finding import FileFinder, Found, say_rule
 from pyrafuse.data.folders import CLASS_FILES, IMAGE_FOLDERS, PICTURE_SUFFIXES, follow, is_label_file, subfolders
 from pyrafuse.data.images import IMAGE_SUFFIXES
 from pyrafuse.data.names import RULES, spell
+from pyrafuse.data.options import ReadOptions
 from pyrafuse.data.problems import Problem
 
 _TEXTS = frozenset({".txt"})
@@ -101,12 +102,13 @@ def tell_labels(found: Sequence[Found], file: Path) -> list[Problem]:
     return problems
 
 
-def find_orphans(images: Iterable[Path], labels: Iterable[Found]) -> list[Problem]:
+def find_orphans(images: Iterable[Path], labels: Iterable[Found], options: ReadOptions) -> list[Problem]:
     """Tell of label files, in the folders where those of ``images`` lie, whose own image is not there.
 
     Args:
         images: The images of a split.
         labels: Their label files.
+        options: How lenient reading is.
     """
     used = {item.path for item in labels}
     image_folders: dict[Path, set[Path]] = defaultdict(set)  # of each folder of labels
@@ -126,8 +128,14 @@ def find_orphans(images: Iterable[Path], labels: Iterable[Found]) -> list[Proble
             other = f"; {unread[path.stem]} is there, but is not read" if path.stem in unread else ""
             problems.append(
                 Problem("error", "missing image", path, "", f"no image called {path.stem} lies in {listed}{other}",
-                        "left out; put the image there or delete the label file")
+                        "left out; put it there, delete the label file, or leave such images out by --missing skip")
             )  # fmt: skip
+    if options.missing == "skip" and problems:
+        return [
+            Problem("warning", "missing images", problems[0].file.parent, "",
+                    f"{len(problems)} label files have no image; the first is {problems[0].file.name}",
+                    "left out, as --missing skip asks")
+        ]  # fmt: skip
     return problems
 
 

@@ -502,3 +502,16 @@ def test_an_empty_list_is_not_replaced_by_a_draw(write_voc):
     write(root / "ImageSets/Main/val.txt", "\n")
     with pytest.raises(DataError, match="leaves no image to validate on"):
         read_splits(root)
+
+
+def test_label_files_without_image_may_be_skipped(write_yolo):
+    root = write_yolo([(f"images/{i}.jpg", f"labels/{i}.txt") for i in range(5)])
+    write(root / "classes.txt", "cat\ndog\n")
+    for i in (1, 3):
+        (root / "images" / f"{i}.jpg").unlink()
+    assert kinds(read_splits(root).problems) == [("error", "missing image")] * 2
+    splits = read_splits(root, options=ReadOptions(missing="skip"))
+    (problem,) = splits.problems
+    assert (problem.severity, problem.kind) == ("warning", "missing images")
+    assert problem.message == "2 label files have no image; the first is 1.txt"
+    assert len(splits.train) + len(splits.val) == 3
