@@ -21,6 +21,15 @@ MAX_MATRIX_CLASSES = 12
 
 MAX_CONFUSIONS = 20
 
+MAX_LISTED_CLASSES = 20
+"""Of more classes the weakest are listed, and all are folded."""
+
+NUM_WEAKEST = 10
+
+_CLASS_CAPTION = (
+    "AR100: mean share of the objects found, with 100 detections an image. Precision, recall and F1: at IoU 0.50."
+)
+
 _FIGURES = (
     ("AP", "ap", "mean over ten limits of overlap"),
     ("AP50", "ap50", "boxes that overlap by half count"),
@@ -95,13 +104,21 @@ def add_classes(report: Report, result: EvaluationResult) -> None:
         "and its precision (share of its detections that is right). Both are told at the confidence where their "
         "balance, F1, is best: the value to give to predict as --score."
     )
-    _add_table(
-        report,
-        result.class_header(),
-        result.class_rows(),
-        result.class_notes(),
-        "AR100: mean share of the objects found, with 100 detections an image. Precision, recall and F1: at IoU 0.50.",
-    )
+    rows, notes = result.class_rows(), result.class_notes()
+    if len(result.classes) > MAX_LISTED_CLASSES:
+        precisions = [c.ap for c in result.classes]
+        weak = [*np.argsort(precisions, kind="stable")[:NUM_WEAKEST].tolist(), -1]  # NaN last, and the row of all
+        _add_table(
+            report,
+            result.class_header(),
+            [rows[k] for k in weak],
+            [notes[k] for k in weak],
+            f"The {NUM_WEAKEST} classes with the lowest AP; all of them are folded below.",
+        )
+        with report.folded(f"All {len(result.classes)} classes"):
+            _add_table(report, result.class_header(), rows, notes, _CLASS_CAPTION)
+    else:
+        _add_table(report, result.class_header(), rows, notes, _CLASS_CAPTION)
     report.add_section("Per size")
     report.add_text("Where small objects have a much lower AP than large ones, a larger --size helps most.")
     _add_table(
@@ -151,7 +168,7 @@ def add_confusion(report: Report, result: EvaluationResult) -> None:
     report.add_section("Confusion")
     report.add_text(
         f"A row is a true class, and tells what its objects were taken for at a score of "
-        f"{result.confusion_confidence:.2f} or more; the last column counts objects that were missed, the last row "
+        f"{result.confusion_confidence:.3f} or more; the last column counts objects that were missed, the last row "
         "detections where no object is. High values off the diagonal are what to work on: more images of this class, "
         "or annotations that need mending."
     )
@@ -196,7 +213,7 @@ def add_worst(report: Report, result: EvaluationResult) -> None:
     report.add_pairs(
         pairs,
         "Ranked by the number of mistakes: an object that is missed, a detection where nothing is, and an object "
-        f"under a wrong class count one each, at a score of {result.confusion_confidence:.2f} or more and IoU 0.50. "
+        f"under a wrong class count one each, at a score of {result.confusion_confidence:.3f} or more and IoU 0.50. "
         "Left: detections; red is false, orange the wrong class, green right. Right: annotations; red is missed, "
         "orange was taken for another class, green found, grey not judged. If the annotations are wrong, mend them.",
     )

@@ -24,8 +24,8 @@ MAX_COUNTED_CLASSES = 20
 MAX_COUNTS = 1000
 """Cells whose count is written, the highest ones."""
 
-PANEL_SIZE = (5.2, 4.2)
-"""Inches of a figure with one panel: its letters are legible where it is shown 400 pixels wide."""
+PANEL_SIZE = (5.2, 3.5)
+"""Inches of a figure with one panel, its legend aside: letters are legible where it is shown 400 pixels wide."""
 
 _LEGEND_LETTERS = 66  # that stand side by side below a panel
 _SMOOTHED_FROM = 200  # points; below, each one is worth seeing
@@ -198,11 +198,14 @@ def _draw_panel(
         axes.plot([], [], color="#606060", linestyle="--", label="validation: dashed")
     quiet_axes(axes, title=_titled(title, list(curves)), x=x if x in history else "step")
     _limit(axes, history, x, max(len(values) for values in curves.values()))
-    if title == FUSION:  # a column an output level, beneath: nine names would hide the curves
+    if is_alone:
+        if len(curves) > 1 or title != RATE:  # a lone rate is named by the title
+            _legend(axes, is_below=True)
+    elif title == FUSION:  # a column an output level, beneath: nine names would hide the curves
         count = len({key.split("/")[1] for key in curves})
         axes.legend(fontsize=7, ncols=count, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
-    elif len(curves) > 1 or title != RATE:  # a lone rate is named by the title
-        _legend(axes, is_beside=not is_alone, is_below=is_alone)
+    elif len(curves) > 1 or title != RATE:
+        _legend(axes, is_beside=True)
     if title in (PRECISION, POSITIVES, GRADIENTS, FUSION):
         axes.set_ylim(bottom=0)
     elif title == RATE:
@@ -340,9 +343,21 @@ def _legend(axes: Axes, *, title: str | None = None, is_beside: bool = False, is
     if is_beside:
         place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "frameon": False}
     elif is_below:
-        columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "ncols": columns}
+        _legend_below(axes, labels, title)
+        return
     axes.legend(title=title, fontsize=8, title_fontsize=8, **place)
+
+
+def _legend_below(axes: Axes, labels: Sequence[str], title: str | None) -> None:
+    """A legend below a figure of one panel, which grows by it."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
+    rows = -(-len(labels) // columns) + (title is not None)
+    figure.set_size_inches(PANEL_SIZE[0], PANEL_SIZE[1] + 0.17 * rows)
+    figure.legend(
+        title=title, fontsize=8, title_fontsize=8, loc="outside lower center", frameon=False, ncols=columns
+    )  # fmt: skip
 
 
 def _common_folder(keys: Sequence[str]) -> str:

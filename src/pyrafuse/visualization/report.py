@@ -275,13 +275,15 @@ details { border: 1px solid var(--line); border-radius: 6px; padding: 0 1rem; ma
 summary { cursor: pointer; padding: 0.6rem 0; font-weight: 600; }
 table { border-collapse: collapse; font-size: 0.92rem; }
 th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left;
-  min-width: 5rem; max-width: 24rem; overflow-wrap: anywhere; }
+  min-width: 8rem; max-width: 24rem; overflow-wrap: anywhere; }
 th { border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 td, th, dt, dd, figcaption, h1, h2 { unicode-bidi: isolate; }
-.matrix th { white-space: normal; overflow-wrap: anywhere; min-width: 4.5rem; max-width: 9rem; }
+.matrix th { white-space: normal; min-width: 6rem; max-width: 9rem; }
+.matrix .heat { min-width: 4rem; }
+td:first-child { min-width: 10rem; }
 .matrix tbody tr { background: none; }
-.heat { text-align: center; background: color-mix(in srgb, var(--heat) var(--share, 0%), transparent); }
+td.heat { text-align: center; background: color-mix(in srgb, var(--heat) var(--share, 0%), transparent); }
 .heat small { display: block; opacity: 0.8; }
 th, .number { white-space: nowrap; }
 .number { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; }

@@ -75,6 +75,11 @@ def test_of_eighty_classes_the_frequent_confusions_are_listed_and_the_matrix_is_
     confusion = result.confusion.copy()
     confusion[4, 7], confusion[4, 4], confusion[80, 5] = 30, 70, 12
     page = page_of(replace(result, confusion=confusion))
+    weakest = rows_below(page, "Per class")[1:]
+    assert [row[0] for row in weakest[:3]] == ["class 1", "class 2", "class 0"]  # no other has objects
+    assert len(weakest) == 11
+    assert weakest[-1][0] == "all"
+    assert "<details><summary>All 80 classes</summary>" in page
     header, first, second, *rest = rows_below(page, "Confusion")
     assert header == ["true", "taken for", "count", "share of the row"]
     assert first == ["class 4", "class 7", "30", "30%"]

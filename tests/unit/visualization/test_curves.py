@@ -118,8 +118,9 @@ def test_panels_stand_alone_as_well():
         precision_recall_panels(precision, ["a", "b"]), plot_precision_recall(precision, ["a", "b"]).axes, strict=True
     ):
         encode_figure(alone, dpi=50)
-        assert labels_of(alone.axes[0]) == labels_of(axes)
-        assert alone.axes[0].get_legend().get_window_extent().y1 <= alone.axes[0].get_window_extent().y0
+        (legend,) = alone.legends
+        assert [text.get_text() for text in legend.get_texts()] == labels_of(axes)
+        assert legend.get_window_extent().y1 <= alone.axes[0].get_tightbbox().y0
 
 
 def test_training_has_a_panel_for_each_kind_of_series():

@@ -1,0 +1,57 @@
+"""The page of a run: when it is written, and with what is there."""
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from pyrafuse.training import reporting
+from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.reporting import ReportWriter, read_history, write_page
+from pyrafuse.training.settings import Recipe, to_plain
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of two epochs that was not evaluated."""
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_plain(Recipe())))
+    (tmp_path / "metrics.csv").write_text("epoch,train/loss,val/ap\n1,3.0,\n2,2.0,\n")
+    return tmp_path
+
+
+def test_a_run_without_an_evaluation_shows_its_losses(folder):
+    assert read_history(folder)["train/loss"] == [3.0, 2.0]
+    write_page(folder, None)
+    page = (folder / "report.html").read_text()
+    assert "2 of 24 epochs are trained so far" in page
+    assert "There was no evaluation yet, so there is no average precision." in page
+    assert "Curves of 2 epochs" in page
+    assert "<dt>best epoch</dt><dd>-</dd>" in page
+    assert "What to do next" not in page
+
+
+def test_a_run_without_an_epoch_has_no_page(tmp_path):
+    assert read_history(tmp_path) == {}
+    write_page(tmp_path, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_is_written_anew_when_it_is_old_and_by_the_first_process_alone(folder, monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reporting, "write_page", lambda folder, evaluation: written.append(now[0]))
+    module = SimpleNamespace(best=None)
+    monkeypatch.setattr(reporting, "DetectionModule", SimpleNamespace)
+    writer = ReportWriter(folder, every_s=300)
+    for second in (100, 299, 300, 500, 650):
+        now[0] = second
+        writer.on_train_epoch_end(SimpleNamespace(is_global_zero=False), module)
+        writer.on_train_epoch_end(SimpleNamespace(is_global_zero=True), module)
+    assert written == [300, 650]
+
+
+def test_what_goes_wrong_with_the_page_hides_no_error(folder, monkeypatch):
+    module = object.__new__(DetectionModule)
+    monkeypatch.setattr(reporting, "write_page", lambda *_: 1 / 0)
+    monkeypatch.setattr(reporting, "_best_of", lambda _: None)
+    ReportWriter(folder).on_exception(SimpleNamespace(is_global_zero=True), module, KeyboardInterrupt())
