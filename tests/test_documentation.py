@@ -6,6 +6,7 @@ import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,29 @@ def test_python_in_the_pages_compiles_and_its_imports_exist(page):
                 assert [a.name for a in node.names if not hasattr(module, a.name)] == []
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pyrafuse":
                 assert hasattr(importlib.import_module("pyrafuse"), node.attr)
+
+
+def test_the_page_on_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    page = (ROOT / "docs/python.md").read_text()
+    page = page[: page.index("## Models")]  # what follows shows parts, without data
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    small = {"epochs=5": "epochs=1", "size=320": "size=64", "size=416": "size=64", "batch=8": "batch=2",
+             "batch_size=8": "batch_size=2"}  # fmt: skip
+    write_shapes(tmp_path / "my_data", num_train=4, num_val=2, size=64)
+    pictures = sorted((tmp_path / "my_data").rglob("*.png")) or sorted((tmp_path / "my_data").rglob("*.jpg"))
+    (tmp_path / "images").mkdir()
+    for picture in pictures[:2]:
+        (tmp_path / "images" / picture.name).write_bytes(picture.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        for word, smaller in small.items():
+            block = block.replace(word, smaller)
+        exec(compile(block, "docs/python.md", "exec"), namespace)  # what the page says to type
+    assert namespace["summary"].num_images == 2
+    assert namespace["evaluation"].ap == namespace["again"].evaluate("my_data/", size=64, batch=2).ap
+    assert (tmp_path / "drawn.jpg").is_file()
+    assert len(namespace["crops"]) == len(namespace["found"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,13 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyrafuse.cli.calling import train
     from pyrafuse.core.detections import Detections
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.models.checkpoint import load
     from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
 
-__all__ = ["Detections", "PyrafuseError", "create_backbone", "create_classifier", "create_model", "list_models", "load"]
+__all__ = [
+    "Detections",
+    "PyrafuseError",
+    "create_backbone",
+    "create_classifier",
+    "create_model",
+    "list_models",
+    "load",
+    "train",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -21,6 +31,7 @@ _HOMES = {
     "create_model": "pyrafuse.models.factory",
     "list_models": "pyrafuse.models.factory",
     "load": "pyrafuse.models.checkpoint",
+    "train": "pyrafuse.cli.calling",
 }
 
 

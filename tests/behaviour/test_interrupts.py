@@ -140,7 +140,7 @@ def test_explain(checkpoint, folder, tmp_path):
 
 def test_evaluate_whose_workers_are_about_to_start(checkpoint, folder, tmp_path):
     output = tmp_path / "out"
-    argv = ["evaluate", str(checkpoint), str(folder / "val.json"), "--workers", "2", "--batch-size", "1"]
+    argv = ["evaluate", str(checkpoint), str(folder / "val.json"), "--workers", "2", "--batch", "1"]
     status, line = interrupt(argv, output, lambda text: "2000 images of" in text)
     assert status == 130
     assert line.startswith("pyrafuse: interrupted")

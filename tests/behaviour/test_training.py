@@ -20,8 +20,8 @@ from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.layout import read_split
 from pyrafuse.data.settings import Augmentation
 from pyrafuse.data.shapes import write_shapes
-from pyrafuse.inference.evaluating import evaluate
 from pyrafuse.models.checkpoint import load, save
+from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule

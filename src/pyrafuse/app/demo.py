@@ -16,10 +16,10 @@ from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.data.sizes import compute_sizes
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.explain.fusion import FusionExplanation, explain_image
-from pyrafuse.inference.evaluating import evaluate
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.evaluating import evaluate
 from pyrafuse.reports.history import add_history
 from pyrafuse.reports.quality import add_quality
 from pyrafuse.training.reporting import read_history
@@ -86,7 +86,7 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
     richest = sorted(splits.val.records, key=lambda record: -len(record.labels))[:NUM_PREDICTED]
     with clock.step("predict"):
         predict_to(detector, [record.path for record in richest], folder / "predictions", score=score, progress=True)
-        found = detector.predict([record.path for record in richest], score=score)
+        found = list(detector.predict([record.path for record in richest], score=score, keep_images=True))
         beside = [
             (draw_ground_truth_beside(f, record), f"{record.path.name}: {len(f)} found of {len(record.labels)}")
             for f, record in zip(found, richest, strict=True)

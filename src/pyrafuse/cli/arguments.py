@@ -5,6 +5,7 @@ override them one by one (`--optimizer.rate 0.01`), `--print_config` prints what
 """
 
 import inspect
+import os
 import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pyrafuse.cli.complaints import name_unknown_option, reword
+from pyrafuse.cli.complaints import name_assignment, name_unknown_option, reword
 from pyrafuse.cli.shorthand import TRUTHS, Shorthand
 from pyrafuse.core.errors import PyrafuseError
 
@@ -136,21 +137,27 @@ def _normalize(parser: ArgumentParser, argv: Sequence[str], *, short_forms: Coll
         PyrafuseError: If an option is unknown.
     """
     options = _options(parser)
+    bare = [action.dest for action in parser._actions if not action.option_strings]
     words: list[str] = []
     remaining = list(argv)
+    is_value = False  # what follows an option that has no value yet
     while remaining:
         word = remaining.pop(0)
         if word == "--":
             return [*words, word, *remaining]
         if not word.startswith("--"):
+            if not is_value and not os.path.exists(word) and (habit := name_assignment(word, options, words=bare)):
+                raise PyrafuseError(f"{habit} (see {parser.prog} --help)")
             words.append(word)
+            is_value = False
             continue
         option, equals, value = word.partition("=")
         option = "--" + option[2:].replace("-", "_")
         if option.startswith("--no_") and option not in options and options.get("--" + option[5:]) is bool:
             option, equals, value = "--" + option[5:], "=", "false"
         if option not in options and not _is_key_of_dict(option, options):
-            raise PyrafuseError(f"{name_unknown_option(option, {*options, *short_forms})} (see {parser.prog} --help)")
+            told = name_unknown_option(option, {*options, *short_forms}, words=bare)
+            raise PyrafuseError(f"{told} (see {parser.prog} --help)")
         kind = options.get(option)
         if kind is bool and not equals:
             explicit = bool(remaining) and remaining[0].lower() in TRUTHS
@@ -162,6 +169,7 @@ def _normalize(parser: ArgumentParser, argv: Sequence[str], *, short_forms: Coll
             if equals and not is_one and not value.lstrip().startswith(("[", "{")) and value != "null":
                 value = f"[{value}]"
         words.append(f"{option}{equals}{value}")
+        is_value = not equals and option not in _NEED_NO_VALUE
     return words
 
 

@@ -15,7 +15,7 @@ def bench_necks(
     size: int = 416,
     channels: tuple[int, ...] = (256, 512, 1024),
     strides: tuple[int, ...] = (8, 16, 32),
-    batch_size: int = 1,
+    batch: int = 1,
     rounds: int = 20,
     device: str = "auto",
     json: Path | None = None,
@@ -29,16 +29,16 @@ def bench_necks(
         size: Side of the image in pixels.
         channels: Of the pyramid, finest level first.
         strides: Likewise.
-        batch_size: Images at a time.
+        batch: Images at a time.
         rounds: Timed passes of each; they take turns, and the median counts.
-        device: auto, cpu, cuda, cuda:1 or 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1.
         json: File to write the figures to, for programs.
     """
     import json as json_format
     import sys
     from dataclasses import asdict
 
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.core.paths import check_writable
     from pyrafuse.core.pyramid import PyramidSpec
@@ -47,8 +47,8 @@ def bench_necks(
     from pyrafuse.inference.plain_necks import PLAIN_FORMS
     from pyrafuse.necks.registry import NECKS, create_neck
 
-    if min(size, batch_size, rounds) < 1:
-        raise PyrafuseError(f"size, batch_size and rounds are 1 or more, got {size}, {batch_size} and {rounds}")
+    if min(size, batch, rounds) < 1:
+        raise PyrafuseError(f"size, batch and rounds are 1 or more, got {size}, {batch} and {rounds}")
     try:
         inputs = PyramidSpec(tuple(channels), tuple(strides))
     except ValueError as error:
@@ -58,8 +58,8 @@ def bench_necks(
     if json is not None:
         check_writable(json)
     where = choose_device(device)
-    settings = {"size": size, "batch_size": batch_size, "rounds": rounds}
-    title = f"{batch_size} x {size} px, channels {inputs.channels} at strides {inputs.strides}, on {where}"
+    settings = {"size": size, "batch_size": batch, "rounds": rounds}
+    title = f"{batch} x {size} px, channels {inputs.channels} at strides {inputs.strides}, on {where}"
     if against_plain:
         try:
             pairs = benching.bench_against_plain(necks or tuple(PLAIN_FORMS), inputs, **settings, device=where)

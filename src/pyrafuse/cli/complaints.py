@@ -6,14 +6,37 @@ from collections.abc import Collection
 import yaml
 
 from pyrafuse.core.errors import nearest
+from pyrafuse.core.habits import find_habit
 
 
-def name_unknown_option(option: str, options: Collection[str]) -> str:
-    """Say that ``option`` is none of ``options``, and which are near."""
-    nested = [known for known in options if known.endswith(f".{option[2:]}")]  # --epochs for --run.epochs
-    near = " or ".join(nested) or nearest(option, options)
+def name_unknown_option(option: str, options: Collection[str], *, words: Collection[str] = ()) -> str:
+    """Say that ``option`` is none of ``options``, and what it means here.
+
+    Args:
+        option: With its dashes.
+        options: All options, with theirs.
+        words: Names of what is typed without an option.
+    """
+    name = option.lstrip("-")
+    nested = [known for known in options if known.endswith(f".{name}")]  # --epochs for --run.epochs
+    ours = find_habit(name, {*(known.lstrip("-") for known in options), *words})
+    if ours in words:
+        return f"unknown option {option}; give the {ours} without an option: {' '.join(words).upper()}"
+    near = (ours and f"--{ours}") or " or ".join(nested) or nearest(option, options)
     hint = f"; did you mean {near}?" if near else f"; choose from {', '.join(sorted(options))}"
     return f"unknown option {option}{hint}"
+
+
+def name_assignment(word: str, options: Collection[str], *, words: Collection[str] = ()) -> str | None:
+    """Say what ``epochs=3``, as other tools are called, is here; None where it is nothing of that kind."""
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        return None
+    key = key.lower()
+    ours = key if f"--{key}" in options else find_habit(key, {*(known.lstrip("-") for known in options), *words})
+    if ours is None:
+        return None
+    return f"unexpected {word!r}; did you mean {value if ours in words else f'--{ours} {value}'}?"
 
 
 def reword(message: str, options: Collection[str]) -> str:
@@ -29,9 +52,7 @@ def reword(message: str, options: Collection[str]) -> str:
 
     message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
     if found := re.match(r"unrecognized arguments: (\S+)", message):
-        key, equals, value = found[1].partition("=")
-        is_habit = equals and f"--{key}" in options
-        return f"unexpected {found[1]!r}" + (f"; did you mean --{key} {value}?" if is_habit else "")
+        return name_assignment(found[1], options) or f"unexpected {found[1]!r}"
     if found := re.match(r"the following arguments are required: (.*)", message):
         needed = [shown(name) for name in found[1].split(", ")]
         return f"{', '.join(needed)} {'is' if len(needed) == 1 else 'are'} required"

@@ -19,7 +19,7 @@ def evaluate(
     size: int | None = None,
     score: float = 0.001,
     nms_iou: float | None = None,
-    batch_size: int = 8,
+    batch: int = 8,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
     exif: Literal["auto", "stored", "upright"] | None = None,
@@ -38,7 +38,7 @@ def evaluate(
         size: Side of the network's input in pixels; by default the checkpoint's own.
         score: Least score of a detection that counts, 0..1.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
-        batch_size: Images at a time.
+        batch: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
             error, or on the data that it was trained on what it was trained with.
@@ -47,12 +47,12 @@ def evaluate(
         boxes: What the numbers of a box are, one of pixels, shares and percent, one of corners, sizes and centers, or
             one of each: shares,corners; by default what the layout has, or what it was trained with.
         output: Folder for the results; by default evaluation, in the working folder.
-        device: auto, cpu, cuda, cuda:1 or 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
     check_between("size", size, 1)
-    check_between("batch_size", batch_size, 1)
+    check_between("batch", batch, 1)
     check_between("workers", workers, 0)
     check_checkpoint(model)
     if data is not None:
@@ -61,12 +61,12 @@ def evaluate(
     from rich.console import Console
 
     from pyrafuse.cli.data_problems import tell_problems
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.core.storage import write_text
     from pyrafuse.data.layout import read_split
     from pyrafuse.data.options import ReadOptions
-    from pyrafuse.inference.evaluating import detect_all, to_coco_results
     from pyrafuse.models.checkpoint import load
+    from pyrafuse.models.evaluating import detect_all, to_coco_results
     from pyrafuse.reports.quality import write_evaluation
 
     detector = load(model, device=choose_device(device))
@@ -89,7 +89,7 @@ def evaluate(
         size=size,
         score=score,
         nms_iou=nms_iou,
-        batch_size=batch_size,
+        batch_size=batch,
         workers=workers,
         console=console,
     )

@@ -14,7 +14,7 @@ def evaluate_classifier(
     size: int | None = None,
     resize: int | None = None,
     interpolation: Literal["bilinear", "bicubic"] | None = None,
-    batch_size: int = 32,
+    batch: int = 32,
     workers: int = 4,
     device: str = "auto",
 ) -> int:
@@ -31,22 +31,22 @@ def evaluate_classifier(
         resize: Length that the shorter side is brought to before, in pixels; by default the classifier's own, or
             size / 0.875 where size is given.
         interpolation: Of that resize; by default the classifier's own.
-        batch_size: Images at a time.
+        batch: Images at a time.
         workers: Threads that read.
-        device: auto, cpu, cuda, cuda:1 or 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     from dataclasses import replace
 
     from rich.console import Console
 
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.data.class_folders import read_class_folders
     from pyrafuse.inference.classifying import evaluate_classifier
     from pyrafuse.models.classifier import create_classifier
 
     place = choose_device(device)
-    given = {"--num_classes": num_classes, "--size": size, "--resize": resize, "--batch_size": batch_size}
+    given = {"--num_classes": num_classes, "--size": size, "--resize": resize, "--batch": batch}
     for option, value in given.items():
         if value is not None and value < 1:
             raise PyrafuseError(f"{option} must be 1 or more, got {value}")
@@ -66,9 +66,7 @@ def evaluate_classifier(
     if weights is None:
         console.print("no --weights: the classifier is untrained, and right by chance only", highlight=False)
     console.print(f"{len(images)} images of {folder}, {name} on {place}", highlight=False)
-    accuracy = evaluate_classifier(
-        classifier, images, crop=crop, batch_size=batch_size, workers=workers, console=console
-    )
+    accuracy = evaluate_classifier(classifier, images, crop=crop, batch_size=batch, workers=workers, console=console)
     print(f"input   {crop}")
     print(f"images  {accuracy.num_images}, {len(accuracy.failures)} could not be read")
     print(f"top-1   {100 * accuracy.top1:.2f} %")

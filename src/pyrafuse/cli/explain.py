@@ -47,7 +47,7 @@ def explain(
         exif: With --gradients: frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored,
             upright, or auto, which is upright with a warning.
         boxes: With --gradients: what the numbers of a box are, such as shares or corners; auto is what the layout has.
-        device: auto, cpu, cuda, cuda:1 or 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     check_between("score", score, 0, 1)
     check_between("limit", limit, 1)
@@ -55,7 +55,7 @@ def explain(
     for source in sources:
         (check_data if gradients else check_source)(source)
     check_writable(output, is_folder=True)
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.data.sources import open_source
     from pyrafuse.explain.report import explain_to
@@ -86,7 +86,7 @@ def _explain_gradients(
     device: str,
 ) -> int:
     from pyrafuse.cli.data_problems import tell_problems
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
     from pyrafuse.data.layout import read_split
     from pyrafuse.explain.gradient_report import explain_gradients_to

@@ -11,11 +11,14 @@ def predict(
     /,
     *sources: str,
     output: Path = Path("predictions"),
-    formats: tuple[Literal["image", "json", "coco", "yolo"], ...] = ("image", "json"),
+    formats: tuple[Literal["image", "crop", "json", "coco", "yolo"], ...] = ("image", "json"),
+    crop: bool = False,
     score: float = 0.25,
+    classes: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    size: int | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
-    batch_size: int = 1,
+    batch: int = 1,
     limit: int | None = None,
     stride: int = 1,
     device: str = "auto",
@@ -26,23 +29,26 @@ def predict(
 
     Args:
         model: A checkpoint. The size and preprocessing that it was trained with are in it.
-        sources: Images, videos, folders, globs, camera numbers or http(s) URLs.
+        sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams.
         output: Folder for the results.
-        formats: What to write: image (drawn pictures and videos), json (predictions.json), coco (coco_results.json),
-            yolo (labels/*.txt).
+        formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
+            coco (coco_results.json), yolo (labels/*.txt).
+        crop: Write each object cut out as well: in short for crop among the formats.
         score: Least score that is kept, 0..1.
+        classes: Names or numbers of the classes that are kept, with commas between; by default all.
+        size: Side of the network's input in pixels; by default the checkpoint's own.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
-        max_detections: Kept an image; by default the model's own.
-        batch_size: Images at a time.
+        max_detections: Largest number of detections an image; by default the model's own.
+        batch: Images at a time.
         limit: Only so many images and frames, the first ones.
         stride: Of a video or a camera only every so many-th frame is read.
-        device: auto, cpu, cuda, cuda:1 or 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     check_checkpoint(model)
     for source in sources:
         check_source(source)
     check_writable(output, is_folder=True)
-    from pyrafuse.cli.devices import choose_device
+    from pyrafuse.core.devices import choose_device
     from pyrafuse.data.sources import open_source
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.models.checkpoint import load
@@ -53,11 +59,13 @@ def predict(
         detector,
         frames,
         output,
-        formats=formats,
+        formats=(*formats, "crop") if crop else formats,
         score=score,
         nms_iou=nms_iou,
         max_detections=max_detections,
-        batch_size=batch_size,
+        batch=batch,
+        size=size,
+        classes=classes or None,
         limit=limit,
         progress=True,
     )

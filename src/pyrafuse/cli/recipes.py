@@ -12,15 +12,28 @@ NUM_PARTS = 5
 """One GPU takes the authors' batch in so many parts at least: 50 images in 5, 16 in 8."""
 
 
-def recipes() -> int:
-    """List the recipes: what each trains, where it comes from, and its commands."""
+def recipes(name: str = "", /) -> int:
+    """List the recipes: what each trains, where it comes from, and its commands.
+
+    A table comes first, then each recipe.
+
+    Args:
+        name: Of one recipe, to see it alone.
+    """
+    from pyrafuse.core.errors import unknown_name
     from pyrafuse.recipes.registry import RECIPES, SOURCES
     from pyrafuse.recipes.tricks import tricks_of
     from pyrafuse.training.settings import to_plain
 
-    for name in RECIPES.names():
-        create = RECIPES.get(name)
-        recipe, source = create(), SOURCES[name]
+    if name and name not in RECIPES.names():
+        raise unknown_name("recipe", name, RECIPES.names())
+    names = [name] if name else sorted(RECIPES.names(), key=lambda each: each != "small")
+    if not name:
+        print("\n".join(_tabulate({each: RECIPES.create(each) for each in names})))
+        print("\npyrafuse train DATA trains by small; --recipe NAME takes another\n")
+    for each in names:
+        create = RECIPES.get(each)
+        recipe, source = create(), SOURCES[each]
         has_tricks = bool(source.paper) and recipe.model.name.startswith("yolov3")
         lines = {
             "model": f"{recipe.model.name}{f' on {recipe.model.backbone}' if recipe.model.backbone else ''}, "
@@ -29,11 +42,28 @@ def recipes() -> int:
             "published": source.published,
             "their hardware": source.hardware,
             "tricks": ", ".join(tricks_of(to_plain(recipe))) if has_tricks else "",
-            **_commands(name, recipe, source),
+            **_commands(each, recipe, source),
         }
-        print(f"{name}\n  {inspect.getdoc(create)}")
+        print(f"{each}\n  {inspect.getdoc(create)}")
         print("".join(f"  {title:<20}{text}\n" for title, text in lines.items() if text))
     return 0
+
+
+def _tabulate(recipes: "dict[str, Recipe]") -> list[str]:
+    """A row a recipe, with what tells them apart."""
+    rows = [("recipe", "model", "backbone", "px", "epochs", "batch")]
+    rows += [
+        (name, r.model.name, r.model.backbone or "its own", str(r.data.size), str(r.run.epochs), str(r.run.batch_size))
+        for name, r in recipes.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if place < 3 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _commands(name: str, recipe: "Recipe", source: "Source") -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pyrafuse.cli.complaints import name_assignment
 from pyrafuse.core.errors import PyrafuseError
 
 Meaning = str | Callable[[str], Sequence[str]]
@@ -79,9 +80,8 @@ class Shorthand:
         return self.complete(words)
 
     def _check_bare(self, word: str, *, has_positional: bool, known: Collection[str]) -> None:
-        key, equals, value = word.partition("=")
-        if equals and f"--{key}" in {*self.options, *known}:  # a habit from tools that take data=photos
-            raise PyrafuseError(f"unexpected {word!r}; did you mean --{key} {value}?")
+        if habit := name_assignment(word, {*self.options, *known}):
+            raise PyrafuseError(habit)
         if (has_positional and not self.takes_several) or not self.positional:
             raise PyrafuseError(f"unexpected {word!r}")
 

@@ -1,20 +1,27 @@
 """What was found in one image."""
 
+import base64
+import html
 import json
+import math
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
-from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pyrafuse.core.captions import draw_boxes
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.printable import printable
 from pyrafuse.core.storage import write_atomically, write_text
 
 if TYPE_CHECKING:
@@ -30,9 +37,51 @@ MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 """Of pictures that can be written so; a PNG may be of any size."""
 
 
+SHOWN_ROWS = 20
+"""So many detections are listed in a notebook's cell."""
+
+SHOWN_SIDE_PX = 960
+"""Longer pictures are reduced to this in a notebook's cell."""
+
+
+class Arrays(NamedTuple):
+    """Detections as numpy arrays: ``boxes, scores, labels, levels = detections.numpy()``.
+
+    Attributes:
+        boxes: (N, 4) float32, xyxy in pixels.
+        scores: (N,) float32 in 0..1.
+        labels: (N,) int64.
+        levels: (N,) int64.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    levels: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
+class Detection:
+    """One object that was found.
+
+    Attributes:
+        name: Of its class, or the class's number.
+        score: In 0..1.
+        box: xyxy in pixels.
+        label: 0..K-1.
+        level: The pyramid level it came from, 0 the finest.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    label: int
+    level: int
+
+
+@dataclass(frozen=True, repr=False)
 class Detections:
-    """The N objects found in one image, best first.
+    """The N objects found in one image, best first; iterating gives each one as a `Detection`.
 
     Attributes:
         boxes: (N, 4) float32, xyxy in pixels: of the network's input from `Detector.detect`, of the image itself from
@@ -58,8 +107,23 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __iter__(self) -> Iterator[Detection]:
+        columns = (self.scores.tolist(), self.boxes.tolist(), self.labels.tolist(), self.levels.tolist())
+        for score, (x1, y1, x2, y2), label, level in zip(*columns, strict=True):
+            yield Detection(self.name_of(label), score, (x1, y1, x2, y2), label, level)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {printable(name, limit=40)}" for name, count in self.count().items())
+        return f"<{len(self)} detections{f': {counts}' if counts else ''} in {printable(self.source) or 'an image'}>"
+
     def __getitem__(self, rows: Any) -> "Detections":
-        """The detections of ``rows``: a slice, a mask or indices."""
+        """The detections of ``rows``: a slice, a mask, indices, or one index, which gives one detection in a row."""
+        if isinstance(rows, int) and not isinstance(rows, bool):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"no detection {rows}: there are {len(self)}")
+            rows = [rows]
+        elif isinstance(rows, np.ndarray):
+            rows = torch.from_numpy(rows)
         return replace(
             self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], levels=self.levels[rows]
         )
@@ -82,6 +146,75 @@ class Detections:
         return replace(
             self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), levels=self.levels.cpu()
         )
+
+    @property
+    def xyxy(self) -> Tensor:
+        """The boxes, as others call them: (N, 4) float32, xyxy in pixels."""
+        return self.boxes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of the class of each detection, or its number."""
+        return tuple(map(self.name_of, self.labels.tolist()))
+
+    def count(self) -> dict[str, int]:
+        """How many were found of each class, the most frequent first."""
+        return dict(Counter(self.class_names).most_common())
+
+    def numpy(self) -> Arrays:
+        """Boxes, scores, labels and levels as numpy arrays."""
+        boxes, scores, labels, levels = (t.cpu().numpy() for t in (self.boxes, self.scores, self.labels, self.levels))
+        return Arrays(boxes.reshape(-1, 4), scores, labels, levels)
+
+    def crop(self, image: Tensor | None = None, *, margin: float = 0.0) -> tuple[Tensor, ...]:
+        """Cut every box out of ``image`` (3, H, W) uint8, by default out of the one that was kept.
+
+        Args:
+            image: Where to cut.
+            margin: Share of a box's width and height that is added to each of its sides.
+
+        Returns:
+            A (3, h, w) copy for each detection, of whole pixels; at least one pixel of those at the border.
+
+        Raises:
+            PyrafuseError: If no image is given and none was kept.
+        """
+        image = self._image_or(image, "crop")
+        height, width = image.shape[-2:]
+        added = (self.boxes[:, 2:] - self.boxes[:, :2]).repeat(1, 2) * self.boxes.new_tensor((-1, -1, 1, 1)) * margin
+        cut = []
+        for x1, y1, x2, y2 in (self.boxes + added).tolist():
+            left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+            right, bottom = max(min(math.ceil(x2), width), left + 1), max(min(math.ceil(y2), height), top + 1)
+            cut.append(image[:, top:bottom, left:right].clone())
+        return tuple(cut)
+
+    def _image_or(self, image: Tensor | None, use: str) -> Tensor:
+        image = self.image if image is None else image
+        if image is None:
+            raise PyrafuseError(
+                f"these detections keep no image: give it to {use}(image), or predict with keep_images=True"
+            )
+        return image
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the drawn picture where it was kept, and the first `SHOWN_ROWS` in a table."""
+        rows = [
+            f"<tr><td>{html.escape(printable(d.name, limit=60))}</td><td>{d.score:.3f}</td>"
+            f"<td>{', '.join(f'{v:.0f}' for v in d.box)}</td></tr>"
+            for d in self[:SHOWN_ROWS]
+        ]
+        more = f"<p>and {len(self) - SHOWN_ROWS} more</p>" if len(self) > SHOWN_ROWS else ""
+        head = "<tr><th>class</th><th>score</th><th>box, xyxy in px</th></tr>"
+        table = f"<table>{head}{''.join(rows)}</table>" if rows else ""
+        picture = ""
+        if self.image is not None:
+            drawn: Image.Image = to_pil_image(self.draw())
+            drawn.thumbnail((SHOWN_SIDE_PX, SHOWN_SIDE_PX))
+            encoded = BytesIO()
+            drawn.save(encoded, format="png")
+            picture = f'<img alt="" src="data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}">'
+        return f"<p>{html.escape(repr(self))}</p>{picture}{table}{more}"
 
     def name_of(self, label: int) -> str:
         """The name of class ``label``, or its number."""
@@ -113,7 +246,7 @@ class Detections:
         return "\n".join(lines) + ("\n" if lines else "")
 
     def to_supervision(self) -> "supervision.Detections":
-        """The same as `supervision.Detections` (needs the extra ``supervision``)."""
+        """The same as `supervision.Detections`, with ``class_name`` in its data (needs the extra ``supervision``)."""
         try:
             import supervision
         except ImportError as error:
@@ -122,7 +255,7 @@ class Detections:
             xyxy=self.boxes.cpu().numpy().reshape(-1, 4),
             confidence=self.scores.cpu().numpy(),
             class_id=self.labels.cpu().numpy(),
-            data={"class_name": [self.name_of(label) for label in self.labels.tolist()]},
+            data={"class_name": np.array(self.class_names, dtype=str)},
         )
 
     def draw(self, image: Tensor | None = None) -> Tensor:
@@ -133,19 +266,14 @@ class Detections:
         Raises:
             PyrafuseError: If no image is given and none was kept.
         """
-        image = self.image if image is None else image
-        if image is None:
-            raise PyrafuseError(
-                "these detections keep no image: give it to draw(image), or take those of Detector.predict, which keep "
-                "theirs"
-            )
+        image = self._image_or(image, "draw")
         if not len(self):
             return image.clone()
         labels = self.labels.tolist()
         return draw_boxes(
             image,
             self.boxes,
-            names=[self.name_of(label) for label in labels],
+            names=[printable(name, limit=60) for name in self.class_names],
             marks=[f"{score:.2f}" for score in self.scores.tolist()],
             colors=[PALETTE[label % len(PALETTE)] for label in labels],
         )
@@ -165,7 +293,7 @@ class Detections:
             write_text(path, self.to_yolo())
         elif suffix in {".jpg", ".jpeg", ".png", ".webp"}:
             picture: Image.Image = to_pil_image(self.draw())
-            if max(picture.size) > MAX_SIDE_PX.get(suffix, inf):
+            if max(picture.size) > MAX_SIDE_PX.get(suffix, math.inf):
                 raise PyrafuseError(
                     f"cannot write {path}: {picture.width} x {picture.height} pixels, and {suffix} ends at "
                     f"{MAX_SIDE_PX[suffix]}; save it as .png"

@@ -69,7 +69,9 @@ def predict_to(
     score: float | None = 0.25,
     nms_iou: float | None = None,
     max_detections: int | None = None,
-    batch_size: int = 1,
+    batch: int = 1,
+    size: int | tuple[int, int] | None = None,
+    classes: Sequence[str | int] | None = None,
     limit: int | None = None,
     progress: bool = False,
 ) -> Summary:
@@ -83,11 +85,13 @@ def predict_to(
         detector: On the device to compute on.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
-        formats: What to write: ``image``, ``json``, ``coco``, ``yolo``.
+        formats: What to write: ``image``, ``crop``, ``json``, ``coco``, ``yolo``.
         score: Least score that is kept, 0..1; the detector's own threshold when none.
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
-        max_detections: Kept an image; the detector's own when none.
-        batch_size: Images at a time.
+        max_detections: Largest number of detections an image; the detector's own when none.
+        batch: Images at a time.
+        size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
+        classes: Names or numbers of the classes that are kept; by default all.
         limit: Only so many images and frames, the first ones.
         progress: Whether to show a bar with the time that is left, and each failure, on standard error.
 
@@ -99,11 +103,13 @@ def predict_to(
     for name, value, least, most in (
         ("score", score, 0, 1),
         ("nms_iou", nms_iou, 0, 1),
-        ("batch_size", batch_size, 1, inf),
+        ("batch", batch, 1, inf),
         ("max_detections", max_detections, 1, inf),
         ("limit", limit, 1, inf),
     ):
         check_between(name, value, least, most)
+    labels, preprocessing = detector.card.find_labels(classes), detector.card.preprocessing_at(size)
+    needs_pixels = not {"image", "crop"}.isdisjoint(formats)
     check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
     writers = create_writers(formats, Path(output), root=frames.root, category_ids=detector.card.category_ids)
@@ -135,7 +141,14 @@ def predict_to(
                     yield frame
 
         found = detector.predict_frames(
-            observe(), batch_size=batch_size, score_threshold=score, nms_iou=nms_iou, max_detections=max_detections
+            observe(),
+            batch_size=batch,
+            score_threshold=score,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+            labels=labels,
+            preprocessing=preprocessing,
+            keep_images=needs_pixels,
         )
         try:
             for detections in found:

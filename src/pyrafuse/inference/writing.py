@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.core.detections import MAX_SIDE_PX, Detections
+from pyrafuse.core.detections import MAX_SIDE_PX, Detections, no_detections
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 
-Format = Literal["image", "json", "coco", "yolo"]
-"""``image``: pictures and videos with their boxes; ``json``: everything in one file; ``coco``: COCO results; ``yolo``:
-one text file an image."""
+Format = Literal["image", "crop", "json", "coco", "yolo"]
+"""``image``: pictures and videos with their boxes; ``crop``: each object cut out, a folder a class; ``json``: all
+in one file; ``coco``: COCO results; ``yolo``: one text file an image."""
 
 MAX_VIDEO_SIDE_PX = 8191
 """Of MPEG-4; larger frames are reduced."""
@@ -216,6 +216,30 @@ class PictureWriter(Writer):
             self._video.discard()
 
 
+class CropWriter(Writer):
+    """Cuts each object out as ``crops/CLASS/*.jpg``; what a class is called becomes a safe name of a folder."""
+
+    def __init__(self, output: Path, root: Path | None) -> None:
+        self._output = output / "crops"
+        self._root = root
+        self._places: dict[str, Places] = {}
+
+    def write(self, finding: Finding) -> None:
+        found = finding.detections
+        for name, label, pixels in zip(found.class_names, found.labels.tolist(), found.crop(), strict=True):
+            folder = safe_file_name(name) or f"class {label}"
+            if folder not in self._places:
+                self._places[folder] = Places(self._output / folder, self._root)
+            suffix = ".jpg" if max(pixels.shape) <= MAX_SIDE_PX[".jpg"] else ".png"
+            replace(no_detections(), image=pixels).save(self._places[folder].choose(found.source, suffix))
+
+
+def safe_file_name(name: str) -> str:
+    """``name`` as one that any file system takes: no separators, no characters that give orders, at most 80 long."""
+    plain = "".join(c if c.isalnum() or c in " -_.,()[]" else "_" for c in name).strip(" .")
+    return plain.encode("utf-8", "ignore")[:80].decode("utf-8", "ignore").strip(" .")
+
+
 class YOLOWriter(Writer):
     """Writes ``labels/*.txt``, one file a frame, empty where nothing was found."""
 
@@ -296,6 +320,7 @@ def create_writers(
     """
     builders: Mapping[str, Callable[[], Writer]] = {
         "image": lambda: PictureWriter(output, root),
+        "crop": lambda: CropWriter(output, root),
         "json": lambda: JSONWriter(output),
         "coco": lambda: COCOWriter(output, category_ids),
         "yolo": lambda: YOLOWriter(output, root),

@@ -3,31 +3,24 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from pyrafuse.backbones.weights import load_exactly
+from pyrafuse.core.devices import choose_device
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.printable import list_names, printable
 from pyrafuse.core.state_dicts import find_weights
-from pyrafuse.core.storage import read_tensors, write_tensors
-from pyrafuse.models.detector import Card, Detector
+from pyrafuse.core.storage import read_tensors
+from pyrafuse.models.card import CARD_KEY, Card
+from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import rebuild
 from pyrafuse.models.importers.origins import ORIGINS
 from pyrafuse.models.importers.registry import find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
-
-CARD_KEY = "pyrafuse"
-PREFIX = "detector."
-
-
-def card_to_dict(card: Card) -> dict[str, Any]:
-    """Plain values, fit for a checkpoint that is read with ``weights_only``."""
-    return _plain(asdict(card))
 
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
@@ -96,8 +89,7 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
     Raises:
         PyrafuseError: If the file cannot be written; nothing half-written is left.
     """
-    content = {CARD_KEY: {"card": card_to_dict(detector.card)}, "state_dict": _with_prefix(detector)}
-    write_tensors(path, content)
+    detector.save(path)
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", source: str | None = None) -> Detector:
@@ -107,14 +99,15 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", so
 
     Args:
         path: The file; as a rule it is enough.
-        device: Where to compute.
+        device: Where to compute: ``cpu``, ``cuda``, ``cuda:1``, ``auto``.
         source: The published name of the model, for a foreign file that neither tells by itself nor by its name how
             it is used, such as ``"retinanet_r50_fpn_1x_coco"``.
 
     Raises:
         CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
+        PyrafuseError: If there is no such device here.
     """
-    return build(read_tensors(path), source=path, published=source).to(device).eval()
+    return build(read_tensors(path), source=path, published=source).to(choose_device(device)).eval()
 
 
 def build(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
@@ -177,21 +170,7 @@ def _mapping_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return inner
 
 
-def _with_prefix(detector: Detector) -> dict[str, torch.Tensor]:
-    return {f"{PREFIX}{k}": v.detach().cpu() for k, v in detector.state_dict().items()}
-
-
 def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return os.fspath(value)

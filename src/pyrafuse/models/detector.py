@@ -4,8 +4,9 @@ images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions
 predictions -> decode -> candidates -> postprocess -> detections
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -13,40 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.devices import choose_device
+from pyrafuse.core.errors import DataError, PyrafuseError, check_between, check_count
+from pyrafuse.core.habits import hint_keywords
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
+from pyrafuse.core.records import DetectionData
+from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.fitting import fit_image, stack_images
+from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
+from pyrafuse.data.pixels import Channels
 from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.evaluation.coco import EVALUATION_SCORE
+from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.models.card import CARD_KEY, PREFIX, Card, card_to_dict
+from pyrafuse.models.evaluating import evaluate, read_whole
+from pyrafuse.models.found import PREDICT_REMARKS, Found
 from pyrafuse.postprocess.dense import DensePostprocess
 
 P = TypeVar("P")
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a detector must remember to be built again and used: stored in every checkpoint.
-
-    Attributes:
-        model: The registered name it was built by.
-        options: The arguments that were asked for; plain values.
-        defaults: All others that its name stood for then, so that it can be built again when the name stands for
-            others; None where that was not written down.
-        names: Of the classes.
-        category_ids: The data's own id of each class, a number or a text.
-        preprocessing: How its images are made ready.
-        origin: Where its weights come from, in words.
-    """
-
-    model: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    category_ids: tuple[int | str, ...] = ()
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    origin: str = ""
-    defaults: dict[str, Any] | None = None
 
 
 class Detector(nn.Module, Generic[P]):
@@ -125,7 +113,15 @@ class Detector(nn.Module, Generic[P]):
         """What backbone and neck make of normalised ``images`` (B, 3, H, W), for the head.
 
         Channels lie next to each other in memory: convolutions are faster so, and what heads give is rows of channels.
+
+        Raises:
+            PyrafuseError: If ``images`` are no tensor.
         """
+        if not isinstance(images, Tensor):
+            raise PyrafuseError(
+                f"a detector is called with a batch of normalised tensors, not with a {type(images).__name__}; for the "
+                "detections in one image take next(detector.predict(image))"
+            )
         return self.neck(self.backbone(images.contiguous(memory_format=torch.channels_last)))
 
     def decode(self, images: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Candidates:
@@ -172,37 +168,116 @@ class Detector(nn.Module, Generic[P]):
         found = (postprocess or self.postprocess)(candidates, sizes or [size] * len(images), scales)
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
 
+    @hint_keywords(PREDICT_REMARKS)
     def predict(
         self,
         source: Any,
         *,
         score: float = 0.25,
+        classes: Sequence[str | int] | str | int | None = None,
+        size: int | tuple[int, int] | None = None,
         nms_iou: float | None = None,
         max_detections: int | None = None,
-        batch_size: int = 1,
-    ) -> list[Detections]:
-        """Detections in every image of ``source``, in pixels of the images themselves and cut at their edges.
+        batch: int = 1,
+        device: str | torch.device | None = None,
+        channels: Channels = "rgb",
+        stride: int = 1,
+        keep_images: bool = False,
+    ) -> Found:
+        """Detections in each image of ``source``, one by one; arrays are RGB, or ``channels="bgr"`` as OpenCV's.
+
+        Boxes are in pixels of the image itself and cut at its edges. What comes is an iterator: images are read as
+        it is asked, and the source, a camera say, is closed when the loop over it is left.
 
         Args:
-            source: A file, folder, glob, video, webcam index, URL, array, tensor or PIL image, or a list of these.
-            score: Least score that is kept.
+            source: A file, folder, glob, video, camera's number, URL, array, tensor or PIL image, or a list of these;
+                `open_source` tells of each.
+            score: Least score that is kept, 0..1.
+            classes: Names or numbers of the classes that are kept; by default all.
+            size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
             nms_iou: Overlap above which two boxes of a class are one object; by default the detector's own.
-            max_detections: Kept an image; by default the detector's own.
-            batch_size: Images at a time.
+            max_detections: Largest number of detections an image; by default the detector's own.
+            batch: Images at a time.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...: the detector moves there, and stays. By default it stays where
+                it is.
+            channels: Order of the colours of arrays and tensors; files and PIL images have their own.
+            stride: Of a video or a camera only every so many-th frame is read.
+            keep_images: Whether the detections keep the pixels, for `Detections.draw`, `Detections.crop` and pictures
+                in a notebook; thousands of kept images fill the memory.
 
         Raises:
-            DataError: If there is no such source, or an image in it cannot be read; `predict_frames` goes on instead.
+            DataError: If there is no such source; while iterating, if an image cannot be read (`predict_frames` goes
+                on instead).
+            PyrafuseError: If a number is out of its range or there is no such class or device.
         """
-        frames = open_source(source)
-        return list(
+        check_between("score", score, 0, 1)
+        check_between("nms_iou", nms_iou, 0, 1)
+        check_between("max_detections", max_detections, 1)
+        check_count("batch", batch, 1)
+        labels = self.card.find_labels(classes)
+        preprocessing = self.card.preprocessing_at(size)
+        frames = open_source(source, stride=stride, channels=channels)
+        if device is not None:
+            self.to(choose_device(device))
+        return Found(
             self.predict_frames(
                 _require_readable(frames),
-                batch_size=batch_size,
+                batch_size=batch,
                 score_threshold=score,
                 nms_iou=nms_iou,
                 max_detections=max_detections,
+                labels=labels,
+                preprocessing=preprocessing,
+                keep_images=keep_images,
             )
         )
+
+    @hint_keywords({"data": "the data set is the first argument", "plots": "`pyrafuse evaluate` writes them"})
+    def evaluate(
+        self,
+        data: str | os.PathLike[str] | DetectionData,
+        *,
+        split: str = "val",
+        size: int | tuple[int, int] | None = None,
+        score: float = EVALUATION_SCORE,
+        nms_iou: float | None = None,
+        batch: int = 8,
+        workers: int | None = None,
+        device: str | torch.device | None = None,
+        options: ReadOptions = DEFAULT_OPTIONS,
+    ) -> EvaluationResult:
+        """COCO's average precision on ``data``, as `pyrafuse evaluate` measures it.
+
+        Args:
+            data: A folder, a data.yaml, a COCO JSON file, ``shapes``, or a split that was read.
+            split: ``train``, ``val`` or ``test``, where data are named.
+            size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
+            score: Least score of a detection that counts, 0..1.
+            nms_iou: Overlap above which two boxes of a class are one object; by default the detector's own.
+            batch: Images at a time.
+            workers: Processes that load; by default as many as there are cores for it.
+            device: The detector moves there, and stays; by default it stays where it is.
+            options: How the data are read where annotations leave a choice.
+
+        Raises:
+            DataError: If there are no such data, images of them are missing, or have a class that the detector does
+                not know. What else was wrong with them is warned of.
+            PyrafuseError: If a number is out of its range or there is no such device.
+        """
+        if not isinstance(data, DetectionData):
+            data = read_whole(data, split, options)
+        if device is not None:
+            self.to(choose_device(device))
+        return evaluate(self, data, size=size, score=score, nms_iou=nms_iou, batch_size=batch, workers=workers)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and card to ``path``: all that `load` needs.
+
+        Raises:
+            PyrafuseError: If the file cannot be written; nothing half-written is left.
+        """
+        state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in self.state_dict().items()}
+        write_tensors(path, {CARD_KEY: {"card": card_to_dict(self.card)}, "state_dict": state})
 
     def predict_frames(
         self,
@@ -212,25 +287,31 @@ class Detector(nn.Module, Generic[P]):
         score_threshold: float | None = None,
         nms_iou: float | None = None,
         max_detections: int | None = None,
+        labels: tuple[int, ...] = (),
+        preprocessing: Preprocessing | None = None,
+        keep_images: bool = True,
         clip: bool = True,
-    ) -> Iterator[Detections]:
+    ) -> Generator[Detections, None, None]:
         """Detections of each readable frame in turn; frames with an error are passed over.
 
         Boxes are cut at the edges of the image, and those without any area there dropped, unless ``clip`` is False.
+        Those of classes other than ``labels`` are left out, unless that is empty.
         """
-        changes = {"score": score_threshold, "nms_iou": nms_iou, "max_detections": max_detections}
+        changes = {"score": score_threshold, "nms_iou": nms_iou, "max_detections": max_detections, "labels": labels}
         postprocess = replace(self.postprocess, **{k: v for k, v in changes.items() if v is not None})
         self.eval()
         readable = (frame for frame in frames if frame.image is not None)
         while batch := list(islice(readable, batch_size)):
-            found = self._predict_batch(batch, postprocess)
+            found = self._predict_batch(batch, postprocess, preprocessing or self.card.preprocessing, keep_images)
             yield from (detections.clip() for detections in found) if clip else found
 
-    def _predict_batch(self, frames: list[Frame], postprocess: DensePostprocess) -> Iterator[Detections]:
+    def _predict_batch(
+        self, frames: list[Frame], postprocess: DensePostprocess, preprocessing: Preprocessing, keep_images: bool
+    ) -> Iterator[Detections]:
         pixels = [frame.image for frame in frames if frame.image is not None]
-        images, fits = zip(*(fit_image(image, self.card.preprocessing) for image in pixels), strict=True)
+        images, fits = zip(*(fit_image(image, preprocessing) for image in pixels), strict=True)
         sizes = [fit.size for fit in fits]
-        prepared = self.card.preprocessing.normalize(stack_images(images).to(self.device), sizes)
+        prepared = preprocessing.normalize(stack_images(images).to(self.device), sizes)
         detections = self.detect(
             prepared, postprocess=postprocess, sizes=sizes, scales=[(fit.scale_x, fit.scale_y) for fit in fits]
         )
@@ -241,7 +322,7 @@ class Detector(nn.Module, Generic[P]):
                 boxes=fit.to_image(found.boxes),
                 image_size=(fit.height, fit.width),
                 source=frame.name,
-                image=torch.from_numpy(image).permute(2, 0, 1),
+                image=torch.from_numpy(image).permute(2, 0, 1) if keep_images else None,
             )
 
 

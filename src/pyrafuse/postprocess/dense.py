@@ -53,6 +53,7 @@ class DensePostprocess:
             reads what follows.
         pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
         max_per_class: Kept of a class; 0 keeps all.
+        labels: The classes that are kept; empty keeps all.
         vote_iou: A box that is kept becomes the mean of all that overlap it by as much, see `vote_boxes`; 0 leaves it.
 
     Raises:
@@ -74,6 +75,7 @@ class DensePostprocess:
     pixel_offset: float = 0.0
     max_per_class: int = 0
     vote_iou: float = 0.0
+    labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.suppression not in ("hard", "soft"):
@@ -121,6 +123,9 @@ class DensePostprocess:
             best, labels = scores.max(dim=1)
             rows = (best >= self.score).nonzero().squeeze(1)
             best, labels = best[rows], labels[rows]
+        if self.labels:
+            is_wanted = torch.isin(labels, labels.new_tensor(self.labels))
+            best, rows, labels = best[is_wanted], rows[is_wanted], labels[is_wanted]
         if self.max_per_level:
             order = self._best_of_levels(best, of_rows[rows])
             best, rows, labels = best[order], rows[order], labels[order]

@@ -18,7 +18,7 @@ from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.loading import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.checkpoint import CARD_KEY, card_to_dict
+from pyrafuse.models.card import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe

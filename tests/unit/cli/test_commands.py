@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.cli.devices import choose_device
 from pyrafuse.cli.main import main
+from pyrafuse.core.devices import choose_device
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.models.checkpoint import load, save
 from pyrafuse.models.factory import create_model, list_models
@@ -92,14 +92,15 @@ def test_predict_writes_what_the_detector_finds_and_reports_what_it_cannot_read(
     (coco / "c.png").write_bytes(b"")
     output = tmp_path / "out"
     argv = ["predict", str(checkpoint), str(coco), "--output", str(output), "--score", "0", "--max-detections", "5"]
-    assert main([*argv, "--formats", "image,json", "--batch-size", "2", "--device", "cpu"]) == 1
+    assert main([*argv, "--formats", "image,json", "--batch", "2", "--device", "cpu"]) == 1
     out, err = capsys.readouterr()
     assert out.startswith(f"15 objects in 3 images, written to {output}; 1 could not be read")
     assert f"passed over: {coco}/c.png is empty; remove or replace it\n" in err
     assert sorted(p.name for p in (output / "images").iterdir()) == ["a.jpg", "b.jpg", "d.jpg"]
 
     images = json.loads((output / "predictions.json").read_text())["images"]
-    expected = load(checkpoint).predict([coco / "a.png", coco / "b.png", coco / "d.png"], score=0, max_detections=5)
+    sources = [coco / name for name in ("a.png", "b.png", "d.png")]
+    expected = list(load(checkpoint).predict(sources, score=0, max_detections=5))
     assert [image["source"] for image in images] == [found.source for found in expected]
     for image, found in zip(images, expected, strict=True):
         torch.testing.assert_close(torch.tensor([o["score"] for o in image["objects"]]), found.scores)
@@ -134,7 +135,7 @@ def test_predict_says_what_is_wrong(checkpoint, coco, capsys, tmp_path, change, 
 def test_predict_stops_where_it_was_told_to(checkpoint, coco, tmp_path, capsys):
     (coco / "b.png").write_bytes(b"")
     argv = ["predict", str(checkpoint), str(coco), "--output", str(tmp_path / "out"), "--formats", "json"]
-    assert main([*argv, "--limit", "3", "--batch-size", "2"]) == 1
+    assert main([*argv, "--limit", "3", "--batch", "2"]) == 1
     assert "in 2 images" in capsys.readouterr().out
     images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert [Path(image["source"]).name for image in images] == ["a.png", "c.png"]

@@ -1,7 +1,9 @@
 """What was found, in every form it leaves in."""
 
+import base64
 import json
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import supervision
 import torch
 from PIL import Image
 
-from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.core.detections import Detection, Detections, no_detections
 from pyrafuse.core.errors import PyrafuseError
 
 
@@ -103,7 +105,7 @@ class TestPicture:
     def test_no_image(self, found):
         lone = Detections(found.boxes, found.scores, found.labels, found.levels)
         with pytest.raises(
-            PyrafuseError, match=r"keep no image: give it to draw\(image\), or take those of Detector\.predict"
+            PyrafuseError, match=r"keep no image: give it to draw\(image\), or predict with keep_images=True"
         ):
             lone.draw()
 
@@ -159,3 +161,68 @@ def test_boxes_are_cut_at_the_edges_and_dropped_without_area(found):
     assert seen.boxes.tolist() == [[0, 70, 20, 80], [10, 20, 30, 60]]
     assert seen.labels.tolist() == [0, 3]
     assert len(no_detections().clip()) == 0
+
+
+def test_one_after_the_other(found):
+    first, second = found
+    assert first == Detection(name="dog", score=0.75, box=(10.0, 20.0, 30.0, 60.0), label=1, level=0)
+    assert second.name == "2"
+    assert found.class_names == ("dog", "2")
+    assert found.xyxy is found.boxes
+    assert found.count() == {"dog": 1, "2": 1}
+    assert list(found[:0]) == []
+    assert found[:0].count() == {}
+
+
+def test_rows_by_number_mask_and_array(found):
+    assert found[1].class_names == found[-1].class_names == found[torch.tensor([False, True])].class_names == ("2",)
+    assert found[found.scores > 0.6].class_names == ("dog",)
+    assert found[np.array([True, False])].boxes.tolist() == [[10, 20, 30, 60]]
+    assert found[[1, 0]].labels.tolist() == [2, 1]
+    with pytest.raises(IndexError, match="no detection 2: there are 2"):
+        found[2]
+
+
+def test_numpy(found):
+    boxes, scores, labels, levels = found.numpy()
+    assert isinstance(boxes, np.ndarray)
+    assert (boxes.tolist(), scores.tolist()) == ([[10, 20, 30, 60], [0, 0, 100, 80]], [0.75, 0.5])
+    assert (labels.tolist(), levels.tolist()) == ([1, 2], [0, 2])
+    assert found[:0].numpy().boxes.shape == (0, 4)
+
+
+def test_crops_are_whole_pixels_within_the_image():
+    image = torch.arange(80 * 100).reshape(1, 80, 100).expand(3, -1, -1)
+    boxes = torch.tensor([[10.4, 20.0, 30.2, 60.0], [-5.0, 70.5, 4.0, 99.0], [120.0, 90.0, 130.0, 95.0]])
+    rows = torch.zeros(3)
+    crops = Detections(boxes, rows, rows.long(), rows.long(), image_size=(80, 100)).crop(image)
+    assert [tuple(crop.shape) for crop in crops] == [(3, 40, 21), (3, 10, 4), (3, 1, 1)]
+    assert crops[0][0, 0, 0] == 20 * 100 + 10
+    wide = Detections(boxes, rows, rows.long(), rows.long(), image_size=(80, 100)).crop(image, margin=0.5)
+    assert tuple(wide[0].shape) == (3, 80, 41)
+
+
+def test_without_pixels_nothing_is_cut(found):
+    bare = replace(found, image=None)
+    for use in (bare.crop, bare.draw):
+        with pytest.raises(PyrafuseError, match="predict with keep_images=True"):
+            use()
+
+
+def test_a_notebook_shows_picture_and_table(found):
+    shown = found._repr_html_()
+    assert "<td>dog</td><td>0.750</td><td>10, 20, 30, 60</td>" in shown
+    encoded = shown.partition("base64,")[2].partition('"')[0]
+    assert Image.open(BytesIO(base64.b64decode(encoded))).size == (100, 80)
+    assert "<img" not in replace(found, image=None)._repr_html_()
+    assert "and 5 more" in replace(found, image=None)[[0] * 25]._repr_html_()
+    assert repr(found) == "<2 detections: 1 dog, 1 2 in a.jpg>"
+
+
+def test_a_hostile_name_is_harmless_in_a_notebook(found):
+    hostile = replace(found, names=("x", "<script>alert(1)</script>\x1b[2J\u202e"), source="<b>\n")
+    shown = hostile._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J\\u202e" in shown
+    assert "<b>" not in shown
+    assert "\n" not in repr(hostile)

@@ -119,7 +119,7 @@ class TestCommands:
         [
             (["--against-plain", "--necks", "bfp"], "unknown neck with a plain form 'bfp'"),
             (["--necks", "fqn"], "unknown neck 'fqn'; did you mean 'fpn'"),
-            (["--rounds", "0"], "size, batch_size and rounds are 1 or more, got 416, 1 and 0"),
+            (["--rounds", "0"], "size, batch and rounds are 1 or more, got 416, 1 and 0"),
             (["--channels", "1,2"], "one stride a level"),
             (["--necks", "nas_fpn", "--strides", "1,2,4,8,16,32", "--channels", "1,1,1,1,1,1"], "cannot build nas_fpn"),
         ],

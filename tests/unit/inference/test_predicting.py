@@ -1,7 +1,7 @@
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,9 +11,11 @@ from PIL import Image
 
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.images import read_size
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.inference.predicting import predict_to
+from pyrafuse.models.card import Card
 
 NAMES = ("cat", "dog")
 
@@ -21,7 +23,7 @@ NAMES = ("cat", "dog")
 class BoxOfBrightness:
     """Finds in each frame one dog, left upper quarter, whose score is the brightness of the first pixel."""
 
-    card = SimpleNamespace(category_ids=(3, 17))
+    card = Card(names=NAMES, category_ids=(3, 17))
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -78,10 +80,17 @@ def test_a_folder_in_every_format(folder, tmp_path):
         score=0.1,
         nms_iou=0.6,
         max_detections=7,
-        batch_size=2,
+        batch=2,
     )
     assert detector.batches == [2, 1]
-    assert detector.asked == {"score_threshold": 0.1, "nms_iou": 0.6, "max_detections": 7}
+    assert detector.asked == {
+        "score_threshold": 0.1,
+        "nms_iou": 0.6,
+        "max_detections": 7,
+        "labels": (),
+        "preprocessing": Preprocessing(),
+        "keep_images": True,
+    }
     assert (summary.num_images, summary.num_objects, summary.num_failed) == (3, 3, 1)
     assert summary.failures[0].source == str(folder / "3.jpg")
     assert "3.jpg is no image" in summary.failures[0].reason
@@ -122,7 +131,7 @@ def test_coco_results_use_the_names_numbers_when_all_are_numbers(tmp_path):
 
 def test_coco_results_have_the_category_ids_that_training_data_had(tmp_path):
     detector = BoxOfBrightness()
-    detector.card = SimpleNamespace(category_ids=("01", "white cell"))
+    detector.card = Card(names=NAMES, category_ids=("01", "white cell"))
     predict_to(detector, write_image(tmp_path / "a.png", 51), tmp_path / "out", formats=("coco",))
     (row,) = json.loads((tmp_path / "out/coco_results.json").read_text())
     assert row["category_id"] == "white cell"
@@ -165,7 +174,7 @@ def test_a_video_becomes_a_drawn_video(tmp_path):
     write_image(tmp_path / "in" / "b.png", 51)
 
     source = open_source(tmp_path / "in", stride=2)
-    summary = predict_to(BoxOfBrightness(), source, tmp_path / "out", formats=("image", "yolo"), batch_size=4)
+    summary = predict_to(BoxOfBrightness(), source, tmp_path / "out", formats=("image", "yolo"), batch=4)
     assert (summary.num_images, summary.num_failed) == (4, 0)
     assert files_below(tmp_path / "out") == [
         "images/b.jpg",
@@ -328,9 +337,9 @@ def test_progress_names_each_failure_on_standard_error(folder, tmp_path, capsys)
     [
         ({"score": 1.5}, r"score must be in 0\.\.1, got 1\.5"),
         ({"nms_iou": -1}, r"nms_iou must be in 0\.\.1, got -1"),
-        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"max_detections": 0}, "max_detections must be 1 or more, got 0"),
-        ({"formats": ("png",)}, "unknown format png; choose from image, json, coco, yolo"),
+        ({"formats": ("png",)}, "unknown format png; choose from image, crop, json, coco, yolo"),
     ],
 )
 def test_a_setting_out_of_range(folder, tmp_path, options, message):
@@ -342,3 +351,59 @@ def test_a_setting_out_of_range(folder, tmp_path, options, message):
 def test_no_source(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         predict_to(BoxOfBrightness(), tmp_path / "none", tmp_path / "out")
+
+
+HOSTILE = (
+    "[/b]", "car [old]", "<script>alert(1)</script>", "a\nb\tc", "\x1b[31mred", "=cmd()", "../../up", "/root",
+    "a\u202eb",    "bad\udcff", "x" * 300, "..", "CON", 'quo"te',
+)  # fmt: skip
+
+
+class Namer(BoxOfBrightness):
+    """Finds in frame i one object of class i, of a hostile name."""
+
+    card = Card(names=HOSTILE)
+
+    def predict_frames(self, frames, **asked):
+        for index, found in enumerate(super().predict_frames(frames, **asked)):
+            yield replace(found, names=HOSTILE, labels=torch.tensor([index]))
+
+
+def test_hostile_names_of_classes_stay_within_the_output(tmp_path):
+    images = [write_image(tmp_path / "in" / f"{i}.png", 100) for i in range(len(HOSTILE))]
+    summary = predict_to(Namer(), images, tmp_path / "out", formats=("image", "crop", "json", "coco", "yolo"))
+    assert summary.num_images == len(HOSTILE)
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out"}
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [image["objects"][0]["name"] for image in content["images"]] == list(HOSTILE)
+    crops = sorted((tmp_path / "out/crops").rglob("*.jpg"))
+    assert len(crops) == len(HOSTILE)
+    folders = {crop.relative_to(tmp_path / "out/crops").parts[0] for crop in crops}
+    assert {"car [old]", "[_b]", "_script_alert(1)__script_", "a_b_c", "__[31mred"[1:], "class 11"} <= folders
+    assert all(folder.isprintable() and len(folder) <= 80 for folder in folders)
+
+
+def test_objects_are_cut_out_a_folder_a_class(folder, tmp_path):
+    predict_to(BoxOfBrightness(), folder, tmp_path / "out", formats=("crop",))
+    assert files_below(tmp_path / "out") == ["crops/dog/10.jpg", "crops/dog/2.jpg", "crops/dog/far/2.jpg"]
+    assert read_size(tmp_path / "out/crops/dog/10.jpg") == (60, 100)
+
+
+def test_a_wrong_class_or_size_is_refused_before_anything_is_written(folder, tmp_path):
+    for options, message in (({"classes": ["cow"]}, "unknown class 'cow'"), ({"size": 8}, "size must be")):
+        with pytest.raises(PyrafuseError, match=message):
+            predict_to(BoxOfBrightness(), folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_decided_in_reading_and_what_was_passed_over_is_said(tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").touch()
+    summary = predict_to(BoxOfBrightness(), tmp_path / "in", tmp_path / "out", formats=("json",), progress=True)
+    said = "values up to 4095 in 16 bits: white is taken as 4095 (12 bits)"
+    assert summary.notes == tuple(f"{tmp_path}/in/{name}: {said}" for name in ("a.png", "b.png"))
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/in/a.png: {said}\n" in err
+    assert "passed over as no images: 1 .txt\n" in err

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pyrafuse.core.errors import PyrafuseError, UnknownNameError
-from pyrafuse.models.checkpoint import card_from_dict, card_to_dict
+from pyrafuse.models.card import card_to_dict
+from pyrafuse.models.checkpoint import card_from_dict
 from pyrafuse.models.factory import create_model, list_models, list_parts, rebuild
 
 TINY = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "neck_options": {"yolo_fpn": {"width": 1 / 8}}}

@@ -19,8 +19,8 @@ from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.coco import read_coco
 from pyrafuse.data.folders import Tree
-from pyrafuse.inference.evaluating import detect_all, evaluate, match_classes, to_coco_results
 from pyrafuse.models.detector import Card, Detector
+from pyrafuse.models.evaluating import detect_all, evaluate, match_classes, to_coco_results
 from pyrafuse.postprocess.dense import DensePostprocess
 
 BOXES = {"red": (8.0, 8.0, 40.0, 40.0), "blue": (64.0, 16.0, 96.0, 56.0)}  # in pixels of a 128 x 64 image

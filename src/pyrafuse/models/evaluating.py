@@ -1,9 +1,11 @@
 """How good a detector is on a data set: its own preprocessing, classes matched by name, then COCO's figures."""
 
 import json
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -13,17 +15,19 @@ from torch import Tensor
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, check_between, same_but_for_case
 from pyrafuse.core.records import DetectionData
+from pyrafuse.data.layout import read_split
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
+from pyrafuse.data.options import ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.detector import Detector
+from pyrafuse.models.card import SMALLEST_SIZE
 
-SMALLEST_SIZE = 32
-"""Pixels; training begins there as well. What is coarser than the image is one cell."""
+if TYPE_CHECKING:
+    from pyrafuse.models.detector import Detector
 
 
 def evaluate(
-    detector: Detector,
+    detector: "Detector[Any]",
     data: DetectionData,
     *,
     size: int | tuple[int, int] | None = None,
@@ -48,7 +52,7 @@ def evaluate(
 
 @torch.inference_mode()
 def detect_all(
-    detector: Detector,
+    detector: "Detector[Any]",
     data: DetectionData,
     *,
     size: int | tuple[int, int] | None = None,
@@ -133,7 +137,7 @@ def _require_objects(data: DetectionData) -> None:
     )
 
 
-def match_classes(detector: Detector, data: DetectionData) -> Tensor | None:
+def match_classes(detector: "Detector[Any]", data: DetectionData) -> Tensor | None:
     """The data's label of each of the detector's classes, -1 for one that the data lack; None where all agree.
 
     A detector without names is taken at its word if it has as many classes as the data.
@@ -184,3 +188,23 @@ def _relabel(found: Detections, label_of: Tensor | None) -> Detections:
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def read_whole(data: str | os.PathLike[str], split: str, options: ReadOptions) -> DetectionData:
+    """The split of ``data``, with a warning of what was wrong with it.
+
+    Raises:
+        DataError: If there is none, or images are missing: what is measured on the rest is no figure of it.
+    """
+    reading = read_split(data, split, options=options)
+    problems = reading.problems
+    for problem in problems:
+        if problem.severity == "error" and problem.kind == "missing image":
+            raise DataError(f"{problem}; put it there, or measure on the others with ReadOptions(missing='skip')")
+    if problems:
+        warnings.warn(
+            f"{len(problems)} problems with {data} (`pyrafuse data check` lists them); the first: {problems[0]}: "
+            f"{problems[0].remedy}",
+            stacklevel=4,
+        )
+    return reading.data

@@ -1,0 +1,65 @@
+"""Training from Python: the options of `pyrafuse train` as keywords, read by the same parser.
+
+It stands in the last row because recipes, short forms and their errors belong to the command line; `pyrafuse.train` is
+looked up here when it is first used, so that importing pyrafuse stays fast.
+"""
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from pyrafuse.cli.compare import read_recipe
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.training.settings import Recipe
+
+if TYPE_CHECKING:
+    from pyrafuse.training.run import TrainingResult
+
+
+def train(
+    data: "Recipe | str | os.PathLike[str] | None" = None, /, *, progress: bool = True, **options: Any
+) -> "TrainingResult":
+    """Train a detector, as `pyrafuse train` does: ``train("my_data/", epochs=5, size=320, batch=8)``.
+
+    Args:
+        data: A data set as the command takes it, or a whole `Recipe`, which takes no options beside it. None for what
+            a recipe or a run that goes on names itself.
+        progress: Whether to tell on standard error how it goes.
+        options: Options of `pyrafuse train` by their names: ``recipe``, ``model``, ``weights``, ``size``, ``epochs``,
+            ``batch``, ``lr``, ``device``, ``seed``, ``output``, ``resume`` ...; ``with_`` stands for ``--with``, and
+            ``**{"optimizer.name": "adamw"}`` gives an option with a dot.
+
+    Returns:
+        Folder, checkpoints and best evaluation of the run.
+
+    Raises:
+        PyrafuseError: If an option is unknown, with ours in its place, or has no such value; and as the training.
+    """
+    if isinstance(data, Recipe):
+        if options:
+            raise PyrafuseError(
+                f"a Recipe is whole, and {', '.join(options)} would change it: use dataclasses.replace, or give the "
+                "data set instead and recipe=NAME"
+            )
+        recipe = data
+    else:
+        given = {} if data is None else {"data": os.fspath(data)}
+        given |= {name: value for name, value in options.items() if value is not None}
+        recipe = read_recipe([_write_option(name, value) for name, value in given.items()])
+    from pyrafuse.training.run import train as run  # of torch and lightning: not for a mistyped option
+
+    return run(recipe, console=Console(stderr=True, soft_wrap=True, quiet=not progress))
+
+
+def _write_option(name: str, value: Any) -> str:
+    """A keyword as the word that would be typed."""
+    option = f"--{name.rstrip('_')}"
+    if isinstance(value, bool):
+        return f"{option}={str(value).lower()}"
+    if isinstance(value, list | tuple) and option in {"--with", "--without", "--device"}:
+        return f"{option}={','.join(map(str, value))}"
+    if isinstance(value, list | tuple | dict):
+        return f"{option}={json.dumps(value)}"
+    return f"{option}={value}"

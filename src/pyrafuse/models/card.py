@@ -1,0 +1,95 @@
+"""What a detector must remember to be built again and used."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyrafuse.core.errors import PyrafuseError, check_count, unknown_name
+from pyrafuse.core.preprocessing import Preprocessing
+
+CARD_KEY = "pyrafuse"
+"""The entry of a checkpoint that holds the card."""
+
+PREFIX = "detector."
+"""How the names of a checkpoint's weights begin."""
+
+
+SMALLEST_SIZE = 32
+"""Of the network's input, in pixels; training begins there as well. What is coarser than the image is one cell."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a detector must remember to be built again and used: stored in every checkpoint.
+
+    Attributes:
+        model: The registered name it was built by.
+        options: The arguments that were asked for; plain values.
+        defaults: All others that its name stood for then, so that it can be built again when the name stands for
+            others; None where that was not written down.
+        names: Of the classes.
+        category_ids: The data's own id of each class, a number or a text.
+        preprocessing: How its images are made ready.
+        origin: Where its weights come from, in words.
+    """
+
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    origin: str = ""
+    defaults: dict[str, Any] | None = None
+
+    def find_labels(self, classes: Sequence[str | int] | str | int | None) -> tuple[int, ...]:
+        """The labels of ``classes``, given by name or number; none for all.
+
+        Raises:
+            PyrafuseError: If there is no such class, or the sequence is empty.
+        """
+        if classes is None:
+            return ()
+        given = [classes] if isinstance(classes, str | int) else list(classes)
+        if not given:
+            raise PyrafuseError("classes is empty; name one, or leave it out for all")
+        count = self.options.get("num_classes", len(self.names))
+        labels = []
+        for name in given:
+            number = int(name) if isinstance(name, int) or (name.isdecimal() and name not in self.names) else None
+            if number is not None and not 0 <= number < count:
+                raise PyrafuseError(f"no class {number}; the detector has {count}, from 0 to {count - 1}")
+            if number is None and name not in self.names:
+                raise unknown_name("class", str(name), self.names)
+            labels.append(self.names.index(str(name)) if number is None else number)
+        return tuple(dict.fromkeys(labels))
+
+    def preprocessing_at(self, size: int | tuple[int, int] | None) -> Preprocessing:
+        """The preprocessing at another size, in pixels.
+
+        Raises:
+            PyrafuseError: If it is less than `SMALLEST_SIZE`.
+        """
+        if size is None:
+            return self.preprocessing
+        sides = (size,) if isinstance(size, int) else tuple(size)
+        if len(sides) > 2:
+            raise PyrafuseError(f"size is one side, or height and width, got {size}")
+        for side in sides:
+            check_count("size", side, SMALLEST_SIZE)
+        return self.preprocessing.at_size(size)
+
+
+def card_to_dict(card: Card) -> dict[str, Any]:
+    """Plain values, fit for a checkpoint that is read with ``weights_only``."""
+    return _plain(asdict(card))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return os.fspath(value)

@@ -1,0 +1,50 @@
+"""Detections as they are asked for: one image at a time, and the source closed when the asking ends."""
+
+from collections.abc import Generator, Iterator
+from typing import Any, NoReturn, Self
+
+from pyrafuse.core.detections import Detections
+
+PREDICT_REMARKS = {
+    "save": "found.save(PATH) writes one image's, pyrafuse.inference.predicting.predict_to a whole source's",
+    "save_txt": "found.save('a.txt') writes YOLO's text for one image",
+    "stream": "it always gives the detections of one image after the other; leave it out",
+    "source": "the source is the first argument",
+    "show": "found.draw() gives the drawn picture, and found in a notebook's cell shows it",
+    "verbose": "it prints nothing; leave it out",
+    "half": "use torch.autocast around it",
+}
+"""What `Detector.predict` answers to keywords that it has no counterpart of."""
+
+
+class Found(Iterator[Detections]):
+    """The detections of image after image; the next image is read when the next ones are asked for.
+
+    The source is closed at its end, when a loop over it is left, and upon `close`, which leaving a ``with`` block calls
+    too: a camera is free again. ``list(...)`` gives all of a finite source.
+    """
+
+    def __init__(self, found: Generator[Detections, None, None]) -> None:
+        self._found = found
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Detections:
+        return next(self._found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getitem__(self, rank: Any) -> NoReturn:
+        raise TypeError(
+            "predict() gives the detections of one image after the other: loop over it, take next(...) for one image "
+            f"or list(...)[{rank!r}] for one of several"
+        )
+
+    def close(self) -> None:
+        """End: nothing more is read, and the source is closed."""
+        self._found.close()
