@@ -228,7 +228,10 @@ class FileFinder:
         for path in self._by_name.get(self._key(parts[-1]), []):
             split, _ = self._split_part(path)
             if _is_other_split(split, self._split):
-                return f"one of that name lies in {os.path.dirname(path)}, which is the split {split}'s"
+                return (
+                    f"one of that name lies in {os.path.dirname(path)}, which is the split {split}'s: if it is meant, "
+                    "write its folder before the name"
+                )
         alike = self._by_digits.get(tuple(re.findall(r"\d+", parts[-1])), [])
         near = nearest(parts[-1], alike[:20_000])
         return f"did you mean {near}?" if near else ""

@@ -1,5 +1,6 @@
 """Images as annotations list them, and what is said of those that are not there or were found under another name."""
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,4 +79,6 @@ def tell_missing(images: Sequence[ListedImage], num_listed: int, options: ReadOp
 
 
 def _hint(image: ListedImage) -> str:
+    if image.path.is_symlink():
+        return f"; it is a link to {os.readlink(image.path)}"
     return f"; {image.found.fault}" if image.found is not None and image.found.fault else ""

@@ -56,7 +56,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
             rows.append(row)
             parsed_lines.append(parsed)
             places.append((label_file, number))
-    there = [image.path for image in images if image.path.exists()]
+    there = [image.path for image in images if image.path.is_file()]
     if there and not any(item.path for item in label_files):
         expected = ", ".join(str(path) for path in expected_labels(there[0]))
         problems.append(

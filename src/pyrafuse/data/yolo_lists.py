@@ -114,6 +114,7 @@ def read_list(path: Path) -> YOLOFolder:
             problems += [
                 _no_images(place, path, key) for place, _ in places if place.is_dir() and not Tree(place).images
             ]
+            problems += [_empty_list(place, path, key) for place, _ in places if place.is_file() and _is_blank(place)]
             images = [image for place, _ in places for image in _images_at(place, bases, SPLIT_WORDS[key], tree)]
             splits[SPLIT_WORDS[key]] = tuple(dict.fromkeys(image for image, _ in images))
             found.update({image: item for image, item in images if item is not None})
@@ -174,6 +175,14 @@ def _no_images(place: Path, file: Path, key: str) -> Problem:
     held = count_suffixes(Tree(place).files) or "nothing"
     return Problem("error", "no images in a folder", file, key, f"{place} holds no image that is read, but {held}",
                    "put the images there, or correct the entry")  # fmt: skip
+
+
+def _is_blank(place: Path) -> bool:
+    return place.suffix.lower() not in IMAGE_SUFFIXES and not read_text(place).strip()
+
+
+def _empty_list(place: Path, file: Path, key: str) -> Problem:
+    return Problem("error", "empty list", file, key, f"{place} lists no image", "name the images there, a line each")
 
 
 def _spellings(entry: str) -> tuple[str, ...]:

@@ -515,3 +515,30 @@ def test_label_files_without_image_may_be_skipped(write_yolo):
     assert (problem.severity, problem.kind) == ("warning", "missing images")
     assert problem.message == "2 label files have no image; the first is 1.txt"
     assert len(splits.train) + len(splits.val) == 3
+
+
+def test_empty_lists_links_to_nothing_and_folders_in_lists_are_told(write_yolo):
+    root = write_yolo([("obj/a.jpg", "obj/a.txt")])
+    write(root / "data.yaml", "train: train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    write(root / "val.txt", "obj/a.jpg\n")
+    write(root / "train.txt", " \n\n")
+    with pytest.raises(DataError, match=r"empty list: .*data\.yaml, train: .*train\.txt lists no image"):
+        read_splits(root)
+    (root / "obj" / "b.jpg").symlink_to("/nowhere/b.jpg")
+    write(root / "train.txt", "obj/b.jpg\nobj\nobj/a.jpg\n")
+    problems = read_splits(root).problems
+    assert kinds(problems) == [("error", "missing image"), ("error", "unreadable image")]
+    assert problems[0].message == f"{root}/obj/b.jpg does not exist; it is a link to /nowhere/b.jpg"
+
+
+def test_images_named_with_their_folder_may_lie_in_another_splits(tmp_path, write_image, write_coco):
+    for i in range(3):
+        write_image(tmp_path / "train" / f"{i}.png")
+    write_coco(tmp_path / "train.json", [(0, "0.png", 100, 80), (1, "1.png", 100, 80)], [(0, 1, [0, 0, 9, 9])])
+    write_coco(tmp_path / "val.json", [(2, "2.png", 100, 80)], [(2, 1, [0, 0, 9, 9])])
+    with pytest.raises(DataError, match="if it is meant, write its folder before the name"):
+        read_splits(tmp_path)
+    write_coco(tmp_path / "val.json", [(2, "train/2.png", 100, 80)], [(2, 1, [0, 0, 9, 9])])
+    splits = read_splits(tmp_path)
+    assert splits.problems == ()
+    assert [r.path for r in splits.val.records] == [tmp_path / "train" / "2.png"]
