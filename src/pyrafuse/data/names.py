@@ -22,8 +22,10 @@ SPELLINGS = {
 }
 """How to say which rule found a file."""
 
-# Label Studio puts eight hexadecimal digits before a name; others a UUID or an MD5 sum
-_UPLOAD_PREFIX = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{8})[-_](?=.)")
+# Label Studio puts eight hexadecimal digits before a name, which a date is not; others a UUID or an MD5 sum
+_UPLOAD_PREFIX = re.compile(
+    r"(?!(?:19|20)\d\d(?:0[1-9]|1[0-2])[0-3]\d[-_])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{8})[-_](?=.)"
+)
 # Roboflow makes name_jpg.rf.HASH.jpg of name.jpg
 _UPLOAD_ENDING = re.compile(r"(?:_(?:jpe?g|png|bmp|webp|tiff?|jfif|avif))?\.rf\.[0-9a-z]{16,40}$")
 
@@ -64,7 +66,7 @@ def spell(name: str, rule: int, suffixes: Collection[str]) -> str:
     if rule >= 4 and has_suffix(name, suffixes):
         name = without_suffix(name)
     if rule >= 5:
-        bare = _UPLOAD_ENDING.sub("", _UPLOAD_PREFIX.sub("", name, count=1))
+        bare = _without_upload(name)
         name = re.sub(r"[\s_-]+", "_", re.sub(r"[^\w\s-]", "", bare)) or name
     return name
 
@@ -77,7 +79,8 @@ def find_rule(given: str, name: str, suffixes: Collection[str]) -> int | None:
         name = without_suffix(name)
     for rule in range(len(RULES)):
         if spell(given, rule, suffixes) == spell(name, rule, suffixes):
-            return rule
+            is_upload = rule == len(RULES) - 1
+            return None if is_upload and all(_is_upload(text, suffixes) for text in (given, name)) else rule
     return None
 
 
@@ -85,6 +88,16 @@ def find_rule(given: str, name: str, suffixes: Collection[str]) -> int | None:
 def spell_folder(name: str) -> str:
     """The key of a folder's name: capitals, Unicode form and percent signs make no difference."""
     return spell(name, 3, ())
+
+
+def _is_upload(name: str, suffixes: Collection[str]) -> bool:
+    """Whether a tool named it so: two such names that differ are two uploads, or two augmented copies."""
+    stem = spell(name, 4, suffixes)
+    return _without_upload(stem) != stem
+
+
+def _without_upload(stem: str) -> str:
+    return _UPLOAD_ENDING.sub("", _UPLOAD_PREFIX.sub("", stem, count=1))
 
 
 def without_suffix(name: str) -> str:

@@ -30,6 +30,8 @@ def find_lists(tree: Tree) -> list[tuple[Path, str]]:
     found = []
     for paths in by_folder.values():
         of_splits: dict[str, list[Path]] = defaultdict(list)
+        if any(map(_is_plain, paths)):  # a class may be called train, as one of VOC's is
+            paths = [path for path in paths if _is_plain(path) or not _is_marked(path)]
         for path in paths:
             of_splits[split_of_file(path.stem)].append(path)
         for split, lists in of_splits.items():
@@ -68,6 +70,11 @@ def read_list_of_names(path: Path, files: Sequence[str], root: Path) -> list[tup
 
 def _is_plain(path: Path) -> bool:
     return path.stem.casefold() in SPLIT_WORDS
+
+
+def _is_marked(path: Path) -> bool:
+    lines = list(filter(None, map(str.strip, read_text(path).splitlines())))
+    return all(map(_FLAG.fullmatch, lines))
 
 
 def _as_xml(name: str) -> str:

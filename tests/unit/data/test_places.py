@@ -542,3 +542,11 @@ def test_images_named_with_their_folder_may_lie_in_another_splits(tmp_path, writ
     splits = read_splits(tmp_path)
     assert splits.problems == ()
     assert [r.path for r in splits.val.records] == [tmp_path / "train" / "2.png"]
+
+
+def test_a_class_called_train_makes_no_split(write_voc):
+    root = write_voc(["a", "b", "c"])
+    write(root / "ImageSets/Main/trainval.txt", "a\nb\n")
+    write(root / "ImageSets/Main/test.txt", "c\n")
+    write(root / "ImageSets/Main/train_train.txt", "a  1\n")
+    assert names(read_splits(root).train) == ["a.jpg", "b.jpg"]
