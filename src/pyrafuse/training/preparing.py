@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyrafuse.backbones.weights import read_state_dict
+from pyrafuse.backbones.weights import read_weights
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone
@@ -68,6 +68,9 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
         category_ids=data.category_ids,
         preprocessing=choose_preprocessing(recipe.data),
     )
+    if settings.backbone_weights is not None and os.path.isfile(settings.backbone_weights):
+        for note in read_weights(settings.backbone_weights).notes:
+            say(f"{settings.backbone_weights}: {note}")
     if settings.start_from is not None:
         say(take_over(detector, settings.start_from))
     return detector
@@ -194,7 +197,8 @@ def take_over(detector: Detector, path: str | os.PathLike[str]) -> str:
         CheckpointError: If the file cannot be read.
         PyrafuseError: If nothing in it fits.
     """
-    theirs = {key.removeprefix("detector."): value for key, value in read_state_dict(path).items()}
+    weights = read_weights(path)
+    theirs = weights.entries
     ours = detector.state_dict()
     taken = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
     if not taken:
@@ -202,9 +206,8 @@ def take_over(detector: Detector, path: str | os.PathLike[str]) -> str:
     detector.load_state_dict(taken, strict=False)
     fresh = [k for k in ours if k not in taken]
     tail = f"; new: {', '.join(fresh[:6])}{f' and {len(fresh) - 6} more' if len(fresh) > 6 else ''}" if fresh else ""
-    return (
-        f"{len(taken)} of {len(ours)} entries taken from {path}, {len(theirs) - len(taken)} of the file left out{tail}"
-    )
+    found = f"{len(taken)} of {len(ours)} entries taken from {path}, {len(theirs) - len(taken)} of the file left out"
+    return "\n".join((f"{found}{tail}", *(f"{path}: {note}" for note in weights.notes)))
 
 
 def fit_anchors(

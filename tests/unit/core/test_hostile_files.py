@@ -375,7 +375,9 @@ def look(read):
         assert read.dtype.kind in "biufcUS"
         return len(read.tobytes())
     if isinstance(read, torch.Tensor):
-        return int(read.cpu().reshape(-1)[:1000].view(torch.uint8).sum()) if read.ndim and read.numel() else 1
+        return (
+            int(read.cpu().reshape(-1)[:1000].contiguous().view(torch.uint8).sum()) if read.ndim and read.numel() else 1
+        )
     return len(repr(read))
 
 
