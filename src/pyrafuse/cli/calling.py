@@ -8,10 +8,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from pyrafuse.cli.compare import read_recipe
 from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.training.settings import Recipe
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def train(
         recipe = read_recipe([_write_option(name, value) for name, value in given.items()])
     from pyrafuse.training.run import train as run  # of torch and lightning: not for a mistyped option
 
-    return run(recipe, console=Console(stderr=True, soft_wrap=True, quiet=not progress))
+    return run(recipe, console=Terminal(quiet=not progress))
 
 
 def _write_option(name: str, value: Any) -> str:

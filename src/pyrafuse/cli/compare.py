@@ -123,12 +123,11 @@ def compare(
     for path in data:
         check_data(path)
     check_writable(output, is_folder=True)
-    from rich.console import Console
-
     from pyrafuse.cli.main import IMPORTS
     from pyrafuse.comparison.comparing import compare as run
     from pyrafuse.comparison.planning import Comparison, Variant, name_data_sets, refuse_own_settings, with_neck
     from pyrafuse.comparison.running import find_slots
+    from pyrafuse.core.terminal import Terminal
 
     check_shared(shared, minutes=minutes)
     base = read_recipe([f"--recipe={recipe}", *shared])
@@ -140,7 +139,7 @@ def compare(
         refuse_own_settings(variant, base)
     comparison = Comparison(tuple(found), name_data_sets(data), seeds, minutes)
     slots = find_slots(device, parallel=parallel, workers=base.data.workers)
-    result = run(comparison, output, slots=slots, imports=IMPORTS.get(), console=Console(stderr=True, soft_wrap=True))
+    result = run(comparison, output, slots=slots, imports=IMPORTS.get(), console=Terminal())
     print(result.report.markdown())
     print(f"written to {result.folder}: comparison.md, comparison.json, comparison.png")
     return int(bool(result.report.failures))

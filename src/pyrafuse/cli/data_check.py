@@ -40,17 +40,17 @@ def check(
         check_writable(json)
     import json as json_format
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from pyrafuse.core.storage import write_text
+    from pyrafuse.core.terminal import Terminal
     from pyrafuse.data import checking
     from pyrafuse.data.layout import read_splits
     from pyrafuse.data.options import ReadOptions
 
     options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
     splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Terminal(), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))
     print(report.text())

@@ -13,12 +13,11 @@ def demo(*, output: Path | None = None, device: Literal["auto", "cpu", "gpu", "m
         output: Folder for everything; by default runs/demo-1, or the next number that is free.
         device: Where to train.
     """
-    from rich.console import Console
-
     from pyrafuse.app.demo import run_demo, with_output
+    from pyrafuse.core.terminal import Terminal
     from pyrafuse.recipes.small import shapes_demo
 
-    result = run_demo(with_output(shapes_demo(), output, device=device), console=Console(stderr=True, soft_wrap=True))
+    result = run_demo(with_output(shapes_demo(), output, device=device), console=Terminal())
     minutes, seconds = divmod(round(sum(result.seconds.values())), 60)
     print(f"AP50 {result.evaluation.ap50:.3f}, AP {result.evaluation.ap:.3f} after {minutes} min {seconds} s")
     print(f"checkpoint  {result.checkpoint}\nreport      {result.page}")

@@ -58,11 +58,10 @@ def evaluate(
     if data is not None:
         check_data(data)
     check_writable(output, is_folder=True)
-    from rich.console import Console
-
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.core.devices import choose_device
     from pyrafuse.core.storage import write_text
+    from pyrafuse.core.terminal import Terminal
     from pyrafuse.data.layout import read_split
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.models.checkpoint import load
@@ -76,7 +75,7 @@ def evaluate(
         options = ReadOptions.from_values({}, missing=missing, exif=exif, boxes=boxes)
         reading = read_split(data, split, options=options)
     images = tell_problems(reading)
-    console = Console(stderr=True, soft_wrap=True)
+    console = Terminal()
     side = size or detector.card.preprocessing.size[0]
     console.print(
         f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "

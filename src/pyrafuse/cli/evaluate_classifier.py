@@ -37,10 +37,9 @@ def evaluate_classifier(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
     from pyrafuse.core.devices import choose_device
     from pyrafuse.core.errors import PyrafuseError
+    from pyrafuse.core.terminal import Terminal
     from pyrafuse.data.class_folders import read_class_folders
     from pyrafuse.inference.classifying import evaluate_classifier
     from pyrafuse.models.classifier import create_classifier
@@ -62,7 +61,7 @@ def evaluate_classifier(
         )
     except ValueError as error:
         raise PyrafuseError(f"--size and --resize: {error}") from error
-    console = Console(stderr=True, soft_wrap=True)
+    console = Terminal()
     if weights is None:
         console.print("no --weights: the classifier is untrained, and right by chance only", highlight=False)
     console.print(f"{len(images)} images of {folder}, {name} on {place}", highlight=False)

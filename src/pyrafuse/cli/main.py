@@ -18,6 +18,7 @@ from pathlib import Path
 from pyrafuse import __version__
 from pyrafuse.core.errors import PyrafuseError, unknown_name
 from pyrafuse.core.interrupts import as_interrupts
+from pyrafuse.core.printable import printable_lines
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _answer(words: list[str], received: Sequence[int]) -> int:
         if is_debug:
             traceback.print_exc()
         else:
-            print(f"pyrafuse: {error}", file=sys.stderr)
+            print(f"pyrafuse: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     except PermissionError as error:
         print(f"pyrafuse: {error.filename} may not be read or written; change its rights", file=sys.stderr)

@@ -237,11 +237,10 @@ def train(recipe: Recipe) -> int:
     """
     check_data(recipe.data.path)
     check_folder(recipe.run)
-    from rich.console import Console
-
+    from pyrafuse.core.terminal import Terminal
     from pyrafuse.training.run import train as run
 
-    result = run(recipe, console=Console(stderr=True, soft_wrap=True))
+    result = run(recipe, console=Terminal())
     print(result.evaluation.table())
     print(f"\nbest checkpoint  {result.best}\nreport           {result.folder / 'report.html'}")
     return 0

@@ -13,6 +13,7 @@ from pyrafuse.comparison.planning import Comparison, Run, claim_folder, keep_epo
 from pyrafuse.comparison.report import Cost, Report, gather
 from pyrafuse.comparison.running import PROGRAM, Slot, run_all
 from pyrafuse.core.storage import write_text
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies
 from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
@@ -59,7 +60,7 @@ def compare(
         PyrafuseError: If a variant cannot be built, the data cannot be read, or the folder holds something else;
             before anything is trained. A training that fails is in the report instead.
     """
-    console = console or Console(quiet=True)
+    console = console or Terminal(quiet=True)
     splits = read_data(comparison)
     for name, data in splits.items():
         console.print(f"{name}: {data.finding}", highlight=False, markup=False)

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from pyrafuse.comparison.planning import Run
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.training.settings import to_plain
 
 LOG_FILE = "train.log"
@@ -144,7 +145,7 @@ def run_all(
     Raises:
         KeyboardInterrupt: On Ctrl-C, after all trainings have been stopped; the same call goes on.
     """
-    console = console or Console(quiet=True)
+    console = console or Terminal(quiet=True)
     waiting = deque(run for run in runs if not run.is_finished)
     active: dict[int, _Active] = {}
     failures: list[Failure] = []

@@ -28,3 +28,8 @@ def list_names(names: Iterable[object], *, most: int = 8, limit: int = 120) -> s
     given = list(names)
     more = f" and {len(given) - most} more" if len(given) > most else ""
     return ", ".join(printable(name, limit=limit) for name in given[:most]) + more
+
+
+def printable_lines(text: str) -> str:
+    """The same of each line of a text that has several."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.core.errors import DataError, fold_name
+from pyrafuse.core.printable import printable
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.images import read_picture
 from pyrafuse.data.layout import Splits
@@ -302,7 +303,7 @@ def format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]
     lines = []
     for (severity, kind, remedy), members in groups.items():
         lines.append(f"{severity}: {kind} ({len(members)}): {remedy}")
-        lines += [f"  {problem.place}: {problem.message}" for problem in members[:num_examples]]
+        lines += [printable(f"  {problem.place}: {problem.message}") for problem in members[:num_examples]]
         if len(members) > num_examples:
             lines.append(f"  ... and {len(members) - num_examples} more")
         lines.append("")

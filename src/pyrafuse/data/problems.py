@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pyrafuse.core.printable import printable
 from pyrafuse.core.records import DetectionData
 
 
@@ -34,7 +35,7 @@ class Problem:
         return f"{self.file}, {self.record}" if self.record else str(self.file)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.place}: {self.message}"
+        return printable(f"{self.kind}: {self.place}: {self.message}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pyrafuse.core.printable import printable
 from pyrafuse.core.records import DetectionData
 
 SMALL_SIDE_PX, LARGE_SIDE_PX = 32, 96
@@ -56,12 +57,13 @@ def compute_sizes(splits: Sequence[DetectionData]) -> tuple[ClassSizes, ...]:
 
 def format_sizes(sizes: Sequence[ClassSizes]) -> str:
     """A table for people: a row a class."""
-    width = max(len("class"), *(len(row.name) for row in sizes))
+    names = [printable(row.name, limit=60) for row in sizes]
+    width = max(len("class"), *map(len, names))
     lines = [f"{'class':<{width}}  objects  small  medium  large   side in pixels (5 %, half, 95 %)"]
-    for row in sizes:
+    for name, row in zip(names, sizes, strict=True):
         low, middle, high = row.sides_px
         lines.append(
-            f"{row.name:<{width}}  {row.num_objects:7d}  {row.small:5d}  {row.medium:6d}  {row.large:5d}"
+            f"{name:<{width}}  {row.num_objects:7d}  {row.small:5d}  {row.medium:6d}  {row.large:5d}"
             f"   {low:.0f}, {middle:.0f}, {high:.0f}"
         )
     return "\n".join(lines)

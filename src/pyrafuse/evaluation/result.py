@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.core.printable import printable
+
 FIGURES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
     "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large",
@@ -237,7 +239,9 @@ class EvaluationResult:
 
     def warnings(self) -> list[str]:
         """Sentences about figures that rest on fewer than ten objects."""
-        rare = [f"{c.name} ({c.num_objects})" for c in self.classes if 0 < c.num_objects < FEW_OBJECTS]
+        rare = [
+            f"{printable(c.name, limit=60)} ({c.num_objects})" for c in self.classes if 0 < c.num_objects < FEW_OBJECTS
+        ]
         sizes = [f"{s.name} ({s.num_objects})" for s in self.sizes if 0 < s.num_objects < FEW_OBJECTS]
         return [
             f"fewer than {FEW_OBJECTS} objects, so their figures mean little: {_listed(of)}"
@@ -321,7 +325,8 @@ def _with_nan(value: Any) -> Any:
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """First column to the left, numbers to the right."""
+    """First column to the left, numbers to the right; names on one line, whatever they hold."""
+    rows = [[printable(row[0], limit=60), *row[1:]] for row in rows]
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):
@@ -339,5 +344,6 @@ def _width(text: str) -> int:
 
 
 def _piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rows = [[printable(cell) for cell in row] for row in rows]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

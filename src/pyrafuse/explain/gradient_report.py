@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.storage import write_text
 from pyrafuse.core.targets import Batch
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.datasets import EvalSet, LoadingError
 from pyrafuse.data.loading import collate_eval
 from pyrafuse.explain.conflicts import Conflicts
@@ -139,7 +139,7 @@ def explain_gradients_to(
     failures: list[str] = []
     last: SourceGradients | None = None
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True, quiet=not progress), disable=not progress) as bar:
+    with Progress(*columns, console=Terminal(quiet=not progress), disable=not progress) as bar:
         try:
             for row in bar.track(rows, description="gradients"):
                 try:

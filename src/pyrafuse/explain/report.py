@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, PyrafuseError, check_between
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.data.sources import Frame, Source, open_source
 from pyrafuse.explain.ablation import Map
@@ -88,7 +88,7 @@ def explain_to(
     failures: list[str] = []
     taken: set[str] = set()
     is_cut_off = False
-    console = Console(stderr=True, quiet=not progress)
+    console = Terminal(quiet=not progress)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not progress) as bar:
         task = bar.add_task("explain", total=total)

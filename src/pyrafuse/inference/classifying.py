@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.class_folders import LabelledImage
 from pyrafuse.data.cropping import CenterCrop
 from pyrafuse.data.images import read_image
@@ -81,7 +82,7 @@ def evaluate_classifier(
     ranks: list[Tensor] = []
     failures: list[str] = []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
+    with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:
         task = bar.add_task("classify", total=len(images))
         for batch in _read_ahead(images, crop, batch_size, workers):
             readable = [item for item in batch if not isinstance(item, str)]

@@ -12,7 +12,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pyrafuse.core.errors import DataError, check_between
@@ -20,6 +19,7 @@ from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.locking import hold_folder
 from pyrafuse.core.paths import check_writable
 from pyrafuse.core.printable import printable
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
@@ -192,6 +192,6 @@ def _create_bar(*, is_shown: bool) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=not is_shown),
+        console=Terminal(quiet=not is_shown),
         disable=not is_shown,
     )

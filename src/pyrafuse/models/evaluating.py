@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.errors import DataError, check_between, same_but_for_case
 from pyrafuse.core.records import DetectionData
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.layout import read_split
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
 from pyrafuse.data.options import ReadOptions
@@ -100,7 +101,7 @@ def detect_all(
     evaluator = CocoEvaluator(data)
     detector.eval()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
+    with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:
         task = bar.add_task("evaluate", total=len(data))
         try:
             for item in loader:

@@ -27,6 +27,7 @@ from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.storage import read_tensors, write_tensors, write_text
 from pyrafuse.core.targets import Batch
+from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
@@ -134,7 +135,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         PyrafuseError: If the recipe, the data or a checkpoint are at fault, the loss is no number, or nothing can be
             written; what was written before stays whole.
     """
-    console = console or Console()
+    console = console or Terminal(stderr=False)
     keep_freed_memory()
     check_folder(recipe.run)
     choose_devices(recipe.run)
