@@ -30,10 +30,10 @@ def find_lists(tree: Tree) -> list[tuple[Path, str]]:
     found = []
     for paths in by_folder.values():
         of_splits: dict[str, list[Path]] = defaultdict(list)
-        if any(map(_is_plain, paths)):  # a class may be called train, as one of VOC's is
-            paths = [path for path in paths if _is_plain(path) or not _is_marked(path)]
         for path in paths:
             of_splits[split_of_file(path.stem)].append(path)
+        if any(map(_is_plain, of_splits.get("trainval", ()))):  # a class may be called train, as one of VOC's is
+            of_splits = {s: [p for p in ps if _is_plain(p) or not _is_marked(p)] for s, ps in of_splits.items()}
         for split, lists in of_splits.items():
             if split or len(of_splits) == 1:
                 found += [(path, split) for path in [p for p in lists if _is_plain(p)] or lists]
@@ -44,7 +44,7 @@ def read_list_of_names(path: Path, files: Sequence[str], root: Path) -> list[tup
     """Each name in the list and the XML file that it means, in order, none twice.
 
     A line is one name, spaces and all; a folder before it and the suffix of an image or XML after it change nothing.
-    Where every line ends in 1, 0 or -1, these are marks if the list is a class's, or if no name fits with them.
+    Where every line ends in 1, 0 or -1, and no line fits a file as it is, these are the marks of a class's list.
 
     Args:
         path: The list.
@@ -61,7 +61,7 @@ def read_list_of_names(path: Path, files: Sequence[str], root: Path) -> list[tup
         return finder.find_all([[_as_xml(name)] for name in names])
 
     marked = [_FLAG.fullmatch(line) for line in lines]
-    found = find(lines) if _is_plain(path) or not all(marked) else []
+    found = find(lines)
     if lines and all(marked) and not any(item.path for item in found):
         lines = list(dict.fromkeys(match["name"] for match in marked if match))
         found = find(lines)

@@ -550,3 +550,10 @@ def test_a_class_called_train_makes_no_split(write_voc):
     write(root / "ImageSets/Main/test.txt", "c\n")
     write(root / "ImageSets/Main/train_train.txt", "a  1\n")
     assert names(read_splits(root).train) == ["a.jpg", "b.jpg"]
+
+
+def test_names_that_end_in_numbers_stand_in_lists_of_any_name(write_voc):
+    root = write_voc([f"site visit {i}" for i in (0, 1)] + ["a", "b"])
+    write(root / "ImageSets/Main/my_train.txt", "site visit 0\nsite visit 1\n")
+    write(root / "ImageSets/Main/my_val.txt", "a\nb\n")
+    assert names(read_splits(root).train) == ["site visit 0.jpg", "site visit 1.jpg"]
