@@ -1,6 +1,5 @@
 """Detectors in files: saved whole, read safely."""
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +21,9 @@ from pyrafuse.models.importers.registry import find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
 
+MOST_PIXELS = 2**14
+"""Side of the images that a card may ask for."""
+
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
     """The inverse of `card_to_dict`, without weights to read or fetch: a card opens nothing, wherever it says so.
@@ -40,9 +42,12 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
         "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
         "category_ids": isinstance(ids := card.category_ids, tuple) and all(isinstance(i, int | str) for i in ids),
         "preprocessing": _is_usable(card.preprocessing),
+        "origin": isinstance(card.origin, str),
     }
     if wrong := [name for name, is_right in kinds.items() if not is_right]:
         raise TypeError(", ".join(f"{name} {fields[name]!r}" for name in wrong))
+    if len(card.names) != len(card.category_ids):
+        raise TypeError(f"{len(card.names)} names and {len(card.category_ids)} ids of classes")
     return card
 
 
@@ -53,10 +58,10 @@ def _is_usable(given: Preprocessing) -> bool:
     }
     return (
         all(getattr(given, name) in allowed for name, allowed in choices.items())
-        and _are(int, given.size, 2, 1)
-        and _are((int, float), given.mean, 3, -math.inf)
-        and _are((int, float), given.std, 3, 1e-6)
-        and _are(int, (given.pad_multiple,), 1, 1)
+        and _are(int, given.size, 2, 1, MOST_PIXELS)
+        and _are((int, float), given.mean, 3, -1e6, 1e6)
+        and _are((int, float), given.std, 3, 1e-6, 1e6)
+        and _are(int, (given.pad_multiple,), 1, 1, MOST_PIXELS)
         and isinstance(given.bgr, bool)
         and isinstance(given.round_down, bool)
     )
@@ -77,10 +82,9 @@ def _without_files(value: Any) -> Any:
     return value
 
 
-def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float) -> bool:
-    return (
-        isinstance(values, tuple) and len(values) == count and all(isinstance(v, kind) and v >= least for v in values)
-    )
+def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float, most: float) -> bool:
+    is_row = isinstance(values, tuple) and len(values) == count
+    return is_row and all(isinstance(value, kind) and least <= value <= most for value in values)
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -161,6 +165,9 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
     except (PyrafuseError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
         raise CheckpointError(f"{source} needs a part that cannot be built: {printable(error, limit=800)}") from error
     load_exactly(detector, state, source=source)
+    count = card.options.get("num_classes", len(card.names))
+    if card.names and len(card.names) != count:
+        raise CheckpointError(f"{source} names {len(card.names)} classes, and its detector tells {count} apart")
     return detector
 
 

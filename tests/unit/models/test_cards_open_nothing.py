@@ -129,3 +129,19 @@ def test_values_that_cannot_be(saved, tmp_path, option, value):
     options = {**saved[CARD_KEY]["card"]["options"], "backbone_options": {option: value}}
     with pytest.raises(PyrafuseError):
         load(with_card(saved, tmp_path, options=options))
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"names": ["a", "b"]}, "2 names and 1 ids of classes"),
+        ({"names": ["a", "b"], "category_ids": [1, 2]}, "names 2 classes, and its detector tells 1 apart"),
+        ({"origin": 7}, "wrong kind: origin 7"),
+        ({"preprocessing": {"size": [10**9, 64]}}, "wrong kind: preprocessing"),
+        ({"preprocessing": {"pad_multiple": 10**9}}, "wrong kind: preprocessing"),
+        ({"preprocessing": {"mean": [float("inf")] * 3}}, "wrong kind: preprocessing"),
+    ],
+)
+def test_descriptions_that_cannot_be(saved, tmp_path, card, said):
+    with pytest.raises(CheckpointError, match=said):
+        load(with_card(saved, tmp_path, **card))
