@@ -9,6 +9,9 @@ from pyrafuse.backbones.dpn import DPNForm
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
+from pyrafuse.training.module import create_optimizer
+from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
+from pyrafuse.training.settings import OptimizerSettings
 
 RFP = {
     "backbone": "resnet18",
@@ -160,3 +163,24 @@ def test_a_recursive_pyramid_by_its_name():
     detector = create_model("retinanet", backbone="recursive_fpn", backbone_options=RFP, neck="identity", **DENSE)
     assert detector.neck.features == create_neck("identity", detector.backbone.features).features
     assert detector.backbone.features.strides == (8, 16, 32, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_under_every_head_learns_in_half_precision(model, backbone, some_targets):
+    detector = build(model, backbone, ("fpn",)).train()
+    spare_strided_depthwise(detector)
+    spare_small_maps(detector)
+    optimizer = create_optimizer(detector, OptimizerSettings(name="adamw"), lr=1e-3)
+    before = {key: value.clone() for key, value in detector.named_parameters()}
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = detector(images, some_targets)
+    sum(detector.criterion(predictions, some_targets).values()).backward()
+    optimizer.step()
+    assert all(value.isfinite().all() for value in detector.state_dict().values())
+    assert any(
+        not torch.equal(value, before[key]) for key, value in detector.backbone.named_parameters(prefix="backbone")
+    )
+    assert not any(0 in buffer.stride() for buffer in detector.buffers())  # no average could be written to it
