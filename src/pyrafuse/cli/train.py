@@ -15,6 +15,7 @@ from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
 from pyrafuse.training.folders import check_folder
+from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.settings import Recipe, to_plain
 
 HELP = {
@@ -237,6 +238,7 @@ def train(recipe: Recipe) -> int:
     """
     check_data(recipe.data.path)
     check_folder(recipe.run)
+    check_nodes(recipe.run)
     from pyrafuse.core.terminal import Terminal
     from pyrafuse.training.run import train as run
 

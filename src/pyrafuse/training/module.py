@@ -59,7 +59,7 @@ class DetectionModule(L.LightningModule):
         self._criterion = cast("LevelCriterion", detector.criterion)
         self._val_data = val_data
         self.steps_per_epoch = steps_per_epoch
-        self._recipe_values = recipe_values
+        self.recipe_values = recipe_values
         self._evaluator = CocoEvaluator(val_data)
         self._val_losses = MeanLosses()
         self._watch = NeckWatch()
@@ -157,7 +157,7 @@ class DetectionModule(L.LightningModule):
         """Add what `load` needs, the best evaluation so far, the precision, and the state of the random numbers."""
         checkpoint["precision"] = self.trainer.precision
         checkpoint["best_evaluation"] = None if self.best is None else self.best.to_dict(with_curves=True)
-        checkpoint[CARD_KEY] = {"card": card_to_dict(self.detector.card), "recipe": self._recipe_values}
+        checkpoint[CARD_KEY] = {"card": card_to_dict(self.detector.card), "recipe": self.recipe_values}
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state()

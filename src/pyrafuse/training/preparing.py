@@ -138,19 +138,28 @@ def choose_devices(run: RunSettings) -> int | list[int]:
     devices = run.devices
     if devices == "auto":
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many; otherwise one
-    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    num_mps = int(torch.backends.mps.is_available())
-    num_gpus = num_cuda or num_mps
-    is_on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not num_gpus)
-    if is_on_cpu and isinstance(devices, int):
+    num_gpus, num_mps = _count_gpus()
+    if is_on_cpu(run) and isinstance(devices, int):
         return devices
-    num_here = 0 if is_on_cpu else num_mps if run.accelerator == "mps" else num_gpus
+    num_here = 0 if is_on_cpu(run) else num_mps if run.accelerator == "mps" else num_gpus
     wanted = range(devices) if isinstance(devices, int) else devices
     if missing := [number for number in wanted if number >= num_here]:
         what = run.accelerator if run.devices == "auto" else f"number {missing[0]}"
         choices = ["auto", "cpu", *map(str, range(num_gpus)), *(["mps"] if num_mps else [])]
         raise PyrafuseError(f"no device {what} here to train on; choose --device from {', '.join(choices)}")
     return devices if isinstance(devices, int) else list(devices)
+
+
+def is_on_cpu(run: RunSettings) -> bool:
+    """Whether the run trains on the processor."""
+    return run.accelerator == "cpu" or (run.accelerator == "auto" and not _count_gpus()[0])
+
+
+def _count_gpus() -> tuple[int, int]:
+    """GPUs of any kind here, and how many of them are a Mac's."""
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    num_mps = int(torch.backends.mps.is_available())
+    return num_cuda or num_mps, num_mps
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

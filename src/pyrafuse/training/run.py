@@ -32,12 +32,14 @@ from pyrafuse.data.checking import check
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.training.batches import check_memory, find_available_memory, fit_batch, memory_errors
 from pyrafuse.training.callbacks import DropBlockSchedule, NaNGuard, WeightEMA
 from pyrafuse.training.epochs import NEVER, Epochs, FitLoop
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
+from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import PRECISIONS, choose_precision, spare_small_maps, spare_strided_depthwise
-from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
+from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
 from pyrafuse.training.progress import Narrator
 from pyrafuse.training.reporting import ReportWriter, draw_run
 from pyrafuse.training.resuming import Begun, check_fits, compare_options, match_classes, read_begun
@@ -138,7 +140,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     console = console or Terminal(stderr=False)
     keep_freed_memory()
     check_folder(recipe.run)
-    choose_devices(recipe.run)
+    check_nodes(recipe.run)
+    devices = choose_devices(recipe.run)
     recipe = with_absolute_paths(recipe)
     begun = read_begun(recipe) if recipe.run.resume else None
     changes = compare_options(recipe, begun) if begun else []
@@ -159,10 +162,16 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun:
         splits = match_classes(splits, begun)
     _check(splits, recipe, console)
+    asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
+    recipe = fit_batch(
+        recipe, len(splits.train), processes=processes, say=lambda text: console.print(text, highlight=False)
+    )
     detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
+    if is_on_cpu(recipe.run):
+        check_memory(detector, recipe, available=find_available_memory())
     batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
     module = DetectionModule(
-        detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=to_plain(recipe)
+        detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=to_plain(asked)
     )
     loaders = DetectionLoaders(splits, recipe, detector.card.preprocessing)
     if begun:
@@ -193,7 +202,7 @@ def _fit(
 ) -> TrainingResult:
     """Everything has been checked: write, train, and draw."""
     recipe, detector = module.recipe, module.detector
-    values = to_plain(recipe)
+    values = module.recipe_values
     lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
     if is_first_process():
         write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
@@ -215,7 +224,7 @@ def _fit(
         console.print(f"resumed after epoch {begun.epochs}{otherwise}", highlight=False, markup=False)
     detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
     last = folder / "last.ckpt"
-    with _own_interrupts(folder, of=recipe.run.epochs):
+    with memory_errors(recipe), _own_interrupts(folder, of=recipe.run.epochs):
         trainer.fit(module, datamodule=loaders, ckpt_path=last if begun else None, weights_only=True)
     assert module.best is not None, "the last epoch is always evaluated"
     if trainer.is_global_zero:

@@ -1,0 +1,89 @@
+"""Batches that cannot be: more images than there are, or than memory holds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.models.factory import create_model
+from pyrafuse.training.batches import check_memory, count_kept_bytes, find_available_memory, fit_batch, memory_errors
+from pyrafuse.training.settings import DataSettings, Recipe, RunSettings
+
+
+def recipe_of(**run) -> Recipe:
+    return Recipe(data=DataSettings(size=64, sizes=(64, 128)), run=RunSettings(precision="32", **run))
+
+
+def test_a_batch_of_more_images_than_there_are_is_reduced_and_said():
+    said: list[str] = []
+    assert fit_batch(recipe_of(batch_size=8), 8, processes=1, say=said.append) == recipe_of(batch_size=8)
+    assert not said
+    reduced = fit_batch(recipe_of(batch_size=5000, accumulate=2), 9, processes=2, say=said.append)
+    assert reduced == recipe_of(batch_size=8, accumulate=2)
+    assert said == ["run.batch_size 5000 is more than there are images: a batch of 8, and its learning rate"]
+    with pytest.raises(PyrafuseError, match=r"shared among 2 accumulated batches of 3 processes, and there are 5"):
+        fit_batch(recipe_of(batch_size=60, accumulate=2), 5, processes=3, say=said.append)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    made = create_model("yolov3_small", num_classes=2, backbone_options={"width": 0.25})
+    made.card = replace(made.card, preprocessing=Preprocessing(size=(64, 64)))
+    return made
+
+
+def test_what_is_kept_of_a_forward_pass_grows_with_the_images_and_leaves_the_detector_alone(detector):
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    state = torch.get_rng_state()
+    one, two, large = (count_kept_bytes(detector, torch.zeros(n, 3, x, x)) for n, x in ((1, 64), (2, 64), (1, 128)))
+    assert one > 64 * 64 * 4
+    assert large - one == pytest.approx(3 * (two - one), rel=0.05)
+    assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_refused_with_the_one_that_does(detector):
+    one, two = (count_kept_bytes(detector, torch.zeros(n, 3, 128, 128)) for n in (1, 2))  # of the largest size
+    kept = two - one + 5 * 3 * 128 * 128
+    of_weights = 12 * sum(p.numel() for p in detector.parameters())
+    free = of_weights + 10 * kept + kept // 2
+    check_memory(detector, recipe_of(batch_size=10), available=free)
+    check_memory(detector, recipe_of(batch_size=20, accumulate=2), available=free)
+    check_memory(detector, recipe_of(batch_size=64), available=None)
+    with pytest.raises(PyrafuseError, match=r"a batch of 12 images of 128 x 128 px .*: --batch 10 fits, and"):
+        check_memory(detector, recipe_of(batch_size=12), available=free)
+    with pytest.raises(PyrafuseError, match=r"choose a smaller --size, or a smaller model"):
+        check_memory(detector, recipe_of(batch_size=12), available=of_weights)
+
+
+def test_memory_that_is_free_is_the_least_of_machine_and_container(tmp_path):
+    assert find_available_memory(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemAvailable:   50 kB\n")
+    assert find_available_memory(tmp_path) == 50 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("1000\n")
+    (group / "memory.max").write_text("max\n")
+    assert find_available_memory(tmp_path) == 50 * 1024
+    (group / "memory.max").write_text("31000\n")
+    assert find_available_memory(tmp_path) == 30_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError(),
+    ],
+)
+def test_the_end_of_memory_is_a_sentence(error):
+    said = r"not enough memory for batches of 8 images of 128 px.*--run.accumulate 4"
+    with pytest.raises(PyrafuseError, match=said), memory_errors(recipe_of(batch_size=16, accumulate=2)):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_errors(recipe_of()):
+        raise RuntimeError("shapes differ")
