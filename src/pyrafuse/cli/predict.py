@@ -14,7 +14,7 @@ def predict(
     formats: tuple[Literal["image", "crop", "json", "coco", "yolo"], ...] = ("image", "json"),
     crop: bool = False,
     score: float = 0.25,
-    classes: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    classes: str | None = None,
     size: int | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
@@ -65,7 +65,7 @@ def predict(
         max_detections=max_detections,
         batch=batch,
         size=size,
-        classes=classes or None,
+        classes=_split_classes(classes, detector.names),
         limit=limit,
         progress=True,
     )
@@ -74,3 +74,10 @@ def predict(
         f"{summary.num_failed} could not be read ({summary.seconds:.1f} s)"
     )
     return int(summary.num_failed > 0)
+
+
+def _split_classes(text: str | None, names: tuple[str, ...]) -> list[str] | None:
+    """The classes in ``text``, with commas between; a name that has a comma stands alone."""
+    if text is None:
+        return None
+    return [text] if text in names else [part.strip() for part in text.split(",")]

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from math import inf
 from numbers import Integral
 
+from pyrafuse.core.printable import printable
+
 
 class PyrafuseError(ValueError):
     """Base of all errors that a person can mend; the message names the place, the value and the remedy."""
@@ -70,5 +72,5 @@ def unknown_name(kind: str, name: str, names: Iterable[str]) -> UnknownNameError
     if len(known) > MAX_CHOICES:  # all of timm's would fill the screen
         known = get_close_matches(name, known, n=10, cutoff=0.6) or known[:10]
         known.append("...")
-    choices = ", ".join(known) or "nothing: none is known"
+    choices = ", ".join(map(printable, known)) or "nothing: none is known"
     return UnknownNameError(f"unknown {kind} {name!r};{hint} choose from {choices}")
