@@ -26,6 +26,9 @@ MAX_LISTED_CLASSES = 20
 
 NUM_WEAKEST = 10
 
+LEAST_AP = 0.01
+"""A detector below has learnt nothing."""
+
 _CLASS_CAPTION = (
     "AR100: mean share of the objects found, with 100 detections an image. Precision, recall and F1: at IoU 0.50."
 )
@@ -88,6 +91,11 @@ def add_figures(report: Report, result: EvaluationResult, *, on: str) -> None:
     if math.isnan(result.ap):
         report.add_text(f"The {result.num_images} {on} images hold no objects, so there is no average precision.")
         return
+    if result.ap < LEAST_AP:
+        report.add_text(
+            f"An AP below {LEAST_AP} means that nothing was learnt yet: train for more epochs (--epochs), or start from "
+            "pretrained weights (--weights). What follows says little."
+        )
     report.add_text(
         "Average precision (AP) lies between 0 and 1. At 1 every object is found, under its own class and in a box "
         "that fits, before any false detection. Boxes fit when they overlap the object by a limit (IoU): AP is the "

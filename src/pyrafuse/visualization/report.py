@@ -281,7 +281,7 @@ tbody tr:nth-child(even) { background: var(--stripe); }
 td, th, dt, dd, figcaption, h1, h2 { unicode-bidi: isolate; }
 .matrix th { white-space: normal; min-width: 6rem; max-width: 9rem; }
 .matrix .heat { min-width: 4rem; }
-td:first-child { min-width: 10rem; }
+td:first-child:not(.number) { min-width: 10rem; }
 .matrix tbody tr { background: none; }
 td.heat { text-align: center; background: color-mix(in srgb, var(--heat) var(--share, 0%), transparent); }
 .heat small { display: block; opacity: 0.8; }

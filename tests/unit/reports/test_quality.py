@@ -43,6 +43,12 @@ def test_average_precision_comes_first_and_in_one_line(evaluation):
     assert "Judged on 2 val images with 6 objects" in page
 
 
+def test_where_nothing_was_learnt_the_page_says_so(evaluation):
+    result = evaluation()
+    assert "nothing was learnt yet" not in page_of(result)
+    assert "An AP below 0.01 means that nothing was learnt yet" in page_of(replace(result, ap=0.009))
+
+
 def test_classes_and_sizes_are_marked_where_they_rest_on_few_objects(evaluation):
     page = page_of(evaluation())
     header, cat, *_, everything = rows_below(page, "Per class")
