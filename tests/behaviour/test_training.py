@@ -61,7 +61,16 @@ def recipe_for(shapes: Path, output: Path, *, epochs: int) -> Recipe:
         data=DataSettings(path=str(shapes), size=96, sizes=(64, 96), workers=0),
         optimizer=OptimizerSettings(lr=0.01, lr_batch=4),
         schedule=ScheduleSettings(burn_in_epochs=1.5),
-        run=RunSettings(epochs=epochs, batch_size=4, ema=0.9, evaluate_every=1, accelerator="cpu", output=str(output)),
+        # a precision chosen by measurement may differ from run to run on a busy machine
+        run=RunSettings(
+            epochs=epochs,
+            batch_size=4,
+            ema=0.9,
+            evaluate_every=1,
+            accelerator="cpu",
+            output=str(output),
+            precision="32",
+        ),
     )
 
 

@@ -83,7 +83,7 @@ def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeyp
         model=ModelSettings(name=name, options=options),
         data=DataSettings(path=str(shapes), size=64, workers=0),
         schedule=ScheduleSettings(burn_in_epochs=0),
-        run=RunSettings(epochs=2, batch_size=4, ema=0.9, evaluate_every=1, accelerator="cpu"),
+        run=RunSettings(epochs=2, batch_size=4, ema=0.9, evaluate_every=1, accelerator="cpu", precision="32"),
     )
 
     def train(folder: str):

@@ -93,8 +93,8 @@ def add_figures(report: Report, result: EvaluationResult, *, on: str) -> None:
         return
     if result.ap < LEAST_AP:
         report.add_text(
-            f"An AP below {LEAST_AP} means that nothing was learnt yet: train for more epochs (--epochs), or start from "
-            "pretrained weights (--weights). What follows says little."
+            f"An AP below {LEAST_AP} means that nothing was learnt yet: train for more epochs (--epochs), or start "
+            "from pretrained weights (--weights). What follows says little."
         )
     report.add_text(
         "Average precision (AP) lies between 0 and 1. At 1 every object is found, under its own class and in a box "
