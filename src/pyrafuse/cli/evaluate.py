@@ -19,6 +19,7 @@ def evaluate(
     size: int | None = None,
     score: float = 0.001,
     nms_iou: float | None = None,
+    max_detections: int | None = None,
     batch: int = 8,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
@@ -38,6 +39,8 @@ def evaluate(
         size: Side of the network's input in pixels; by default the checkpoint's own.
         score: Least score of a detection that counts, 0..1.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
+        max_detections: So many detections an image are kept, and of each class counted; by default the model's own
+            number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
         batch: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
@@ -51,6 +54,7 @@ def evaluate(
     """
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
+    check_between("max_detections", max_detections, 1)
     check_between("size", size, 1)
     check_between("batch", batch, 1)
     check_between("workers", workers, 0)
@@ -62,6 +66,7 @@ def evaluate(
     from pyrafuse.core.devices import choose_device
     from pyrafuse.core.storage import write_text
     from pyrafuse.core.terminal import Terminal
+    from pyrafuse.data.checking import tell_crowded
     from pyrafuse.data.layout import read_split
     from pyrafuse.data.options import ReadOptions
     from pyrafuse.models.checkpoint import load
@@ -70,7 +75,9 @@ def evaluate(
 
     detector = load(model, device=choose_device(device))
     if data is None:
-        reading = _read_own_data(model, split, missing=missing, exif=exif, boxes=boxes)
+        recipe = _read_recipe(model)
+        max_detections = max_detections or recipe["run"].get("max_detections")
+        reading = _read_own_data(model, recipe, split, missing=missing, exif=exif, boxes=boxes)
     else:
         options = ReadOptions.from_values({}, missing=missing, exif=exif, boxes=boxes)
         reading = read_split(data, split, options=options)
@@ -82,12 +89,15 @@ def evaluate(
         f"{side} px, on {detector.device}",
         highlight=False,
     )
+    if crowded := tell_crowded([images], max_detections):
+        console.print(crowded, highlight=False, markup=False)
     evaluator = detect_all(
         detector,
         images,
         size=size,
         score=score,
         nms_iou=nms_iou,
+        max_detections=max_detections,
         batch_size=batch,
         workers=workers,
         console=console,
@@ -102,27 +112,41 @@ def evaluate(
     return 0
 
 
-def _read_own_data(model: Path, split: str, **given: Any) -> "Reading":
-    """The split of the data that a checkpoint was trained on, drawn and read as it was then but for what is ``given``.
+def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
+    """The recipe that a checkpoint was trained with, as far as it concerns the data.
 
     Raises:
-        DataError: If the checkpoint does not say which data, or they are gone.
+        DataError: If the checkpoint does not tell.
     """
     from pyrafuse.core.storage import read_tensors
-    from pyrafuse.data.layout import read_split, read_splits
-    from pyrafuse.data.options import ReadOptions
-    from pyrafuse.data.problems import Reading
     from pyrafuse.models.checkpoint import CARD_KEY
 
     content = read_tensors(model)
     try:
         recipe = content[CARD_KEY]["recipe"]
-        was, seed = {**recipe["data"]}, int(recipe["run"]["seed"])
-        path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))
+        data, run = {**recipe["data"]}, {**recipe["run"]}
+        run["seed"] = int(run["seed"])
+        if not {"path", "val_fraction", "train", "val"} <= data.keys():
+            raise KeyError("data")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA"
         ) from error
+    return {"data": data, "run": run}
+
+
+def _read_own_data(model: Path, recipe: dict[str, dict[str, Any]], split: str, **given: Any) -> "Reading":
+    """The split of the data that a checkpoint was trained on, drawn and read as it was then but for what is ``given``.
+
+    Raises:
+        DataError: If they are gone.
+    """
+    from pyrafuse.data.layout import read_split, read_splits
+    from pyrafuse.data.options import ReadOptions
+    from pyrafuse.data.problems import Reading
+
+    was, seed = recipe["data"], recipe["run"]["seed"]
+    path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))
     options = ReadOptions.from_values(was, **given)
     try:
         if split not in {"train", "val"}:

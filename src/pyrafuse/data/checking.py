@@ -24,6 +24,9 @@ from pyrafuse.data.sizes import ClassSizes, compute_sizes, format_sizes
 TINY_PX = 2.0
 """A box thinner than this is told of: no detector finds it, and most are slips of the hand."""
 
+COUNTED_DETECTIONS = 100
+"""So many detections of an image and class COCO's evaluation counts."""
+
 _BLOCK = 1 << 20
 _SEVERITIES = ("error", "warning", "note")
 _ASIDE = {
@@ -135,6 +138,9 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     problems += _find_tiny(records)
     sizes = compute_sizes(both)
     problems += find_set_aside(both)
+    if crowded := tell_crowded(both, None):
+        place = records[0].path.parent
+        problems.append(Problem("note", "images with many objects", place, "", crowded, "all objects are trained on"))
     problems += _find_bare_classes(both, sizes)
     problems += find_alike_names(splits.train.names, records[0].path.parent)
     return Report(
@@ -160,6 +166,20 @@ def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
         Problem("error", "no objects at all", place, split, what,
                 "check that these are the images that were annotated, and that the annotations are whole")
     ]  # fmt: skip
+
+
+def tell_crowded(splits: Sequence[DetectionData], max_detections: int | None) -> str:
+    """One sentence on images with more objects than are counted: ``max_detections``, COCO's 100 if None; or nothing."""
+    limit = max_detections or COUNTED_DETECTIONS
+    counts = np.array([np.count_nonzero(~record.crowd) for data in splits for record in data.records], np.int64)
+    many = counts[counts > limit]
+    if not len(many):
+        return ""
+    return (
+        f"{len(many)} of {_count(len(counts), 'image')} hold more than {limit} objects, up to {many.max()}: evaluation "
+        f"counts {limit} detections an image and class{'' if max_detections else ', as COCO does'}; --max-detections "
+        f"{many.max()} counts more"
+    )
 
 
 def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:

@@ -12,7 +12,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, check_count
 from pyrafuse.core.records import DetectionData
 from pyrafuse.evaluation.faults import find_worst
 from pyrafuse.evaluation.matching import (
@@ -23,7 +23,7 @@ from pyrafuse.evaluation.matching import (
     judge_detections,
     match_greedily,
 )
-from pyrafuse.evaluation.result import ClassResult, EvaluationResult, SizeResult
+from pyrafuse.evaluation.result import COCO_DETECTIONS, ClassResult, EvaluationResult, SizeResult
 
 EVALUATION_SCORE = 0.001
 """Average precision asks for unlikely detections too; the published figures of ASFF were measured with this one."""
@@ -38,10 +38,19 @@ class CocoEvaluator:
 
     Images that were never given count as images in which nothing was found. An image given twice, as the padding of a
     distributed sampler does, counts once.
+
+    Args:
+        data: What to compare with.
+        max_detections: So many detections of an image and class are counted, the best first; COCO counts 100.
+
+    Raises:
+        PyrafuseError: If ``max_detections`` is no whole number from 1 up.
     """
 
-    def __init__(self, data: DetectionData) -> None:
+    def __init__(self, data: DetectionData, *, max_detections: int = COCO_DETECTIONS) -> None:
+        check_count("max_detections", max_detections, 1)
         self.data = data
+        self.max_detections = max_detections
         self._found: dict[int, NDArray[np.float64]] = {}
 
     def update(self, indices: Iterable[int], detections: Sequence[Detections]) -> None:
@@ -140,6 +149,7 @@ class CocoEvaluator:
             confusion=count_confusions(found, outcome, truth, num_classes=len(names)),
             confusion_confidence=confidence,
             worst=find_worst(found, outcome, truth, self.data.records),
+            max_detections=self.max_detections,
         )
 
     def _judge(self, found: NDArray[np.float64], truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -162,6 +172,7 @@ class CocoEvaluator:
         judge = COCOeval_faster(
             COCO({**frame, "annotations": objects}), COCO({**frame, "annotations": guesses}), "bbox"
         )
+        judge.params.maxDets = [min(limit, self.max_detections) for limit in (1, 10)] + [self.max_detections]
         judge.evaluate()
         judge.accumulate()
         precision, recall = (np.asarray(judge.eval[key], dtype=np.float64) for key in ("precision", "recall"))

@@ -24,8 +24,8 @@ FIGURES = (
 FEW_OBJECTS = 10
 """Figures of fewer objects are mostly chance: one more that is found moves them by a tenth and more."""
 
-_CLASS_HEADER = ("class", "objects", "images", "AP", "AP50", "AR100", "confidence", "precision", "recall", "F1")
-_SIZE_HEADER = ("size", "objects", "AP", "AR100")
+COCO_DETECTIONS = 100
+"""So many detections of an image and class COCO's figures count, the best first."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,8 @@ class EvaluationResult:
         confusion_confidence: Detections scoring less are not in ``confusion``: the best F1's confidence, or 0.25 where
             there is none.
         worst: The images with the most mistakes at that confidence, the worst first; at most a dozen.
+        max_detections: So many detections of an image and class are counted; ``ar_100`` and the recalls of sizes have
+            this limit where it is not COCO's 100.
     """
 
     ap: float
@@ -165,11 +167,16 @@ class EvaluationResult:
     confusion: NDArray[np.int64]
     confusion_confidence: float
     worst: tuple[ImageFaults, ...] = ()
+    max_detections: int = COCO_DETECTIONS
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name of each class."""
         return tuple(c.name for c in self.classes)
+
+    @property
+    def _recall(self) -> str:
+        return f"AR{self.max_detections}"
 
     def figures(self) -> dict[str, float]:
         """The twelve figures of COCO by name."""
@@ -190,6 +197,7 @@ class EvaluationResult:
             "sizes": [vars(s) for s in self.sizes],
             "confusion": self.confusion.tolist(),
             "confusion_confidence": self.confusion_confidence,
+            "max_detections": self.max_detections,
         }
         if with_curves:
             plain["precision"] = self.precision.tolist()
@@ -218,15 +226,15 @@ class EvaluationResult:
 
     def table(self) -> str:
         """Aligned text for a terminal: every class and all together, the sizes, the twelve figures."""
-        labels = ("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge", "AR1", "AR10", "AR100", "ARsmall",
+        labels = ("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge", "AR1", "AR10", self._recall, "ARsmall",
                   "ARmedium", "ARlarge")  # fmt: skip
         twelve = [f"{label} {_number(v)}" for label, v in zip(labels, self.figures().values(), strict=True)]
         parts = [
-            _aligned(_CLASS_HEADER, self.class_rows()),
+            _aligned(self.class_header(), self.class_rows()),
             "(confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there)",
             *self.warnings(),
             "",
-            _aligned(_SIZE_HEADER, self.size_rows()),
+            _aligned(self.size_header(), self.size_rows()),
             "",
             "  ".join(twelve[:6]),
             "  ".join(twelve[6:]),
@@ -235,7 +243,7 @@ class EvaluationResult:
 
     def markdown(self) -> str:
         """The same tables as Markdown."""
-        return f"{_piped(_CLASS_HEADER, self.class_rows())}\n\n{_piped(_SIZE_HEADER, self.size_rows())}\n"
+        return f"{_piped(self.class_header(), self.class_rows())}\n\n{_piped(self.size_header(), self.size_rows())}\n"
 
     def warnings(self) -> list[str]:
         """Sentences about figures that rest on fewer than ten objects."""
@@ -269,7 +277,7 @@ class EvaluationResult:
 
     def class_header(self) -> tuple[str, ...]:
         """Column titles of `class_rows`."""
-        return _CLASS_HEADER
+        return ("class", "objects", "images", "AP", "AP50", self._recall, "confidence", "precision", "recall", "F1")
 
     def class_rows(self) -> list[tuple[str, ...]]:
         """One row of text a class, and "all" last."""
@@ -282,7 +290,7 @@ class EvaluationResult:
 
     def size_header(self) -> tuple[str, ...]:
         """Column titles of `size_rows`."""
-        return _SIZE_HEADER
+        return ("size", "objects", "AP", self._recall)
 
     def size_rows(self) -> list[tuple[str, ...]]:
         """One row of text a size."""

@@ -13,14 +13,14 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, check_between, same_but_for_case
+from pyrafuse.core.errors import DataError, check_between, check_count, same_but_for_case
 from pyrafuse.core.records import DetectionData
 from pyrafuse.core.terminal import Terminal
 from pyrafuse.data.layout import read_split
 from pyrafuse.data.loading import create_eval_loader, default_num_workers
 from pyrafuse.data.options import ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
-from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import SMALLEST_SIZE
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def evaluate(
     size: int | tuple[int, int] | None = None,
     score: float = EVALUATION_SCORE,
     nms_iou: float | None = None,
+    max_detections: int | None = None,
     batch_size: int = 8,
     workers: int | None = None,
     console: Console | None = None,
@@ -45,6 +46,7 @@ def evaluate(
         size=size,
         score=score,
         nms_iou=nms_iou,
+        max_detections=max_detections,
         batch_size=batch_size,
         workers=workers,
         console=console,
@@ -59,6 +61,7 @@ def detect_all(
     size: int | tuple[int, int] | None = None,
     score: float = EVALUATION_SCORE,
     nms_iou: float | None = None,
+    max_detections: int | None = None,
     batch_size: int = 8,
     workers: int | None = None,
     console: Console | None = None,
@@ -71,6 +74,8 @@ def detect_all(
         size: Side, or height and width, of the network's input in pixels; by default what the detector was trained at.
         score: Least score that is kept.
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
+        max_detections: So many detections an image are kept, and of a class counted; by default the detector's own
+            number, and COCO's 100 a class.
         batch_size: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
         console: Where to show the progress; nowhere when none.
@@ -89,16 +94,20 @@ def detect_all(
     check_between("batch_size", batch_size, 1)
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
+    if max_detections is not None:
+        check_count("max_detections", max_detections, 1)
     postprocess = replace(detector.postprocess, score=score)
     if nms_iou is not None:
         postprocess = replace(postprocess, nms_iou=nms_iou)
+    if max_detections is not None:
+        postprocess = replace(postprocess, max_detections=max_detections)
     loader = create_eval_loader(
         data,
         preprocessing=preprocessing,
         batch_size=batch_size,
         num_workers=default_num_workers() if workers is None else workers,
     )
-    evaluator = CocoEvaluator(data)
+    evaluator = CocoEvaluator(data, max_detections=max_detections or COCO_DETECTIONS)
     detector.eval()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:

@@ -30,7 +30,8 @@ LEAST_AP = 0.01
 """A detector below has learnt nothing."""
 
 _CLASS_CAPTION = (
-    "AR100: mean share of the objects found, with 100 detections an image. Precision, recall and F1: at IoU 0.50."
+    "AR{0}: mean share of the objects found, with {0} detections an image and class. "
+    "Precision, recall and F1: at IoU 0.50."
 )
 
 _FIGURES = (
@@ -113,6 +114,7 @@ def add_classes(report: Report, result: EvaluationResult) -> None:
         "balance, F1, is best: the value to give to predict as --score."
     )
     rows, notes = result.class_rows(), result.class_notes()
+    caption = _CLASS_CAPTION.format(result.max_detections)
     if len(result.classes) > MAX_LISTED_CLASSES:
         precisions = [c.ap for c in result.classes]
         weak = [*np.argsort(precisions, kind="stable")[:NUM_WEAKEST].tolist(), -1]  # NaN last, and the row of all
@@ -124,9 +126,9 @@ def add_classes(report: Report, result: EvaluationResult) -> None:
             f"The {NUM_WEAKEST} classes with the lowest AP; all of them are folded below.",
         )
         with report.folded(f"All {len(result.classes)} classes"):
-            _add_table(report, result.class_header(), rows, notes, _CLASS_CAPTION)
+            _add_table(report, result.class_header(), rows, notes, caption)
     else:
-        _add_table(report, result.class_header(), rows, notes, _CLASS_CAPTION)
+        _add_table(report, result.class_header(), rows, notes, caption)
     report.add_section("Per size")
     report.add_text("Where small objects have a much lower AP than large ones, a larger --size helps most.")
     _add_table(

@@ -17,7 +17,7 @@ from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.loading import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
-from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.schedule import lr_factor
@@ -60,7 +60,7 @@ class DetectionModule(L.LightningModule):
         self._val_data = val_data
         self.steps_per_epoch = steps_per_epoch
         self.recipe_values = recipe_values
-        self._evaluator = CocoEvaluator(val_data)
+        self._evaluator = self._new_evaluator()
         self._val_losses = MeanLosses()
         self._watch = NeckWatch()
         self._batch_size = 0
@@ -105,9 +105,12 @@ class DetectionModule(L.LightningModule):
             group["lr"] = group["base_lr"] * factor
         self.log("lr", factor * base_lr(self.recipe), on_step=False, on_epoch=True, batch_size=1)
 
+    def _new_evaluator(self) -> CocoEvaluator:
+        return CocoEvaluator(self._val_data, max_detections=self.recipe.run.max_detections or COCO_DETECTIONS)
+
     def on_validation_epoch_start(self) -> None:
         """Begin an evaluation."""
-        self._evaluator = CocoEvaluator(self._val_data)
+        self._evaluator = self._new_evaluator()
         self._val_losses = MeanLosses()
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
@@ -116,6 +119,8 @@ class DetectionModule(L.LightningModule):
         images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
+        if self.recipe.run.max_detections is not None:
+            postprocess = replace(postprocess, max_detections=self.recipe.run.max_detections)
         with torch.autocast(images.device.type, enabled=False), validating(images.device):
             predictions, to_learn = self.detector.predict_and_learn(images, targets, sizes=sizes)
             found = self.detector.detect(images, postprocess=postprocess, sizes=sizes, predictions=predictions)

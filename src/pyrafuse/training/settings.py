@@ -234,6 +234,8 @@ class RunSettings:
         nodes: Machines; start the same command on each with torchrun.
         sync_bn: Batch norms see the batch of all devices.
         ema: Decay of the averaged weights, which are evaluated and kept; 0 is off.
+        max_detections: So many detections an image are kept in evaluations, and of each class counted; by default the
+            detector's own number, and COCO's 100 of a class.
         evaluate_every: Epochs between evaluations; by default about ten in a run, and the last.
         patience: Evaluations without a better AP after which training stops; 0 never stops early.
         seed: Of weights, order and augmentation.
@@ -250,6 +252,7 @@ class RunSettings:
     nodes: int = 1
     sync_bn: bool = True
     ema: float = 0.999
+    max_detections: int | None = None
     evaluate_every: int | None = None
     patience: int = 0
     seed: int = 0
@@ -265,6 +268,7 @@ class RunSettings:
         check_between("run.seed", self.seed, 0, 2**32 - 1)
         check_between("run.nodes", self.nodes, 1)
         check_between("run.evaluate_every", self.evaluate_every, 1)
+        check_between("run.max_detections", self.max_detections, 1)
         check_between("run.patience", self.patience, 0)
         if not 0 <= self.ema < 1:
             raise PyrafuseError(f"run.ema is the share that stays at each step, from 0 to below 1; got {self.ema}")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pyrafuse.core.errors import DataError
-from pyrafuse.data.checking import check
+from pyrafuse.data.checking import check, tell_crowded
 from pyrafuse.data.layout import read_splits
 
 
@@ -221,3 +221,17 @@ def test_real_data(shared_dir):
     fish, everything = report.sizes[0], report.sizes[-1]
     assert (fish.name, fish.num_objects, everything.num_objects) == ("fish", 2669, 4815)
     assert (everything.small, everything.medium, everything.large) == (1976, 2356, 483)
+
+
+def test_images_with_more_objects_than_are_counted_are_told(folder, write_coco):
+    boxes = [(1, 1, [9 * (i % 11), 6 * (i // 11), 7, 5]) for i in range(120)]
+    write_coco(folder / "train.json", [(1, "a.png", 100, 80), (2, "b.png", 100, 80)], [*boxes, (2, 3, [0, 0, 99, 79])])
+    splits = read_splits(folder)
+    (note,) = check(splits).problems
+    assert (note.severity, note.kind) == ("note", "images with many objects")
+    assert note.message == (
+        "1 of 3 images hold more than 100 objects, up to 120: evaluation counts 100 detections an image and class, as "
+        "COCO does; --max-detections 120 counts more"
+    )
+    assert tell_crowded([splits.train], 120) == tell_crowded([splits.val], None) == ""
+    assert "counts 110 detections an image and class; --max-detections 120" in tell_crowded([splits.train], 110)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pyrafuse.core.detections import Detections, no_detections
-from pyrafuse.core.errors import DataError
+from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import FIGURES
@@ -286,3 +286,47 @@ def test_nothing_is_printed(capfd):
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def crowded_case(count):
+    """An image of ``count`` objects in a grid, all found exactly."""
+    rows, columns = np.divmod(np.arange(count), 20)
+    corners = np.stack([columns, rows], axis=1) * 10.0
+    boxes = np.concatenate([corners, corners + 8], axis=1)
+    data = data_of([record(boxes, [0] * count)], ["cat"])
+    return data, [found(boxes, np.linspace(0.9, 0.5, count), [0] * count)]
+
+
+def test_more_than_a_hundred_detections_count_where_it_is_asked_for():
+    data, detections = crowded_case(300)
+
+    def judge(**limits):
+        evaluator = CocoEvaluator(data, **limits)
+        evaluator.update([0], detections)
+        return evaluator.compute()
+
+    as_coco, all_of_them = judge(), judge(max_detections=300)
+    assert as_coco.ap == pytest.approx(34 / 101, abs=1e-6)  # recall ends at a third: 0.00 to 0.33
+    assert (as_coco.ar_100, as_coco.max_detections) == (pytest.approx(1 / 3), 100)
+    assert (all_of_them.ap, all_of_them.ar_100, all_of_them.ar_small) == pytest.approx((1, 1, 1))
+    assert (all_of_them.ar_1, all_of_them.ar_10) == pytest.approx((1 / 300, 10 / 300))
+    assert "AR300" in all_of_them.table()
+    assert "AR100" not in all_of_them.table()
+    assert "AR100" in as_coco.table()
+    again = type(all_of_them).from_dict(all_of_them.to_dict(with_curves=True))
+    assert again.max_detections == 300
+    few = judge(max_detections=5)
+    assert (few.ar_1, few.ar_10, few.ar_100) == pytest.approx((1 / 300, 5 / 300, 5 / 300))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+def test_a_limit_that_is_no_count(limit):
+    with pytest.raises(PyrafuseError, match="max_detections must be a whole number, 1 or more"):
+        CocoEvaluator(crowded_case(1)[0], max_detections=limit)
+
+
+def test_results_of_before_have_coco_s_limit():
+    data, detections = crowded_case(3)
+    plain = evaluate(data, detections).to_dict(with_curves=True)
+    del plain["max_detections"]
+    assert type(evaluate(data, detections)).from_dict(plain).max_detections == 100

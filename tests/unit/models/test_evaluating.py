@@ -93,6 +93,16 @@ def test_unlikely_detections_count_and_the_size_can_be_changed(data):
     assert [c.ap for c in result.classes] == [0.0, 1.0]
 
 
+def test_the_number_of_detections_can_be_set(data):
+    detector, _ = create_detector(("red", "blue"))
+    kept = detect_all(detector, data, workers=0, score=0)
+    assert (len(kept.rows()), kept.max_detections) == (2 * len(data), 100)
+    one = detect_all(detector, data, workers=0, score=0, max_detections=1)
+    assert (len(one.rows()), one.max_detections) == (len(data), 1)
+    with pytest.raises(PyrafuseError, match="max_detections must be a whole number, 1 or more, got 0"):
+        evaluate(detector, data, workers=0, max_detections=0)
+
+
 def test_classes_that_the_data_lack_are_left_out(data):
     only_red = replace(
         data,

@@ -334,6 +334,7 @@ class TestSchedule:
         (lambda: RunSettings(ema=float("nan")), "below 1; got nan"),
         (lambda: RunSettings(patience=-1), "run.patience must be 0 or more, got -1"),
         (lambda: RunSettings(evaluate_every=0), "run.evaluate_every must be 1 or more, got 0"),
+        (lambda: RunSettings(max_detections=0), "run.max_detections must be 1 or more, got 0"),
         (lambda: RunSettings(nodes=0), "run.nodes must be 1 or more, got 0"),
         (lambda: RunSettings(devices=0), "run.devices must be 1 or more, got 0"),
         (lambda: RunSettings(devices=()), r"run.devices: \[\] are no numbers"),
