@@ -3,12 +3,14 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import timm
 import torchvision
 from torch import Tensor, nn
 
+from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
 from pyrafuse.core.errors import CheckpointError, unknown_name
 from pyrafuse.core.printable import list_names
 from pyrafuse.core.state_dicts import Weights, find_weights
@@ -185,24 +187,27 @@ def _is_counter(key: str) -> bool:
 
 
 def _fetch(library: str, name: str) -> dict[str, Tensor]:
-    fetch, names = _FETCHERS[library]
+    download, names = _FETCHERS[library]
     if name.partition(".")[0] not in names():
         raise unknown_name(f"{library} model", name, names())
-    try:
-        return dict(fetch(name))
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot fetch the weights {library}/{name}: {error}; give a file, or check the connection"
-        ) from error
+    return dict(download(name))
 
 
 def _fetch_from_timm(name: str) -> Mapping[str, Tensor]:
-    return timm.create_model(name, pretrained=True).state_dict()
+    file, address = locate_timm_file(name)
+    overlay = None if file is None else {"file": file}
+
+    def load() -> Mapping[str, Tensor]:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+
+    return fetch(load, what=f"timm/{name}", address=address)
 
 
 def _fetch_from_torchvision(name: str) -> Mapping[str, Tensor]:
     published: Any = torchvision.models.get_model_weights(name)
-    return published.DEFAULT.get_state_dict(progress=False, check_hash=True)
+    address = locate_torch_file(published.DEFAULT.url)
+    load = partial(published.DEFAULT.get_state_dict, progress=False, check_hash=True)
+    return fetch(load, what=f"torchvision/{name}", address=address)
 
 
 _FETCHERS: Mapping[str, tuple[Callable[[str], Mapping[str, Tensor]], Callable[[], Sequence[str]]]] = {

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.cli.train import describe_defaults
+from pyrafuse.cli.train import describe_defaults, read_model, read_weights
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.paths import check_data, check_writable
 from pyrafuse.core.strict_yaml import StrictLoader
+from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
     from pyrafuse.comparison.planning import Variant
     from pyrafuse.training.settings import Recipe
 
 SHORT = {
-    "--model": "--model.name",
-    "--weights": "--model.backbone_weights",
+    "--model": read_model,
+    "--weights": read_weights,
+    "--as": "--model.published",
     "--size": "--data.size",
     "--missing": "--data.missing",
     "--exif": "--data.exif",
@@ -70,8 +72,9 @@ def gather_words(words: list[str]) -> list[str]:
         options=SHORT,
         help={
             "--vary TEXT": f"a variant; may be repeated: {SYNTAX}",
-            "--model NAME": "model.name of all variants",
-            "--weights FILE": "model.backbone_weights of all variants",
+            "--model NAME": "model.name of all variants; or FILE, a checkpoint of a detector that all start from",
+            "--weights FILE": "a checkpoint of a detector, as --model FILE; or weights of the backbone; for all",
+            "--as NAME": "model.published of all variants",
             "--size N": "data.size of all variants",
             "--missing skip": "data.missing of all variants: leave out images that are listed and not there",
             "--exif FRAME": "data.exif of all variants: stored or upright",
@@ -133,6 +136,7 @@ def compare(
 
     check_shared(shared, minutes=minutes)
     base = read_recipe([f"--recipe={recipe}", *shared])
+    check_start_files(base.model)
     found = [Variant(name, with_neck(base, name)) for name in necks]
     if variants is not None:
         found += read_variants(variants, recipe, shared)

@@ -34,7 +34,7 @@ def recipes(name: str = "", /) -> int:
     for each in names:
         create = RECIPES.get(each)
         recipe, source = create(), SOURCES[each]
-        has_tricks = bool(source.paper) and recipe.model.name.startswith("yolov3")
+        has_tricks = bool(source.paper) and str(recipe.model.name).startswith("yolov3")
         lines = {
             "model": f"{recipe.model.name}{f' on {recipe.model.backbone}' if recipe.model.backbone else ''}, "
             f"{recipe.data.size} px, {recipe.run.epochs} epochs, batch {recipe.run.batch_size}",
@@ -53,7 +53,14 @@ def _tabulate(recipes: "dict[str, Recipe]") -> list[str]:
     """A row a recipe, with what tells them apart."""
     rows = [("recipe", "model", "backbone", "px", "epochs", "batch")]
     rows += [
-        (name, r.model.name, r.model.backbone or "its own", str(r.data.size), str(r.run.epochs), str(r.run.batch_size))
+        (
+            name,
+            str(r.model.name),
+            r.model.backbone or "its own",
+            str(r.data.size),
+            str(r.run.epochs),
+            str(r.run.batch_size),
+        )
         for name, r in recipes.items()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,6 +1,7 @@
 """`pyrafuse train`."""
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,14 +18,18 @@ from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
 from pyrafuse.training.folders import check_folder
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.start_files import check_start_files, find_checkpoint, is_published, looks_like_file
 
 HELP = {
     "--data PATH": "data.path: a folder, a data.yaml, a COCO JSON file, or shapes; also as a bare word",
     "--recipe NAME": "one of `pyrafuse recipes`, or a YAML file; by default small. Other options change it",
     "--with A,B": f"switch tricks of the strong baseline on: {', '.join(TRICKS)}",
     "--without A,B": "switch them off",
-    "--model NAME": "model.name: one of `pyrafuse models`",
-    "--weights FILE": "model.backbone_weights",
+    "--model NAME": "model.name: one of `pyrafuse models`; or FILE, a checkpoint of a detector to start from "
+    "(model.start_from): it gives the architecture, the size and the colours as well",
+    "--weights FILE": "a checkpoint of a detector, as --model FILE; or pretrained weights of the backbone "
+    "(model.backbone_weights): FILE, torchvision/NAME or timm/NAME, which are fetched",
+    "--as NAME": "model.published: the published name of a foreign FILE that does not tell how it is used",
     "--size N": "data.size",
     "--missing skip": "data.missing: leave out images that are listed and not there",
     "--exif FRAME": "data.exif: stored or upright, the frame of boxes in images that EXIF turns",
@@ -38,6 +43,11 @@ HELP = {
     "--output DIR": "run.output",
     "--resume": "run.resume: go on with the run in --output, by its own recipe",
 }
+
+
+OPEN_MODEL = {"name": None, "backbone": None, "neck": None, "options": {}}
+OPEN_DATA = {"size": None, "fit": None, "longest": None}
+"""Settings that the checkpoint of a detector decides unless they are given."""
 
 
 def read_device(text: str) -> list[str]:
@@ -54,6 +64,25 @@ def read_device(text: str) -> list[str]:
     if not all(number.strip().isdecimal() for number in numbers):
         raise PyrafuseError(f"no device {text!r}; choose cpu, gpu, or the numbers of GPUs such as 0 or 0,1")
     return ["--run.accelerator=gpu", f"--run.devices=[{','.join(number.strip() for number in numbers)}]"]
+
+
+def read_model(text: str) -> list[str]:
+    """The option that a model's name, or a detector's file, stands for."""
+    return [f"--model.start_from={text}" if looks_like_file(text) else f"--model.name={text}"]
+
+
+def read_weights(text: str) -> list[str]:
+    """The option that weights stand for: those of a detector, or of a backbone alone.
+
+    Raises:
+        PyrafuseError: If it is a file that cannot be read.
+    """
+    if is_published(text) or not os.path.exists(text):  # whether it is there is told when it is needed
+        return [f"--model.backbone_weights={text}"]
+    from pyrafuse.training.starting import holds_start
+
+    path = find_checkpoint(text)
+    return [f"--model.start_from={path}" if holds_start(path) else f"--model.backbone_weights={path}"]
 
 
 def read_recipe(text: str) -> list[str]:
@@ -109,7 +138,8 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
     """Recipes before what changes them, tricks switched in them; a run that is resumed brings its own.
 
     What a dotted name tells of the model's options (``--model.options.head_options.rfb=true``) goes into the recipe,
-    whose other options stay; ``--model.options`` puts new ones in the place of all.
+    whose other options stay; ``--model.options`` puts new ones in the place of all. What a detector's file decides
+    (``--model FILE``) is left open in the recipe.
     """
     words, tricks = _take_tricks(words)
     words, options = _take_options(words)
@@ -128,7 +158,14 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
     for given in (word.removeprefix("--config=") for word in recipes):
         if not given.startswith("{") and Path(given).is_file():
             read_values(Path(given))
-    return [*_change_recipe(recipes, tricks, options, size=_size_in(changes)), *changes]
+    starts = [word.partition("=")[2] for word in changes if word.startswith("--model.start_from=")]
+    if len({*starts}) > 1:
+        raise PyrafuseError(
+            f"{' and '.join(dict.fromkeys(starts))} are two detectors to start from: give one; "
+            "--model.backbone_weights FILE gives weights of the backbone alone"
+        )
+    has_start = bool(starts) and not is_resumed
+    return [*_change_recipe(recipes, tricks, options, size=_size_in(changes), has_start=has_start), *changes]
 
 
 def _size_in(words: Sequence[str]) -> int | None:
@@ -169,21 +206,50 @@ def _take_options(words: Sequence[str]) -> tuple[list[str], list[tuple[list[str]
 
 
 def _change_recipe(
-    recipes: list[str], tricks: list[tuple[str, bool]], options: list[tuple[list[str], Any]], *, size: int | None
+    recipes: list[str],
+    tricks: list[tuple[str, bool]],
+    options: list[tuple[list[str], Any]],
+    *,
+    size: int | None,
+    has_start: bool,
 ) -> list[str]:
-    """The same recipes with ``size``, ``tricks`` switched and ``options`` set in the last one."""
-    if not (tricks or options or (size and recipes)):
-        return recipes
+    """The same recipes with ``size``, ``tricks`` and ``options`` set in the last one, left open for a start."""
     *before, last = recipes or [f"--config={json.dumps(to_plain(small()))}"]
     given = last.removeprefix("--config=")
-    values = json.loads(given) if given.startswith("{") else read_values(Path(given))
-    if size:
+    is_file = not given.startswith("{")
+    if is_file and not Path(given).is_file() and not (tricks or options or has_start or size):
+        return recipes  # the parser says so
+    values = as_given = read_values(Path(given)) if is_file else json.loads(given)
+    if size and (recipes or tricks or options):
         values = with_size(values, size)
+    values = leave_open(values, has_start=has_start, is_file=is_file)
+    if values == as_given and not (tricks or options):
+        return recipes
     for name, is_on in tricks:
         values = switch(values, name, on=is_on)
     for path, value in options:
         values = with_value(values, path, value)
     return [*before, f"--config={json.dumps(values)}"]
+
+
+def leave_open(values: Mapping[str, Any], *, has_start: bool, is_file: bool) -> dict[str, Any]:
+    """The recipe in ``values`` without what the checkpoint of a detector decides.
+
+    Args:
+        values: Of a registered recipe, or those in a user's file.
+        has_start: A checkpoint is given beside the recipe: the model is the checkpoint's, not the recipe's. Size and
+            fit stay as a user's file gives them.
+        is_file: It is a user's file, which may name a checkpoint itself: what it does not give is that checkpoint's.
+    """
+    model, data = dict(values.get("model") or {}), dict(values.get("data") or {})
+    if has_start:
+        model = {**model, **OPEN_MODEL}
+    elif is_file and model.get("start_from"):
+        model = {**OPEN_MODEL, **model}
+    else:
+        return dict(values)
+    data = {**OPEN_DATA, **data} if is_file else {**data, **OPEN_DATA}
+    return {**values, "model": model, "data": data}
 
 
 def describe_defaults() -> dict[str, Any]:
@@ -210,8 +276,9 @@ def _flatten(settings: Any, prefix: str = "") -> Mapping[str, Any]:
             "--recipe": read_recipe,
             "--with": "--with",  # `put_recipe_first` takes them out
             "--without": "--without",
-            "--model": "--model.name",
-            "--weights": "--model.backbone_weights",
+            "--model": read_model,
+            "--weights": read_weights,
+            "--as": "--model.published",
             "--size": "--data.size",
             "--missing": "--data.missing",
             "--exif": "--data.exif",
@@ -241,6 +308,8 @@ def train(recipe: Recipe) -> int:
     check_data(recipe.data.path)
     check_folder(recipe.run)
     check_nodes(recipe.run)
+    if not recipe.run.resume:
+        check_start_files(recipe.model)  # before torch is imported
     from pyrafuse.core.terminal import Terminal
     from pyrafuse.training.run import train as run
 

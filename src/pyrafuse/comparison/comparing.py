@@ -114,7 +114,7 @@ def _measure_variants(
     runs: Mapping[tuple[str, str], Run], device: torch.device, rounds: int
 ) -> dict[tuple[str, str], Cost]:
     detectors = {key: load(run.folder / "best.ckpt") for key, run in runs.items()}
-    sizes = {key: run.recipe.data.size for key, run in runs.items()}
+    sizes = {key: min(detector.card.preprocessing.size) for key, detector in detectors.items()}
     gflops = {
         key: count_gflops(detector, torch.zeros(1, 3, sizes[key], sizes[key])) for key, detector in detectors.items()
     }

@@ -13,7 +13,8 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 from pyrafuse.models.registry import MODELS
 from pyrafuse.necks.registry import NECKS
-from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.settings import DEFAULT_MODEL, Recipe, to_plain
+from pyrafuse.training.starting import settle
 
 PLAN_FILE = "comparison.yaml"
 OWN_SETTINGS = {
@@ -182,8 +183,8 @@ def with_neck(recipe: Recipe, name: str) -> Recipe:
         UnknownNameError: If there is no such neck or model.
         PyrafuseError: If the model has no neck to choose.
     """
-    settings = recipe.model
-    parameter = inspect.signature(MODELS.get(settings.name)).parameters.get("neck")
+    settings = settle(recipe)[0].model
+    parameter = inspect.signature(MODELS.get(settings.name or DEFAULT_MODEL)).parameters.get("neck")
     if parameter is None:
         raise PyrafuseError(f"{settings.name} has no neck to choose; compare variants of it with --vary")
     given = settings.neck or settings.options.get("neck") or parameter.default

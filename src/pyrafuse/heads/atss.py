@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, grid_of, output_conv, rows_of, shared_channels
@@ -56,6 +57,7 @@ class ATSSHead(nn.Module):
         self.class_tower = Tower(before, channels, num_convs, norm="group_norm", deformable=deformable)
         self.box_tower = Tower(before, channels, num_convs, norm="group_norm", deformable=deformable)
         self.classes = output_conv(self.class_tower.channels, num_classes, prior=prior)
+        self.class_rows = {"classes": ClassRows()}
         self.deltas = output_conv(self.box_tower.channels, 4)
         self.quality = output_conv(self.box_tower.channels, 1)
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in features.strides)

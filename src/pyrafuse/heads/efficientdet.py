@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.errors import check_count, unknown_name
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
@@ -171,6 +172,7 @@ class EfficientDetHead(nn.Module):
             )
 
         self.classes = branch(self.num_slots * num_classes)
+        self.class_rows = {"classes.predict.pointwise" if separable else "classes.predict": ClassRows()}
         self.boxes = branch(self.num_slots * 4)
         nn.init.constant_(self.classes.bias, -math.log((1 - prior) / prior))
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, grid_of, output_conv, rows_of, shared_channels, steps_of
@@ -70,6 +71,7 @@ class FCOSHead(nn.Module):
             for _ in range(2)
         )
         self.classes = output_conv(self.class_tower.channels, num_classes, prior=prior)
+        self.class_rows = {"classes": ClassRows()}
         self.deltas = output_conv(self.box_tower.channels, 4)
         self.quality = output_conv(self.box_tower.channels, 1)
         self.distances = distances

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import AnchorGuides, DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, grid_of, output_conv, rows_of, shared_channels
@@ -92,6 +93,7 @@ class GARetinaNetHead(nn.Module):
         self.class_adaption = ShapeAdaption(width)
         self.box_adaption = ShapeAdaption(width)
         self.classes = output_conv(width, num_classes, prior=prior)
+        self.class_rows = {"classes": ClassRows()}
         self.deltas = output_conv(width, 4)
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of
@@ -60,6 +61,8 @@ class MultiBoxHead(nn.Module):
         pairs = tuple(zip(features.channels, self.num_slots, strict=True))
         self.classes = nn.ModuleList(_predictor(c, slots * (num_classes + 1), separable) for c, slots in pairs)
         self.deltas = nn.ModuleList(_predictor(c, slots * 4, separable) for c, slots in pairs)
+        last = ".1" if separable else ""
+        self.class_rows = {f"classes.{level}{last}": ClassRows(after=1) for level in range(len(pairs))}
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:
         return DensePredictions(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.errors import check_count
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
@@ -139,6 +140,9 @@ class RegionHead(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.classes = nn.Linear(widths[-1], num_classes + 1)
         self.deltas = nn.Linear(widths[-1], self.num_boxes * 4)
+        self.class_rows = {"classes": ClassRows(after=1)}
+        if not class_agnostic:
+            self.class_rows["deltas"] = ClassRows(width=4)
         for layer in self.layers:
             nn.init.xavier_uniform_(cast("nn.Linear", layer).weight)
         nn.init.normal_(self.classes.weight, std=0.01)

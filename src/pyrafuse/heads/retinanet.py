@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, TowerNorm, grid_of, output_conv, rows_of, shared_channels, steps_of
@@ -70,6 +71,7 @@ class RetinaNetHead(nn.Module):
         self.class_tower = Tower(before, channels, num_convs, norm=norm, num_levels=len(features))
         self.box_tower = Tower(before, channels, num_convs, norm=norm, num_levels=len(features))
         self.classes = output_conv(self.class_tower.channels, self.num_slots * num_classes, prior=prior)
+        self.class_rows = {"classes": ClassRows()}
         self.deltas = output_conv(self.box_tower.channels, self.num_slots * 4)
 
     def forward(self, pyramid: Pyramid) -> DensePredictions:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import AnchorGrid, GuidedPredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.registry import HEADS
@@ -115,6 +116,12 @@ class YOLOv3Head(nn.Module):
         self.guides = per_level(lambda c: nn.Conv2d(c, 2 * self.num_slots, 1)) if guided else None
         self.adaptions = per_level(lambda c: FeatureAdaption(c, self.num_slots, rfb=rfb)) if adaption else None
         self.outputs = per_level(lambda c: self._create_output(c, branches, prior))
+        levels = range(len(features))
+        self.class_rows = (
+            {f"outputs.{level}.classes": ClassRows() for level in levels}
+            if branches
+            else {f"outputs.{level}": ClassRows(before=5) for level in levels}
+        )
         # anchors start as they are given, and boxes as their anchors; the original starts from random shapes
         for guide in self.guides or ():
             initialize_small(guide)

@@ -1,7 +1,8 @@
 """Detectors in files: saved whole, read safely."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -148,10 +149,25 @@ def is_own(content: Any) -> bool:
     return isinstance(content, Mapping) and CARD_KEY in content
 
 
-def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
+def holds_detector(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is something that `build` makes a detector of."""
+    return is_own(content) or find_importer(content) is not None
+
+
+def card_of(content: Any, *, source: str | os.PathLike[str]) -> Card:
+    """The card in the ``content`` of one of our own checkpoints; no detector is built.
+
+    Raises:
+        CheckpointError: If there is none, or a value in it is missing or of a wrong kind.
+    """
+    with _describing(source):
+        return card_from_dict(_mapping_at(_mapping_at(content, CARD_KEY), "card"))
+
+
+@contextmanager
+def _describing(source: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        card = card_from_dict(_mapping_at(_mapping_at(content, CARD_KEY), "card"))
-        state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{source} describes no detector, missing or of a wrong kind: {printable(error, limit=400)}; take another "
@@ -159,6 +175,12 @@ def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
+
+
+def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
+    card = card_of(content, source=source)
+    with _describing(source):
+        state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries
     try:
         with Uninitialized():
             detector = rebuild(card)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -56,6 +57,15 @@ def rebuild(card: Card) -> Detector:
         detector = _build(card.model, _without_defaults(builder), {**card.defaults, **card.options})
     detector.card = card
     return detector
+
+
+def vary(card: Card, *, num_classes: int, options: Mapping[str, Any]) -> Detector:
+    """Build the model of ``card`` with other ``options`` in place of all of its own, and its own defaults.
+
+    Raises:
+        PyrafuseError: As `create_model`.
+    """
+    return rebuild(replace(card, options={"num_classes": num_classes, **_embed(options)}))
 
 
 def _embed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from pyrafuse.backbones.staged import stop_norms
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.records import DetectionData
@@ -91,6 +92,13 @@ class DetectionModule(L.LightningModule):
         """Log how strongly each level of the neck's output is pulled at."""
         self.log_dict(self._watch.gradients, on_step=False, on_epoch=True, batch_size=self._batch_size, sync_dist=True)
 
+    def on_train_epoch_start(self) -> None:
+        """Keep the statistics of what has a learning rate of 0: it stays as it was, and is evaluated so."""
+        if base_lr(self.recipe) == 0:
+            stop_norms(self.detector)
+        elif self.recipe.optimizer.backbone_lr == 0 and self.recipe.model.brings_weights:
+            stop_norms(self.detector.backbone)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of this step."""
         factor = lr_factor(
@@ -121,9 +129,12 @@ class DetectionModule(L.LightningModule):
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         if self.recipe.run.max_detections is not None:
             postprocess = replace(postprocess, max_detections=self.recipe.run.max_detections)
+        scales = [(fit.scale_x, fit.scale_y) for fit in batch.fits]
         with torch.autocast(images.device.type, enabled=False), validating(images.device):
             predictions, to_learn = self.detector.predict_and_learn(images, targets, sizes=sizes)
-            found = self.detector.detect(images, postprocess=postprocess, sizes=sizes, predictions=predictions)
+            found = self.detector.detect(
+                images, postprocess=postprocess, sizes=sizes, scales=scales, predictions=predictions
+            )
             self._add_losses(to_learn, targets)
         upright = [
             type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)

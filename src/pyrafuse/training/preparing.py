@@ -1,7 +1,7 @@
 """From a recipe to what trains: data read and checked, detector built, anchors fitted, weights taken over."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.backbones.published import name_published
+from pyrafuse.backbones.timm_pyramid import TimmPyramid
 from pyrafuse.backbones.weights import read_weights
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.folders import SPLIT_WORDS
@@ -20,38 +21,54 @@ from pyrafuse.data.shapes import is_shapes
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets
 from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model
+from pyrafuse.models.factory import create_model, vary
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
+from pyrafuse.training.start_files import check_start_files, is_published
+from pyrafuse.training.starting import Start, choose_preprocessing, describe_preprocessing, settle, take_over
 
-PUBLISHED = ("timm/", "torchvision/")
-"""How the names of weights begin that are fetched."""
 
+def create_detector(
+    recipe: Recipe, data: DetectionData, *, say: Callable[[str], None], start: Start | None = None
+) -> Detector:
+    """Build the recipe's detector for the classes of ``data``, and fill it with the weights that it starts from.
 
-def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str], None]) -> Detector:
-    """Build the recipe's detector for the classes of ``data``.
+    Args:
+        recipe: May leave open what its checkpoint decides.
+        data: The training images.
+        say: Told where the weights come from, and what does not fit together.
+        start: As `settle` gives it with the recipe; by default it is read now.
 
     Raises:
         PyrafuseError: If the model cannot be built so, has not the DropBlocks of the recipe, or weights do not fit.
     """
-    settings = recipe.model
+    if start is None:
+        recipe, start = settle(recipe)
+    settings, size = recipe.model, recipe.data.size
+    assert size is not None, "a settled recipe has a size"
+    is_resumed = start is not None and start.is_resumed
     options = _options(settings)
-    if settings.backbone_weights is not None:
-        options["backbone_options"] = {**options.get("backbone_options", {}), "weights": settings.backbone_weights}
+    backbone = dict(options.get("backbone_options") or {})
+    if is_resumed:
+        backbone = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained")}
+    elif settings.backbone_weights is not None:
+        backbone["weights"] = settings.backbone_weights
     if settings.frozen:
-        if settings.backbone_weights is None and settings.start_from is None:
+        if not settings.brings_weights:
             raise PyrafuseError(
-                f"model.frozen={settings.frozen} would keep random weights: give model.backbone_weights, or drop it"
+                f"model.frozen={settings.frozen} would keep random weights: give --weights FILE, or drop it"
             )
-        options["backbone_options"] = {**options.get("backbone_options", {}), "frozen": settings.frozen}
+        backbone["frozen"] = settings.frozen
+    if backbone or "backbone_options" in options:
+        options["backbone_options"] = backbone
     if settings.anchors == "data":
-        anchors = fit_anchors(data, size=recipe.data.size, num_levels=3, per_level=3, seed=recipe.run.seed)
+        anchors = fit_anchors(data, size=size, num_levels=3, per_level=3, seed=recipe.run.seed)
         options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
-    detector = create_model(settings.name, num_classes=len(data.names), **options)
+    detector = _build(settings, options, start, num_classes=len(data.names))
     made_for = getattr(detector.head, "made_for", None)
-    if made_for not in (None, recipe.data.size):
+    if made_for not in (None, size):
         say(
-            f"the anchors of {settings.name} are made for {made_for} px, and the images will have {recipe.data.size}: "
+            f"the anchors of {settings.name} are made for {made_for} px, and the images will have {size}: "
             f"train with --size {made_for}, or give sizes in model.options.head_options"
         )
     if getattr(detector.criterion, "label_smoothing", False) and len(data.names) < 3:
@@ -62,33 +79,65 @@ def create_detector(recipe: Recipe, data: DetectionData, *, say: Callable[[str],
             else "label smoothing does nothing with one class: its target stays 1"
         )
     find_dropblocks(detector, recipe.dropblock)
+    of_start = start.card.preprocessing if start is not None and start.card is not None else None
     detector.card = replace(
         detector.card,
         names=data.names,
         category_ids=data.category_ids,
-        preprocessing=choose_preprocessing(recipe.data),
+        preprocessing=choose_preprocessing(recipe.data, of_start),
     )
-    if settings.backbone_weights is not None and os.path.isfile(settings.backbone_weights):
-        for note in read_weights(settings.backbone_weights).notes:
-            say(f"{settings.backbone_weights}: {note}")
-    if settings.start_from is not None:
-        say(take_over(detector, settings.start_from))
+    if not is_resumed:
+        for sentence in _fill(detector, backbone, start):
+            say(sentence)
     return detector
 
 
-def check_model(recipe: Recipe) -> None:
+def _fill(detector: Detector, backbone: Mapping[str, Any], start: Start | None) -> Iterator[str]:
+    """Copy the weights of ``start`` into ``detector``; gives sentences that say where its weights come from."""
+    weights = backbone.get("weights") or ("the network" if backbone.get("pretrained") else None)
+    if weights is not None:
+        count = len(detector.backbone.state_dict())
+        if isinstance(weights, str) and os.path.isfile(weights):
+            yield from (f"{weights}: {note}" for note in read_weights(weights).notes)
+        yield f"{count} of {count} entries of the backbone read from {weights}"
+    if start is not None:
+        yield from start.notes
+        yield take_over(detector, start, without_backbone=weights is not None)
+        yield describe_preprocessing(detector.card.preprocessing, start)
+    elif weights is None:
+        built = {**(detector.card.defaults or {}), **detector.card.options}.get("backbone")
+        if built is None and isinstance(detector.backbone, TimmPyramid):
+            built = f"timm/{detector.backbone.name}"
+        published = name_published(built, backbone)
+        start_of_backbone = f"--weights {published} would start the backbone from ImageNet"
+        yield f"weights: from nothing; {start_of_backbone if published else '--weights FILE starts from a checkpoint'}"
+
+
+def _build(settings: ModelSettings, options: Mapping[str, Any], start: Start | None, *, num_classes: int) -> Detector:
+    """The detector, with the defaults that its name had for ``start`` where that is of the same name."""
+    assert settings.name is not None, "a settled recipe has a model"
+    if start is not None and start.card is not None and start.card.model == settings.name:
+        return vary(start.card, num_classes=num_classes, options=options)
+    return create_model(settings.name, num_classes=num_classes, **options)
+
+
+def check_model(recipe: Recipe, start: Start | None = None) -> None:
     """Refuse a model that cannot be built, or weights that are not there, before any data are read.
+
+    Args:
+        recipe: May leave open what its checkpoint decides.
+        start: As `settle` gives it with the recipe; by default it is read now.
 
     Raises:
         PyrafuseError: As `create_detector`, as far as that can be told without the data.
     """
-    settings = recipe.model
-    for key, path in (("backbone_weights", settings.backbone_weights), ("start_from", settings.start_from)):
-        if path is not None and not path.startswith(PUBLISHED) and not os.path.isfile(path):
-            raise PyrafuseError(f"model.{key}: no such checkpoint: {path}")
+    if not recipe.run.resume:
+        check_start_files(recipe.model)
+    if start is None:
+        recipe, start = settle(recipe)
     # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
     with torch.device("meta"), suppress(RuntimeError):
-        detector = create_model(settings.name, num_classes=1, **_options(settings))
+        detector = _build(recipe.model, _options(recipe.model), start, num_classes=1)
         find_dropblocks(detector, recipe.dropblock)
         check_sizes(detector.backbone, recipe.data)
 
@@ -105,7 +154,8 @@ def check_sizes(backbone: Backbone, data: DataSettings) -> None:
             "--data.fit letterbox, or choose another backbone"
         )
     for side in () if data.fit == "keep_ratio" else (data.size, *data.sizes):
-        backbone.check_size(side, side)
+        if side is not None:
+            backbone.check_size(side, side)
 
 
 def find_dropblocks(detector: nn.Module, settings: DropBlockSettings) -> list[DropBlock]:
@@ -166,7 +216,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The same recipe for any working folder: paths that lead somewhere are absolute, names stay as they are."""
 
     def absolute(path: str | None) -> str | None:
-        return os.path.abspath(path) if path and not path.startswith(PUBLISHED) and os.path.exists(path) else path
+        return os.path.abspath(path) if path and not is_published(path) and os.path.exists(path) else path
 
     def split(given: str | None) -> str | None:
         base = data.path if os.path.isdir(data.path) else os.path.dirname(data.path)
@@ -189,34 +239,6 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
     if settings.neck is not None:
         options["neck"] = settings.neck
     return options
-
-
-def choose_preprocessing(settings: DataSettings) -> Preprocessing:
-    """How images become the network's input, as the recipe says."""
-    longer = settings.size
-    if settings.fit == "keep_ratio":
-        longer = settings.longest or round(settings.size * 5 / 3)
-    return Preprocessing(size=(settings.size, longer), fit=settings.fit)
-
-
-def take_over(detector: Detector, path: str | os.PathLike[str]) -> str:
-    """Copy what fits of another checkpoint into ``detector``; returns a sentence that says what did not.
-
-    Raises:
-        CheckpointError: If the file cannot be read.
-        PyrafuseError: If nothing in it fits.
-    """
-    weights = read_weights(path)
-    theirs = weights.entries
-    ours = detector.state_dict()
-    taken = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
-    if not taken:
-        raise PyrafuseError(f"nothing in {path} fits this model: no entry has the same name and shape")
-    detector.load_state_dict(taken, strict=False)
-    fresh = [k for k in ours if k not in taken]
-    tail = f"; new: {', '.join(fresh[:6])}{f' and {len(fresh) - 6} more' if len(fresh) > 6 else ''}" if fresh else ""
-    found = f"{len(taken)} of {len(ours)} entries taken from {path}, {len(theirs) - len(taken)} of the file left out"
-    return "\n".join((f"{found}{tail}", *(f"{path}: {note}" for note in weights.notes)))
 
 
 def fit_anchors(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from pyrafuse.training.reporting import ReportWriter, draw_run
 from pyrafuse.training.resuming import Begun, check_fits, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.starting import settle
 
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
@@ -142,12 +144,12 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     check_folder(recipe.run)
     check_nodes(recipe.run)
     devices = choose_devices(recipe.run)
-    recipe = with_absolute_paths(recipe)
+    recipe, start = settle(with_absolute_paths(recipe))
     begun = read_begun(recipe) if recipe.run.resume else None
     changes = compare_options(recipe, begun) if begun else []
     if begun and begun.is_complete:
         return _tell_complete(begun, console)
-    check_model(recipe)
+    check_model(recipe, start)
     L.seed_everything(recipe.run.seed, verbose=False)
     quieten()
     splits = read_splits(
@@ -162,11 +164,10 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun:
         splits = match_classes(splits, begun)
     _check(splits, recipe, console)
+    say = partial(console.print, highlight=False, markup=False)
     asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
-    recipe = fit_batch(
-        recipe, len(splits.train), processes=processes, say=lambda text: console.print(text, highlight=False)
-    )
-    detector = create_detector(recipe, splits.train, say=lambda text: console.print(text, highlight=False))
+    recipe = fit_batch(recipe, len(splits.train), processes=processes, say=say)
+    detector = create_detector(recipe, splits.train, say=say, start=start)
     if is_on_cpu(recipe.run):
         check_memory(detector, recipe, available=find_available_memory())
     batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
@@ -182,9 +183,9 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     precision = choose_precision(
         recipe.run,
         detector,
-        size=recipe.data.size,
+        size=min(detector.card.preprocessing.size),
         began=begun.precision if begun else None,
-        say=lambda text: console.print(text, highlight=False),
+        say=say,
     )
     with open_folder(recipe) as folder:
         return _fit(module, loaders, folder, begun, console, precision=precision, changes=changes)

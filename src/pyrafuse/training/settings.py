@@ -11,26 +11,30 @@ from pyrafuse.data.settings import Augmentation
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which detector.
+    """Which detector, and what it starts from.
 
     Attributes:
-        name: One of `pyrafuse models`.
+        name: One of `pyrafuse models`; by default that of ``start_from``, and ``yolov3_asff_small`` without it.
         backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
-        backbone_weights: Checkpoint of the backbone alone, to start from.
-        frozen: Leading layers of the backbone that keep the weights they start from, for little data.
+        backbone_weights: Pretrained weights of the backbone: a file, ``torchvision/NAME`` or ``timm/NAME``.
+        frozen: Number of leading layers of the backbone that keep the weights they start from, for little data.
         neck: Other necks than the model's own, in a row.
         options: More arguments of the model's builder, by name.
-        start_from: Checkpoint of a whole detector to start from; what does not fit is left out, and said.
+        start_from: Checkpoint of a detector to start from, ours or any that `pyrafuse import` reads. It gives model,
+            backbone, neck, options and preprocessing; what is given besides changes these. Weights that do not fit are
+            left out, and counted.
+        published: Published name of the model in ``start_from``, for foreign files that do not tell how they are used.
         anchors: ``model`` keeps the model's own; ``data`` fits them to the boxes of the training images.
     """
 
-    name: str = "yolov3_asff_small"
+    name: str | None = None
     backbone: str | None = None
     backbone_weights: str | None = None
     frozen: int = 0
     neck: tuple[str, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     start_from: str | None = None
+    published: str | None = None
     anchors: Literal["model", "data"] = "model"
 
     def __post_init__(self) -> None:
@@ -43,6 +47,9 @@ class ModelSettings:
         given = (self.backbone_weights, self.start_from, backbone.get("weights"), backbone.get("pretrained"))
         return any(given)
 
+
+DEFAULT_MODEL = "yolov3_asff_small"
+DEFAULT_SIZE = 416
 
 ODD_SIZES = (300,)
 """Sides of the input that are no multiples of 32 and yet published: SSD300's."""
@@ -63,9 +70,12 @@ class DataSettings:
         boxes: What the numbers of a box are: ``auto`` is what the layout has. Else one of ``pixels``, ``shares`` and
             ``percent``, one of ``corners``, ``sizes`` and ``centers``, or one of each: ``shares,corners``.
         size: Side of the network's input in pixels; where ``keep_ratio`` fits, the limit of the image's shorter side.
-        longest: Limit of its longer side, where ``keep_ratio`` fits; by default five thirds of ``size``.
+            By default that of ``model.start_from``, and 416 without it.
+        longest: Limit of its longer side, where ``keep_ratio`` fits; by default in the proportion of
+            ``model.start_from``, and five thirds of ``size`` without it.
         fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
-            let the input's size follow the images, as mmdetection does.
+            let the input's size follow the images, as mmdetection does. By default that of ``model.start_from``, and
+            ``stretch`` without it.
         sizes: Sides to draw from in training, one for ten batches; empty keeps ``size``.
         workers: Processes that load; by default as many as there are cores for it.
         cache_mb: Memory for decoded images, in MiB a process.
@@ -79,9 +89,9 @@ class DataSettings:
     missing: Literal["error", "skip"] = "error"
     exif: Literal["auto", "stored", "upright"] = "auto"
     boxes: str = "auto"
-    size: int = 416
+    size: int | None = None
     longest: int | None = None
-    fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
+    fit: Literal["stretch", "letterbox", "keep_ratio"] | None = None
     sizes: tuple[int, ...] = ()
     workers: int | None = None
     cache_mb: int = 1024
@@ -89,15 +99,19 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         for size in (self.size, *self.sizes):
-            if size < 32 or (size % 32 and size not in ODD_SIZES):
+            is_padded = self.fit == "keep_ratio"  # to whole multiples, whatever the size is
+            if size is not None and (size < 32 or (size % 32 and size not in ODD_SIZES and not is_padded)):
                 raise PyrafuseError(f"data.size and data.sizes must be multiples of 32 from 32 up, got {size}")
-        if self.longest is not None and (self.fit != "keep_ratio" or self.longest < self.size):
+        if self.longest is not None and (self.fit not in ("keep_ratio", None) or self.longest < (self.size or 0)):
             raise PyrafuseError(
                 f"data.longest is the limit of the longer side where data.fit is keep_ratio, at least data.size "
                 f"({self.size}); got {self.longest} with data.fit={self.fit}"
             )
         if self.sizes and self.fit == "keep_ratio":
-            raise PyrafuseError("data.sizes are squares: leave them out where data.fit is keep_ratio")
+            raise PyrafuseError(
+                "data.sizes are squares, and data.fit is keep_ratio: leave the sizes out (--without multi_scale), or "
+                "give --data.fit letterbox"
+            )
         if not 0 < self.val_fraction < 1:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
         check_between("data.workers", self.workers, 0)

@@ -229,10 +229,11 @@ class TestNames:
         assert list(read_published("timm/resnet18")) == ["a"]
 
     def test_no_connection(self, monkeypatch):
-        def fail(name):
+        def fail(name, **options):
             raise OSError("no route to host")
 
-        monkeypatch.setitem(weights_module._FETCHERS, "timm", (fail, lambda: ["dpn92"]))
+        monkeypatch.setattr(timm, "create_model", fail)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(CheckpointError, match=r"weights timm/dpn92\.mx_in1k: no route to host; give"):
             read_published("timm/dpn92.mx_in1k")
 

@@ -96,6 +96,7 @@ def asked(monkeypatch):
         return create(name, pretrained=pretrained, **options)
 
     monkeypatch.setattr(timm_pyramid.timm, "create_model", record)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return names
 
 
@@ -140,6 +141,7 @@ class TestNamedWeights:
             raise OSError("no route to host")
 
         monkeypatch.setattr(timm_pyramid.timm, "create_model", fail)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(CheckpointError, match=r"weights timm/resnet18\.a1_in1k: no route to host; give a file"):
             create_classifier("timm/resnet18", weights="timm/resnet18.a1_in1k")
 

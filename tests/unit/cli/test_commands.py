@@ -153,7 +153,7 @@ def test_predict_stops_where_it_was_told_to(checkpoint, coco, tmp_path, capsys):
         (["train", "none", "--model", "yolov3_smal"], "unknown model 'yolov3_smal'; did you mean 'yolov3_small'?"),
         (["train", "none", "--model.neck", "bifpm"], "unknown neck 'bifpm'; did you mean 'bifpn'?"),
         (["train", "none", "--model.backbone", "timm/nosuch"], "unknown timm model 'nosuch'; choose from"),
-        (["train", "none", "--weights", "nosuch.pth"], "model.backbone_weights: no such checkpoint: nosuch.pth"),
+        (["train", "none", "--weights", "nosuch.pth"], "no such checkpoint: nosuch.pth"),
         (["train", "none", "--output", "a.file/b"], "a.file is a file, and no folder"),
         (["train", "shapes:train=0"], "shapes:train=0: train must lie within 1 and 1000000"),
         (["models", "timm/nosuch"], "unknown timm model 'nosuch'; choose from"),

@@ -10,7 +10,6 @@ import torch
 
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.records import DetectionData, ImageRecord
-from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
 from pyrafuse.training.preparing import (
@@ -18,7 +17,6 @@ from pyrafuse.training.preparing import (
     choose_devices,
     create_detector,
     fit_anchors,
-    take_over,
     with_absolute_paths,
 )
 from pyrafuse.training.schedule import lr_factor
@@ -34,6 +32,7 @@ from pyrafuse.training.settings import (
 )
 
 SMALL = {"backbone_options": {"width": 0.25}}
+NOTHING = "weights: from nothing; --weights FILE starts from a checkpoint"
 
 
 def data_of(sizes, *, width: int = 100, height: int = 100, crowd=None) -> DetectionData:
@@ -79,42 +78,6 @@ class TestAnchors:
             fit_anchors(data, size=100, num_levels=3, per_level=3, seed=0)
 
 
-class TestTakingOver:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def three_classes(cls, tmp_path_factory):
-        torch.manual_seed(0)
-        path = tmp_path_factory.mktemp("start") / "three.ckpt"
-        detector = create_model("yolov3_small", num_classes=3, **SMALL)
-        save(detector, path)
-        return detector, path
-
-    def test_another_number_of_classes(self, three_classes):
-        other, path = three_classes
-        detector = create_model("yolov3_small", num_classes=5, **SMALL)
-        said = take_over(detector, path)
-        total = len(detector.state_dict())
-        assert said.startswith(f"{total - 6} of {total} entries taken from {path}, 6 of the file left out; new: ")
-        assert "head.outputs.0.classes.weight" in said
-        own, theirs = detector.state_dict(), other.state_dict()
-        assert torch.equal(own["backbone.layers.0.0.weight"], theirs["backbone.layers.0.0.weight"])
-        assert own["head.outputs.0.classes.weight"].shape != theirs["head.outputs.0.classes.weight"].shape
-
-    def test_the_whole(self, three_classes):
-        other, path = three_classes
-        detector = create_model("yolov3_small", num_classes=3, **SMALL)
-        total = len(detector.state_dict())
-        assert take_over(detector, path) == f"{total} of {total} entries taken from {path}, 0 of the file left out"
-        assert all(
-            torch.equal(a, b) for a, b in zip(detector.state_dict().values(), other.state_dict().values(), strict=True)
-        )
-
-    def test_nothing_fits(self, tmp_path):
-        torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
-        with pytest.raises(PyrafuseError, match=r"nothing in .*a\.pth fits this model"):
-            take_over(create_model("yolov3_small", num_classes=1, **SMALL), tmp_path / "a.pth")
-
-
 def test_a_recipes_detector_knows_its_data():
     said = []
     recipe = Recipe(
@@ -141,8 +104,9 @@ def test_anchors_for_another_size_are_told(size, num_said):
         data=DataSettings(size=size),
     )
     create_detector(recipe, data_of([(10, 20)]), say=said.append)
-    assert len(said) == num_said
-    assert all("made for 320 px, and the images will have 416: train with --size 320" in text for text in said)
+    assert len(said) == num_said + 1
+    assert said[-1] == NOTHING
+    assert all("made for 320 px, and the images will have 416: train with --size 320" in text for text in said[:-1])
 
 
 class TestDropBlock:
@@ -373,7 +337,7 @@ def test_smoothing_of_few_classes_is_said_once(names, smooth, said):
     options = {**SMALL, "criterion_options": {"label_smoothing": smooth}}
     heard = []
     create_detector(Recipe(model=ModelSettings(options=options)), data, say=heard.append)
-    assert heard == said
+    assert heard == [*said, NOTHING]
 
 
 @pytest.mark.parametrize(

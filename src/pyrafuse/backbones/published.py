@@ -1,0 +1,45 @@
+"""Which published ImageNet weights a backbone can start from: what to name where it would start from nothing.
+
+Free of torch, unless a backbone of timm is asked for.
+"""
+
+from collections.abc import Collection
+
+TORCHVISION = frozenset(
+    {
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "vgg16",
+        "mobilenet_v2",
+        "mobilenet_v3_large",
+    }
+)
+"""Backbones that torchvision publishes weights of under the same name."""
+
+TIMM = frozenset({"dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"})
+"""Those that timm does."""
+
+KEEPING = frozenset({"strides", "expanded", "frozen", "frozen_stages", "norm_eval"})
+"""Options that leave a backbone's parameters, and what they were trained for, as they were published."""
+
+
+def name_published(backbone: str | None, options: Collection[str] = ()) -> str | None:
+    """What ``--weights`` takes for ImageNet weights of ``backbone``; None where there are none that fit.
+
+    Args:
+        backbone: Registered name, or ``timm/NAME``.
+        options: Names of the options that it is built with.
+    """
+    if backbone is None or not set(options) <= KEEPING:
+        return None
+    if backbone in TORCHVISION:
+        return f"torchvision/{backbone}"
+    if backbone in TIMM:
+        return f"timm/{backbone}"
+    if not backbone.startswith("timm/"):
+        return None
+    import timm
+
+    return backbone if timm.is_model_pretrained(backbone.removeprefix("timm/")) else None

@@ -1,0 +1,247 @@
+"""What a training starts from: a detector's checkpoint gives its model, its preprocessing and what fits of its weights.
+
+recipe -> checkpoint read -> recipe with nothing left open, and the `Start` -> weights copied into the new detector
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyrafuse.backbones.weights import check_entries
+from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.state_dicts import find_weights
+from pyrafuse.core.storage import read_tensors
+from pyrafuse.models.checkpoint import build, card_of, holds_detector, is_own
+from pyrafuse.models.detector import Card, Detector
+from pyrafuse.models.transfer import describe, find_class_rows, match_classes, transfer
+from pyrafuse.necks.graph_text import list_necks
+from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, DataSettings, ModelSettings, Recipe
+from pyrafuse.training.start_files import find_checkpoint
+
+OWN_PARTS = ("backbone.", "neck.", "head.")
+"""How the keys of a detector's bare parameters begin."""
+
+FREEZING = frozenset({"frozen", "frozen_stages"})
+"""Options of a backbone that say how it was trained, not what it is: the next training has its own."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A detector that a training starts from, or goes on with.
+
+    Attributes:
+        path: Its file.
+        card: What it is; None for bare parameters without a description.
+        state: Its parameters; None where a run goes on, whose weights come with the rest of its state.
+        notes: Sentences that say which of several parameters in the file were chosen.
+    """
+
+    path: str
+    card: Card | None
+    state: Mapping[str, Tensor] | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether it is the run's own last checkpoint."""
+        return self.state is None
+
+
+def settle(recipe: Recipe) -> tuple[Recipe, Start | None]:
+    """The recipe with everything decided that it leaves to the checkpoint it starts from, and that checkpoint.
+
+    A recipe that is settled already stays as it is. A run that is resumed starts from its own last checkpoint: the
+    file in ``model.start_from`` is not read again, and may be gone.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read, or holds no detector.
+        PyrafuseError: If the settings that are given do not go with it.
+    """
+    start = _find_start(recipe)
+    card = None if start is None else start.card
+    data = recipe.data
+    preprocessing = choose_preprocessing(data, None if card is None else card.preprocessing)
+    try:
+        data = replace(data, size=min(preprocessing.size), fit=preprocessing.fit)
+    except PyrafuseError as error:
+        if start is None:
+            raise
+        raise PyrafuseError(f"{error} (images are made ready as in {start.path}, but for what is given)") from error
+    model = recipe.model
+    if start is None or not (start.is_resumed and model.name is not None):  # a run's own recipe is settled already
+        model = _settle_model(model, card)
+    return replace(recipe, model=model, data=data), start
+
+
+def _find_start(recipe: Recipe) -> Start | None:
+    if recipe.run.resume and recipe.run.output is not None:
+        last = Path(recipe.run.output) / "last.ckpt"
+        if last.is_file():
+            return Start(str(last), card_of(read_tensors(last), source=last), None)
+    if recipe.model.start_from is None:
+        return None
+    return read_start(recipe.model.start_from, published=recipe.model.published)
+
+
+def read_start(path: str | os.PathLike[str], *, published: str | None = None) -> Start:
+    """Read the detector in ``path``: ours, of any origin that can be imported, or bare parameters in our own keys.
+
+    Args:
+        path: The file, or the folder of a run.
+        published: The ``source`` of `pyrafuse.models.checkpoint.load`.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or holds no detector.
+    """
+    path = find_checkpoint(path)
+    content = read_tensors(path)
+    weights = find_weights(content)
+    if not holds_detector(content) and _is_bare(content):
+        check_entries(content, source=path)
+        return Start(path, None, weights.entries, weights.notes)
+    try:
+        detector = build(content, source=path, published=published)
+    except CheckpointError as error:
+        if holds_detector(content):
+            raise
+        raise CheckpointError(
+            f"{error}. Pretrained weights of a backbone alone are given as --weights {path} (model.backbone_weights)"
+        ) from error
+    return Start(path, detector.card, detector.state_dict(), () if is_own(content) else weights.notes)
+
+
+def holds_start(path: str) -> bool:
+    """Whether the file holds a detector to start from, and not the weights of a backbone.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    content = read_tensors(path)
+    return holds_detector(content) or _is_bare(content)
+
+
+def _is_bare(content: Any) -> bool:
+    """Whether ``content`` are parameters in our own keys without a card."""
+    keys = find_weights(content).entries
+    return all(any(key.startswith(part) for key in keys) for part in OWN_PARTS)
+
+
+def _settle_model(settings: ModelSettings, card: Card | None) -> ModelSettings:
+    """``settings`` with what they leave open taken from ``card``; of another model nothing is taken."""
+    if card is None or settings.name not in (None, card.model):
+        return replace(settings, name=settings.name or DEFAULT_MODEL)
+    own = {key: value for key, value in card.options.items() if key != "num_classes"}
+    own["backbone_options"] = _without_training(own.get("backbone_options") or {})
+    given = _with_parts(settings)
+    defaults = card.defaults or {}
+    if "backbone" in given and given["backbone"] != (own.get("backbone") or defaults.get("backbone")):
+        own["backbone_options"] = {}
+    if "neck" in given and "neck_options" in own:
+        chain = list_necks(given["neck"])
+        own["neck_options"] = {neck: value for neck, value in own["neck_options"].items() if neck in chain}
+    options = {key: value for key, value in merge(own, given).items() if value != {}}
+    backbone, neck = options.pop("backbone", None), options.pop("neck", None)
+    return replace(
+        settings,
+        name=card.model,
+        backbone=backbone,
+        neck=None if neck is None else (neck,) if isinstance(neck, str) else tuple(neck),
+        options=options,
+    )
+
+
+def _with_parts(settings: ModelSettings) -> dict[str, Any]:
+    """The options of the model's builder, backbone and neck among them."""
+    parts = {"backbone": settings.backbone, "neck": settings.neck}
+    return {**settings.options, **{key: value for key, value in parts.items() if value is not None}}
+
+
+def _without_training(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a backbone without where its weights came from and what was frozen."""
+    return {key: value for key, value in options.items() if key not in {*FREEZING, "weights", "pretrained"}}
+
+
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``, key by key within nested mappings."""
+    merged = dict(values)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = merge(before, value)
+        merged[key] = value
+    return merged
+
+
+def choose_preprocessing(settings: DataSettings, start: Preprocessing | None = None) -> Preprocessing:
+    """How images become the network's input: as in ``start``, but for the size and fit that are given.
+
+    Means, deviations, order of colours, interpolation and padding are what the weights were trained with: they stay.
+    """
+    base = start or Preprocessing(size=(DEFAULT_SIZE, DEFAULT_SIZE))
+    fit = settings.fit or base.fit
+    short = settings.size or min(base.size)
+    is_as_before = start is not None and fit == start.fit and short == min(start.size)
+    if is_as_before and settings.longest in (None, max(base.size)):
+        return base
+    if fit != "keep_ratio":
+        return replace(base, size=(short, short), fit=fit)
+    in_proportion = short * max(base.size) / min(base.size) if base.fit == "keep_ratio" else short * 5 / 3
+    return replace(base, size=(short, settings.longest or round(in_proportion)), fit=fit)
+
+
+def take_over(detector: Detector, start: Start, *, without_backbone: bool = False) -> str:
+    """Copy what fits of ``start`` into ``detector``, classes by name; returns a sentence that says what was taken.
+
+    Args:
+        detector: Its card has the names of the classes.
+        start: With parameters.
+        without_backbone: The backbone has weights of its own.
+
+    Raises:
+        PyrafuseError: If nothing fits.
+    """
+    assert start.state is not None
+    card = start.card or Card(options={"num_classes": detector.card.options["num_classes"]})
+    num_theirs, num_ours = (c.options.get("num_classes", len(c.names)) for c in (card, detector.card))
+    classes = match_classes(card.names, detector.names, num_theirs=num_theirs)
+    done = transfer(
+        detector,
+        start.state,
+        classes,
+        num_theirs=num_theirs,
+        num_ours=num_ours,
+        without=("backbone.",) if without_backbone else (),
+    )
+    if not any(key for key in (*done.whole, *done.partial) if not key.endswith("num_batches_tracked")):
+        raise PyrafuseError(
+            f"nothing in {start.path} fits {detector.card.model}: no entry has the same name and shape; leave out "
+            "--model NAME to train the model of that file"
+        )
+    return describe(done, classes, find_class_rows(detector), source=start.path)
+
+
+def describe_preprocessing(chosen: Preprocessing, start: Start) -> str:
+    """How images are made ready, and what differs from ``start``."""
+    before = start.card.preprocessing if start.card is not None else None
+    text = f"images: {in_words(chosen)}"
+    if before is None:
+        return text
+    if before == chosen:
+        return f"{text}, as in {start.path}"
+    return f"{text}; in {start.path}: {in_words(before)}"
+
+
+def in_words(given: Preprocessing) -> str:
+    """Size, fit, colours and their normalisation."""
+    height, width = given.size
+    numbers = ("/".join(f"{255 * x:.5g}" for x in values) for values in (given.mean, given.std))
+    mean, std = numbers
+    return (
+        f"{height} x {width} px, {given.fit}, {'BGR' if given.bgr else 'RGB'}, mean {mean}, deviation {std}, "
+        f"{given.interpolation} resizing"
+    )
