@@ -167,7 +167,9 @@ def test_at_a_rate_of_0_nothing_changes(kind, images, tmp_path):
         model=ModelSettings(start_from=str(tmp_path / "start.ckpt")),
         data=DataSettings(path=str(folder), workers=0),
         optimizer=replace(small().optimizer, lr=0.0),
-        run=RunSettings(epochs=1, batch_size=4, ema=0.9, accelerator="cpu", output=str(tmp_path / "run")),
+        run=RunSettings(
+            epochs=1, batch_size=4, ema=0.9, precision="32", accelerator="cpu", output=str(tmp_path / "run")
+        ),
     )
     trained = running.train(recipe, console=Console(quiet=True))
     assert figures(trained.evaluation) == expected
