@@ -134,7 +134,7 @@ def memory_errors(recipe: Recipe) -> Iterator[None]:
         run = recipe.run
         raise PyrafuseError(
             f"not enough memory for batches of {run.batch_size // run.accumulate} images of "
-            f"{max((recipe.data.size, *recipe.data.sizes))} px: choose a smaller --batch, --run.accumulate "
+            f"{max((recipe.data.size or 0, *recipe.data.sizes))} px: choose a smaller --batch, --run.accumulate "
             f"{2 * run.accumulate} to learn the same batch in parts, a smaller --size or fewer --data.workers; what "
             "was saved stays whole, and --resume goes on"
         ) from error
