@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -15,8 +16,9 @@ from pyrafuse.comparison.planning import Comparison
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.training.module import DetectionModule
+from pyrafuse.training.precision import PRECISIONS, choose_precision
 from pyrafuse.training.preparing import create_detector
-from pyrafuse.training.run import PRECISIONS, DetectionLoaders, quieten
+from pyrafuse.training.run import DetectionLoaders, quieten
 from pyrafuse.training.settings import Recipe, to_plain
 
 TIMED_STEPS = 8
@@ -70,6 +72,53 @@ def check_models(comparison: Comparison, splits: Mapping[str, Splits]) -> None:
                 create_detector(variant.recipe, data.train, say=lambda _: None)
             except (PyrafuseError, ValueError) as error:
                 raise PyrafuseError(f"variant {variant.name!r}: {error}") from error
+
+
+def settle_precision(
+    comparison: Comparison,
+    splits: Mapping[str, Splits],
+    *,
+    accelerator: str,
+    threads: int | None = None,
+    settled: str | None = None,
+    say: Callable[[str], None],
+) -> tuple[Comparison, str | None]:
+    """The same comparison with one precision for all variants that leave it open, and which.
+
+    Each training would measure for itself otherwise, and a difference of precision would look like one of variants.
+
+    Args:
+        comparison: What is compared.
+        splits: The data sets; the first one's images and the first such variant's model are measured.
+        accelerator: ``cpu``, ``gpu`` or ``mps``.
+        threads: Of one run on a processor.
+        settled: What an earlier call has chosen.
+        say: Takes a sentence.
+    """
+    is_open = [variant.recipe.run.precision == "auto" for variant in comparison.variants]
+    if not any(is_open):
+        return comparison, None
+    if settled is None:
+        recipe = comparison.variants[is_open.index(True)].recipe
+        detector = create_detector(recipe, next(iter(splits.values())).train, say=lambda _: None)
+        run = replace(recipe.run, accelerator=accelerator, devices="auto", nodes=1)
+        with _threads(threads):
+            settled = choose_precision(run, detector, size=recipe.data.size, began=None, say=say)
+    variants = tuple(
+        replace(v, recipe=replace(v.recipe, run=replace(v.recipe.run, precision=settled))) if auto else v
+        for v, auto in zip(comparison.variants, is_open, strict=True)
+    )
+    return replace(comparison, variants=variants), settled
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def set_budget(
@@ -136,9 +185,7 @@ def epochs_within(minutes: float, *, steps: Mapping[str, int], seconds: Mapping[
 def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int | None) -> float:
     """Median seconds of a training step with the recipe's own loader, model, criterion and optimiser."""
     quieten()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with _threads(threads):
         detector = create_detector(recipe, data.train, say=lambda _: None)
         steps = count_steps(recipe, len(data.train))
         module = DetectionModule(
@@ -150,7 +197,7 @@ def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int |
             max_steps=UNTIMED_STEPS + TIMED_STEPS,
             accelerator=accelerator,
             devices=1,
-            precision=PRECISIONS[recipe.run.precision],  # type: ignore[arg-type]
+            precision=PRECISIONS[recipe.run.precision],  # type: ignore[arg-type]  # `settle_precision` chose
             accumulate_grad_batches=1,
             limit_val_batches=0,
             num_sanity_val_steps=0,
@@ -162,8 +209,6 @@ def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int |
             use_distributed_sampler=False,
         )
         trainer.fit(module, datamodule=DetectionLoaders(data, quiet, detector.card.preprocessing))
-    finally:
-        torch.set_num_threads(before)
     return median(watch.seconds[UNTIMED_STEPS:])
 
 

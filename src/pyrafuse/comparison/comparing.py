@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pyrafuse.comparison.budget import check_models, read_data, set_budget
-from pyrafuse.comparison.planning import Comparison, Run, claim_folder, keep_epochs, plan_runs
+from pyrafuse.comparison.budget import check_models, read_data, set_budget, settle_precision
+from pyrafuse.comparison.planning import Comparison, Run, Settled, claim_folder, keep, plan_runs
 from pyrafuse.comparison.report import Cost, Report, gather
 from pyrafuse.comparison.running import PROGRAM, Slot, run_all
 from pyrafuse.core.storage import write_text
@@ -65,13 +65,19 @@ def compare(
     for name, data in splits.items():
         console.print(f"{name}: {data.finding}", highlight=False, markup=False)
     check_models(comparison, splits)
-    epochs = claim_folder(folder, comparison)
-    budgets = set_budget(
-        comparison, splits, epochs=epochs, accelerator=slots[0].accelerator, threads=slots[0].threads
-    )  # fmt: skip
-    if not epochs:
-        epochs = {name: budget.epochs for name, budget in budgets.items()}
-        keep_epochs(folder, comparison, epochs)
+    settled, asked = claim_folder(folder, comparison), comparison
+    accelerator, threads = slots[0].accelerator, slots[0].threads
+    comparison, precision = settle_precision(
+        asked,
+        splits,
+        accelerator=accelerator,
+        threads=threads,
+        settled=settled.precision,
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    )
+    budgets = set_budget(comparison, splits, epochs=settled.epochs, accelerator=accelerator, threads=threads)
+    epochs = settled.epochs or {name: budget.epochs for name, budget in budgets.items()}
+    keep(folder, asked, Settled(epochs, precision))
     runs = plan_runs(comparison, folder, epochs)
     lengths = ", ".join(f"{count} epoch{'s' if count > 1 else ''} on {name}" for name, count in epochs.items())
     console.print(

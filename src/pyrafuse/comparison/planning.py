@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,21 @@ def with_neck(recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, model=replace(settings, neck=chosen, options=options))
 
 
-def claim_folder(folder: Path, comparison: Comparison) -> dict[str, int]:
-    """Make ``folder`` that of ``comparison``, or find that it is: its epochs by data set, empty where not set yet.
+@dataclass(frozen=True)
+class Settled:
+    """What a comparison's first call measures, and later calls keep.
+
+    Attributes:
+        epochs: Epochs of each data set; empty where they are not set yet.
+        precision: Precision of the variants that leave it open (``run.precision: auto``); none where it is not set.
+    """
+
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    precision: str | None = None
+
+
+def claim_folder(folder: Path, comparison: Comparison) -> Settled:
+    """Make ``folder`` that of ``comparison``, or find that it is, and what an earlier call has settled.
 
     Raises:
         PyrafuseError: If the folder holds another comparison, or other things.
@@ -220,23 +233,25 @@ def claim_folder(folder: Path, comparison: Comparison) -> dict[str, int]:
     if path.is_file():
         try:
             stored = yaml.safe_load(path.read_text())
-            epochs = stored.pop("epochs", {})
+            settled = Settled(stored.pop("epochs", {}), stored.pop("precision", None))
         except (yaml.YAMLError, AttributeError, TypeError, UnicodeDecodeError) as error:
             raise PyrafuseError(f"{path} is damaged: choose another --output, or remove {folder}") from error
         if difference := next(find_differences(stored, wanted), ""):
             raise PyrafuseError(
                 f"{folder} holds another comparison: {difference}. Choose another --output, or ask for what is there"
             )
-        return epochs
+        return settled
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PyrafuseError(f"{folder} is there already and holds no comparison: choose another --output")
     write_text(path, yaml.safe_dump(wanted, sort_keys=False))
-    return {}
+    return Settled()
 
 
-def keep_epochs(folder: Path, comparison: Comparison, epochs: Mapping[str, int]) -> None:
-    """Write down how many epochs each data set is trained for, so that a later call does the same."""
-    plain = {**comparison.to_plain(), "epochs": dict(epochs)}
+def keep(folder: Path, comparison: Comparison, settled: Settled) -> None:
+    """Write down what was settled for ``comparison``, so that a later call does the same."""
+    plain = {**comparison.to_plain(), "epochs": dict(settled.epochs)}
+    if settled.precision is not None:
+        plain["precision"] = settled.precision
     write_text(folder / PLAN_FILE, yaml.safe_dump(plain, sort_keys=False))
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pyrafuse.comparison.budget import check_models, count_steps, epochs_within, read_data, set_budget
+from pyrafuse.comparison.budget import check_models, count_steps, epochs_within, read_data, set_budget, settle_precision
 from pyrafuse.comparison.planning import Comparison, Variant
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.data.shapes import write_shapes
@@ -49,8 +49,27 @@ def test_epochs_as_given_and_as_they_were_set_before(data):
     assert (again.epochs, again.steps, again.seconds) == (3, {"a": 2}, {})
 
 
+def test_one_precision_for_all_that_leave_it_open(data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "pyrafuse.comparison.budget.choose_precision", lambda run, *_, **__: asked.append(run.accelerator) or "bf16"
+    )
+    given = replace(BASE, run=replace(BASE.run, precision="32"))
+    hot = replace(BASE, optimizer=replace(BASE.optimizer, lr=0.5))
+    comparison = Comparison((Variant("own", given), Variant("a", BASE), Variant("b", hot)), {"x": data}, (0,))
+    splits = read_data(comparison)
+    settled, precision = settle_precision(comparison, splits, accelerator="cpu", say=asked.append)
+    assert precision == "bf16"
+    assert [v.recipe.run.precision for v in settled.variants] == ["32", "bf16", "bf16"]
+    assert asked == ["cpu"]
+    again, kept = settle_precision(comparison, splits, accelerator="cpu", settled="32", say=asked.append)
+    assert ({v.recipe.run.precision for v in again.variants}, kept, asked) == ({"32"}, "32", ["cpu"])
+
+
 def test_minutes_are_measured_by_real_steps(data):
     comparison = Comparison((Variant("a", BASE),), {"x": data}, (0,), minutes=60)
+    comparison, precision = settle_precision(comparison, read_data(comparison), accelerator="cpu", say=lambda _: None)
+    assert precision in ("32", "bf16")
     budget = set_budget(comparison, read_data(comparison), epochs={}, accelerator="cpu", threads=1)["x"]
     assert 0 < budget.seconds["a"] < 60
     assert budget.epochs == int(3600 / (2 * budget.seconds["a"]))

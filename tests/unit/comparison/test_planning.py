@@ -7,9 +7,10 @@ import yaml
 
 from pyrafuse.comparison.planning import (
     Comparison,
+    Settled,
     Variant,
     claim_folder,
-    keep_epochs,
+    keep,
     name_data_sets,
     plan_runs,
     refuse_own_settings,
@@ -84,9 +85,9 @@ def test_data_sets_get_names_of_their_own(tmp_path):
 
 class TestFolder:
     def test_the_same_comparison_goes_on(self, tmp_path):
-        assert claim_folder(tmp_path / "out", having()) == {}
-        keep_epochs(tmp_path / "out", having(), {"shapes": 24})
-        assert claim_folder(tmp_path / "out", having()) == {"shapes": 24}
+        assert claim_folder(tmp_path / "out", having()) == Settled()
+        keep(tmp_path / "out", having(), Settled({"shapes": 24}, "bf16"))
+        assert claim_folder(tmp_path / "out", having()) == Settled({"shapes": 24}, "bf16")
 
     @pytest.mark.parametrize(
         ("changes", "said"),
