@@ -54,7 +54,7 @@ def test_one_precision_for_all_that_leave_it_open(data, monkeypatch):
     monkeypatch.setattr(
         "pyrafuse.comparison.budget.choose_precision", lambda run, *_, **__: asked.append(run.accelerator) or "bf16"
     )
-    given = replace(BASE, run=replace(BASE.run, precision="32"))
+    given = replace(BASE, run=replace(BASE.run, precision="32"), optimizer=replace(BASE.optimizer, lr=0.25))
     hot = replace(BASE, optimizer=replace(BASE.optimizer, lr=0.5))
     comparison = Comparison((Variant("own", given), Variant("a", BASE), Variant("b", hot)), {"x": data}, (0,))
     splits = read_data(comparison)
