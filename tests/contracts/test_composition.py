@@ -10,7 +10,7 @@ from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
 from pyrafuse.training.module import create_optimizer
-from pyrafuse.training.precision import spare_small_maps, spare_strided_depthwise
+from pyrafuse.training.precision import spare
 from pyrafuse.training.settings import OptimizerSettings
 
 RFP = {
@@ -170,8 +170,7 @@ def test_a_recursive_pyramid_by_its_name():
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_under_every_head_learns_in_half_precision(model, backbone, some_targets):
     detector = build(model, backbone, ("fpn",)).train()
-    spare_strided_depthwise(detector)
-    spare_small_maps(detector)
+    spare(detector)
     optimizer = create_optimizer(detector, OptimizerSettings(name="adamw"), lr=1e-3)
     before = {key: value.clone() for key, value in detector.named_parameters()}
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))

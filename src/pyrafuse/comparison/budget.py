@@ -16,10 +16,11 @@ from pyrafuse.comparison.planning import Comparison
 from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.data.layout import Splits, read_splits
 from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import PRECISIONS, choose_precision
+from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
 from pyrafuse.training.preparing import create_detector
 from pyrafuse.training.run import DetectionLoaders, quieten
 from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.starting import settle
 
 TIMED_STEPS = 8
 UNTIMED_STEPS = 3
@@ -99,11 +100,12 @@ def settle_precision(
     if not any(is_open):
         return comparison, None
     if settled is None:
-        recipe = comparison.variants[is_open.index(True)].recipe
-        detector = create_detector(recipe, next(iter(splits.values())).train, say=lambda _: None)
+        recipe, start = settle(comparison.variants[is_open.index(True)].recipe)
+        detector = create_detector(recipe, next(iter(splits.values())).train, say=lambda _: None, start=start)
+        spare(detector)
         run = replace(recipe.run, accelerator=accelerator, devices="auto", nodes=1)
         with _threads(threads):
-            settled = choose_precision(run, detector, size=recipe.data.size, began=None, say=say)
+            settled = choose_precision(run, detector, size=min(detector.card.preprocessing.size), began=None, say=say)
     variants = tuple(
         replace(v, recipe=replace(v.recipe, run=replace(v.recipe.run, precision=settled))) if auto else v
         for v, auto in zip(comparison.variants, is_open, strict=True)
@@ -186,7 +188,9 @@ def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int |
     """Median seconds of a training step with the recipe's own loader, model, criterion and optimiser."""
     quieten()
     with _threads(threads):
-        detector = create_detector(recipe, data.train, say=lambda _: None)
+        recipe, start = settle(recipe)
+        detector = create_detector(recipe, data.train, say=lambda _: None, start=start)
+        spare(detector)
         steps = count_steps(recipe, len(data.train))
         module = DetectionModule(
             detector, recipe, val_data=data.val, steps_per_epoch=steps, recipe_values=to_plain(recipe)

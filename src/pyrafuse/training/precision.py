@@ -125,46 +125,71 @@ def measure_speedup(forward: Callable[[], Tensor], parameters: Sequence[Tensor],
     return min(full[1:]) / min(half[1:])  # the first one chooses kernels
 
 
-class StridedDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution with a stride, in float32 on a processor, whatever autocast says.
+class _SparedConv2d(nn.Conv2d):
+    """A convolution that computes in float32 on a processor, whatever autocast says, where `_is_bad` in bfloat16.
 
-    There is no fast kernel for its gradient in bfloat16: three of them took a seventh of MobileNetV2's training step,
-    and take a tenth of that in float32. The output has the input's type.
+    The output has the input's type.
     """
 
+    def _is_bad(self, images: Tensor) -> bool:
+        raise NotImplementedError
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        if input.device.type != "cpu" or not input.requires_grad:
+        if input.device.type != "cpu" or not self._is_bad(input):
             return super()._conv_forward(input, weight, bias)
         with torch.autocast("cpu", enabled=False):
             return super()._conv_forward(input.float(), weight, bias).to(input.dtype)
 
 
-def spare_strided_depthwise(module: nn.Module) -> None:
-    """Make every depthwise convolution in ``module`` that has a stride a `StridedDepthwiseConv2d`, in place."""
-    for part in module.modules():
-        if type(part) is nn.Conv2d and part.groups == part.in_channels > 1 and max(part.stride) > 1:
-            part.__class__ = StridedDepthwiseConv2d  # alike in all but how it computes: parameters and names stay
+class StridedDepthwiseConv2d(_SparedConv2d):
+    """A depthwise convolution with a stride: there is no fast kernel for its gradient in bfloat16.
+
+    Three of them took a seventh of MobileNetV2's training step, and take a tenth of that in float32.
+    """
+
+    def _is_bad(self, images: Tensor) -> bool:
+        return images.requires_grad
 
 
-class SmallMapConv2d(nn.Conv2d):
-    """A convolution that computes in float32 on a processor where a map is smaller than the kernel.
+class NarrowStridedConv2d(_SparedConv2d):
+    """A convolution of one tap with a stride and fewer than `NARROW` input channels.
+
+    oneDNN's bfloat16 kernel for the gradient of its weight writes past its buffer where several threads share few
+    images (torch 2.15: aborts and segmentation faults with 4, 8 and 10 channels, none from 16 on).
+    """
+
+    def _is_bad(self, _: Tensor) -> bool:
+        return self.weight.requires_grad
+
+
+class SmallMapConv2d(_SparedConv2d):
+    """A convolution whose map may be smaller than its kernel.
 
     Taps that see padding alone have a gradient of zero. oneDNN's bfloat16 kernels do not write it where they stride
     over a map of one cell: the gradient is then what lay in memory, often NaN. Such maps cost next to nothing in
-    float32. The output has the input's type.
+    float32.
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+    def _is_bad(self, images: Tensor) -> bool:
         spans = (d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
-        is_covered = all(side >= span for side, span in zip(input.shape[-2:], spans, strict=True))
-        if is_covered or input.device.type != "cpu" or not weight.requires_grad:
-            return super()._conv_forward(input, weight, bias)
-        with torch.autocast("cpu", enabled=False):
-            return super()._conv_forward(input.float(), weight, bias).to(input.dtype)
+        is_covered = all(side >= span for side, span in zip(images.shape[-2:], spans, strict=True))
+        return self.weight.requires_grad and not is_covered
 
 
-def spare_small_maps(module: nn.Module) -> None:
-    """Make every convolution in ``module`` of more than one tap a `SmallMapConv2d`, in place."""
+NARROW = 16
+
+
+def spare(module: nn.Module) -> None:
+    """Keep what bfloat16 does badly on a processor in float32: such convolutions change their class."""
     for part in module.modules():
-        if type(part) is nn.Conv2d and max(part.kernel_size) > 1:
-            part.__class__ = SmallMapConv2d
+        if type(part) is nn.Conv2d and (kind := _spared(part)):
+            part.__class__ = kind  # alike in all but how it computes: parameters and names stay
+
+
+def _spared(conv: nn.Conv2d) -> type[_SparedConv2d] | None:
+    is_strided = max(conv.stride) > 1
+    if is_strided and conv.groups == conv.in_channels > 1:
+        return StridedDepthwiseConv2d
+    if max(conv.kernel_size) > 1:
+        return SmallMapConv2d
+    return NarrowStridedConv2d if is_strided and conv.in_channels < NARROW else None

@@ -39,7 +39,7 @@ from pyrafuse.training.epochs import NEVER, Epochs, FitLoop
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import PRECISIONS, choose_precision, spare_small_maps, spare_strided_depthwise
+from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
 from pyrafuse.training.progress import Narrator
 from pyrafuse.training.reporting import ReportWriter, draw_run
@@ -178,8 +178,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun:
         check_fits(begun, module)
         loaders.first_epoch = begun.epochs
-    spare_strided_depthwise(detector)
-    spare_small_maps(detector)
+    spare(detector)
     precision = choose_precision(
         recipe.run,
         detector,

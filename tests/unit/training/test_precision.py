@@ -1,6 +1,8 @@
 """What a training computes in: chosen by measurement, kept by a run that goes on, and warned of where it is slow."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,8 +16,7 @@ from pyrafuse.training.precision import (
     StridedDepthwiseConv2d,
     choose_precision,
     measure_speedup,
-    spare_small_maps,
-    spare_strided_depthwise,
+    spare,
 )
 from pyrafuse.training.settings import RunSettings
 
@@ -26,7 +27,7 @@ def test_a_strided_depthwise_convolution_is_computed_in_float32():
     x = torch.randn(2, 6, 9, 9).bfloat16().requires_grad_()
     expected = conv(x.float()).to(torch.bfloat16)
     spared = nn.Sequential(copy.deepcopy(conv))
-    spare_strided_depthwise(spared)
+    spare(spared)
     with torch.autocast("cpu", torch.bfloat16):
         output = spared(x)
     assert output.dtype == torch.bfloat16
@@ -39,8 +40,8 @@ def test_a_strided_depthwise_convolution_is_computed_in_float32():
 def test_only_strided_depthwise_convolutions_change_and_names_stay():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 3, stride=2), nn.Conv2d(8, 8, 3, 2, groups=8))
     names = list(model.state_dict())
-    spare_strided_depthwise(model)
-    assert [isinstance(part, StridedDepthwiseConv2d) for part in model] == [False, False, True]
+    spare(model)
+    assert [type(part) for part in model] == [SmallMapConv2d, SmallMapConv2d, StridedDepthwiseConv2d]
     assert list(model.state_dict()) == names
     assert isinstance(copy.deepcopy(model)[2], StridedDepthwiseConv2d)
 
@@ -51,7 +52,7 @@ def test_taps_that_see_padding_alone_have_a_gradient_of_zero(size, kernel):
     """bfloat16's kernels leave it as it lay in memory; NaN is put there."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 64, kernel, stride=2, padding=kernel // 2))
-    spare_small_maps(model)
+    spare(model)
     assert isinstance(model[0], SmallMapConv2d)
     x = torch.randn(4, 64, *size)
     model(x).sum().backward()
@@ -68,11 +69,31 @@ def test_taps_that_see_padding_alone_have_a_gradient_of_zero(size, kernel):
 
 def test_maps_as_large_as_the_kernel_stay_in_half_precision():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
-    spare_small_maps(model)
+    spare(model)
     assert [type(part) for part in model] == [SmallMapConv2d, nn.Conv2d]
     with torch.autocast("cpu", torch.bfloat16):
         assert model[0](torch.randn(1, 4, 3, 3)).dtype == torch.bfloat16
         assert model[0](torch.randn(1, 4, 3, 2)).dtype == torch.float32
+
+
+def test_the_gradient_of_narrow_strided_convolutions_keeps_to_its_buffer():
+    """With two threads and one image bfloat16's kernel overwrites other memory: in a process of its own it may."""
+    code = """
+import torch
+from torch import nn
+from pyrafuse.training.precision import NarrowStridedConv2d, spare
+torch.set_num_threads(2)
+model = nn.Sequential(*(nn.Conv2d(c, 16, 1, stride=2) for c in (4, 8, 10)), nn.Conv2d(16, 16, 1, stride=2))
+spare(model)
+assert [type(part) for part in model] == [NarrowStridedConv2d] * 3 + [nn.Conv2d]
+for part in model:
+    for _ in range(20):
+        x = torch.full((1, part.in_channels, 16, 16), 0.5).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = part(x).float().mean()
+        torch.autograd.grad(loss, part.weight)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class TestChoice:
