@@ -131,7 +131,7 @@ class _SparedConv2d(nn.Conv2d):
     The output has the input's type.
     """
 
-    def _is_bad(self, images: Tensor) -> bool:
+    def _is_bad(self, images: Tensor, /) -> bool:
         raise NotImplementedError
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
@@ -147,7 +147,7 @@ class StridedDepthwiseConv2d(_SparedConv2d):
     Three of them took a seventh of MobileNetV2's training step, and take a tenth of that in float32.
     """
 
-    def _is_bad(self, images: Tensor) -> bool:
+    def _is_bad(self, images: Tensor, /) -> bool:
         return images.requires_grad
 
 
@@ -158,7 +158,7 @@ class NarrowStridedConv2d(_SparedConv2d):
     images (torch 2.15: aborts and segmentation faults with 4, 8 and 10 channels, none from 16 on).
     """
 
-    def _is_bad(self, _: Tensor) -> bool:
+    def _is_bad(self, _: Tensor, /) -> bool:
         return self.weight.requires_grad
 
 
@@ -170,7 +170,7 @@ class SmallMapConv2d(_SparedConv2d):
     float32.
     """
 
-    def _is_bad(self, images: Tensor) -> bool:
+    def _is_bad(self, images: Tensor, /) -> bool:
         spans = (d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
         is_covered = all(side >= span for side, span in zip(images.shape[-2:], spans, strict=True))
         return self.weight.requires_grad and not is_covered
