@@ -66,10 +66,9 @@ def assemble(
     is_untold[np.setdiff1d(np.arange(len(images)), objects.rows)] = False  # without objects there is no question
     problems += _unknown_frames(list(compress(images, is_untold)), len(images), options)
 
-    rows, is_kept, merge_problems = _merge_listed_twice(images, objects.rows, turns, is_kept)
+    is_known, box_sizes, box_turns = is_kept[objects.rows], sizes[objects.rows], turns[objects.rows]
+    rows, is_kept, merge_problems = _merge_listed_twice(images, objects.rows, is_kept)
     problems += merge_problems
-    is_known = is_kept[rows]
-    box_sizes, box_turns = sizes[rows], turns[rows]
     frames = np.where(box_turns[:, None] >= 5, box_sizes[:, ::-1], box_sizes)  # as the boxes were annotated
     placed = place_boxes(images, objects, frames, is_known, options)
     boxes = placed.boxes
@@ -115,7 +114,9 @@ def _group(
     order = sound[np.argsort(objects.rows[sound], kind="stable")]
     boxes = boxes[order]
     own = objects.areas[order]
-    areas = np.where(own > 0, own, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).astype(np.float32)
+    areas = np.where(
+        (own > 0) & np.isfinite(own), own, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    ).astype(np.float32)
     labels, crowd = objects.labels[order], objects.crowd[order]
     bounds = np.searchsorted(objects.rows[order], np.arange(len(images) + 1)).tolist()
     return tuple(
@@ -136,7 +137,6 @@ def _group(
 def _merge_listed_twice(
     images: Sequence[ListedImage],
     rows: NDArray[np.int64],
-    turns: NDArray[np.int64],
     is_kept: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[Problem]]:
     """Put the objects of an image that is listed twice together: each entry alone lacks the other's.
@@ -150,19 +150,12 @@ def _merge_listed_twice(
     for i in np.flatnonzero(is_kept).tolist():
         image = images[i]
         j = target[i] = first.setdefault(os.fspath(image.path), i)
-        if j == i:
-            continue
-        is_alike = turns[i] == turns[j]
-        if not is_alike:
-            target[i] = i
-        problems.append(
-            Problem(
-                "warning", "image listed twice", image.file, image.record,
-                f"{image.path.name} is listed before, as {images[j].record or images[j].file}",
-                "its objects are put with those of the first entry; merge them in the annotations" if is_alike
-                else "both are kept, since they give it different sizes; merge their objects into one",
-            )
-        )  # fmt: skip
+        if j != i:
+            problems.append(
+                Problem("warning", "image listed twice", image.file, image.record,
+                        f"{image.path.name} is listed before, as {images[j].record or images[j].file}",
+                        "its objects are put with those of the first entry; merge them in the annotations")
+            )  # fmt: skip
     return target[rows], is_kept & (target == np.arange(len(images))), problems
 
 

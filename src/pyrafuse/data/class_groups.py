@@ -11,11 +11,15 @@ from pyrafuse.data.problems import Problem, Reading
 
 
 def find_groups(categories: Sequence[Mapping[str, Any]], used_names: Container[str]) -> tuple[str, ...]:
-    """The categories without an object that are the ``supercategory`` of another one."""
+    """The categories without an object that are the ``supercategory`` of another one, capitals and spaces apart."""
     names = [str(category.get("name")) for category in categories]
-    above = {str(c.get("supercategory")) for c, name in zip(categories, names, strict=True)
-             if c.get("supercategory") != name}  # fmt: skip
-    return tuple(dict.fromkeys(name for name in names if name in above and name not in used_names))
+    given = [(name, c["supercategory"]) for c, name in zip(categories, names, strict=True) if c.get("supercategory")]
+    above = {_fold(group) for name, group in given if _fold(group) != _fold(name)}
+    return tuple(dict.fromkeys(name for name in names if _fold(name) in above and name not in used_names))
+
+
+def _fold(name: Any) -> str:
+    return str(name).strip().casefold()
 
 
 def leave_out_groups(readings: Sequence[Reading]) -> list[Reading]:

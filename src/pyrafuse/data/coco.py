@@ -5,7 +5,6 @@ Lin et al., "Microsoft COCO: Common Objects in Context", arXiv:1405.0312.
 
 import gc
 import json
-import math
 import mmap
 import re
 from collections import Counter
@@ -270,4 +269,4 @@ def _image_folders(path: Path, split: str) -> list[Path]:
 
 
 def _pixels(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else 0
+    return int(value) if isinstance(value, int | float) and 0 < value < 2**31 else 0

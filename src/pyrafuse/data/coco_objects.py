@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyrafuse.data.hulls import NO_BOX, are_radians, are_scores, box_of_points, box_of_segmentation, is_tilted
 from pyrafuse.data.options import BoxFormat, ReadOptions
 from pyrafuse.data.problems import Problem
-from pyrafuse.data.tables import BOX, OUTLINE, ObjectTable
+from pyrafuse.data.tables import BOX, OUTLINE, ObjectTable, is_set
 
 _WRITTEN = BoxFormat("pixels", "sizes")
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -64,7 +64,7 @@ def read_objects(
         rows=rows[known],
         boxes=boxes,
         labels=labels[known],
-        crowd=np.array([bool(annotation.get("iscrowd")) for annotation in kept], np.bool_),
+        crowd=np.array([is_set(annotation.get("iscrowd")) for annotation in kept], np.bool_),
         areas=_read_areas(kept),
         record_of=lambda row: f"annotation {known_ids[row]}",
         written=_WRITTEN,
@@ -106,13 +106,14 @@ def _read_boxes(
         boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(count, -1)
         if boxes.shape == (count, 4) and boxes[:, 2:].all():
             return boxes, sources, fifths
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass  # one is malformed: look at each
     boxes = np.full((count, 4), np.nan)
     for i, annotation in enumerate(annotations):
         box = annotation.get("bbox")
         if not (isinstance(box, list) and all(isinstance(value, int | float) for value in box)):
             box = []
+        box = [_as_float(value) for value in box]
         if len(box) in {4, 5}:
             boxes[i], fifths[i] = box[:4], box[4] if len(box) == 5 else 0
         if len(box) == 8:  # four corners
@@ -176,8 +177,16 @@ def _angle_of(annotation: Mapping[str, Any], key: str) -> float:
 
 def _read_areas(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     return np.array(
-        [area if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
+        [_as_float(area) if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
     )
+
+
+def _as_float(value: float) -> float:
+    """The number as a float; infinite where a whole number is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:

@@ -38,17 +38,22 @@ def box_of_points(values: Sequence[float]) -> Box:
     try:
         xs, ys = values[0::2], values[1::2]
         return float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return NO_BOX
 
 
 def box_of_segmentation(segmentation: Any) -> Box:
-    """The xyxy box of a COCO ``segmentation``: polygons, or a mask in run lengths, compressed or not; else `NO_BOX`."""
+    """The xyxy box of a COCO ``segmentation``: polygons, or a mask in run lengths, compressed or not; else `NO_BOX`.
+
+    A polygon is a list of numbers, x and y in turn, or of points with two each.
+    """
     if isinstance(segmentation, dict):
         return _box_of_mask(segmentation.get("counts"), segmentation.get("size"))
     if not isinstance(segmentation, list) or not segmentation:
         return NO_BOX
-    parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    is_single = not isinstance(segmentation[0], list) or _are_points(segmentation)
+    parts = [segmentation] if is_single else segmentation
+    parts = [list(chain.from_iterable(part)) if _are_points(part) else part for part in parts]
     boxes = [box_of_points(part) for part in parts if isinstance(part, list) and _are_numbers(part)]
     boxes = [box for box in boxes if box[0] == box[0]]
     if not boxes:
@@ -65,6 +70,12 @@ def is_tilted(segmentation: Any) -> bool:
     if len(points) < 6 or len(points) % 2 or not _are_numbers(points):
         return False
     return len({round(x, 1) for x in points[0::2]}) > 2 or len({round(y, 1) for y in points[1::2]}) > 2
+
+
+def _are_points(values: Any) -> bool:
+    """Whether ``values`` are three points or more, each a list of x and y."""
+    is_list = isinstance(values, list) and len(values) >= 3
+    return is_list and all(isinstance(point, list) and len(point) == 2 and _are_numbers(point) for point in values)
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:

@@ -111,7 +111,8 @@ def judge_boxes(
 
     x1, y1, x2, y2 = boxes.T
     width, height = sizes.T
-    drop(~np.isfinite(boxes).all(1), "error", "box that is no number", "left out; annotate the object anew")
+    drop(~np.isfinite(boxes).all(1), "error", "box that is no number",
+         "left out; give the object four numbers or an outline")  # fmt: skip
     drop((x2 < x1) | (y2 < y1), "error", "inverted box", "left out; exchange its corners, its size must be positive")
     drop((x2 == x1) | (y2 == y1), "warning", "box without size", "left out; delete it")
     is_share = objects.written.unit == "shares"

@@ -246,7 +246,9 @@ def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Re
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; it must lie between 0 and 1")
     if len(records) == 1:
-        raise DataError(f"{records[0].path} is the only usable image; training and validation need one each")
+        raise DataError(
+            f"{records[0].path} is the only usable image; training and validation need one each{_first(reading)}"
+        )
     order = np.random.default_rng(seed).permutation(len(records))
     num_val = min(max(round(val_fraction * len(records)), 1), len(records) - 1) if records else 0
     is_val = np.zeros(len(records), bool)

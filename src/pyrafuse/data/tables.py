@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,16 @@ class ObjectTable:
     sources: NDArray[np.int8] | None = None
     angles: NDArray[np.float64] | None = None
     angle_unit: str = "degrees"
+
+
+def is_set(value: Any) -> bool:
+    """Whether a flag such as ``iscrowd`` or ``difficult`` is set: a number but 0 and NaN, or a text that says so."""
+    if isinstance(value, str):
+        text = value.strip().casefold()
+        if text in {"true", "yes"}:
+            return True
+        try:
+            value = float(text)
+        except ValueError:
+            return False
+    return isinstance(value, int | float) and value == value and value != 0

@@ -24,7 +24,7 @@ from pyrafuse.data.hulls import NO_BOX, Box, are_radians, box_of_points
 from pyrafuse.data.listed import ListedImage
 from pyrafuse.data.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.problems import Problem, Reading
-from pyrafuse.data.tables import BOX, OUTLINE, ROTATED, ObjectTable
+from pyrafuse.data.tables import BOX, OUTLINE, ROTATED, ObjectTable, is_set
 from pyrafuse.data.voc_lists import find_lists, read_list_of_names
 
 _WRITTEN = BoxFormat("pixels", "corners", is_one_based=True)
@@ -175,7 +175,8 @@ def _find_unannotated(images: Sequence[ListedImage], tree: Tree) -> list[Problem
     """Tell, once, of the images that lie beside the annotated ones and have no XML file."""
     stems = {path.stem for path in tree.named(".xml")}
     folders = {image.path.parent for image in images}
-    bare = [path for path in tree.images if path.parent in folders and path.stem not in stems]
+    used = {image.path for image in images}  # some under another name than that of their XML file
+    bare = [p for p in tree.images if p.parent in folders and p.stem not in stems and p not in used]
     if not bare:
         return []
     return [
@@ -230,7 +231,7 @@ def _read_object(item: ElementTree.Element) -> VOCObject:
     return VOCObject(
         name=(item.findtext("name") or "").strip(),
         box=box,
-        is_difficult=_number(item.findtext("difficult")) == 1,
+        is_difficult=is_set(item.findtext("difficult")),
         source=source,
         rotation=rotation if math.isfinite(rotation) else 0.0,
         angle=angle,
@@ -239,7 +240,8 @@ def _read_object(item: ElementTree.Element) -> VOCObject:
 
 def _read_box(item: ElementTree.Element) -> tuple[Box, int, float]:
     """The four numbers, where they are from, and an angle."""
-    if item.find("bndbox/xmin") is None:
+    x1, y1, x2, y2 = (_number(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS)
+    if not any((x1, y1, x2, y2)) or not all(map(math.isfinite, (x1, y1, x2, y2))):  # none, or a tool's zeros
         for place in ("robndbox", "polygon", "bndbox"):
             element = item.find(place)
             if element is None:
@@ -249,7 +251,6 @@ def _read_box(item: ElementTree.Element) -> tuple[Box, int, float]:
                 return (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2), ROTATED, angle
             if (box := box_of_points(_points(element))) != NO_BOX:
                 return box, OUTLINE, 0.0
-    x1, y1, x2, y2 = (_number(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS)
     return (x1, y1, x2, y2), BOX, 0.0
 
 

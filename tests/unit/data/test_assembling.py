@@ -176,3 +176,11 @@ def test_shares_are_of_the_upright_image(tmp_path, write_image):
     path = write_image(tmp_path / "a.jpg", 50, 30, orientation=6)
     records, _ = assemble([listed(path)], relative([[0.1, 0.2, 0.5, 0.6]]))
     assert records[0].boxes[0].tolist() == pytest.approx([3, 10, 15, 30])
+
+
+def test_objects_of_an_image_listed_in_both_frames_are_put_together_upright(tmp_path, write_image):
+    path = write_image(tmp_path / "a.jpg", 50, 30, orientation=6)
+    entries = [listed(path, 50, 30, image_id=1), listed(path, 30, 50, image_id=2)]
+    (record,), problems = assemble(entries, table([[0, 0, 10, 5], [3, 7, 9, 20]], rows=[0, 1]))
+    assert record.boxes.tolist() == [[25, 0, 30, 10], [3, 7, 9, 20]]
+    assert [(p.kind, p.record) for p in problems] == [("image listed twice", "image 2")]

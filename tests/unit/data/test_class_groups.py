@@ -61,6 +61,8 @@ def test_a_group_is_left_out_of_both_splits_and_ids_are_kept(write):
         ([(1, "a", "b"), (2, "b", "a")], [], ("a", "b")),  # nothing would be left
         ([(1, "cat", None), (2, "none", None)], [1], ("cat", "none")),
         ([(1, "cat", "none"), (2, "none", None)], [1], ("cat",)),
+        ([(5, "Pets ", None), (1, "cat", "pets")], [1], ("cat",)),  # spelt otherwise where it is named
+        ([(5, "Cat", None), (1, "cat", "cat")], [1], ("cat", "Cat")),  # its own group, and another class
     ],
 )
 def test_what_is_a_group(write, categories, used, names):

@@ -12,7 +12,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.data.coco import read_coco
 from pyrafuse.data.folders import Tree
 from pyrafuse.data.hulls import NO_BOX, box_of_segmentation, hull_of_rotated
-from pyrafuse.data.layout import read_splits
+from pyrafuse.data.layout import read_split, read_splits
 from pyrafuse.data.options import ReadOptions
 from pyrafuse.data.voc import find_voc, read_voc
 from pyrafuse.data.yolo import read_yolo
@@ -292,3 +292,33 @@ def test_outlines_in_shares_are_read_with_the_boxes(tmp_path, write_image):
         read_splits(tmp_path)
     splits = read_splits(tmp_path, options=ReadOptions(boxes="shares"))
     assert splits.train.records[0].boxes[0] == pytest.approx([40, 12, 80, 72])
+
+
+@pytest.mark.parametrize(
+    "outline", [[[10, 20], [40, 20], [40, 60]], [[[10, 20], [40, 20], [40, 60]]], [[10, 20, 40, 20, 40, 60]]]
+)
+def test_outlines_of_points_are_read_as_those_of_numbers(read, outline):
+    reading = read([{"segmentation": outline}])
+    assert [p.kind for p in reading.problems] == ["outlines"]
+    assert reading.data.records[0].boxes.tolist() == [[10, 20, 40, 60]]
+
+
+def test_numbers_too_large_for_a_float_are_told(read):
+    huge = 10**400
+    reading = read([{"bbox": [1, 2, huge, 4]}, {"segmentation": [[huge, 1, 2, 3, 4, 5]]}, {"bbox": BOX, "area": huge}])
+    assert [(p.severity, p.kind, p.record) for p in reading.problems] == [
+        ("error", "box that is no number", "annotation 0 of 0.png"),
+        ("error", "box that is no number", "annotation 1 of 1.png"),
+    ]
+    (box,) = reading.data.records[2].boxes.tolist()
+    assert reading.data.records[2].areas.tolist() == [(box[2] - box[0]) * (box[3] - box[1])]
+
+
+def test_a_box_of_zeros_gives_way_to_the_outline(tmp_path, write_image):
+    write_image(tmp_path / "0.png", 160, 120)
+    zeros = "".join(f"<{corner}>0</{corner}>" for corner in ("xmin", "ymin", "xmax", "ymax"))
+    polygon = "<polygon><x1>10</x1><y1>20</y1><x2>40</x2><y2>20</y2><x3>40</x3><y3>60</y3></polygon>"
+    write_voc(tmp_path, f"<bndbox>{zeros}</bndbox>{polygon}")
+    reading = read_split(tmp_path, "")
+    assert reading.data.records[0].boxes.tolist() == [[10, 20, 40, 60]]
+    assert [p.kind for p in reading.problems] == ["outlines"]

@@ -178,6 +178,13 @@ def test_no_usable_image_says_why(coco_folder):
         read_splits(coco_folder)
 
 
+def test_one_usable_image_tells_what_became_of_the_others(tmp_path, write_image, write_coco):
+    write_image(tmp_path / "a.png", 20, 20)
+    write_coco(tmp_path / "all.json", [(1, "a.png", 20, 20), (2, "b.png", 20, 20)], [(1, 1, [0, 0, 9, 9])])
+    with pytest.raises(DataError, match=r"only usable image.*missing image: .*image 2 \(b.png\)"):
+        read_splits(tmp_path)
+
+
 def test_one_image_cannot_be_split(tmp_path, write_image, write_coco):
     write_image(tmp_path / "a.png", 20, 20)
     write_coco(tmp_path / "all.json", [(1, "a.png", 20, 20)], [(1, 1, [0, 0, 9, 9])])

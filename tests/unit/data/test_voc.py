@@ -177,3 +177,14 @@ def test_a_list_in_another_encoding_is_refused(tmp_path, write_image):
 def test_other_xml_is_no_voc(tmp_path):
     (tmp_path / "annotations.xml").write_text("<?xml version='1.0'?><annotations><version>1.1</version></annotations>")
     assert find_voc(Tree(tmp_path)) is None
+
+
+def test_an_image_under_another_name_than_its_xml_is_annotated(tmp_path, write_image):
+    write_image(tmp_path / "JPEGImages" / "Bild 1.png")
+    write_image(tmp_path / "JPEGImages" / "other.png")
+    write_xml(tmp_path / "Annotations" / "bild%201.xml", [("dog", (1, 1, 9, 9), False)], filename="bild%201.png")
+    reading = read(tmp_path, "")
+    assert [record.path.name for record in reading.data.records] == ["Bild 1.png"]
+    told = {p.kind: p for p in reading.problems}
+    assert told["image without annotation"].record == "other.png"
+    assert told["image without annotation"].message.startswith("1 images")
