@@ -3,6 +3,7 @@
 Lin et al., "Microsoft COCO: Common Objects in Context", arXiv:1405.0312.
 """
 
+import codecs
 import gc
 import json
 import mmap
@@ -98,13 +99,20 @@ def _no_garbage_collection() -> Iterator[None]:
 def _looks_like_coco(path: Path) -> bool:
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _IS_OBJECT.match(content) is not None and _IS_COCO.search(content) is not None
+            text = _as_ascii(content)
+            return _IS_OBJECT.match(text) is not None and _IS_COCO.search(text) is not None
     except (OSError, ValueError):  # it cannot be opened, or is empty
         return False
 
 
+def _as_ascii(content: bytes | mmap.mmap) -> bytes | mmap.mmap:
+    """``content`` with its ASCII letters as one byte each: UTF-16, told by its byte order mark, has a zero beside."""
+    is_utf_16 = content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+    return content[2:].replace(b"\0", b"") if is_utf_16 else content
+
+
 def _has_all_lists(path: Path) -> bool:
-    content = path.read_bytes()
+    content = _as_ascii(path.read_bytes())
     return all(pattern.search(content) for pattern in _LISTS)
 
 
@@ -139,8 +147,10 @@ def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
             f"{path} {what}: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos:,} of "
             f"{len(error.doc):,}); copy or export it anew"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8: {error}; save it in UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; make it readable") from error
     keys = ("images", "annotations", "categories")
     is_whole = isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
     if not is_whole and (foreign := recognise(path)):

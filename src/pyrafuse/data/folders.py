@@ -1,5 +1,6 @@
 """Looking around in the folder of a data set: which files there are, which split they belong to, where images lie."""
 
+import codecs
 import math
 import os
 import re
@@ -175,14 +176,24 @@ def follow(base: Path, parts: Sequence[str]) -> Path | None:
     return path if path.exists() else None
 
 
+def decode(content: bytes, *, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 where its byte order mark says so, as Windows writes it.
+
+    Raises:
+        UnicodeDecodeError: If it is in another encoding, and ``errors`` is strict.
+    """
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig", errors)
+
+
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
         DataError: If it is in another encoding or cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decode(path.read_bytes())
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(

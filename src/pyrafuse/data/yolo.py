@@ -11,6 +11,7 @@ import numpy as np
 from pyrafuse.core.errors import DataError
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.assembling import assemble
+from pyrafuse.data.folders import decode
 from pyrafuse.data.foreign import recognise
 from pyrafuse.data.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.listed import ListedImage
@@ -104,7 +105,7 @@ def _read_lines(label_file: Path | None) -> list[str]:
     if label_file is None:
         return []
     try:
-        return label_file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return decode(label_file.read_bytes(), errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{label_file} cannot be read: {error.strerror}; make it readable or remove it") from error
 

@@ -47,6 +47,13 @@ FILES = [
     ("train.tfrecord", "x", "TFRecords", "COCO JSON"),
     ("metadata.jsonl", '{"file_name": "0.png", "objects": {"bbox": [[1, 2, 3, 4]]}}', "Hugging Face", "COCO"),
     ("out.manifest", '{"source-ref": "s3://0.png"}', "SageMaker", "COCO"),
+    ("a.csv", 'image_id,width,height,bbox,source\nb6,9,9,"[1.0, 2.0, 3.0, 4.0]",x\n', "a CSV with a box", "COCO"),
+    ("gt.txt", "00000.ppm;774;411;815;446;11\n", "semicolons", "YOLO lines"),
+    ("gt.txt", "1,1,912,484,97,109,0,7,1\n", "MOT Challenge", "COCO"),
+    ("project.json", json.dumps([{"id": 1, "data": {"image": "a"}, "annotations": []}]), "tasks of Label", "COCO"),
+    ("0.json", json.dumps({"imageData": "A" * 100_000, **LABEL_ME}), "LabelMe's own JSON", "labelme2coco"),
+    ("labels.json", json.dumps({"labels": {"0": [{"bounding_box": [0.1, 0.2, 0.3, 0.4]}]}}), "FiftyOne", "COCO"),
+    ("export.zip", "PK", "packed files", "unpack it"),
     ("Label/0.txt", "Adhesive tape 110.000000 48.000000 140.000000 88.000000\n", "OIDv4", "YOLO lines"),
     ("label_2/0.txt", "Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56\n", "KITTI",
      "datum"),
@@ -113,4 +120,12 @@ def test_labels_of_another_tool_beside_the_images(tmp_path, write_image):
         write_image(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text("Adhesive tape 10 20 30 40\n")
     with pytest.raises(DataError, match="OIDv4 ToolKit"):
+        read_splits(tmp_path)
+
+
+def test_a_known_file_is_named_before_an_archive(tmp_path, write_image):
+    write_image(tmp_path / "0.png")
+    (tmp_path / "a.zip").write_text("PK")
+    (tmp_path / "project.json").write_text(json.dumps(LABEL_STUDIO))
+    with pytest.raises(DataError, match="Label Studio's own JSON"):
         read_splits(tmp_path)

@@ -557,3 +557,41 @@ def test_names_that_end_in_numbers_stand_in_lists_of_any_name(write_voc):
     write(root / "ImageSets/Main/my_train.txt", "site visit 0\nsite visit 1\n")
     write(root / "ImageSets/Main/my_val.txt", "a\nb\n")
     assert names(read_splits(root).train) == ["site visit 0.jpg", "site visit 1.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])  # as Windows' editor and shell write them
+def test_texts_with_a_byte_order_mark(tmp_path, write_image, write_coco, write_voc, encoding):
+    def encode(path, text=None):
+        text = path.read_text(encoding="utf-8") if text is None else text
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode(encoding))
+
+    for name in ("a", "b"):
+        write_image(tmp_path / f"yolo/images/{name}.png")
+        encode(tmp_path / f"yolo/labels/{name}.txt", "1 0.5 0.5 0.2 0.4\r\n")
+    encode(tmp_path / "yolo/classes.txt", "Käfer\r\nhund\r\n")
+    encode(
+        tmp_path / "yaml/data.yaml", "train: [../yolo/images/a.png]\r\nval: [../yolo/images/b.png]\r\nnames: [x, y]\r\n"
+    )
+    for place, classes in (("yolo", ("Käfer", "hund")), ("yaml", ("x", "y"))):
+        splits = read_splits(tmp_path / place)
+        assert splits.train.names == classes
+        assert splits.train.records[0].labels.tolist() == [1]
+        assert [p for p in splits.problems if p.severity == "error"] == []
+    write_voc(["a", "b"], root=tmp_path / "voc")
+    for split, name in (("Train", "a"), ("Val", "b")):
+        encode(tmp_path / f"voc/ImageSets/Main/{split}.txt", f"{name}\r\n")
+    splits = read_splits(tmp_path / "voc")
+    assert (names(splits.train), names(splits.val), splits.problems) == (["a.jpg"], ["b.jpg"], ())
+    for name in ("a", "b"):
+        write_image(tmp_path / f"coco/{name}.png")
+    path = write_coco(
+        tmp_path / "coco/result.json",
+        [(1, "a.png", 0, 0), (2, "b.png", 0, 0)],
+        [(i, 1, [1, 2, 9, 9]) for i in (1, 2)],
+        [(1, "Käfer")],
+    )
+    encode(path)
+    splits = read_splits(tmp_path / "coco")
+    assert (splits.layout, splits.train.names) == ("coco", ("Käfer",))
+    assert splits.train.records[0].boxes.tolist() == [[1, 2, 10, 11]]
