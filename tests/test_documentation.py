@@ -16,6 +16,8 @@ from pyrafuse.cli.arguments import call
 from pyrafuse.cli.compare import read_variants
 from pyrafuse.cli.main import COMMANDS, main
 from pyrafuse.data.shapes import write_shapes
+from pyrafuse.models.checkpoint import save
+from pyrafuse.models.factory import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,8 +83,12 @@ def test_trainings_on_my_data_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("my_data"), num_train=4, num_val=2, size=64)
     torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobilenet_v2.pth")
+    ssd = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    torch.save(ssd.state_dict(), "ssdlite320_mobilenet_v3_large_coco-a79551df.pth")
+    Path("runs/first").mkdir(parents=True)
+    save(create_model("yolov3_asff_small", num_classes=2), "runs/first/best.ckpt")
     assert main([*shlex.split(line)[1:], *shlex.split(SHRUNKEN)]) == 0
-    assert list(Path().glob("runs/*/best.ckpt"))
+    assert len(list(Path().glob("runs/*/best.ckpt"))) == 2
 
 
 @pytest.mark.parametrize(
