@@ -142,7 +142,7 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
         place = records[0].path.parent
         problems.append(Problem("note", "images with many objects", place, "", crowded, "all objects are trained on"))
     problems += _find_bare_classes(both, sizes)
-    problems += find_alike_names(splits.train.names, records[0].path.parent)
+    problems += [*find_alike_names(splits.train.names, records[0].path.parent), *_find_bare_names(splits.train)]
     return Report(
         finding=splits.finding,
         problems=tuple(sorted(problems, key=lambda problem: _SEVERITIES.index(problem.severity))),
@@ -237,6 +237,17 @@ def find_alike_names(names: Sequence[str], place: Path) -> list[Problem]:
                 f"{' and '.join(map(repr, alike))} are {len(alike)} classes",
                 "they are learnt apart; give them one name if they are one class")
         for alike in groups.values() if len(set(alike)) > 1
+    ]  # fmt: skip
+
+
+def _find_bare_names(data: DetectionData) -> list[Problem]:
+    """Tell of classes that are called by their numbers, since no file names them."""
+    if data.layout != "yolo" or data.names != tuple(map(str, range(len(data.names)))):
+        return []
+    return [
+        Problem("note", "classes without names", data.records[0].path.parent, "",
+                f"no file names the classes: they are called by their numbers, 0 to {len(data.names) - 1}",
+                "to name them, put a classes.txt with a name a line beside the labels, or names into the data.yaml")
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pyrafuse.core.errors import DataError
 from pyrafuse.data.folders import CLASS_FILES, IMAGE_FOLDERS, is_label_file, read_text, split_of_folder
 
+_PREDEFINED = "predefined_classes.txt"
 _NOTES = "notes.json"  # beside the classes.txt of Label Studio
 
 
@@ -20,7 +21,7 @@ class ClassList:
     names: tuple[str, ...]
 
 
-def find_class_lists(root: Path, folders: Iterable[Path]) -> list[ClassList]:
+def find_class_lists(root: Path, folders: Iterable[Path], *, are_numbered: bool = False) -> list[ClassList]:
     """The files that list classes: beside images and labels, in the folders above these up to ``root``, and in it.
 
     Where ``root`` is a split's folder or one of images, they may lie beside it, too.
@@ -28,6 +29,8 @@ def find_class_lists(root: Path, folders: Iterable[Path]) -> list[ClassList]:
     Args:
         root: The folder of the data set.
         folders: Those of images and labels.
+        are_numbered: Whether labels only number the classes. Then, in a folder without one of `CLASS_FILES`, a file
+            that ends in ``.names`` is one, if it is the only such, and so is LabelImg's ``predefined_classes.txt``.
 
     Raises:
         DataError: If one cannot be read.
@@ -41,9 +44,14 @@ def find_class_lists(root: Path, folders: Iterable[Path]) -> list[ClassList]:
         places += [folder, *above]
     found = []
     for place in dict.fromkeys(places):
-        for name in sorted(os.listdir(place)) if place.is_dir() else ():
+        entries = sorted(os.listdir(place)) if place.is_dir() else []
+        known = {name for name in entries if name.casefold() in CLASS_FILES}
+        if are_numbered and not known:
+            others = {n for n in entries if n.casefold().endswith(".names") or n.casefold() == _PREDEFINED}
+            known = others if len(others) == 1 else set()
+        for name in entries:
             path, word = place / name, name.casefold()
-            if word in CLASS_FILES and path.is_file() and not is_label_file(path):
+            if name in known and path.is_file() and not is_label_file(path):
                 found.append(ClassList(path, tuple(filter(None, map(str.strip, read_text(path).splitlines())))))
             elif word == _NOTES and path.is_file():
                 found.append(ClassList(path, _read_notes(path)))

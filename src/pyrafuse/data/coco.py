@@ -33,14 +33,13 @@ _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 _LISTS = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
 
 
-def find_coco(tree: Tree) -> dict[str, Path]:
+def find_coco(tree: Tree) -> dict[str, Path | DataError]:
     """The annotation file of each split; a file that names no split has the name ``""``.
+
+    Where several files claim one split, its error says so: whoever names the files to use needs none of them.
 
     An empty or damaged file with COCO's name, or with a split's beside a COCO file, is that split's: reading it fails,
     where passing over it would train on another one.
-
-    Raises:
-        DataError: If two files claim one split.
     """
     found: dict[str, list[Path]] = {}
     damaged: list[tuple[str, Path]] = []
@@ -124,16 +123,16 @@ def _is_damaged(path: Path) -> bool:
     return False
 
 
-def _only_one(split: str, paths: Sequence[Path]) -> Path:
+def _only_one(split: str, paths: Sequence[Path]) -> Path | DataError:
     if len(paths) > 1:  # beside other tasks' files, COCO's own are called so
         paths = [path for path in paths if path.name.startswith("instances")] or paths
     if len(paths) > 1:  # other tools' files have some of COCO's lists
         paths = [path for path in paths if _has_all_lists(path) and recognise(path) is None] or paths
     if len(paths) > 1:
         listed = ", ".join(str(path) for path in paths)
-        raise DataError(
+        return DataError(
             f"{len(paths)} COCO files for the split {split or 'without a name'}: {listed}; name the files to use "
-            "as train and val"
+            "as train and val (train --data.train FILE --data.val FILE)"
         )
     return paths[0]
 
@@ -264,6 +263,7 @@ def _shorten(entry: Mapping[str, Any]) -> str:
 def _image_folders(path: Path, split: str) -> list[Path]:
     """Where the images of annotation file ``path`` may lie, the likeliest first."""
     words = {word.casefold() for word in re.findall(r"(?:train|valid|val|test)\w*", path.stem, re.IGNORECASE)}
+    words.add(path.stem.removeprefix("instances_").casefold())  # CVAT's subsets may have any name
     is_apart = path.parent.name.casefold() in ANNOTATION_FOLDERS
     folders = []
     for base in (path.parent, path.parent.parent):

@@ -44,7 +44,9 @@ SPLIT_WORDS = {
 
 _SPLITS = ("", *dict.fromkeys(SPLIT_WORDS.values()))
 
-CLASS_FILES = ("classes.txt", "labels.txt", "obj.names", "names.txt")
+CLASS_FILES = (
+    "classes.txt", "labels.txt", "obj.names", "names.txt", "class_names.txt", "_darknet.labels",
+)  # fmt: skip
 """Files, in lower case, that list the classes of layouts which do not."""
 
 IMAGE_FOLDERS = ("images", "image", "jpegimages", "imgs", "img")

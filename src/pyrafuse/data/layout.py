@@ -181,9 +181,14 @@ def _look_into(folder: Path, options: ReadOptions) -> _Found:
     raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
 
 
-def _coco(path: Path, files: Mapping[str, Path], tree: Tree, options: ReadOptions) -> _Found:
-    def reader(split: str, file: Path) -> Callable[[], Reading]:
-        return lambda: read_coco(file, split=split, tree=tree, options=options)
+def _coco(path: Path, files: Mapping[str, Path | DataError], tree: Tree, options: ReadOptions) -> _Found:
+    def reader(split: str, file: Path | DataError) -> Callable[[], Reading]:
+        def read() -> Reading:
+            if isinstance(file, DataError):
+                raise file
+            return read_coco(file, split=split, tree=tree, options=options)
+
+        return read
 
     return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()}, tree)
 

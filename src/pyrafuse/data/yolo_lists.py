@@ -75,7 +75,7 @@ def find_yolo(tree: Tree) -> YOLOFolder | None:
         splits[split_of_folder(image.parent, tree.root)].append(image)
     if not any(found.path for found in find_labels(tree.images)):
         return None
-    lists, num_values = find_class_lists(tree.root, _folders_of(tree.images)), 0
+    lists, num_values = find_class_lists(tree.root, _folders_of(tree.images), are_numbered=True), 0
     for path, content in (item for depth in (0, 1, 2) for item in _descriptions(tree, depth)):
         if path.stem == "data":  # other files with that key may be some other tool's
             lists.append(ClassList(path, _names_of(content, path)))
@@ -164,7 +164,9 @@ def _load(path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar lacks
-        raise DataError(f"{path} is no YAML that can be read: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        hint = "; write paths with / or in single quotes, not with \\ in double quotes" if "escape" in reason else ""
+        raise DataError(f"{path} is no YAML that can be read: {reason}{hint}") from error
 
 
 def _as_list(entry: Any) -> list[Any]:

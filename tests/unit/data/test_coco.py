@@ -7,6 +7,7 @@ import pytest
 from pyrafuse.core.errors import DataError
 from pyrafuse.data.coco import find_coco, read_coco
 from pyrafuse.data.folders import Tree
+from pyrafuse.data.layout import read_splits
 
 
 @pytest.fixture
@@ -257,7 +258,22 @@ def test_two_files_for_one_split_are_not_guessed(tmp_path, write_coco):
     write_coco(tmp_path / "train_a.json", [], [])
     write_coco(tmp_path / "train_b.json", [], [])
     with pytest.raises(DataError, match=r"2 COCO files for the split train: .*train_a\.json, .*train_b\.json"):
-        find_coco(Tree(tmp_path))
+        read_splits(tmp_path)
+
+
+def test_subsets_of_any_name_have_folders_of_their_own(tmp_path, write_image, write_coco):
+    for subset, x in (("Backyard", 1), ("street", 5)):
+        write_image(tmp_path / "images" / subset / "frame_1.png")
+        path = tmp_path / "annotations" / f"instances_{subset}.json"
+        write_coco(path, [(1, "frame_1.png", 100, 80)], [(1, 1, [x, 2, 9, 9])])
+    with pytest.raises(DataError, match=r"2 COCO files for the split without a name: .*--data.train FILE"):
+        read_splits(tmp_path)
+    names = [f"annotations/instances_{subset}.json" for subset in ("Backyard", "street")]
+    splits = read_splits(tmp_path, train=names[0], val=names[1])
+    records = [splits.train.records[0], splits.val.records[0]]
+    assert [r.path.parent.name for r in records] == ["Backyard", "street"]
+    assert [r.boxes.tolist() for r in records] == [[[1, 2, 10, 11]], [[5, 2, 14, 11]]]
+    assert [p for p in splits.problems if p.severity == "error"] == []
 
 
 def test_boxes_of_the_stored_frame_are_turned(tmp_path, write_image, write_coco, read):

@@ -217,6 +217,9 @@ def test_voc_images_that_are_not_there_may_be_skipped(write_voc):
         "images/train/Classes.txt",
         "labels/obj.names",
         "labels/_notes/../classes.txt",
+        "images/train/_darknet.labels",
+        "pets.names",
+        "labels/predefined_classes.txt",
     ],
 )
 @pytest.mark.parametrize("text", ["cat\ndog\n", "\ufeffcat  \r\n\r\n\tdog\r\n\r\n"])
@@ -227,6 +230,18 @@ def test_classes_are_found_where_tools_put_them(write_yolo, place, text):
     splits = read_splits(root)
     assert splits.train.names == ("cat", "dog")
     assert splits.problems == ()
+
+
+def test_of_several_files_that_may_name_classes_none_is_guessed(write_yolo):
+    root = write_yolo([(f"images/{i}.png", f"labels/{i}.txt") for i in range(2)])
+    write(root / "coco.names", "person\nbicycle\n")
+    write(root / "pets.names", "cat\ndog\n")
+    report = check(read_splits(root))
+    assert [(p.kind, p.message[-6:]) for p in report.notes] == [("classes without names", "0 to 1")]
+    write(root / "classes.txt", "cat\ndog\n")
+    splits = read_splits(root)
+    assert splits.train.names == ("cat", "dog")
+    assert check(splits).notes == ()
 
 
 @pytest.mark.parametrize("layout", ["{0}/images/{1}.png {0}/labels/{1}.txt {0}/labels", "{0}/{1}.png {0}/{1}.txt {0}"])

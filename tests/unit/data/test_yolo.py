@@ -295,3 +295,9 @@ def test_darknet_lists(tmp_path, write_image, prefix):
     assert splits.finding == read_splits(path).finding == expected
     assert splits.val.records[0].path == tmp_path / "obj_train_data" / "c.jpg"
     assert splits.problems == ()
+
+
+def test_backslashes_in_double_quotes_are_told(tmp_path):
+    (tmp_path / "data.yaml").write_text('train: "C:\\data\\train"\nnames: [cat]\n')
+    with pytest.raises(DataError, match=r"write paths with / or in single quotes"):
+        read_list(tmp_path / "data.yaml")
