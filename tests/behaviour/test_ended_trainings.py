@@ -88,9 +88,9 @@ def test_a_training_killed_at_any_moment_ends_as_an_undisturbed_one(recipe, tmp_
     moments = torch.rand(4, generator=torch.Generator().manual_seed(seed)).mul(took).tolist()
     for moment in moments:
         go_on = ["--resume"] if (broken / "last.ckpt").is_file() else options
-        with started([*COMMAND, *go_on, "--output", str(broken)], log) as process:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(moment)
+        argv = [*COMMAND, *go_on, "--output", str(broken)]
+        with started(argv, log) as process, suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
     go_on = ["--resume"] if (broken / "last.ckpt").is_file() else options
     with started([*COMMAND, *go_on, "--output", str(broken)], log) as process:
         assert process.wait(LONGEST_S) == 0, log.read_text()
