@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.core.errors import DataError, check_between
-from pyrafuse.core.paths import check_checkpoint, check_data, check_writable
+from pyrafuse.core.paths import check_data, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     from pyrafuse.data.problems import Reading
@@ -33,7 +33,7 @@ def evaluate(
     Written to --output: report.html, evaluation.json, coco_results.json, precision_recall.png and confusion.png.
 
     Args:
-        model: A checkpoint. The size and preprocessing that it was trained with are in it.
+        model: A checkpoint, or the folder of a run. The size and preprocessing that it was trained with are in it.
         data: A folder, a data.yaml, a COCO JSON file, or shapes; by default what it was trained on.
         split: train, val or test.
         size: Side of the network's input in pixels; by default the checkpoint's own.
@@ -58,7 +58,7 @@ def evaluate(
     check_between("size", size, 1)
     check_between("batch", batch, 1)
     check_between("workers", workers, 0)
-    check_checkpoint(model)
+    model = find_checkpoint(model)
     if data is not None:
         check_data(data)
     check_writable(output, is_folder=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyrafuse.core.errors import check_between
-from pyrafuse.core.paths import check_checkpoint, check_data, check_source, check_writable
+from pyrafuse.core.paths import check_data, check_source, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     from pyrafuse.data.options import ReadOptions
@@ -34,7 +34,7 @@ def explain(
     conflict; pictures, gradients.json and report.html.
 
     Args:
-        model: A checkpoint. The size and preprocessing that it was trained with are in it.
+        model: A checkpoint, or the folder of a run. The size and preprocessing that it was trained with are in it.
         sources: Images, videos, folders, globs, camera numbers or http(s) URLs.
         gradients: Tell gradients instead; the source is then one data set: a folder, a data.yaml, a COCO JSON file, or
             shapes.
@@ -51,7 +51,7 @@ def explain(
     """
     check_between("score", score, 0, 1)
     check_between("limit", limit, 1)
-    check_checkpoint(model)
+    model = find_checkpoint(model)
     for source in sources:
         (check_data if gradients else check_source)(source)
     check_writable(output, is_folder=True)

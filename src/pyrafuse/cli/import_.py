@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.paths import check_checkpoint, check_writable
+from pyrafuse.core.paths import check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     from pyrafuse.models.detector import Detector
@@ -51,7 +51,7 @@ def import_checkpoint(
         return 0
     if file is None or output is None:
         raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
-    check_checkpoint(file)
+    file = find_checkpoint(file)
     _check_output(file, output, is_forced=force)
     check_writable(output)
     from pyrafuse.core.state_dicts import find_weights

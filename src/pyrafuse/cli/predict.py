@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pyrafuse.core.paths import check_checkpoint, check_source, check_writable
+from pyrafuse.core.paths import check_source, check_writable, find_checkpoint
 
 
 def predict(
@@ -28,7 +28,7 @@ def predict(
     The status is 1 if some inputs could not be read; the others are predicted on all the same.
 
     Args:
-        model: A checkpoint. The size and preprocessing that it was trained with are in it.
+        model: A checkpoint, or the folder of a run. The size and preprocessing that it was trained with are in it.
         sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams.
         output: Folder for the results.
         formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
@@ -44,7 +44,7 @@ def predict(
         stride: Of a video or a camera only every so many-th frame is read.
         device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
-    check_checkpoint(model)
+    model = find_checkpoint(model)
     for source in sources:
         check_source(source)
     check_writable(output, is_folder=True)

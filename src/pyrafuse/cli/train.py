@@ -11,14 +11,14 @@ import yaml
 
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.core.errors import PyrafuseError, nearest
-from pyrafuse.core.paths import check_data
+from pyrafuse.core.paths import check_data, find_checkpoint, looks_like_file
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
 from pyrafuse.training.folders import check_folder
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.settings import Recipe, to_plain
-from pyrafuse.training.start_files import check_start_files, find_checkpoint, is_published, looks_like_file
+from pyrafuse.training.start_files import check_start_files, is_published
 
 HELP = {
     "--data PATH": "data.path: a folder, a data.yaml, a COCO JSON file, or shapes; also as a bare word",

@@ -7,28 +7,50 @@ from pathlib import Path
 
 from pyrafuse.core.errors import CheckpointError, DataError, PyrafuseError, nearest
 
-SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".safetensors"})
+SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors"})
 """Of checkpoints."""
 
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")
+"""What a training leaves in its folder; the first one is preferred."""
 
-def check_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint that is not there.
+
+def looks_like_file(text: str) -> bool:
+    """Whether ``text`` is meant as a file or folder, there or not, and not as a registered name."""
+    path = Path(text)
+    is_run = any((path / name).is_file() for name in RUN_CHECKPOINTS)
+    return path.suffix.lower() in SUFFIXES or len(path.parts) > 1 or path.is_file() or is_run
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """``path``, or the best checkpoint in the folder of a run.
 
     Raises:
-        CheckpointError: With the nearest one.
+        CheckpointError: If there is no such file, with the nearest one.
     """
     path = Path(path)
     if path.is_dir():
-        inside = _checkpoints_in(path)
-        if not inside:
-            raise CheckpointError(
-                f"{path} is a folder without a checkpoint; name a file, as {', '.join(sorted(SUFFIXES))}"
-            )
-        raise CheckpointError(f"{path} is a folder; name a checkpoint in it, {inside[0]} say")
+        found = next((path / name for name in RUN_CHECKPOINTS if (path / name).is_file()), None)
+        if found is None:
+            inside = _checkpoints_in(path)
+            hint = f"name a file in it, {inside[0]} say" if inside else "there is no checkpoint in it"
+            raise CheckpointError(f"{path} is a folder without {' or '.join(RUN_CHECKPOINTS)}; {hint}")
+        return found
     if not path.is_file():
-        near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
-        hint = f"did you mean {path.parent / near}?" if near else "a training leaves best.ckpt in its folder"
-        raise CheckpointError(f"no such checkpoint: {path}; {hint}")
+        raise CheckpointError(f"no such checkpoint: {path}; {_suggest(path)}")
+    return path
+
+
+def _suggest(path: Path) -> str:
+    near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
+    if near:
+        return f"did you mean {path.parent / near}?"
+    runs = sorted(Path("runs").glob(f"*/{path.name}"), key=lambda p: p.stat().st_mtime)
+    if path.suffix == ".ckpt" and runs:
+        return f"did you mean {runs[-1]}?"
+    inside = _checkpoints_in(path.parent)
+    if inside:
+        return f"beside it lie {', '.join(p.name for p in inside[:5])}"
+    return "a training leaves best.ckpt in its folder"
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pyrafuse.core.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.foreign_files import find_kind
 from pyrafuse.core.interrupts import hold_interrupts
 from pyrafuse.core.locking import PART
-from pyrafuse.core.paths import check_checkpoint
+from pyrafuse.core.paths import find_checkpoint
 from pyrafuse.core.pickled_names import Calls
 from pyrafuse.core.pickles import UnreadableError
 from pyrafuse.core.printable import list_names
@@ -106,8 +106,7 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
         CheckpointError: If the file is missing, is no checkpoint, is cut off, or holds anything else (those names are
             listed and never called).
     """
-    path = Path(path)
-    check_checkpoint(path)
+    path = find_checkpoint(path)
     calls = Calls()
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path, calls)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.paths import find_checkpoint
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
@@ -21,7 +22,6 @@ from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.transfer import describe, find_class_rows, match_classes, transfer
 from pyrafuse.necks.graph_text import list_necks
 from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, DataSettings, ModelSettings, Recipe
-from pyrafuse.training.start_files import find_checkpoint
 
 OWN_PARTS = ("backbone.", "neck.", "head.")
 """How the keys of a detector's bare parameters begin."""
@@ -98,7 +98,7 @@ def read_start(path: str | os.PathLike[str], *, published: str | None = None) ->
     Raises:
         CheckpointError: If the file cannot be read, or holds no detector.
     """
-    path = find_checkpoint(path)
+    path = str(find_checkpoint(path))
     content = read_tensors(path)
     weights = find_weights(content)
     if not holds_detector(content) and _is_bare(content):

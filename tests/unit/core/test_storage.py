@@ -160,11 +160,14 @@ class TestReading:
 
     def test_a_folder(self, tmp_path):
         (tmp_path / ".last.ckpt.half.ckpt").touch()
-        with pytest.raises(CheckpointError, match=r"is a folder without a checkpoint; name a file, as \.ckpt, \.pt, "):
+        with pytest.raises(CheckpointError, match=r"is a folder without best\.ckpt or .*; there is no checkpoint"):
             read_tensors(tmp_path)
-        (tmp_path / "last.ckpt").touch()
-        with pytest.raises(CheckpointError, match=r"name a checkpoint in it, .*/last\.ckpt say"):
+        torch.save({"a": 1}, tmp_path / "other.pth")
+        with pytest.raises(CheckpointError, match=r"name a file in it, .*/other\.pth say"):
             read_tensors(tmp_path)
+        for number, name in enumerate(("last.ckpt", "best.ckpt")):  # the folder of a run
+            torch.save({"a": number}, tmp_path / name)
+            assert read_tensors(tmp_path) == {"a": number}
 
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
     def test_empty(self, tmp_path, name):

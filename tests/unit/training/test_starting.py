@@ -9,13 +9,14 @@ import torch
 import torchvision
 
 from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.core.paths import looks_like_file
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model, vary
 from pyrafuse.training.preparing import check_model, create_detector
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
-from pyrafuse.training.start_files import check_start_files, looks_like_file
+from pyrafuse.training.start_files import check_start_files
 from pyrafuse.training.starting import choose_preprocessing, holds_start, read_start, settle
 
 CAFFE = Preprocessing(
