@@ -249,7 +249,7 @@ def test_folders_of_runs_are_not_overwritten(shapes, tmp_path):
     with pytest.raises(PyrafuseError, match=r"nothing to resume: .*last\.ckpt is not there"):
         train(lost)
     nameless = replace(recipe, run=replace(recipe.run, output=None, resume=True))
-    with pytest.raises(PyrafuseError, match="which run shall go on"):
+    with pytest.raises(PyrafuseError, match="--resume needs --output RUN_DIR"):
         train(nameless)
 
 

@@ -36,7 +36,9 @@ def name_assignment(word: str, options: Collection[str], *, words: Collection[st
     ours = key if f"--{key}" in options else find_habit(key, {*(known.lstrip("-") for known in options), *words})
     if ours is None:
         return None
-    return f"unexpected {word!r}; did you mean {value if ours in words else f'--{ours} {value}'}?"
+    is_switch = value.lower() in {"", "true", "false", "yes", "no"} and key != ours  # pretrained=True
+    option = f"--{ours}" if is_switch else f"--{ours} {value}"
+    return f"unexpected {word!r}; did you mean {value if ours in words else option}?"
 
 
 def reword(message: str, options: Collection[str]) -> str:

@@ -149,7 +149,11 @@ def put_recipe_first(words: Sequence[str]) -> list[str]:
     output = next((word.partition("=")[2] for word in reversed(changes) if word.startswith("--run.output=")), None)
     is_resumed = not resume.endswith(("=false", "=no"))
     if is_resumed and not output and not recipes:
-        raise PyrafuseError("which run shall go on? give its folder: --output DIR")
+        given = next((Path(word.partition("=")[2]) for word in changes if word.startswith("--data.path=")), None)
+        folder = given.parent if given and given.is_file() else given
+        is_run = folder is not None and (folder / "last.ckpt").is_file()
+        hint = f"; did you mean --resume --output {folder}?" if is_run else ""
+        raise PyrafuseError(f"--resume needs --output RUN_DIR: no run folder was given{hint}")
     if is_resumed and output and not recipes:
         own = Path(output) / "recipe.yaml"
         if not own.is_file():

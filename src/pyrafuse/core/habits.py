@@ -7,6 +7,9 @@ from typing import ParamSpec, TypeVar
 
 from pyrafuse.core.errors import PyrafuseError, nearest
 
+STARTS = ("weights", "model.start_from", "model")
+"""What a detector's file is given to."""
+
 HABITS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("imgsz", "img", "imgs", "img_size", "image_size", "input_size", "resolution", "imsize"), ("size",)
@@ -22,9 +25,16 @@ HABITS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("workers", "num_workers", "n_workers", "nproc", "threads"), ("workers", "data.workers")),
     **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs", "total_epochs", "e"), ("epochs", "run.epochs")),
     **dict.fromkeys(("gpu", "gpus", "gpu_ids", "gpu_id", "devices", "cuda", "accelerator"), ("device",)),
+    **dict.fromkeys(("pretrained", "weights", "checkpoint", "ckpt", "ckpt_path", "load_from", "load_weights"), STARTS),
+    **dict.fromkeys(("init", "init_from", "init_weights", "pretrained_weights", "pretrained_model", "start"), STARTS),
+    **dict.fromkeys(("start_from", "from_checkpoint", "from_pretrained", "finetune", "fine_tune", "transfer"), STARTS),
     **dict.fromkeys(
-        ("pretrained", "weights", "checkpoint", "ckpt", "load_from", "init_weights", "pretrained_weights"),
-        ("weights", "model.start_from", "model"),
+        ("pretrained_backbone", "backbone_pretrained", "backbone_weights", "weights_backbone", "imagenet"),
+        ("weights", "model.backbone_weights"),
+    ),
+    **dict.fromkeys(
+        ("resume_from", "resume_from_checkpoint", "auto_resume", "resume_path", "resume_training", "continue"),
+        ("resume", "run.resume"),
     ),
     **dict.fromkeys(("model", "model_path", "arch", "net"), ("model", "model.name", "name")),
     **dict.fromkeys(("cfg", "config_file", "yaml", "preset"), ("recipe", "config")),

@@ -29,7 +29,7 @@ def check_folder(run: RunSettings) -> None:
     """
     if run.output is None:
         if run.resume:
-            raise PyrafuseError("which run shall go on? give its folder: --output DIR")
+            raise PyrafuseError("--resume needs --output RUN_DIR: no run folder was given")
         return
     folder = Path(run.output)
     check_writable(folder, is_folder=True)

@@ -99,6 +99,15 @@ def test_a_resumed_run_brings_its_own_recipe(tmp_path):
         (["--lr0=0.1"], "unknown option --lr0; did you mean --lr?"),
         (["--workers", "2"], "unknown option --workers; did you mean --data.workers?"),
         (["--pretrained", "a.pt"], "unknown option --pretrained; did you mean --weights?"),
+        (["--pretrained"], "unknown option --pretrained; did you mean --weights?"),
+        (["a", "pretrained=True"], "unexpected 'pretrained=True'; did you mean --weights?"),
+        (["--checkpoint", "a.pt"], "unknown option --checkpoint; did you mean --weights?"),
+        (["--ckpt=a.pt"], "unknown option --ckpt; did you mean --weights?"),
+        (["--start-from", "a.ckpt"], "unknown option --start_from; did you mean --weights?"),
+        (["--finetune", "a.ckpt"], "unknown option --finetune; did you mean --weights?"),
+        (["--pretrained-backbone", "a.pth"], "unknown option --pretrained_backbone; did you mean --weights?"),
+        (["--resume-from", "runs/a"], "unknown option --resume_from; did you mean --resume?"),
+        (["--backbone", "resnet18"], "unknown option --backbone; did you mean --model.backbone?"),
         (["--gpu", "0"], "unknown option --gpu; did you mean --device?"),
         (["--optimizer", "adamw"], "no YAML file; the options are --optimizer.name"),
         (["--patience", "3"], "unknown option --patience; did you mean --run.patience?"),
@@ -113,7 +122,7 @@ def test_a_resumed_run_brings_its_own_recipe(tmp_path):
         (["--recipe", "smal"], "unknown recipe 'smal'; did you mean 'small'?"),
         (["--recipe", "none.yaml"], "no such file: "),
         (["--size", "100"], "data.size and data.sizes must be multiples of 32 from 32 up, got 100"),
-        (["--resume"], "which run shall go on? give its folder: --output DIR"),
+        (["--resume"], "--resume needs --output RUN_DIR: no run folder was given"),
         (["--resume", "--output", "nowhere"], "nothing to resume: nowhere/recipe.yaml is not there"),
         (["--optimizer.name", "adm"], "--optimizer.name: 'adm' is not one of sgd, adamw"),
     ],
@@ -209,3 +218,11 @@ def test_a_word_may_be_left_out():
     assert call(function, ["m"], prog="t") == 0
     assert call(function, ["m", "d", "--score", "1"], prog="t") == 0
     assert seen == [("m", None, 0.5), ("m", "d", 1.0)]
+
+
+@pytest.mark.parametrize("named", ["", "last.ckpt"])
+def test_a_run_that_is_named_without_its_option(tmp_path, named):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(PyrafuseError) as raised:
+        parse("--resume", str(tmp_path / named))
+    assert str(raised.value).endswith(f"no run folder was given; did you mean --resume --output {tmp_path}?")
