@@ -115,7 +115,7 @@ def read_start(path: str | os.PathLike[str], *, published: str | None = None) ->
     return Start(path, detector.card, detector.state_dict(), () if is_own(content) else weights.notes)
 
 
-def holds_start(path: str) -> bool:
+def holds_start(path: str | os.PathLike[str]) -> bool:
     """Whether the file holds a detector to start from, and not the weights of a backbone.
 
     Raises:
