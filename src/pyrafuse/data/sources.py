@@ -232,6 +232,8 @@ def _open_video(path: str, name: str, stride: int) -> Source:
 
 
 def _open_camera(number: int, stride: int) -> Source:
+    if number < 0:  # OpenCV takes it for any camera, and may bring the process down where there is none
+        raise DataError(f"camera {number} is none: cameras are numbered from 0")
     capture = cv2.VideoCapture(number)
     is_open = capture.isOpened()
     capture.release()

@@ -129,7 +129,11 @@ def _suspect_unit(
         return None
     evidence = f"{_share(large)} have numbers above {limit:g}"
     is_percent = form.unit == "shares" and any(_is_percent(values, o, sizes, is_hull) for o in orders)
-    return _tell_unit(form, "percent" if is_percent else "pixels", orders, values, sizes, is_hull, evidence)
+    found = _tell_unit(form, "percent" if is_percent else "pixels", orders, values, sizes, is_hull, evidence)
+    if is_percent or form.unit != "shares" or sizes.min() <= 101 or values.max() > 101:
+        return found
+    other = _tell_unit(form, "percent", orders, values, sizes, is_hull, evidence)  # few boxes: they can be either
+    return replace(found, evidence=f"{found.evidence}; if they are percent, --boxes {other.words}")
 
 
 def _tell_unit(

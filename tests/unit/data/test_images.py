@@ -289,3 +289,16 @@ def test_many_headers_at_once(tmp_path):
     found = read_headers([tmp_path / f"{i}.png" for i in range(6)])
     assert [h.upright_size for h in found if not isinstance(h, DataError)] == [(20, 10 + i) for i in range(5)]
     assert isinstance(found[5], DataError)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "Git LFS .* `git lfs pull`"),
+        ("<!DOCTYPE html><html></html>", "a web page .* download it anew"),
+    ],
+)
+def test_what_stands_in_the_place_of_an_image_is_named(tmp_path, text, told):
+    (tmp_path / "a.jpg").write_text(text)
+    with pytest.raises(DataError, match=f"a.jpg is {told}" if text[0] == "<" else f"a.jpg is a pointer of {told}"):
+        read_image(tmp_path / "a.jpg")

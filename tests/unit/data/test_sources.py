@@ -462,3 +462,8 @@ def test_a_stream_is_released_when_its_reader_stops(monkeypatch):
     for _ in source:
         break
     assert FakeCapture.released == ["rtsp://host/a"]
+
+
+def test_a_camera_has_no_negative_number():
+    with pytest.raises(DataError, match="camera -1 is none: cameras are numbered from 0"):
+        open_source(-1)

@@ -243,3 +243,13 @@ def test_shares_are_read_in_the_frame_they_were_annotated_in(tmp_path, write_ima
     splits = read_splits(tmp_path, options=ReadOptions(boxes="shares"))
     assert splits.train.records[0].boxes.tolist() == [[0, 0, 20, 10]]
     assert splits.val.records[0].boxes.tolist() == [[0, 25, 8, 50]]
+
+
+def test_few_numbers_that_may_be_percent_or_pixels_name_both():
+    found = look([[50, 50, 30, 20], [20, 90, 10, 15]], YOLO, (640, 480))
+    assert found is not None
+    assert found.words == "pixels"
+    assert found.evidence.endswith("if they are percent, --boxes percent")
+    found = look([[250, 150, 30, 20], [120, 90, 10, 15]], YOLO, (640, 480))
+    assert found is not None
+    assert "percent" not in found.evidence
