@@ -60,8 +60,8 @@ MAX_PIXELS = 178_956_970
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 _NO_PICTURES = {
-    b"version https://": "a pointer of Git LFS and not the image: run `git lfs pull`",
-    **dict.fromkeys((b"<!doctype html", b"<html"), "a web page and not the image: download it anew"),
+    b"version https://": "a pointer of Git LFS: run `git lfs pull`",
+    **dict.fromkeys((b"<!doctype html", b"<html"), "a web page: download the image anew"),
 }
 """First bytes, in lower case, of what often stands in an image's place -> what it is and what to do."""
 
@@ -243,7 +243,7 @@ def _identify(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
     if failure is not None:
         raise failure
     if known := next((what for start, what in _NO_PICTURES.items() if signature.lower().startswith(start)), ""):
-        raise DataError(f"{printable(path)} is {known}")
+        raise DataError(f"{printable(path)} is no image but {known}")
     if signature[4:8] == b"ftyp" and signature[8:12] in _HEIF_BRANDS:
         suffix = ".heic"  # phones' pictures are often renamed to .jpg
     if remedy := REMEDIES.get(suffix):

@@ -294,11 +294,14 @@ def test_many_headers_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "Git LFS .* `git lfs pull`"),
-        ("<!DOCTYPE html><html></html>", "a web page .* download it anew"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n",
+            "a pointer of Git LFS: run `git lfs pull`",
+        ),
+        ("<!DOCTYPE html><html></html>", "a web page: download the image anew"),
     ],
 )
 def test_what_stands_in_the_place_of_an_image_is_named(tmp_path, text, told):
     (tmp_path / "a.jpg").write_text(text)
-    with pytest.raises(DataError, match=f"a.jpg is {told}" if text[0] == "<" else f"a.jpg is a pointer of {told}"):
+    with pytest.raises(DataError, match=rf"a\.jpg is no image but {told}"):
         read_image(tmp_path / "a.jpg")
