@@ -151,15 +151,19 @@ class StridedDepthwiseConv2d(_SparedConv2d):
         return images.requires_grad
 
 
-class NarrowStridedConv2d(_SparedConv2d):
-    """A convolution of one tap with a stride and fewer than `NARROW` input channels.
+class NarrowStridedConv2d(nn.Conv2d):
+    """A convolution of one tap with a stride and fewer than `NARROW` input channels, on a processor.
 
-    oneDNN's bfloat16 kernel for the gradient of its weight writes past its buffer where several threads share few
-    images (torch 2.15: aborts and segmentation faults with 4, 8 and 10 channels, none from 16 on).
+    oneDNN's kernel for the gradient of its weight writes past its buffer, in float32 and bfloat16, for some sizes and
+    numbers of threads (torch 2.15: aborts and segmentation faults with 4 to 12 channels, none from 16 on). The same
+    convolution without a stride of every so many-th position is spared.
     """
 
-    def _is_bad(self, _: Tensor, /) -> bool:
-        return self.weight.requires_grad
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        if input.device.type != "cpu" or not weight.requires_grad:
+            return super()._conv_forward(input, weight, bias)
+        down, across = self.stride
+        return F.conv2d(input[..., ::down, ::across], weight, bias, groups=self.groups)
 
 
 class SmallMapConv2d(_SparedConv2d):
@@ -186,10 +190,11 @@ def spare(module: nn.Module) -> None:
             part.__class__ = kind  # alike in all but how it computes: parameters and names stay
 
 
-def _spared(conv: nn.Conv2d) -> type[_SparedConv2d] | None:
+def _spared(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
     is_strided = max(conv.stride) > 1
     if is_strided and conv.groups == conv.in_channels > 1:
         return StridedDepthwiseConv2d
     if max(conv.kernel_size) > 1:
         return SmallMapConv2d
-    return NarrowStridedConv2d if is_strided and conv.in_channels < NARROW else None
+    is_bare = conv.padding in ((0, 0), "valid")
+    return NarrowStridedConv2d if is_strided and is_bare and conv.in_channels < NARROW else None

@@ -76,24 +76,30 @@ def test_maps_as_large_as_the_kernel_stay_in_half_precision():
         assert model[0](torch.randn(1, 4, 3, 2)).dtype == torch.float32
 
 
-def test_the_gradient_of_narrow_strided_convolutions_keeps_to_its_buffer():
-    """With two threads and one image bfloat16's kernel overwrites other memory: in a process of its own it may."""
+def test_narrow_strided_convolutions_are_the_same_and_keep_to_their_buffer():
+    """The kernel that is avoided overwrites other memory: in a process of its own it may."""
     code = """
 import torch
 from torch import nn
 from pyrafuse.training.precision import NarrowStridedConv2d, spare
 torch.set_num_threads(2)
-model = nn.Sequential(*(nn.Conv2d(c, 16, 1, stride=2) for c in (4, 8, 10)), nn.Conv2d(16, 16, 1, stride=2))
-spare(model)
-assert [type(part) for part in model] == [NarrowStridedConv2d] * 3 + [nn.Conv2d]
-for part in model:
-    for _ in range(20):
-        x = torch.full((1, part.in_channels, 16, 16), 0.5).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = part(x).float().mean()
-        torch.autograd.grad(loss, part.weight)
+for channels, size, count in ((8, 64, 2), (12, 64, 1), (4, 30, 1), (10, 16, 1)):
+    plain, spared = nn.Conv2d(channels, 16, 1, stride=2), nn.Sequential(nn.Conv2d(channels, 16, 1, stride=2))
+    spared[0].load_state_dict(plain.state_dict())
+    spare(spared)
+    assert type(spared[0]) is NarrowStridedConv2d
+    images = torch.randn(count, channels, size, size).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(spared(images), plain.requires_grad_(False)(images))
+    for half in (False, True) * 10:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = spared(images).float().mean()
+        torch.autograd.grad(loss, spared[0].weight)
+wide = nn.Sequential(nn.Conv2d(16, 16, 1, stride=2))
+spare(wide)
+assert type(wide[0]) is nn.Conv2d
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 class TestChoice:
