@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Shorthand(
         usage="NECK [-o FILE] [--strides 8,16,32] [--channels 256,512,1024]",
         options={},
-        help={"-o FILE": "output"},
+        help={"-o FILE": "--output FILE"},
         positional="--neck",
     )
 )

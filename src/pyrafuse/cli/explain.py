@@ -66,7 +66,7 @@ def explain(
         return _explain_gradients(
             model, sources, split=split, output=output, limit=limit, options=options, device=device
         )
-    frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
+    frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
     images = "image" if summary.num_images == 1 else "images"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Shorthand(
         usage="FILE -o OUT [--as NAME] [--names A,B,C] [--force]   or   --list",
         options={"-f": "--force", "--as": "--published"},
-        help={"-o OUT": "output", "-f": "force", "--as NAME": "published"},
+        help={"-o OUT": "--output OUT", "-f": "--force", "--as NAME": "--published NAME"},
         positional="--file",
     )
 )
@@ -50,7 +50,7 @@ def import_checkpoint(
             print("\n  ".join((origin.name, *origin.layouts)))
         return 0
     if file is None or output is None:
-        raise PyrafuseError("what shall be imported, and where to? pyrafuse import FILE -o OUT (--list tells what can)")
+        raise PyrafuseError(_tell_missing(file))
     file = find_checkpoint(file)
     _check_output(file, output, is_forced=force)
     check_writable(output)
@@ -68,6 +68,11 @@ def import_checkpoint(
     save(detector, output)
     print(describe(detector, file=file, output=output, notes=notes))
     return 0
+
+
+def _tell_missing(file: Path | None) -> str:
+    given = "FILE" if file is None else file
+    return f"import needs FILE and -o OUT: pyrafuse import {given} -o OUT.ckpt (--list prints what can be imported)"
 
 
 def read_names(text: str) -> tuple[str, ...]:

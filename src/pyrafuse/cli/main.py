@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyrafuse import __version__
 from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.core.habits import find_command
 from pyrafuse.core.interrupts import as_interrupts
 from pyrafuse.core.printable import printable_lines
 
@@ -187,6 +188,8 @@ def _split_command(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     if group and (len(words) == 1 or words[1].startswith("-")):
         raise PyrafuseError(f"'pyrafuse {words[0]}' needs one word more: {', '.join(group)}")
+    if (meant := find_command(words[0])) is not None:
+        raise PyrafuseError(f"unknown command {words[0]!r}; did you mean {meant!r}? (see pyrafuse {meant} --help)")
     raise unknown_name("command", " ".join(words[:2]) if group else words[0], COMMANDS)
 
 

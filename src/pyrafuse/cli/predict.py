@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from pyrafuse.core.errors import check_between
 from pyrafuse.core.paths import check_source, check_writable, find_checkpoint
+from pyrafuse.core.printable import counted
 
 
 def predict(
@@ -44,6 +46,10 @@ def predict(
         stride: Of a video or a camera only every so many-th frame is read.
         device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
+    for name, value in (("batch", batch), ("limit", limit), ("max_detections", max_detections), ("stride", stride)):
+        check_between(name, value, 1)
     model = find_checkpoint(model)
     for source in sources:
         check_source(source)
@@ -53,7 +59,7 @@ def predict(
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.models.checkpoint import load
 
-    frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride)
+    frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = load(model, device=choose_device(device))
     summary = predict_to(
         detector,
@@ -70,9 +76,11 @@ def predict(
         progress=True,
     )
     print(
-        f"{summary.num_objects} objects in {summary.num_images} images, written to {output}; "
+        f"{counted(summary.num_objects, 'object')} in {counted(summary.num_images, 'image')}, written to {output}; "
         f"{summary.num_failed} could not be read ({summary.seconds:.1f} s)"
     )
+    if not summary.num_objects and score > 0:
+        print(f"nothing has a score of {score:g} or more: --score {score / 5:.1g}, say, shows what is less certain")
     return int(summary.num_failed > 0)
 
 

@@ -74,12 +74,26 @@ HABITS: Mapping[str, tuple[str, ...]] = {
 }
 """A word of others, in lower case with underscores -> what it may be called here, the likeliest first."""
 
+COMMANDS: Mapping[str, str] = {
+    **dict.fromkeys(("val", "validate", "eval", "test"), "evaluate"),
+    **dict.fromkeys(("detect", "infer", "inference", "track"), "predict"),
+    **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
+    **dict.fromkeys(("convert",), "import"),
+    **dict.fromkeys(("benchmark",), "bench necks"),
+}
+"""A command of others -> ours."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class UnknownOptionError(PyrafuseError, TypeError):
     """A keyword that a function does not take."""
+
+
+def find_command(word: str) -> str | None:
+    """Our command for one of other tools; None if it is none of theirs."""
+    return COMMANDS.get(word.lower())
 
 
 def find_habit(word: str, known: Collection[str]) -> str | None:

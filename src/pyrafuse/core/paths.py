@@ -34,20 +34,25 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             inside = _checkpoints_in(path)
             hint = f"name a file in it, {inside[0]} say" if inside else "there is no checkpoint in it"
             raise CheckpointError(f"{path} is a folder without {' or '.join(RUN_CHECKPOINTS)}; {hint}")
-        return found
+        path = found
     if not path.is_file():
         raise CheckpointError(f"no such checkpoint: {path}; {_suggest(path)}")
+    if not path.stat().st_size:
+        raise CheckpointError(f"{path} is empty; copy it anew, or name another file")
     return path
 
 
 def _suggest(path: Path) -> str:
-    near = nearest(path.name, (p.name for p in _checkpoints_in(path.parent)))
-    if near:
-        return f"did you mean {path.parent / near}?"
-    runs = sorted(Path("runs").glob(f"*/{path.name}"), key=lambda p: p.stat().st_mtime)
-    if path.suffix == ".ckpt" and runs:
-        return f"did you mean {runs[-1]}?"
+    """What to type instead of ``path``, which is not there: the nearest name, the newest run's, or what lies beside."""
+    runs = (
+        sorted(Path("runs").glob(f"*/{path.name}"), key=lambda p: p.stat().st_mtime) if path.suffix == ".ckpt" else []
+    )
     inside = _checkpoints_in(path.parent)
+    near = nearest(path.name, (p.name for p in inside))
+    if near and (not runs or path.parent in (run.parent for run in runs)):
+        return f"did you mean {path.parent / near}?"
+    if runs:
+        return f"did you mean {runs[-1]}?"
     if inside:
         return f"beside it lie {', '.join(p.name for p in inside[:5])}"
     return "a training leaves best.ckpt in its folder"

@@ -33,3 +33,8 @@ def list_names(names: Iterable[object], *, most: int = 8, limit: int = 120) -> s
 def printable_lines(text: str) -> str:
     """The same of each line of a text that has several."""
     return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``2 images``; ``plural`` where that takes more than an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.core.errors import DataError, fold_name
-from pyrafuse.core.printable import printable
+from pyrafuse.core.printable import counted, printable
 from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.data.images import read_picture
 from pyrafuse.data.layout import Splits
@@ -80,16 +80,20 @@ class Report:
 
     def text(self, *, num_examples: int = 5) -> str:
         """The report for people: every kind of problem with its count, its remedy and its first examples."""
+        return f"{self.finding}\n{self.details(num_examples=num_examples)}"
+
+    def details(self, *, num_examples: int = 5) -> str:
+        """The same without the first line, for whoever has said what was found."""
         objects = self.sizes[-1].num_objects
         lines = [
-            self.finding,
-            f"{objects} objects in {self.num_images} images; {self.num_empty} images hold none",
+            f"{counted(objects, 'object')} in {counted(self.num_images, 'image')}; "
+            f"{counted(self.num_empty, 'image')} {'holds' if self.num_empty == 1 else 'hold'} none",
             "",
             format_sizes(self.sizes),
             "",
             *format_problems(self.problems, num_examples),
-            f"{_count(len(self.errors), 'error')}, {_count(len(self.warnings), 'warning')}"
-            + (f", {_count(len(self.notes), 'note')}" if self.notes else ""),
+            f"{counted(len(self.errors), 'error')}, {counted(len(self.warnings), 'warning')}"
+            + (f", {counted(len(self.notes), 'note')}" if self.notes else ""),
         ]
         return "\n".join(lines)
 
@@ -156,7 +160,7 @@ def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
     if not all(record.crowd.all() for record in data.records):
         return []
     place, split = data.records[0].path.parent, f"split {data.split}" if data.split else ""
-    what = f"none of the {_count(len(data), 'image')} for {purpose} holds an object"
+    what = f"none of the {counted(len(data), 'image')} for {purpose} holds an object"
     if num_aside := sum(len(record.crowd) for record in data.records):
         return [
             Problem("error", "only objects that are set aside", place, split,
@@ -176,9 +180,9 @@ def tell_crowded(splits: Sequence[DetectionData], max_detections: int | None) ->
     if not len(many):
         return ""
     return (
-        f"{len(many)} of {_count(len(counts), 'image')} hold more than {limit} objects, up to {many.max()}: evaluation "
-        f"counts {limit} detections an image and class{'' if max_detections else ', as COCO does'}; --max-detections "
-        f"{many.max()} counts more"
+        f"{len(many)} of {counted(len(counts), 'image')} hold more than {limit} objects, up to {many.max()}: "
+        f"evaluation counts {limit} detections an image and class{'' if max_detections else ', as COCO does'}; "
+        f"--max-detections {many.max()} counts more"
     )
 
 
@@ -319,7 +323,7 @@ def _find_tiny(records: Iterable[ImageRecord]) -> list[Problem]:
             width, height = sides[tiny[0]].tolist()
             problems.append(
                 Problem("warning", "tiny box", record.path, f"image {record.image_id}",
-                        f"{_count(len(tiny), 'box', 'boxes')} thinner than {TINY_PX:g} px; the first is {width:.2f} x "
+                        f"{counted(len(tiny), 'box', 'boxes')} thinner than {TINY_PX:g} px; the first is {width:.2f} x "
                         f"{height:.2f} at [{', '.join(f'{v:.6g}' for v in record.boxes[tiny[0]].tolist())}] (xyxy)",
                         "kept; delete it if it is a slip of the hand")
             )  # fmt: skip
@@ -339,7 +343,3 @@ def format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]
             lines.append(f"  ... and {len(members) - num_examples} more")
         lines.append("")
     return lines
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"

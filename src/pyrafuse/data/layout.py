@@ -9,6 +9,7 @@ import numpy as np
 
 from pyrafuse.core.errors import DataError, check_between, same_but_for_case
 from pyrafuse.core.paths import check_data
+from pyrafuse.core.printable import list_names
 from pyrafuse.core.records import DetectionData
 from pyrafuse.data.class_groups import leave_out_groups
 from pyrafuse.data.coco import find_coco, read_coco
@@ -106,7 +107,8 @@ def read_splits(
         train=training.data,
         val=held_out.data,
         layout=found.layout,
-        finding=f"{_TITLES[found.layout]}: {len(training.data)} training and {len(held_out.data)} validation images"
+        finding=f"{'shapes (generated images)' if is_shapes(os.fspath(path)) else _TITLES[found.layout]}: "
+        f"{len(training.data)} training and {len(held_out.data)} validation images"
         f"{how}, {_list_names(training.data.names)}",
         problems=tuple(dict.fromkeys(problems)),  # what is wrong with both stands once
     )
@@ -313,8 +315,7 @@ def _first(reading: Reading) -> str:
 
 
 def _list_names(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {shown}"
+    return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {list_names(names, most=10)}"
 
 
 def _list_splits(found: _Found) -> str:

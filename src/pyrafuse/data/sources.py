@@ -112,7 +112,13 @@ class Source:
             yield replace(frame, index=index)
 
 
-def open_source(source: Any, *, stride: int = 1, channels: Channels = "rgb") -> Source:
+def open_source(
+    source: Any,
+    *,
+    stride: int = 1,
+    channels: Channels = "rgb",
+    leave_out: str | os.PathLike[str] | None = None,
+) -> Source:
     """Open whatever a detector can be pointed at.
 
     Args:
@@ -123,6 +129,7 @@ def open_source(source: Any, *, stride: int = 1, channels: Channels = "rgb") -> 
         stride: Of a video or a camera only every so many-th frame is read.
         channels: Order of the colours of arrays and tensors: ``rgb``, or ``bgr`` for OpenCV's. Files, PIL images and
             cameras have an order of their own.
+        leave_out: A folder of results: what lies in it is no source, drawn pictures of a former call for instance.
 
     Raises:
         DataError: If there is no such file, folder or camera, a folder or glob holds no images, a download fails or an
@@ -133,13 +140,15 @@ def open_source(source: Any, *, stride: int = 1, channels: Channels = "rgb") -> 
     if channels not in get_args(Channels):
         raise DataError(f"channels is rgb or bgr, not {channels!r}")
     if isinstance(source, list | tuple):
-        return _chain([_open_item(item, rank, stride, channels) for rank, item in enumerate(source)])
+        return _chain([_open_item(item, rank, stride, channels, leave_out) for rank, item in enumerate(source)])
     if isinstance(source, str) and _is_url(source) and not _is_stream(source):
         return _open_url(source, stride)
-    return _open_item(source, 0, stride, channels)
+    return _open_item(source, 0, stride, channels, leave_out)
 
 
-def _open_item(source: Any, rank: int, stride: int, channels: Channels) -> Source:
+def _open_item(
+    source: Any, rank: int, stride: int, channels: Channels, leave_out: str | os.PathLike[str] | None
+) -> Source:
     if isinstance(source, np.ndarray | Tensor | Image.Image):
         pictures = _to_pictures(source, channels)
         names = [f"image{rank}" + (f".{row}" if len(pictures) > 1 else "") for row in range(len(pictures))]
@@ -158,7 +167,7 @@ def _open_item(source: Any, rank: int, stride: int, channels: Channels) -> Sourc
         return _open_stream(text, stride) if _is_stream(text) else _open_url_later(text, stride)
     path = Path(text).expanduser()
     if path.is_dir():
-        return _open_folder(path, stride)
+        return _open_folder(path, stride, leave_out)
     if path.exists():
         return _open_file(path, str(path), stride)
     if text.isdecimal():
@@ -177,10 +186,20 @@ def _chain(sources: Sequence[Source]) -> Source:
     )
 
 
-def _open_folder(folder: Path, stride: int) -> Source:
+def _open_folder(folder: Path, stride: int, leave_out: str | os.PathLike[str] | None) -> Source:
     files = Tree(folder).files  # hidden ones apart; a link that leads nowhere is among them, a fault to be told
+    left_out = 0
+    if leave_out is not None:
+        results = Path(leave_out).resolve()
+        if results == folder.resolve():
+            raise DataError(f"results in {folder} would lie among the images they are of; choose another output")
+        if folder.resolve() in results.parents and results.is_dir():
+            every, files = files, tuple(file for file in files if not file.resolve().is_relative_to(results))
+            left_out = len(every) - len(files)
     paths = [path for path in files if path.suffix.lower() in _SUFFIXES]
     others = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in _SUFFIXES)
+    if left_out:
+        others[f"in {leave_out}, the folder of results"] = left_out
     if not paths:
         found = f"; passed over: {tell_suffixes(others)}" if others else ", nor anything else"
         raise DataError(f"no images or videos in {folder} or below it{found}")

@@ -181,7 +181,7 @@ def _tell_notes(notes: Sequence[str], passed_over: Mapping[str, int]) -> None:
     if len(notes) > NUM_NOTES:
         print(f"... and {len(notes) - NUM_NOTES} more images of which such a thing was decided", file=sys.stderr)
     if passed_over:
-        print(f"passed over as no images: {tell_suffixes(passed_over)}", file=sys.stderr)
+        print(f"passed over: {tell_suffixes(passed_over)}", file=sys.stderr)
 
 
 def _create_bar(*, is_shown: bool) -> Progress:

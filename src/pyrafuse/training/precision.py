@@ -59,7 +59,8 @@ def choose_precision(
         return "32"  # each process would measure for itself, and all have to choose the same
     speedup = _measure(detector, device, size)
     is_faster = speedup >= (LEAST_SPEEDUP if began is None else 1)
-    ratio = f"is {speedup:.1f} times as fast" if speedup >= 1 else f"takes {1 / speedup:.1f} times as long"
+    only = "" if is_faster else "only "
+    ratio = f"is {only}{speedup:.1f} times as fast" if speedup >= 1 else f"takes {1 / speedup:.1f} times as long"
     other = "; the run began in bf16" if began == "bf16" and not is_faster else ""
     say(f"computing in {'bf16' if is_faster else 'float32'}: bf16 {ratio} on this {_WORDS[device]}{other}")
     return "bf16" if is_faster else "32"

@@ -26,6 +26,7 @@ from pyrafuse.core.errors import DataError
 from pyrafuse.core.locking import hold_folder
 from pyrafuse.core.memory import keep_freed_memory
 from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.printable import counted
 from pyrafuse.core.storage import read_tensors, write_tensors, write_text
 from pyrafuse.core.targets import Batch
 from pyrafuse.core.terminal import Terminal
@@ -160,7 +161,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         val=recipe.data.val,
         options=recipe.data.reading,
     )
-    console.print(splits.finding, highlight=False)
+    console.print(splits.finding, highlight=False, markup=False)
     if begun:
         splits = match_classes(splits, begun)
     _check(splits, recipe, console)
@@ -214,8 +215,9 @@ def _fit(
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
     console.print(
-        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, {recipe.run.epochs} epochs of "
-        f"{steps} batches, on {trainer.num_devices} x {device}; into {folder}",
+        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, "
+        f"{counted(recipe.run.epochs, 'epoch')} of {counted(steps, 'batch', 'batches')}, "
+        f"on {trainer.num_devices} x {device}; into {folder}",
         highlight=False,
         markup=False,
     )
@@ -331,7 +333,7 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
             f"{num_images} images: only their headers were checked; `pyrafuse data check` decodes all", highlight=False
         )
     if report.problems:
-        console.print(report.text(), highlight=False, markup=False)
+        console.print(report.details(), highlight=False, markup=False)
     if console.quiet:
         report.raise_on_errors(strict=recipe.data.strict)  # nobody has read the report
     if report.errors or (recipe.data.strict and report.warnings):

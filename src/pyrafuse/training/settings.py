@@ -98,10 +98,12 @@ class DataSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for size in (self.size, *self.sizes):
-            is_padded = self.fit == "keep_ratio"  # to whole multiples, whatever the size is
-            if size is not None and (size < 32 or (size % 32 and size not in ODD_SIZES and not is_padded)):
-                raise PyrafuseError(f"data.size and data.sizes must be multiples of 32 from 32 up, got {size}")
+        for name, sizes in (("data.size", (self.size,)), ("data.sizes", self.sizes)):
+            for size in sizes:
+                is_padded = self.fit == "keep_ratio"  # to whole multiples, whatever the size is
+                if size is not None and (size < 32 or (size % 32 and size not in ODD_SIZES and not is_padded)):
+                    near = f"{size // 32 * 32} or {size // 32 * 32 + 32}" if size > 32 else "32 or more"
+                    raise PyrafuseError(f"{name} must be a multiple of 32, got {size}; give {near}")
         if self.longest is not None and (self.fit not in ("keep_ratio", None) or self.longest < (self.size or 0)):
             raise PyrafuseError(
                 f"data.longest is the limit of the longer side where data.fit is keep_ratio, at least data.size "
@@ -274,11 +276,9 @@ class RunSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.accumulate < 1:
-            raise PyrafuseError(
-                f"run.epochs, run.batch_size and run.accumulate must be positive, got {self.epochs}, "
-                f"{self.batch_size}, {self.accumulate}"
-            )
+        check_between("run.epochs", self.epochs, 1)
+        check_between("run.batch_size", self.batch_size, 1)
+        check_between("run.accumulate", self.accumulate, 1)
         check_between("run.seed", self.seed, 0, 2**32 - 1)
         check_between("run.nodes", self.nodes, 1)
         check_between("run.evaluate_every", self.evaluate_every, 1)

@@ -51,7 +51,7 @@ def test_a_recipe_is_trained_as_it_is(given):
         ({"batch_size": 4}, "unknown option --batch_size; did you mean --batch?"),
         ({"lr0": 0.1}, "did you mean --lr?"),
         ({"epochs": "many"}, "expected int, got 'many'"),
-        ({"size": 100}, "multiples of 32"),
+        ({"size": 100}, "data.size must be a multiple of 32, got 100"),
     ],
 )
 def test_what_does_not_fit_is_named(given, options, message):

@@ -88,6 +88,19 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
+def test_predict_that_finds_nothing_says_what_to_type_and_does_not_read_its_own_pictures(
+    checkpoint, coco, capsys, monkeypatch
+):
+    monkeypatch.chdir(coco)
+    for passed_over in ("", "passed over: "):
+        assert main(["predict", str(checkpoint), ".", "--score", "1", "--device", "cpu"]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("0 objects in 4 images, written to predictions; 0 could not be read")
+        assert out.endswith("nothing has a score of 1 or more: --score 0.2, say, shows what is less certain\n")
+        assert passed_over in err
+        assert ("5 in predictions, the folder of results" in err) == bool(passed_over)
+
+
 def test_predict_writes_what_the_detector_finds_and_reports_what_it_cannot_read(checkpoint, coco, tmp_path, capsys):
     (coco / "c.png").write_bytes(b"")
     output = tmp_path / "out"
@@ -172,7 +185,7 @@ def test_predict_stops_where_it_was_told_to(checkpoint, coco, tmp_path, capsys):
 )
 def test_what_is_wrong_in_the_words_is_found_before_any_work(tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.file").touch()
+    (tmp_path / "a.file").write_bytes(b"x")
     assert main(argv) == 2
     out, err = capsys.readouterr()
     assert message in err

@@ -76,7 +76,7 @@ def test_a_variant_as_typed():
         ("x: lr 1", "'lr 1' is no KEY=VALUE"),
         ("x: learning=1", "variant 'x': unknown option --learning; choose from --"),
         ("x: run.epoch=1", "variant 'x': unknown option --run.epoch; did you mean --run.epochs?"),
-        ("x: data.size=100", "variant 'x': data.size and data.sizes must be multiples of 32"),
+        ("x: data.size=100", "variant 'x': data.size must be a multiple of 32, got 100"),
         ("x: lr=fast", "variant 'x': --optimizer.lr: expected float, got 'fast'"),
     ],
 )

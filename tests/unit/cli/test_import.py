@@ -97,7 +97,7 @@ def test_nothing_is_overwritten_without_force(official, tmp_path, capsys):
 @pytest.mark.parametrize("words", [[], ["a.pth"], ["-o", "b.ckpt"]])
 def test_words_that_are_missing(words, capsys):
     assert main(["import", *words]) == 2
-    assert "what shall be imported, and where to? pyrafuse import FILE -o OUT" in capsys.readouterr().err
+    assert "import needs FILE and -o OUT: pyrafuse import" in capsys.readouterr().err
 
 
 def test_our_own_needs_no_import(detector, tmp_path, capsys):

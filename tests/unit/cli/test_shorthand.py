@@ -121,7 +121,7 @@ def test_a_resumed_run_brings_its_own_recipe(tmp_path):
         (["--device"], "--device needs a value"),
         (["--recipe", "smal"], "unknown recipe 'smal'; did you mean 'small'?"),
         (["--recipe", "none.yaml"], "no such file: "),
-        (["--size", "100"], "data.size and data.sizes must be multiples of 32 from 32 up, got 100"),
+        (["--size", "100"], "data.size must be a multiple of 32, got 100; give 96 or 128"),
         (["--resume"], "--resume needs --output RUN_DIR: no run folder was given"),
         (["--resume", "--output", "nowhere"], "nothing to resume: nowhere/recipe.yaml is not there"),
         (["--optimizer.name", "adm"], "--optimizer.name: 'adm' is not one of sgd, adamw"),

@@ -1,6 +1,7 @@
 """A path that leads nowhere is answered before torch is imported, which takes seconds."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -20,7 +21,12 @@ print(json.dumps(answers))
 
 def test_wrong_paths_are_told_without_torch(tmp_path):
     (tmp_path / "best.ckpt").write_bytes(b"x")
+    (tmp_path / "empty.ckpt").touch()
     (tmp_path / "photos").mkdir()
+    for age, run in ((9, "old"), (5, "new")):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "last.ckpt").write_bytes(b"x")
+        os.utime(tmp_path / "runs" / run / "last.ckpt", (1e9 - age, 1e9 - age))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "last.ckpt").write_bytes(b"x")
     cases = [
@@ -37,6 +43,12 @@ def test_wrong_paths_are_told_without_torch(tmp_path):
         ("train photos --weights mobilenet_v2", "--weights torchvision/mobilenet_v2 fetches ImageNet's"),
         ("predict photos photos", "photos is a folder without best.ckpt or last.ckpt; there is no checkpoint in it"),
         ("predict bset.ckpt photos", "no such checkpoint: bset.ckpt; did you mean best.ckpt?"),
+        ("predict last.ckpt photos", "no such checkpoint: last.ckpt; did you mean runs/new/last.ckpt?"),
+        ("predict empty.ckpt photos", "empty.ckpt is empty; copy it anew, or name another file"),
+        ("predict best.ckpt photos --score 1.5", "score must be in 0..1, got 1.5"),
+        ("predict best.ckpt photos --limit 0", "limit must be 1 or more, got 0"),
+        ("val best.ckpt", "unknown command 'val'; did you mean 'evaluate'? (see pyrafuse evaluate --help)"),
+        ("Detect best.ckpt", "unknown command 'Detect'; did you mean 'predict'?"),
         ("predict best.ckpt photo", "no such file or folder: photo; did you mean photos?"),
         ("predict best.ckpt photos/*.jpg", "no file matches 'photos/*.jpg'"),
         ("predict best.ckpt photos --output best.ckpt", "cannot write best.ckpt: best.ckpt is a file, and no folder"),

@@ -34,7 +34,7 @@ def test_sound_data(folder):
     report.raise_on_errors(strict=True)
     assert report.text() == (
         "COCO JSON: 2 training and 1 validation images, 2 classes: dog, cat\n"
-        "3 objects in 3 images; 1 images hold none\n"
+        "3 objects in 3 images; 1 image holds none\n"
         "\n"
         "class  objects  small  medium  large   side in pixels (5 %, half, 95 %)\n"
         "dog          2      1       1      0   21, 30, 39\n"

@@ -129,6 +129,20 @@ def test_category_ids_of_validation_stay_whatever_those_of_training_are(tmp_path
     assert splits.val.records[0].labels.tolist() == [splits.val.names.index("cat")]
 
 
+def test_names_of_classes_give_a_terminal_no_order(tmp_path, write_image, write_coco):
+    write_image(tmp_path / "a.png", 20, 20)
+    for split in ("train", "val"):
+        write_coco(
+            tmp_path / f"{split}.json",
+            [(1, "a.png", 20, 20)],
+            [(1, 1, [0, 0, 9, 9])],
+            [(1, "car [old]\x1b[31m[/b]\nx")],
+        )
+    assert read_splits(tmp_path).finding == (
+        r"COCO JSON: 1 training and 1 validation images, 1 class: car [old]\x1b[31m[/b]\nx"
+    )
+
+
 def test_layouts_are_told_apart(tmp_path, write_image):
     voc, yolo, named = tmp_path / "voc", tmp_path / "yolo", tmp_path / "named"
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
@@ -196,7 +210,8 @@ def test_shapes_by_their_word(tmp_path, monkeypatch):
     monkeypatch.setenv("PYRAFUSE_CACHE", str(tmp_path))
     splits = read_splits("shapes:train=3,val=2,size=64")
     assert splits.finding == (
-        "COCO JSON: 3 training and 2 validation images, 5 classes: circle, square, triangle, star, cross"
+        "shapes (generated images): 3 training and 2 validation images, 5 classes: circle, square, triangle, star, "
+        "cross"
     )
     assert splits.problems == ()
     assert all((record.width, record.height) == (64, 64) for record in splits.train.records)

@@ -113,6 +113,19 @@ def test_a_folder_is_read_to_its_bottom_in_natural_order_and_a_fault_stops_nothi
     assert "img3.jpg" in frames[2].error
 
 
+def test_results_of_a_former_call_are_no_source(tmp_path):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "out" / "images" / "a.png")
+    write_image(tmp_path / "outer" / "b.png")
+    source = open_source(tmp_path, leave_out=tmp_path / "out")
+    assert [frame.name for frame in source] == [str(tmp_path / "a.png"), str(tmp_path / "outer" / "b.png")]
+    assert source.num_frames == 2
+    assert source.passed_over == {f"in {tmp_path / 'out'}, the folder of results": 1}
+    assert open_source(tmp_path / "outer", leave_out=tmp_path).num_frames == 1
+    with pytest.raises(DataError, match="would lie among the images they are of; choose another output"):
+        open_source(tmp_path / "outer", leave_out=tmp_path / "outer")
+
+
 def test_a_fault_is_told_on_one_line_whatever_the_file_is_called(tmp_path, capfd):
     for name in (b"new\nline.jpg", b"bad\xff.jpg", b"a\x1b[2J.gif"):
         (tmp_path / os.fsdecode(name)).write_bytes(b"nonsense")

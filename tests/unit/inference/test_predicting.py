@@ -406,4 +406,4 @@ def test_what_was_decided_in_reading_and_what_was_passed_over_is_said(tmp_path, 
     assert summary.notes == tuple(f"{tmp_path}/in/{name}: {said}" for name in ("a.png", "b.png"))
     err = capsys.readouterr().err
     assert f"{tmp_path}/in/a.png: {said}\n" in err
-    assert "passed over as no images: 1 .txt\n" in err
+    assert "passed over: 1 .txt\n" in err

@@ -116,7 +116,7 @@ class TestChoice:
         ("speedup", "chosen", "said"),
         [
             (1.8, "bf16", "computing in bf16: bf16 is 1.8 times as fast on this processor"),
-            (1.05, "32", "computing in float32: bf16 is 1.1 times as fast on this processor"),
+            (1.05, "32", "computing in float32: bf16 is only 1.1 times as fast on this processor"),
             (0.125, "32", "computing in float32: bf16 takes 8.0 times as long on this processor"),
         ],
     )

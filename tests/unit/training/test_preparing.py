@@ -288,10 +288,12 @@ class TestSchedule:
 @pytest.mark.parametrize(
     ("create", "said"),
     [
-        (lambda: DataSettings(size=100), "multiples of 32 from 32 up, got 100"),
-        (lambda: DataSettings(sizes=(64, 0)), "multiples of 32 from 32 up, got 0"),
         (lambda: DataSettings(val_fraction=1.0), "between 0 and 1, got 1.0"),
-        (lambda: RunSettings(epochs=0), "must be positive, got 0, 16, 1"),
+        (lambda: RunSettings(epochs=0), "run.epochs must be 1 or more, got 0"),
+        (lambda: RunSettings(batch_size=-2), "run.batch_size must be 1 or more, got -2"),
+        (lambda: RunSettings(accumulate=0), "run.accumulate must be 1 or more, got 0"),
+        (lambda: DataSettings(size=100), "data.size must be a multiple of 32, got 100; give 96 or 128"),
+        (lambda: DataSettings(sizes=(64, 0)), "data.sizes must be a multiple of 32, got 0; give 32 or more"),
         (lambda: RunSettings(batch_size=6, accumulate=4), "run.batch_size 6 does not split into 4 batches"),
         (lambda: RunSettings(ema=2.0), "run.ema is the share .* below 1; got 2.0"),
         (lambda: RunSettings(ema=1.0), "below 1; got 1.0"),

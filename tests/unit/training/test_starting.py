@@ -263,7 +263,7 @@ class TestPreprocessing:
         made.card = replace(given.card, options=made.card.options, names=("a",), category_ids=(1,))
         made.card = replace(made.card, preprocessing=Preprocessing(size=(100, 100)))
         save(made, odd)
-        with pytest.raises(PyrafuseError, match=r"multiples of 32 .*got 100 .*as in .*odd\.ckpt"):
+        with pytest.raises(PyrafuseError, match=r"multiple of 32, got 100; give 96 or 128 .*as in .*odd\.ckpt"):
             settle(start_from(odd))
         assert settle(start_from(odd, data=DataSettings(size=96)))[0].data.size == 96
         made.card = replace(made.card, preprocessing=replace(CAFFE, size=(100, 160)))
