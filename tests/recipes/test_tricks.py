@@ -21,13 +21,22 @@ from pyrafuse.layers.deformable import FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.layers.rfb import RFB
 from pyrafuse.layers.spp import YOLOSPP
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.tricks import TRICKS, switch, tricks_of
 from pyrafuse.training import run
 from pyrafuse.training.callbacks import DropBlockSchedule
 from pyrafuse.training.schedule import block_sizes, lr_factor
-from pyrafuse.training.settings import DropBlockSettings, Recipe, ScheduleSettings, to_plain
+from pyrafuse.training.settings import (
+    DataSettings,
+    DropBlockSettings,
+    ModelSettings,
+    Recipe,
+    ScheduleSettings,
+    to_plain,
+)
+from pyrafuse.training.starting import settle
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/training.md"
 BASELINE = set(TRICKS) - {"rfb", "dropblock"}
@@ -111,6 +120,43 @@ def test_what_is_no_trick(words, said, capsys):
 def test_sizes_lie_around_the_size(capsys, words, sizes):
     got = configure(capsys, *words.split())["data"]["sizes"]
     assert (got[0], got[-1]) == sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "sizes"),
+    [
+        ("--with multi_scale", 128, (96, 192)),
+        ("--recipe yolov3_asff_coco", 128, (96, 192)),
+        ("--size 64 --with multi_scale", 64, (32, 96)),
+        ("--recipe yolov3_asff_coco --size 64", 64, (32, 96)),
+        ("--with multi_scale --without multi_scale", 128, ()),
+        ("--data.sizes 64,96", 128, (64, 96)),
+        ("--recipe file.yaml", 128, (64, 96)),
+        ("--recipe around.yaml", 64, (32, 96)),
+    ],
+)
+def test_sizes_lie_around_that_of_the_start(words, size, sizes, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("file.yaml").write_text("data: {sizes: [64, 96]}")
+    Path("around.yaml").write_text("data: {size: 64, sizes: around}")
+    detector = create_model("yolov3_small", num_classes=1)
+    detector.card = replace(detector.card, preprocessing=Preprocessing(size=(128, 128)))
+    save(detector, "start.ckpt")
+    given = configure(capsys, "--model", "start.ckpt", *words.split())
+    data = dict(given["data"])
+    data["sizes"] = data["sizes"] if data["sizes"] == "around" else tuple(data["sizes"])
+    settled, _ = settle(Recipe(model=ModelSettings(start_from="start.ckpt"), data=DataSettings(**data)))
+    assert settled.data.size == size
+    assert settled.data.sides[:1] + settled.data.sides[-1:] == sizes
+
+
+def test_sizes_do_not_go_with_images_of_many_sizes(tmp_path):
+    detector = create_model("yolov3_small", num_classes=1)
+    detector.card = replace(detector.card, preprocessing=Preprocessing(size=(64, 96), fit="keep_ratio"))
+    save(detector, tmp_path / "start.ckpt")
+    recipe = Recipe(model=ModelSettings(start_from=str(tmp_path / "start.ckpt")), data=DataSettings(sizes="around"))
+    with pytest.raises(PyrafuseError, match=r"data\.sizes are squares.*--without multi_scale"):
+        settle(recipe)
 
 
 def test_the_table_in_the_pages():
@@ -212,7 +258,7 @@ def loader_of(name: str, on: bool, monkeypatch, tmp_path):
         batch_size=4,
         num_workers=0,
         seed=0,
-        sizes=[size // 10 * 2 for size in values["data"].get("sizes", ())],
+        sizes=[size // 10 * 2 for size in DataSettings(**values["data"]).sides],
         change_every=1,
     )
     return list(loader)

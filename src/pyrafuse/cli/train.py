@@ -248,6 +248,8 @@ def leave_open(values: Mapping[str, Any], *, has_start: bool, is_file: bool) -> 
     model, data = dict(values.get("model") or {}), dict(values.get("data") or {})
     if has_start:
         model = {**model, **OPEN_MODEL}
+        if not is_file:
+            data = with_size(values, None)["data"]
     elif is_file and model.get("start_from"):
         model = {**OPEN_MODEL, **model}
     else:

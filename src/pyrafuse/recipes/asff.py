@@ -14,8 +14,9 @@ from typing import Any
 
 from pyrafuse.data.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
-from pyrafuse.recipes.tricks import DROPBLOCK_PHASES, SIZES
+from pyrafuse.recipes.tricks import DROPBLOCK_PHASES
 from pyrafuse.training.settings import (
+    SIZES,
     DataSettings,
     DropBlockSettings,
     ModelSettings,

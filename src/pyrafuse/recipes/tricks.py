@@ -10,12 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pyrafuse.core.errors import unknown_name
-
-SIZES = tuple(range(320, 609, 32))
-"""Sides in pixels that ASFF is trained at, around 416; and also where it is evaluated at 608."""
-
-DEFAULT_SIZE = 416
-"""Where the recipe does not tell its size."""
+from pyrafuse.training.settings import sizes_around
 
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))
 """ASFF's squares: first epoch, then sides in cells at strides 8, 16, 32."""
@@ -66,7 +61,7 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
         ),
         "multi_scale": Trick(
             "draw the input's size anew for every ten batches, around data.size",
-            {"data.sizes": lambda values: sizes_around(_size_of(values))},
+            {"data.sizes": lambda values: _around(values)},
             {"data.sizes": ()},
             is_default=False,
         ),
@@ -143,24 +138,18 @@ def with_value(values: Mapping[str, Any], path: list[str], value: Any) -> dict[s
     return {**values, first: with_value(deeper, rest, value) if rest else value}
 
 
-def with_size(values: Mapping[str, Any], size: int) -> dict[str, Any]:
+def with_size(values: Mapping[str, Any], size: int | None) -> dict[str, Any]:
     """``values`` with another ``data.size``; ``data.sizes`` that lie around the old one lie around the new one."""
-    around = _plain(sizes_around(_size_of(values)))
     changed = with_value(values, ["data", "size"], size)
-    if (values.get("data") or {}).get("sizes") == around:
-        changed = with_value(changed, ["data", "sizes"], _plain(sizes_around(size)))
+    if (values.get("data") or {}).get("sizes") == _around(values):
+        changed = with_value(changed, ["data", "sizes"], _around(changed))
     return changed
 
 
-def sizes_around(size: int) -> tuple[int, ...]:
-    """Multiples of 32 from 10/13 to 19/13 of ``size``, as 320 to 608 lie around YOLOv3's 416; for 608 ASFF's own."""
-    if size == SIZES[-1]:
-        return SIZES
-    return tuple(range(max(32, size * 10 // 13 // 32 * 32), -(-size * 19 // (13 * 32)) * 32 + 1, 32))
-
-
-def _size_of(values: Mapping[str, Any]) -> int:
-    return (values.get("data") or {}).get("size") or DEFAULT_SIZE
+def _around(values: Mapping[str, Any]) -> Any:
+    """``data.sizes`` that lie around ``data.size``; in a word where another one decides the size."""
+    size = (values.get("data") or {}).get("size")
+    return "around" if size is None else _plain(sizes_around(size))
 
 
 def _plain(value: Any) -> Any:

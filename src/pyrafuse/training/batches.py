@@ -60,7 +60,7 @@ def check_memory(detector: Detector, recipe: Recipe, *, available: int | None) -
     """
     run = recipe.run
     batch = run.batch_size // run.accumulate
-    sizes = [detector.card.preprocessing.size, *((side, side) for side in recipe.data.sizes)]
+    sizes = [detector.card.preprocessing.size, *((side, side) for side in recipe.data.sides)]
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     pixels = 3 * height * width
     if available is None or batch * pixels * 4 * MEANINGFUL < available:
@@ -134,7 +134,7 @@ def memory_errors(recipe: Recipe) -> Iterator[None]:
         run = recipe.run
         raise PyrafuseError(
             f"not enough memory for batches of {run.batch_size // run.accumulate} images of "
-            f"{max((recipe.data.size or 0, *recipe.data.sizes))} px: choose a smaller --batch, --run.accumulate "
+            f"{max((recipe.data.size or 0, *recipe.data.sides))} px: choose a smaller --batch, --run.accumulate "
             f"{2 * run.accumulate} to learn the same batch in parts, a smaller --size or fewer --data.workers; what "
             "was saved stays whole, and --resume goes on"
         ) from error

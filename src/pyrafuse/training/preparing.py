@@ -153,7 +153,7 @@ def check_sizes(backbone: Backbone, data: DataSettings) -> None:
             f"data.fit keep_ratio makes images of many sizes, and the backbone takes {backbone.sizes}: give "
             "--data.fit letterbox, or choose another backbone"
         )
-    for side in () if data.fit == "keep_ratio" else (data.size, *data.sizes):
+    for side in () if data.fit == "keep_ratio" else (data.size, *data.sides):
         if side is not None:
             backbone.check_size(side, side)
 

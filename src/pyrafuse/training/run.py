@@ -103,7 +103,7 @@ class DetectionLoaders(L.LightningDataModule):
             batch_size=run.batch_size // run.accumulate,
             num_workers=default_num_workers() if data.workers is None else data.workers,
             seed=run.seed,
-            sizes=data.sizes,
+            sizes=data.sides,
             scale_epochs=scaled_epochs(schedule, epochs=run.epochs),
             mix_epochs=mixed_epochs(schedule, epochs=run.epochs),
             cache_mb=data.cache_mb,

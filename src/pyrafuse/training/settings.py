@@ -51,8 +51,18 @@ class ModelSettings:
 DEFAULT_MODEL = "yolov3_asff_small"
 DEFAULT_SIZE = 416
 
+SIZES = tuple(range(320, 609, 32))
+"""Sides in pixels that ASFF is trained at, around 416; and also where it is evaluated at 608."""
+
 ODD_SIZES = (300,)
 """Sides of the input that are no multiples of 32 and yet published: SSD300's."""
+
+
+def sizes_around(size: int) -> tuple[int, ...]:
+    """Multiples of 32 from 10/13 to 19/13 of ``size``, as 320 to 608 lie around YOLOv3's 416; for 608 ASFF's own."""
+    if size == SIZES[-1]:
+        return SIZES
+    return tuple(range(max(32, size * 10 // 13 // 32 * 32), -(-size * 19 // (13 * 32)) * 32 + 1, 32))
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ class DataSettings:
         fit: ``stretch`` to the square; ``letterbox`` to keep the aspect ratio within it; ``keep_ratio`` to keep it and
             let the input's size follow the images, as mmdetection does. By default that of ``model.start_from``, and
             ``stretch`` without it.
-        sizes: Sides to draw from in training, one for ten batches; empty keeps ``size``.
+        sizes: Sides to draw from in training, one for ten batches; ``around`` for those around ``size``; empty keeps
+            ``size``.
         workers: Processes that load; by default as many as there are cores for it.
         cache_mb: Memory for decoded images, in MiB a process.
         strict: Stop on warnings about the data as well.
@@ -92,13 +103,14 @@ class DataSettings:
     size: int | None = None
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] | None = None
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] | Literal["around"] = ()
     workers: int | None = None
     cache_mb: int = 1024
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for name, sizes in (("data.size", (self.size,)), ("data.sizes", self.sizes)):
+        own = () if self.sizes == "around" else self.sizes
+        for name, sizes in (("data.size", (self.size,)), ("data.sizes", own)):
             for size in sizes:
                 is_padded = self.fit == "keep_ratio"  # to whole multiples, whatever the size is
                 if size is not None and (size < 32 or (size % 32 and size not in ODD_SIZES and not is_padded)):
@@ -119,6 +131,11 @@ class DataSettings:
         check_between("data.workers", self.workers, 0)
         check_between("data.cache_mb", self.cache_mb, 0)
         ReadOptions.from_values(vars(self))  # refuses what is none
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The numbers that ``sizes`` stand for."""
+        return sizes_around(self.size or DEFAULT_SIZE) if self.sizes == "around" else self.sizes
 
     @property
     def reading(self) -> ReadOptions:
