@@ -40,7 +40,7 @@ def draw(
         channels: Of what comes in; by default doubling from 256 on.
     """
     if neck is None:
-        raise PyrafuseError("which neck shall be drawn? pyrafuse draw NECK -o FILE")
+        raise PyrafuseError("no neck was given: pyrafuse draw NECK -o FILE")
     if Path(neck).suffix in {".yaml", ".yml"} and not Path(neck).is_file():
         raise PyrafuseError(f"cannot read the graph {neck}: there is no such file; name a file, or a neck of ours")
     from pyrafuse.core.paths import check_writable

@@ -18,7 +18,7 @@ def recipes(name: str = "", /) -> int:
     A table comes first, then each recipe.
 
     Args:
-        name: Of one recipe, to see it alone.
+        name: Name of one recipe, to see it alone.
     """
     from pyrafuse.core.errors import unknown_name
     from pyrafuse.recipes.registry import RECIPES, SOURCES

@@ -240,7 +240,7 @@ def leave_open(values: Mapping[str, Any], *, has_start: bool, is_file: bool) -> 
     """The recipe in ``values`` without what the checkpoint of a detector decides.
 
     Args:
-        values: Of a registered recipe, or those in a user's file.
+        values: Settings of a registered recipe, or those in a user's file.
         has_start: A checkpoint is given beside the recipe: the model is the checkpoint's, not the recipe's. Size and
             fit stay as a user's file gives them.
         is_file: It is a user's file, which may name a checkpoint itself: what it does not give is that checkpoint's.

@@ -92,7 +92,7 @@ def settle_precision(
         comparison: What is compared.
         splits: The data sets; the first one's images and the first such variant's model are measured.
         accelerator: ``cpu``, ``gpu`` or ``mps``.
-        threads: Of one run on a processor.
+        threads: Threads of one run on a processor.
         settled: What an earlier call has chosen.
         say: Takes a sentence.
     """
@@ -138,7 +138,7 @@ def set_budget(
         splits: The data sets.
         epochs: Of each data set, where an earlier call has set them; empty to set them now.
         accelerator: ``cpu``, ``gpu`` or ``mps``, for the steps that are timed.
-        threads: Of one run on a processor.
+        threads: Threads of one run on a processor.
 
     Raises:
         PyrafuseError: If an epoch of the slowest variant takes longer than the minutes that were given.

@@ -65,7 +65,7 @@ class Detection:
     """One object that was found.
 
     Attributes:
-        name: Of its class, or the class's number.
+        name: Name of its class, or the class's number.
         score: In 0..1.
         box: xyxy in pixels.
         label: 0..K-1.

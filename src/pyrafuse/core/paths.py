@@ -8,7 +8,7 @@ from pathlib import Path
 from pyrafuse.core.errors import CheckpointError, DataError, PyrafuseError, nearest
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors"})
-"""Of checkpoints."""
+"""Suffixes of checkpoints."""
 
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")
 """What a training leaves in its folder; the first one is preferred."""
@@ -111,7 +111,7 @@ def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> 
     """Refuse a place for results that nothing could be written to, before any work is done for it.
 
     Args:
-        path: Of a file, or of a folder; neither need be there.
+        path: Path of a file, or of a folder; neither need be there.
         is_folder: Which.
 
     Raises:

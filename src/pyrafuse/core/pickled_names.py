@@ -30,7 +30,7 @@ PLAIN_CLASSES = frozenset(
         "zoneinfo.ZoneInfo._unpickle",
     }
 )
-"""Of Python's own, those that only hold values; what else of its own a file would call is refused."""
+"""Python's own classes that only hold values; what else of its own a file would call is refused."""
 
 DEEPEST = 200
 """Values within values."""
@@ -207,7 +207,7 @@ def to_plain(value: Any, tensor: Callable[[Any], Any]) -> Any:
     module becomes its state dict. What holds itself is None at the inner place.
 
     Args:
-        value: Of a pickle.
+        value: Value that a pickle holds.
         tensor: Makes a tensor of the `Thing` that stands for it, or of a reference that was found.
 
     Raises:

@@ -12,10 +12,10 @@ MOST_STEPS = 5_000_000
 """Opcodes of one pickle; a checkpoint of a detector has some ten thousands."""
 
 MOST_BITS = 1024
-"""Of a whole number; longer ones cannot be printed."""
+"""Bits of a whole number; longer ones cannot be printed."""
 
 MOST_BITS_OF_KEY = 60
-"""Of a whole number that is a key, or in one."""
+"""Bits of a whole number that is a key, or in one."""
 
 _ATOMS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE"}
@@ -45,7 +45,7 @@ class Thing:
     """What a pickle would build of a class: the class's name, and what the pickle gives it.
 
     Attributes:
-        name: Of the class.
+        name: Name of the class.
         args: What it would be made of.
         items: What would be set in it as in a mapping.
         entries: What would be appended to it.

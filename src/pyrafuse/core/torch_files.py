@@ -48,8 +48,8 @@ class Storage:
     """A row of values in the file.
 
     Attributes:
-        key: Of the row.
-        dtype: Of its values; bytes where the file does not tell.
+        key: Key of the row.
+        dtype: Kind of its values; bytes where the file does not tell.
         numel: How many there are.
         start: The first of them, where this is a part of a row.
     """
@@ -77,7 +77,7 @@ def read_torch_file(path: Path, calls: Calls) -> Any:
     Nothing in it is executed, imported or built but these. The file is mapped: it costs memory where it is looked at.
 
     Args:
-        path: Of a file with at least one byte.
+        path: Path of a file with at least one byte.
         calls: Learns which calls were refused; where it was any, what is returned is of no use.
 
     Raises:

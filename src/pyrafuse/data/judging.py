@@ -18,7 +18,7 @@ from pyrafuse.data.tables import BOX, OUTLINE, ObjectTable
 from pyrafuse.data.units import choose_format, suspect, to_pixels
 
 TOLERANCE_PX = 1.0
-"""A box that reaches this far beyond its image is clipped without a word: annotations are rounded."""
+"""A box that reaches this far beyond its image is clipped silently: annotations are rounded."""
 
 _UPRIGHT = 1e-6
 

@@ -18,8 +18,8 @@ class ListedImage:
     Attributes:
         path: Where it lies, or where it should.
         image_id: Its id, or its rank.
-        width: In pixels, as annotated; 0 where the annotations do not say.
-        height: Likewise.
+        width: Width in pixels, as annotated; 0 where the annotations do not say.
+        height: Height in pixels, as annotated; 0 where the annotations do not say.
         file: The file that lists it.
         record: The place in that file.
         found: What the lookup of its name gave, where it was looked up.

@@ -82,9 +82,9 @@ class Mark:
     Attributes:
         box: xyxy in pixels of the image.
         label: Its class, 0..K-1.
-        kind: Of a detection ``right``, ``false`` (background) or ``wrong class``; of an object ``right``, ``missed``,
+        kind: A detection is ``right``, ``false`` (background) or ``wrong class``; an object is ``right``, ``missed``,
             ``wrong class`` or ``crowd``.
-        score: Of a detection; None of an object.
+        score: Score of a detection; None for an object.
     """
 
     box: tuple[float, ...]

@@ -16,7 +16,7 @@ PREFIX = "detector."
 
 
 SMALLEST_SIZE = 32
-"""Of the network's input, in pixels; training begins there as well. What is coarser than the image is one cell."""
+"""Least side of the network's input in pixels, in training as well; maps that are coarser than the image have one cell."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Card:
         options: The arguments that were asked for; plain values.
         defaults: All others that its name stood for then, so that it can be built again when the name stands for
             others; None where that was not written down.
-        names: Of the classes.
+        names: Names of the classes.
         category_ids: The data's own id of each class, a number or a text.
         preprocessing: How its images are made ready.
         origin: Where its weights come from, in words.

@@ -201,7 +201,7 @@ class Detector(nn.Module, Generic[P]):
             device: ``cpu``, ``cuda``, ``cuda:1`` ...: the detector moves there, and stays. By default it stays where
                 it is.
             channels: Order of the colours of arrays and tensors; files and PIL images have their own.
-            stride: Of a video or a camera only every so many-th frame is read.
+            stride: Step in frames: only every so many-th frame of a video or a camera is read.
             keep_images: Whether the detections keep the pixels, for `Detections.draw`, `Detections.crop` and pictures
                 in a notebook; thousands of kept images fill the memory.
 

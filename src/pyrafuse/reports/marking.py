@@ -11,7 +11,7 @@ from pyrafuse.core.captions import draw_boxes
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, Mark
 
 COLORS = {RIGHT: "#1a7f37", FALSE: "#cf222e", MISSED: "#cf222e", WRONG_CLASS: "#bc4c00", CROWD: "#57606a"}
-"""Of a box, dark enough for white letters."""
+"""Colours of boxes, dark enough for white letters."""
 
 
 def draw_marks(pixels: NDArray[np.uint8], marks: Sequence[Mark], names: Sequence[str]) -> Tensor:

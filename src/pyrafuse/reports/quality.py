@@ -17,12 +17,12 @@ from pyrafuse.visualization.figures import save_figure
 from pyrafuse.visualization.report import Report
 
 MAX_MATRIX_CLASSES = 12
-"""Of more classes the page lists the most frequent confusions, and folds the whole matrix."""
+"""With more classes the page lists the most frequent confusions, and folds the whole matrix."""
 
 MAX_CONFUSIONS = 20
 
 MAX_LISTED_CLASSES = 20
-"""Of more classes the weakest are listed, and all are folded."""
+"""With more classes the weakest are listed, and all are folded."""
 
 NUM_WEAKEST = 10
 
@@ -49,7 +49,7 @@ def add_quality(report: Report, result: EvaluationResult, *, on: str) -> None:
 
     Args:
         report: The page.
-        result: Of the evaluation.
+        result: Result of the evaluation.
         on: Which images were judged: ``validation``, ``val``, ``test``.
     """
     add_figures(report, result, on=on)
@@ -65,7 +65,7 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, title: str, on: 
     Args:
         result: What was found.
         folder: Made where there is none.
-        title: Of the page.
+        title: Title of the page.
         on: Which images were judged: ``val``, ``test``.
         facts: Name and value of what else the page tells.
     """

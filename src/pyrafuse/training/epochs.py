@@ -39,8 +39,8 @@ class Epochs(Callback):
     """Begins and ends epochs.
 
     Args:
-        folder: Of the run.
-        epochs: Of the run; the last one is always validated.
+        folder: Folder of the run.
+        epochs: Epochs of the run; the last one is always validated.
         evaluate_every: Epochs between validations.
         narrator: Told what each epoch brought.
     """

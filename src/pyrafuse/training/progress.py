@@ -61,7 +61,7 @@ class Narrator(Callback):
     """Tells where the run stands, how long the epoch and the whole still take, and what each epoch brought.
 
     Args:
-        epochs: Of the run.
+        epochs: Epochs of the run.
         steps_per_epoch: Batches in each.
         evaluate_every: Epochs between validations; the last one is always validated.
         console: Bars if it is a terminal; otherwise lines: after ten steps, then once a minute.

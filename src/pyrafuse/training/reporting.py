@@ -62,7 +62,7 @@ def write_page(folder: Path, evaluation: EvaluationResult | None) -> None:
     """Write report.html of the run in ``folder`` with what is there; nothing where no epoch is behind it.
 
     Args:
-        folder: Of the run, with its recipe.yaml and metrics.csv.
+        folder: Folder of the run, with its recipe.yaml and metrics.csv.
         evaluation: The best one; None where there was none yet.
     """
     history = read_history(folder)

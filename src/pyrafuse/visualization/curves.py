@@ -19,7 +19,7 @@ MAX_SHARED_CLASSES = 10
 """Up to so many classes the cells of a confusion matrix show shares beside the counts."""
 
 MAX_COUNTED_CLASSES = 20
-"""Of more classes the matrix grows with their number, so that the counts stay legible."""
+"""With more classes the matrix grows with their number, so that the counts stay legible."""
 
 MAX_COUNTS = 1000
 """Cells whose count is written, the highest ones."""

@@ -52,6 +52,8 @@ def test_a_page_is_written_anew_when_it_is_old_and_by_the_first_process_alone(fo
 
 def test_what_goes_wrong_with_the_page_hides_no_error(folder, monkeypatch):
     module = object.__new__(DetectionModule)
-    monkeypatch.setattr(reporting, "write_page", lambda *_: 1 / 0)
+    tried = []
+    monkeypatch.setattr(reporting, "write_page", lambda *given: tried.append(given) or 1 / 0)
     monkeypatch.setattr(reporting, "_best_of", lambda _: None)
     ReportWriter(folder).on_exception(SimpleNamespace(is_global_zero=True), module, KeyboardInterrupt())
+    assert len(tried) == 1
