@@ -16,7 +16,7 @@ PREFIX = "detector."
 
 
 SMALLEST_SIZE = 32
-"""Least side of the network's input in pixels, in training as well; maps that are coarser than the image have one cell."""
+"""Least side of the network's input in pixels, in training as well."""
 
 
 @dataclass(frozen=True)
