@@ -231,7 +231,7 @@ def _read_images(
             continue
         row_of[image_id] = len(kept)
         kept.append((entry, spellings[0], spellings))
-    finder = image_finder(_image_folders(path, split), tree, split)
+    finder = image_finder(_image_folders(path, split), tree, split, frozenset() if split else _other_subsets(path))
     found = finder.find_all([spellings for *_, spellings in kept])
     images = [
         ListedImage(
@@ -263,7 +263,7 @@ def _shorten(entry: Mapping[str, Any]) -> str:
 def _image_folders(path: Path, split: str) -> list[Path]:
     """Where the images of annotation file ``path`` may lie, the likeliest first."""
     words = {word.casefold() for word in re.findall(r"(?:train|valid|val|test)\w*", path.stem, re.IGNORECASE)}
-    words.add(path.stem.removeprefix("instances_").casefold())  # CVAT's subsets may have any name
+    words.add(_subset_of(path))
     is_apart = path.parent.name.casefold() in ANNOTATION_FOLDERS
     folders = []
     for base in (path.parent, path.parent.parent):
@@ -276,6 +276,16 @@ def _image_folders(path: Path, split: str) -> list[Path]:
             folders += [folder, *(inside for inside in subfolders(folder) if inside.name.casefold() in IMAGE_FOLDERS)]
         folders += [*of_images, base]
     return [folder for folder in dict.fromkeys(folders) if not (is_apart and folder == path.parent)] or [path.parent]
+
+
+def _subset_of(path: Path) -> str:
+    """The subset that an annotation file is called after, in lower case: CVAT's may have any name."""
+    return path.stem.removeprefix("instances_").casefold()
+
+
+def _other_subsets(path: Path) -> frozenset[str]:
+    """The subsets of the annotation files beside ``path``."""
+    return frozenset(_subset_of(other) for other in path.parent.glob("instances_*.json")) - {_subset_of(path)}
 
 
 def _pixels(value: Any) -> int:

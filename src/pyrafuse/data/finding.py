@@ -66,6 +66,7 @@ class FileFinder:
         split: The split that the names belong to; ``""`` for none.
         root: The folder below which names of folders speak of splits.
         suffixes: Suffixes of the files that are looked for (lower case, with the dot).
+        others: Names, in lower case, of folders that are other splits' own, whatever they are called.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class FileFinder:
         split: str,
         root: Path,
         suffixes: frozenset[str],
+        others: frozenset[str] = frozenset(),
     ) -> None:
         self.folders = tuple(dict.fromkeys(folders))
         self._files = files
         self._split = split
         self._root = root
         self._suffixes = suffixes
+        self._others = others
         self._rank_of = {os.fspath(folder): rank for rank, folder in enumerate(self.folders)}
         self._part_of: dict[str, tuple[str, int]] = {}
         own = [folder for folder in self._rank_of if split and self._split_part(f"{folder}/")[0] == split]
@@ -179,6 +182,7 @@ class FileFinder:
             is_whole = length == len(parts)
             split, least_length = self._split_part(path)
             is_foreign = _is_other_split(split, self._split) and length < least_length
+            is_foreign |= bool(self._others) and self._is_others(own[:-length])
             if is_foreign or (folders and length == 1 and not is_unique):
                 continue
             is_unread = not has_suffix(base, self._suffixes - IMAGE_SUFFIXES) and not has_suffix(path, IMAGE_SUFFIXES)
@@ -195,6 +199,14 @@ class FileFinder:
             split, depth = split_part_of(Path(folder), self._root if is_inside else Path(folder).parent.parent)
             self._part_of[folder] = split, depth + 1
         return self._part_of[folder]
+
+    def _is_foreign(self, path: str) -> bool:
+        split, _ = self._split_part(path)
+        return _is_other_split(split, self._split) or self._is_others(path.split("/")[:-1])
+
+    def _is_others(self, folders: Sequence[str]) -> bool:
+        """Whether a folder below the root is another split's own."""
+        return not self._others.isdisjoint(map(str.casefold, folders[len(self._root.parts) :]))
 
     def _key(self, base: str) -> str:
         return spell(
@@ -227,10 +239,11 @@ class FileFinder:
             return ""
         for path in self._by_name.get(self._key(parts[-1]), []):
             split, _ = self._split_part(path)
-            if _is_other_split(split, self._split):
+            if self._is_foreign(path):
+                owner = f"the split {split}" if _is_other_split(split, self._split) else "another split"
                 return (
-                    f"one of that name lies in {os.path.dirname(path)}, which is the split {split}'s: if it is meant, "
-                    "write its folder before the name"
+                    f"one of that name lies in {os.path.dirname(path)}, which is {owner}'s: if it is meant, write its "
+                    "folder before the name"
                 )
         alike = self._by_digits.get(tuple(re.findall(r"\d+", parts[-1])), [])
         near = nearest(parts[-1], alike[:20_000])
@@ -241,14 +254,13 @@ class FileFinder:
         found: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for paths in self._by_name.values():
             for path in paths:
-                split, _ = self._split_part(path)
-                if not _is_other_split(split, self._split):
+                if not self._is_foreign(path):
                     base = os.path.basename(path)
                     found[tuple(re.findall(r"\d+", base))].append(base)
         return dict(found)
 
 
-def image_finder(folders: Sequence[Path], tree: Tree, split: str) -> FileFinder:
+def image_finder(folders: Sequence[Path], tree: Tree, split: str, others: frozenset[str] = frozenset()) -> FileFinder:
     """A finder of images: in ``folders``, then anywhere in ``tree`` but in the folders of other splits."""
     return FileFinder(
         folders,
@@ -256,6 +268,7 @@ def image_finder(folders: Sequence[Path], tree: Tree, split: str) -> FileFinder:
         split=split,
         root=tree.root,
         suffixes=PICTURE_SUFFIXES,
+        others=others,
     )
 
 

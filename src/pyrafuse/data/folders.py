@@ -57,7 +57,7 @@ ANNOTATION_FOLDERS = ("annotations", "annotation")
 
 _FOLDER_WORDS = {
     "images", "image", "img", "imgs", "jpegimages", "labels", "label", "annotations", "annotation", "data", "set",
-    "split",
+    "split", "obj",
 }  # fmt: skip
 
 

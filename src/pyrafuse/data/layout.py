@@ -51,12 +51,16 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Found:
-    """A layout, and how to read each of its splits; ``""`` is the one that nothing names. Its files, if walked."""
+    """A layout, and how to read each of its splits; ``""`` is the one that nothing names.
+
+    ``tree`` holds its files, if they were walked, and ``unnamed`` is COCO's file of no split.
+    """
 
     path: Path
     layout: str
     readers: Mapping[str, Callable[[], Reading]]
     tree: Tree | None = None
+    unnamed: Path | None = None
 
 
 def read_splits(
@@ -88,6 +92,7 @@ def read_splits(
     """
     found = _look(path, options)
     training = _read_given(found, train, options) if train else found.readers[_training_split(found)]()
+    unused = found.unnamed if training.data.split and not (train or val) else None
     held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split)
     how = ""
     training, *others = leave_out_groups([training] if held_out is None else [training, held_out])
@@ -103,6 +108,8 @@ def read_splits(
             raise DataError(f"{found.path} leaves no image to {what}{_first(data)}")
     unread = tell_unread(found.tree, (training.data, held_out.data))
     problems = (*training.problems, *held_out.problems, *unread)
+    if unused is not None:
+        problems += (_tell_unused(unused, found.path),)
     return Splits(
         train=training.data,
         val=held_out.data,
@@ -192,7 +199,9 @@ def _coco(path: Path, files: Mapping[str, Path | DataError], tree: Tree, options
 
         return read
 
-    return _Found(path, "coco", {split: reader(split, file) for split, file in files.items()}, tree)
+    unnamed = files.get("")
+    readers = {split: reader(split, file) for split, file in files.items()}
+    return _Found(path, "coco", readers, tree, unnamed if isinstance(unnamed, Path) else None)
 
 
 def _voc(folder: VOCFolder, tree: Tree, options: ReadOptions) -> _Found:
@@ -307,6 +316,13 @@ def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
     free = max((i for i in known if isinstance(i, int)), default=0)
     ids = tuple(id_of[name] if name in id_of else free + 1 + rank for rank, name in enumerate(names))
     return Reading(replace(held_out.data, records=tuple(records), names=names, category_ids=ids), tuple(problems))
+
+
+def _tell_unused(file: Path, root: Path) -> Problem:
+    return Problem(
+        "note", "annotations of no split", file, "", "its name speaks of no split, and there are those of train",
+        f"not used; to train on it, --data.train {file.relative_to(root).as_posix()}",
+    )  # fmt: skip
 
 
 def _first(reading: Reading) -> str:

@@ -160,13 +160,21 @@ def _load(path: Path) -> Any:
         if "names" in content:
             file, _ = _find_place(content["names"], [path.parent], path, "names")
             content["names"] = list(filter(None, map(str.strip, read_text(file).splitlines())))
-        return content
+        return _with_plain_keys(content)
     try:
-        return yaml.safe_load(text)
+        return _with_plain_keys(yaml.safe_load(text))
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar lacks
         reason = " ".join(str(error).split())
         hint = "; write paths with / or in single quotes, not with \\ in double quotes" if "escape" in reason else ""
         raise DataError(f"{path} is no YAML that can be read: {reason}{hint}") from error
+
+
+def _with_plain_keys(content: Any) -> Any:
+    """The same with keys in lower case, and training images under ``train``: CVAT's are called as its subsets are."""
+    if not isinstance(content, dict):
+        return content
+    plain = {key.casefold() if isinstance(key, str) else key: value for key, value in content.items()}
+    return {"train" if key == "training" and "train" not in plain else key: value for key, value in plain.items()}
 
 
 def _as_list(entry: Any) -> list[Any]:

@@ -274,6 +274,11 @@ def test_subsets_of_any_name_have_folders_of_their_own(tmp_path, write_image, wr
     assert [r.path.parent.name for r in records] == ["Backyard", "street"]
     assert [r.boxes.tolist() for r in records] == [[[1, 2, 10, 11]], [[5, 2, 14, 11]]]
     assert [p for p in splits.problems if p.severity == "error"] == []
+    (tmp_path / "images" / "Backyard" / "frame_1.png").unlink()  # that of the other subset does not stand in for it
+    with pytest.raises(
+        DataError, match=r"no image to train on.*missing image: .*Backyard.frame_1\.png does not exist.*another split's"
+    ):
+        read_splits(tmp_path, train=names[0], val=names[1])
 
 
 def test_boxes_of_the_stored_frame_are_turned(tmp_path, write_image, write_coco, read):
@@ -299,3 +304,18 @@ def test_real_data(shared_dir, name, images, objects, names):
     assert tuple(len(reading.data) for reading in readings) == images
     assert tuple(sum(len(r.labels) for r in reading.data.records) for reading in readings) == objects
     assert all(reading.data.names == names and not reading.problems for reading in readings)
+
+
+def test_annotations_of_no_split_beside_those_of_a_split_are_told(tmp_path, write_image, write_coco):
+    for name in ("train", "val", "default"):
+        write_image(tmp_path / f"{name}.png")
+        path = tmp_path / f"instances_{name}.json"
+        write_coco(path, [(1, f"{name}.png", 100, 80)], [(1, 1, [1, 2, 9, 9])])
+    splits = read_splits(tmp_path)
+    assert [r.path.name for r in (*splits.train.records, *splits.val.records)] == ["train.png", "val.png"]
+    assert [(p.severity, p.kind, p.file.name) for p in splits.problems] == [
+        ("note", "annotations of no split", "instances_default.json")
+    ]
+    splits = read_splits(tmp_path, train="instances_default.json")
+    assert splits.train.records[0].path.name == "default.png"
+    assert splits.problems == ()

@@ -610,3 +610,22 @@ def test_texts_with_a_byte_order_mark(tmp_path, write_image, write_coco, write_v
     splits = read_splits(tmp_path / "coco")
     assert (splits.layout, splits.train.names) == ("coco", ("Käfer",))
     assert splits.train.records[0].boxes.tolist() == [[1, 2, 10, 11]]
+
+
+def test_subsets_of_cvat_name_the_keys_and_folders(write_yolo):
+    pairs = [(f"obj_{s}_data/f{i}.png", f"obj_{s}_data/f{i}.txt") for s in ("Train", "Validation") for i in range(2)]
+    root = write_yolo(pairs)
+    for s in ("Train", "Validation"):
+        write(root / f"{s}.txt", "".join(f"data/obj_{s}_data/f{i}.png\n" for i in range(2)))
+    write(root / "obj.names", "cat\ndog\n")
+    file = write(
+        root / "obj.data", "Train = data/Train.txt\nValidation = data/Validation.txt\nnames = data/obj.names\n"
+    )
+    for is_listed in (True, False):  # by its lists, and by its folders
+        if not is_listed:
+            file.unlink()
+        splits = read_splits(root)
+        for data, folder in ((splits.train, "obj_Train_data"), (splits.val, "obj_Validation_data")):
+            assert [r.path.relative_to(root).as_posix() for r in data.records] == [f"{folder}/f{i}.png" for i in (0, 1)]
+        assert splits.train.names == ("cat", "dog")
+        assert splits.problems == ()
