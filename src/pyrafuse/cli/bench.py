@@ -27,8 +27,8 @@ def bench_necks(
         against_plain: Measure the necks that are graphs beside the same written by hand, with the same parameters:
             what it costs to be a graph. ASFF stands here as a graph, its module as the plain form.
         size: Side of the image in pixels.
-        channels: Of the pyramid, finest level first.
-        strides: Likewise.
+        channels: Channels of each level of the pyramid, finest first.
+        strides: Stride of each level of the pyramid in pixels, finest first.
         batch: Images at a time.
         rounds: Timed passes of each; they take turns, and the median counts.
         device: auto, cpu, gpu, or the number of a GPU such as 1.

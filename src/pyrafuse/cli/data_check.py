@@ -27,7 +27,7 @@ def check(
         strict: Whether a warning counts as an error.
         json: File to write the report to, for programs.
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
-        seed: Of that draw.
+        seed: Seed of that draw.
         missing: error for images that are listed and not there; skip leaves them out and counts them.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored as the pixels lie
             in the file, or upright; auto is upright with a warning.

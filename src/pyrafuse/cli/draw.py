@@ -36,8 +36,8 @@ def draw(
         neck: A neck that is written as a graph, such as nas_fpn, or the YAML file of your own; also as a bare word.
         output: .svg, .png, .pdf, .jpg or .webp for a picture, .yaml for a text to change and name as a neck; by
             default the neck's name with .svg.
-        strides: Of what comes in, finest first.
-        channels: Of what comes in; by default doubling from 256 on.
+        strides: Stride in pixels of each level that comes in, finest first.
+        channels: Channels of each level that comes in; by default doubling from 256 on.
     """
     if neck is None:
         raise PyrafuseError("no neck was given: pyrafuse draw NECK -o FILE")

@@ -26,11 +26,11 @@ def evaluate_classifier(
         name: A backbone with a classifier (dpn92, eca_resnet50, resnet50, mobilenet_v2 ...), or timm/NAME.
         folder: Holds one folder a class, called by ImageNet's ids (n01440764), by numbers, or in the classes' order.
         weights: A published checkpoint: a file, torchvision/NAME or timm/NAME.
-        num_classes: That the classifier tells.
+        num_classes: Number of classes that the classifier tells apart.
         size: Side of the square that is cut from the middle, in pixels; by default the classifier's own.
         resize: Length that the shorter side is brought to before, in pixels; by default the classifier's own, or
             size / 0.875 where size is given.
-        interpolation: Of that resize; by default the classifier's own.
+        interpolation: Interpolation of that resize; by default the classifier's own.
         batch: Images at a time.
         workers: Threads that read.
         device: auto, cpu, gpu, or the number of a GPU such as 1.

@@ -38,11 +38,11 @@ def explain(
         sources: Images, videos, folders, globs, camera numbers or http(s) URLs.
         gradients: Tell gradients instead; the source is then one data set: a folder, a data.yaml, a COCO JSON file, or
             shapes.
-        split: Of that data set: train, val or test.
+        split: Split of that data set: train, val or test.
         output: Folder for the results.
         score: Least score of a detection that is told, 0..1.
         limit: Only so many images, the first ones; with --gradients 32 by default.
-        stride: Of a video or a camera only every so many-th frame is read.
+        stride: Step between the frames that are read of a video or a camera.
         missing: With --gradients: error for images that are listed and not there; skip leaves them out and counts them.
         exif: With --gradients: frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored,
             upright, or auto, which is upright with a warning.

@@ -14,7 +14,7 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     pyramid of 256 channels. What comes with the package was measured once; what --import adds is measured now.
 
     Args:
-        name: Of one part, to see its options; a timm/NAME is one, too.
+        name: Name of one part, to see its options; a timm/NAME is one, too.
         kind: model, backbone, neck or head; by default all.
         measure: Build and run every part now, which takes minutes.
         json: File to write the figures to, for programs.

@@ -43,7 +43,7 @@ def predict(
         max_detections: Largest number of detections an image; by default the model's own.
         batch: Images at a time.
         limit: Only so many images and frames, the first ones.
-        stride: Of a video or a camera only every so many-th frame is read.
+        stride: Step between the frames that are read of a video or a camera.
         device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     check_between("score", score, 0, 1)

@@ -125,8 +125,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _why_unreadable(path: Path, error: Exception | None, refused: Collection[str]) -> str:
     size = path.stat().st_size
-    if not size:
-        return f"{path} is empty; copy it anew, or name another file"
     if refused:
         return (
             f"{path} holds code or objects that are not loaded: {list_names(sorted(refused))}. Nothing was "

@@ -187,7 +187,9 @@ def _look_into(folder: Path, options: ReadOptions) -> _Found:
         held += f" and {len(unread)} pictures that are not read: {count_suffixes(unread)}"
     if foreign := find_foreign(tree):
         raise DataError(f"no data set in {folder}: {foreign}")
-    raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}")
+    above = folder.absolute().parent
+    hint = f". If its annotations lie in {above}, name that folder" if tree.files and tree.images == tree.files else ""
+    raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}{hint}")
 
 
 def _coco(path: Path, files: Mapping[str, Path | DataError], tree: Tree, options: ReadOptions) -> _Found:

@@ -12,21 +12,21 @@ class Augmentation:
     Order: mosaic or mixup, expand, crop, flip, colour, affine. See `light` for small data or short schedules.
 
     Attributes:
-        color_probability: Of each of brightness, contrast, saturation and hue, on its own.
+        color_probability: Probability of each change of brightness, contrast, saturation and hue, on its own.
         color_strength: 1 is SSD's: brightness +-32 of 255, contrast and saturation 0.5 to 1.5, hue +-18 degrees.
-        expand_probability: Of laying the image on a larger canvas of the mean colour.
+        expand_probability: Probability of laying the image on a larger canvas of the mean colour.
         expand_max_ratio: Largest side of that canvas, in sides of the image.
-        crop_probability: Of cutting out a patch that overlaps an object (SSD's sampling of patches).
+        crop_probability: Probability of cutting out a patch that overlaps an object (SSD's sampling of patches).
         crop_min_scale: Smallest side of a patch, in sides of the image.
-        flip_probability: Of exchanging left and right.
-        affine_probability: Of rotation, shift, scaling and shear at once.
+        flip_probability: Probability of exchanging left and right.
+        affine_probability: Probability of rotation, shift, scaling and shear at once.
         affine_degrees: Largest rotation to either side.
         affine_shift: Largest shift along each axis, in sides of the image.
         affine_scale: Largest change of scale: 0.1 is 0.9 to 1.1.
         affine_shear_degrees: Largest shear along each axis.
-        mixup_probability: Of blending the image with another one.
+        mixup_probability: Probability of blending the image with another one.
         mixup_alpha: The blend's share is drawn from Beta(alpha, alpha).
-        mosaic_probability: Of laying four images side by side; such a picture is not mixed up as well.
+        mosaic_probability: Probability of laying four images side by side; such a picture is not mixed up as well.
         random_interpolation: Resize by one of OpenCV's five methods at random; otherwise as in evaluation.
         min_box_px: Objects whose shorter side is not longer than this at network size are dropped. Where none is
             left, the image is used as it was, with all its objects.

@@ -150,8 +150,8 @@ class OptimizerSettings:
     Attributes:
         name: ``sgd`` with momentum, or ``adamw``.
         lr: Learning rate for a batch of ``lr_batch`` images; it grows and shrinks with the batch.
-        lr_batch: See ``lr``.
-        momentum: Of SGD, or the first beta of AdamW.
+        lr_batch: Images of the batch that ``lr`` is for.
+        momentum: Momentum of SGD, or the first beta of AdamW.
         weight_decay: On weights; on norms and biases as well if ``decay_all``.
         decay_all: Decay norms and biases too, as the original ASFF does.
         backbone_lr: The learning rate, relative to the rest, of a backbone that starts from weights; a fresh one learns
@@ -271,7 +271,7 @@ class RunSettings:
             detector's own number, and COCO's 100 of a class.
         evaluate_every: Epochs between evaluations; by default about ten in a run, and the last.
         patience: Evaluations without a better AP after which training stops; 0 never stops early.
-        seed: Of weights, order and augmentation.
+        seed: Seed of weights, order and augmentation.
         output: Folder of the run; by default runs/MODEL-DATA, numbered.
         resume: Go on from ``last.ckpt`` in ``output``.
     """

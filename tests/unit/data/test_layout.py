@@ -143,6 +143,16 @@ def test_names_of_classes_give_a_terminal_no_order(tmp_path, write_image, write_
     )
 
 
+def test_a_folder_of_images_names_the_one_above(tmp_path, write_image):
+    write_image(tmp_path / "images" / "a.png", 20, 20)
+    with pytest.raises(DataError) as raised:
+        read_splits(tmp_path / "images")
+    assert str(raised.value).endswith(f". If its annotations lie in {tmp_path}, name that folder")
+    (tmp_path / "images" / "note.md").write_text("x")
+    with pytest.raises(DataError, match=r"labels/\*\.txt beside images/\)$"):
+        read_splits(tmp_path / "images")
+
+
 def test_layouts_are_told_apart(tmp_path, write_image):
     voc, yolo, named = tmp_path / "voc", tmp_path / "yolo", tmp_path / "named"
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
