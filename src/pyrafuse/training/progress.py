@@ -96,7 +96,7 @@ class Narrator(Callback):
         self._started = self._last_line = self._now()
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=max(8, min(40, self._console.width - 72))),  # what is told has to fit beside it
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
@@ -126,7 +126,7 @@ class Narrator(Callback):
         if self._console.is_terminal:
             if batch_idx % 10 == 0:
                 self._progress.update(self._training, loss=f"loss {float(outputs['loss']):.3g}")
-            left = self._tell_left(epoch, step)
+            left = self._tell_left(epoch, step, is_short=True)
             self._progress.update(self._training, advance=1, description=f"epoch {epoch}/{self._epochs}", left=left)
         elif self._is_due() or (self._clock.num_steps == FIRST_ESTIMATE and self._tell_left(epoch, step)):
             left = self._tell_left(epoch, step)
@@ -141,9 +141,7 @@ class Narrator(Callback):
         self._num_validated = 0
         if self._progress is not None:
             total = sum(int(number) for number in trainer.num_val_batches)
-            self._progress.update(
-                self._validation, total=total, completed=0, visible=True, description=f"validating on {total} batches"
-            )
+            self._progress.update(self._validation, total=total, completed=0, visible=True, description="validating")
 
     def on_validation_batch_end(
         self,
@@ -193,13 +191,15 @@ class Narrator(Callback):
         """Take the bar away, so that the error is read."""
         self._stop()
 
-    def _tell_left(self, epoch: int, step: int) -> str:
+    def _tell_left(self, epoch: int, step: int, *, is_short: bool = False) -> str:
         is_validated = epoch % self._every == 0 or epoch == self._epochs
         in_epoch = self._clock.left_s(steps=self._steps - step, validations=int(is_validated))
         rest = (self._epochs - epoch) * self._steps + self._steps - step
         in_all = self._clock.left_s(steps=rest, validations=self._validations(epoch - 1))
         if in_epoch is None or in_all is None:
             return ""
+        if is_short:
+            return f"epoch {duration(in_epoch)}, run {duration(in_all)} left"
         apart = "" if self._clock.validation_s is not None else ", validation not counted yet"
         return f"about {duration(in_epoch)} left of the epoch, {duration(in_all)} of the run{apart}"
 

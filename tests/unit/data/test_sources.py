@@ -274,7 +274,7 @@ def test_what_is_downloaded_but_no_image_is_named_by_its_address(tmp_path, serve
     frame = only(open_source(f"{server}/page.html"))
     assert frame.image is None
     assert frame.error is not None
-    assert frame.error.startswith(f"{server}/page.html is a web page and not the image")
+    assert frame.error.startswith(f"{server}/page.html is no image")
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.png", "s3://bucket/a.png", "file:///etc/hostname"])

@@ -79,6 +79,27 @@ def test_a_log_file_tells_the_time_left_after_ten_steps_and_then_once_a_minute()
     assert lines[-1] == "epoch   2/4     598 s  about 8 min left  loss 3  AP 0.500  AP50 0.500"
 
 
+def test_a_terminal_of_80_columns_shows_the_whole_bar():
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, width=80, force_terminal=True, color_system=None)
+    narrator = Narrator(epochs=30, steps_per_epoch=50, evaluate_every=3, console=console, clock=clock)
+    narrator.on_train_start(trainer_at(0), None)
+    narrator.on_train_epoch_start(trainer_at(0), None)
+    for step in range(20):
+        clock.now += 2
+        narrator.on_train_batch_end(trainer_at(0), None, {"loss": torch.tensor(1230.0)}, None, step)
+    narrator.on_validation_start(trainer_at(0), None)
+    assert narrator._progress is not None
+    narrator._progress.refresh()
+    narrator.on_train_end(trainer_at(0), None)
+    shown = stream.getvalue()
+    assert "20/1500" in shown
+    assert "epoch 60 s, run 49 min left loss 1.23e+03" in shown
+    assert "validating" in shown
+    assert "0/30" in shown
+    assert "…" not in shown
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "90 min"), (6000, "1 h 40 min"), (200_000, "2 d 07 h")],
