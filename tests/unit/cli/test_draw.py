@@ -31,7 +31,7 @@ def test_one_time_of_a_stack_is_drawn():
 
 def test_complaints(capsys):
     for argv, message in (
-        (["draw"], "draw needs NECK: pyrafuse draw NECK -o FILE"),
+        (["draw"], "no neck was given: pyrafuse draw NECK -o FILE"),
         (["draw", "nas_fpnn"], "did you mean 'nas_fpn'"),
         (["draw", "yolo_fpn"], "yolo_fpn is not written as a graph; choose from asff, bifpn, fpn, nas_fpn, pafpn,"),
         (["draw", "fpn", "--channels", "1,2"], "--channels, --strides: a pyramid needs one stride a level"),
