@@ -56,7 +56,7 @@ def test_a_comparison_of_one_s_own_neck(place, capsys, monkeypatch):
     assert main(argv) == 0
     out, err = capsys.readouterr()
     assert "cells: 1 epoch of 2 batches, seed 0, 64 px" in out
-    assert "unknown: a spread takes two seeds" in out
+    assert "none: neither learnt anything" in out
     assert "2/2  done    mine on cells, seed 0" in err
     names = {path.name for path in Path("out").iterdir()}
     assert names == {"comparison.yaml", "comparison.md", "comparison.json", "comparison.png", "cells"}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pyrafuse.inference.evaluating import evaluate
 from rich.console import Console
 
 from pyrafuse.core.preprocessing import Preprocessing
@@ -17,6 +16,7 @@ from pyrafuse.data.layout import read_split
 from pyrafuse.data.shapes import write_shapes
 from pyrafuse.models.checkpoint import load, save
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.transfer import find_class_rows
 from pyrafuse.recipes.small import small

@@ -20,6 +20,7 @@ from pyrafuse.data.shapes import write_shapes
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings, to_plain
+from pyrafuse.training.starting import settle
 
 MODEL = ModelSettings("yolov3_small", options={"backbone_options": {"width": 0.25}})
 
@@ -181,5 +182,5 @@ def test_a_killed_process_leaves_no_lock_and_its_half_written_files_are_removed(
 
 
 def test_what_is_written_into_a_recipe_is_what_was_asked(data, whole):
-    asked = to_plain(recipe_for(data, whole))
+    asked = to_plain(settle(recipe_for(data, whole))[0])
     assert read_tensors(whole / "last.ckpt")["pyrafuse"]["recipe"] == asked

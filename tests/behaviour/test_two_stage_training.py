@@ -97,10 +97,10 @@ def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeyp
     for epoch in range(2):
         assert history["val/loss"][epoch] == pytest.approx(sum(history[key][epoch] for key in terms), rel=1e-4)
         assert history["val/loss"][epoch] > 0
-    monkeypatch.setattr(
-        Detector, "predict_and_learn", lambda self, images, _, *, sizes: (self(images, sizes=sizes),) * 2
-    )
-    monkeypatch.setattr(TwoStageDetector, "predict_and_learn", plain)
+    for kind in (Detector, TwoStageDetector):
+        monkeypatch.setattr(
+            kind, "predict_and_learn", lambda self, images, _, *, sizes: (self(images, sizes=sizes),) * 2
+        )
     monkeypatch.setattr(DetectionModule, "_add_losses", lambda *_: None)
     bare = train("bare")
     assert not [key for key in read_history(bare.folder) if key.startswith("val/loss")]

@@ -12,7 +12,8 @@ from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.preparing import choose_preprocessing
 from pyrafuse.training.run import train
 from pyrafuse.training.schedule import lr_factor
-from pyrafuse.training.settings import DataSettings, ScheduleSettings
+from pyrafuse.training.settings import DataSettings, Recipe, ScheduleSettings
+from pyrafuse.training.starting import settle
 
 FIGURES = {
     "retinanet_coco": 36.5,
@@ -105,13 +106,13 @@ def test_the_optimizer_and_the_images():
     ("settings", "said"),
     [
         ({"longest": 1333}, "longest is the limit"),
-        ({"longest": 320, "fit": "keep_ratio"}, "longest is the limit"),
+        ({"size": 416, "longest": 320, "fit": "keep_ratio"}, "longest is the limit"),
         ({"sizes": (320,), "fit": "keep_ratio"}, "data.sizes are squares"),
     ],
 )
 def test_sizes_that_do_not_go_together(settings, said):
     with pytest.raises(ValueError, match=said):
-        DataSettings(**settings)
+        settle(Recipe(data=DataSettings(**settings)))
 
 
 def test_level_weights_by_their_ends():

@@ -15,6 +15,7 @@ from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.run import train
 from pyrafuse.training.schedule import block_sizes, lr_factor, mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import to_plain
+from pyrafuse.training.starting import settle
 from vectors import FOLDER
 
 NAMES = RECIPES.names()
@@ -140,7 +141,7 @@ def test_the_demo_runs_two_steps(tmp_path, monkeypatch):
     assert result.best.is_file()
     assert result.last.is_file()
     assert 0 <= result.evaluation.ap <= 1
-    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text()) == to_plain(recipe)
+    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text()) == to_plain(settle(recipe)[0])
 
 
 def test_recipes_are_listed_with_commands_that_parse(capsys):

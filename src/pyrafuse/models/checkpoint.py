@@ -47,7 +47,7 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
     }
     if wrong := [name for name, is_right in kinds.items() if not is_right]:
         raise TypeError(", ".join(f"{name} {fields[name]!r}" for name in wrong))
-    if len(card.names) != len(card.category_ids):
+    if card.names and card.category_ids and len(card.names) != len(card.category_ids):
         raise TypeError(f"{len(card.names)} names and {len(card.category_ids)} ids of classes")
     return card
 

@@ -83,7 +83,7 @@ def test_a_detection_has_the_weights_of_the_cell_that_its_centre_is_in(explained
 
 
 def test_detections_are_those_of_predict(asff, photo, explained):
-    (expected,) = asff.predict(photo, score=0)
+    (expected,) = asff.predict(photo, score=0, keep_images=True)
     found = explained.detections
     for name in ("boxes", "scores", "labels", "levels", "image"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
