@@ -398,7 +398,7 @@ def test_faulty_images_are_reported_and_passed_over(run, shapes, tmp_path, capsy
     output = tmp_path / "out"
     assert main(["predict", str(run / "best.ckpt"), str(images), "--output", str(output), "--device", "cpu"]) == 1
     out, err = capsys.readouterr()
-    assert "in 1 images" in out
+    assert "in 1 image," in out
     assert "3 could not be read" in out
     for name in ("b.jpg", "c.png", "d.jpg"):
         assert f"passed over: {images / name}" in err
