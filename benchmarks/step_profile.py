@@ -17,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pyrafuse import create_model
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.registry import MODELS as KNOWN
 

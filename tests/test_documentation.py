@@ -15,7 +15,7 @@ import torchvision
 from pyrafuse.cli.arguments import call
 from pyrafuse.cli.compare import read_variants
 from pyrafuse.cli.main import COMMANDS, main
-from pyrafuse.data.shapes import write_shapes
+from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 

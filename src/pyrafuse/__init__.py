@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyrafuse.base.errors import PyrafuseError
     from pyrafuse.cli.calling import train
     from pyrafuse.core.detections import Detections
-    from pyrafuse.core.errors import PyrafuseError
-    from pyrafuse.models.checkpoint import load
+    from pyrafuse.importers.loading import load
     from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
 
@@ -25,12 +25,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Detections": "pyrafuse.core.detections",
-    "PyrafuseError": "pyrafuse.core.errors",
+    "PyrafuseError": "pyrafuse.base.errors",
     "create_backbone": "pyrafuse.models.factory",
     "create_classifier": "pyrafuse.models.classifier",
     "create_model": "pyrafuse.models.factory",
     "list_models": "pyrafuse.models.factory",
-    "load": "pyrafuse.models.checkpoint",
+    "load": "pyrafuse.importers.loading",
     "train": "pyrafuse.cli.calling",
 }
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pyrafuse.cli.main import main
-from pyrafuse.data.shapes import SHAPES, write_shapes
+from pyrafuse.data.formats.shapes import SHAPES, write_shapes
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 

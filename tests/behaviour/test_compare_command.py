@@ -11,7 +11,7 @@ import yaml
 
 from pyrafuse.cli.main import main
 from pyrafuse.comparison import comparing
-from pyrafuse.data.shapes import write_shapes
+from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.inference.measuring import count_parameters
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pyrafuse.app.demo import run_demo, with_output
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.recipes.small import shapes_demo
 from pyrafuse.training.settings import Recipe
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 from pyrafuse.cli.main import main
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.shapes import write_shapes
+from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.explain.fusion import explain_image
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
 

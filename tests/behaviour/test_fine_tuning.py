@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.layout import read_split
-from pyrafuse.data.shapes import write_shapes
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model

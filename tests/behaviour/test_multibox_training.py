@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pyrafuse.data.settings import Augmentation
-from pyrafuse.data.shapes import write_shapes
-from pyrafuse.models.checkpoint import load
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.importers.loading import load
 from pyrafuse.training import run as running
 from pyrafuse.training.settings import (
     DataSettings,

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.locking import hold_folder
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.locking import hold_folder
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.data.shapes import write_shapes
+from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.training import run as running
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings, to_plain
@@ -154,7 +154,7 @@ def test_classes_in_another_order_are_matched_by_name_and_more_epochs_are_said(d
 
 def test_a_folder_in_use_or_with_a_best_checkpoint_alone_is_refused(data, whole, tmp_path):
     with hold_folder(tmp_path / "run"):
-        code = f"from pyrafuse.core.locking import hold_folder\nwith hold_folder({str(tmp_path / 'run')!r}): pass"
+        code = f"from pyrafuse.base.locking import hold_folder\nwith hold_folder({str(tmp_path / 'run')!r}): pass"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is in use: another process writes its results there" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -167,7 +167,7 @@ def test_a_folder_in_use_or_with_a_best_checkpoint_alone_is_refused(data, whole,
 
 def test_a_killed_process_leaves_no_lock_and_its_half_written_files_are_removed(tmp_path):
     code = (
-        "import os, signal\nfrom pyrafuse.core.locking import hold_folder\n"
+        "import os, signal\nfrom pyrafuse.base.locking import hold_folder\n"
         "from pyrafuse.core.storage import write_atomically\n"
         f"with hold_folder({str(tmp_path)!r}), write_atomically({str(tmp_path / 'last.ckpt')!r}) as stream:\n"
         "    stream.write(b'half')\n    stream.flush()\n    os.kill(os.getpid(), signal.SIGKILL)"

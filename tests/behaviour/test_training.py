@@ -15,12 +15,13 @@ import torch
 import yaml
 from rich.console import Console
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.data.layout import read_split
-from pyrafuse.data.settings import Augmentation
-from pyrafuse.data.shapes import write_shapes
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import run as running

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.data.settings import Augmentation
-from pyrafuse.data.shapes import write_shapes
-from pyrafuse.models.checkpoint import load
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.importers.loading import load
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
 from pyrafuse.training import run as running

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyrafuse.backbones.dpn import DPNForm
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
-from pyrafuse.core.errors import PyrafuseError, UnknownNameError
+from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 
 TIMM = ("resnet18", "mobilenetv2_100", "mobilenetv3_small_100", "convnext_atto", "swin_tiny_patch4_window7_224")
 DPN = DPNForm(8, 3, 16, 16, 4, (2, 1, 1, 2), (4, 8, 8, 16))

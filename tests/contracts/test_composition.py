@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrafuse.backbones.dpn import DPNForm
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
 from pyrafuse.training.module import create_optimizer

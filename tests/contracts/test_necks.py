@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrafuse.core.errors import PyrafuseError, UnknownNameError
+from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.registry import NECKS, create_neck
 

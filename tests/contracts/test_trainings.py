@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pyrafuse.cli.main import main
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.models.checkpoint import load
+from pyrafuse.importers.loading import load
 from pyrafuse.models.factory import list_models
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.tricks import TRICKS

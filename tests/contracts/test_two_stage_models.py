@@ -5,8 +5,8 @@ from dataclasses import is_dataclass, replace
 import pytest
 import torch
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.assignment import IGNORED
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.regions import TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.factory import create_model

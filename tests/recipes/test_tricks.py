@@ -10,13 +10,13 @@ import torch
 import yaml
 from rich.console import Console
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.main import main
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.targets import Targets
-from pyrafuse.data.layout import read_splits
-from pyrafuse.data.loading import create_train_loader
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.formats.layout import read_splits
+from pyrafuse.data.loading.loaders import create_train_loader
 from pyrafuse.layers.deformable import FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.layers.rfb import RFB

@@ -6,8 +6,8 @@ import torch
 
 import pyrafuse
 from pyrafuse.core.targets import Targets
+from pyrafuse.importers.asff import LAYOUTS, asff_naming, import_asff
 from pyrafuse.models.checkpoint import save
-from pyrafuse.models.importers.asff import LAYOUTS, asff_naming, import_asff
 from pyrafuse.postprocess.dense import DensePostprocess
 from pyrafuse.postprocess.yolov3 import decode_yolov3
 

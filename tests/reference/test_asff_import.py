@@ -45,7 +45,7 @@ def test_memory_stays_below_three_times_the_file(goldens, tmp_path, is_zip):
 import re
 from pathlib import Path
 from pyrafuse.cli.main import main
-import pyrafuse.models.checkpoint
+import pyrafuse.importers.loading
 def peak(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before = peak("VmRSS")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from pyrafuse.models.importers.asff import LAYOUTS, asff_naming, import_asff
+from pyrafuse.importers.asff import LAYOUTS, asff_naming, import_asff
 from pyrafuse.postprocess.yolov3 import decode_yolov3
 
 FIRST = (((116, 90), (156, 198), (121, 240)), ((30, 61), (62, 45), (42, 119)), ((10, 13), (16, 30), (33, 23)))

@@ -6,11 +6,11 @@ import torch
 
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.importers.asff import _fusion_pairs, _reorder
 from pyrafuse.layers.deformable import FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock, drop_rate
 from pyrafuse.layers.rfb import RFB
 from pyrafuse.layers.spp import YOLOSPP
-from pyrafuse.models.importers.asff import _fusion_pairs, _reorder
 from pyrafuse.necks.asff import ASFF
 from pyrafuse.ops.boxes import paired_iou, pairwise_iou, shape_iou
 from pyrafuse.postprocess.dense import DensePostprocess

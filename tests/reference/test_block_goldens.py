@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from pyrafuse.importers.mmdetection_blocks import name_sac
+from pyrafuse.importers.renaming import load_renamed
+from pyrafuse.importers.torchvision_blocks import name_aspp
 from pyrafuse.layers.aspp import ASPP
 from pyrafuse.layers.deformable import DeformableConv2d
 from pyrafuse.layers.spp import SpatialPyramidPooling
 from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS
-from pyrafuse.models.importers.mmdetection_blocks import name_sac
-from pyrafuse.models.importers.renaming import load_renamed
-from pyrafuse.models.importers.torchvision_blocks import name_aspp
 
 RTOL = 3e-6
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.heads.efficientdet import Branch, EfficientDetHead
-from pyrafuse.models.importers.effdet import import_effdet, looks_like_effdet, naming_branch, reorder_boxes
-from pyrafuse.models.importers.renaming import load_renamed
+from pyrafuse.importers.effdet import import_effdet, looks_like_effdet, naming_branch, reorder_boxes
+from pyrafuse.importers.renaming import load_renamed
 
 NAMES = ("tf_efficientdet_d0", "efficientdet_d0")
 

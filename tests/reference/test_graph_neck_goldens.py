@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.importers import effdet, mmdetection_necks, torchvision_blocks
-from pyrafuse.models.importers.renaming import load_renamed
+from pyrafuse.importers import effdet, mmdetection_necks, torchvision_blocks
+from pyrafuse.importers.renaming import load_renamed
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.nas_fpn import nas_fpn

@@ -9,7 +9,7 @@ from torch import nn
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.importers.m2det import (
+from pyrafuse.importers.m2det import (
     aliases_mlfpn,
     naming_ffm1,
     naming_ffm2,
@@ -17,7 +17,7 @@ from pyrafuse.models.importers.m2det import (
     naming_sfam,
     naming_tum,
 )
-from pyrafuse.models.importers.renaming import load_renamed
+from pyrafuse.importers.renaming import load_renamed
 from pyrafuse.necks.mlfpn import MLFPN, SFAM, TUM, FFMv1
 from pyrafuse.ops.suppression import class_aware_nms
 

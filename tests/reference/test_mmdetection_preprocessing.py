@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.fitting import compute_padded_size, fit_image, resize_to_fit
+from pyrafuse.data.images.fitting import compute_padded_size, fit_image, resize_to_fit
 from vectors import FOLDER
 
 RGB = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}

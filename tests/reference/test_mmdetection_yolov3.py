@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.targets import Targets
-from pyrafuse.models.checkpoint import build
-from pyrafuse.models.importers.mmdetection_yolov3 import import_mmdetection_yolov3
+from pyrafuse.importers.loading import build
+from pyrafuse.importers.mmdetection_yolov3 import import_mmdetection_yolov3
 
 NAME = "yolov3_d53_mstrain-608_273e_coco_20210518_115020-a2c3acb8.pth"
 TERMS = {"loss_cls": "classification", "loss_conf": "objectness", "loss_xy": "center", "loss_wh": "size"}

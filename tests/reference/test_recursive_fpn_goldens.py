@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pyrafuse.models.importers.mmdetection_blocks import naming_recursive_fpn
-from pyrafuse.models.importers.renaming import load_renamed
+from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
+from pyrafuse.importers.renaming import load_renamed
 from pyrafuse.models.recursive_fpn import RecursiveFPN, recursive_fpn
 
 SMALL = {

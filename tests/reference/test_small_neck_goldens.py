@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.importers.mmdetection_blocks import (
+from pyrafuse.importers.mmdetection_blocks import (
     name_bfp,
     name_ssd_extra,
     name_ssd_extra_depthwise,
     naming_dilated_encoder,
     naming_yolov3_neck,
 )
-from pyrafuse.models.importers.renaming import load_renamed
+from pyrafuse.importers.renaming import load_renamed
 from pyrafuse.necks.bfp import BFP
 from pyrafuse.necks.dilated_encoder import DilatedEncoder
 from pyrafuse.necks.ssd_extra import SSDExtraLevels

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "fixtures" / "checkpoints").glob("*.zip"))
 ENTRIES = [

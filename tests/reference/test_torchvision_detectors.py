@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torchvision.models.detection.image_list import ImageList
 
-from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
-from pyrafuse.models.importers.torchvision_families import FASTER, FASTER_V2, RETINA
+from pyrafuse.base.errors import CheckpointError
+from pyrafuse.importers.torchvision import import_torchvision, looks_like_torchvision
+from pyrafuse.importers.torchvision_families import FASTER, FASTER_V2, RETINA
 
 OLD = "retinanet_resnet50_fpn_coco-eeacb38b"
 

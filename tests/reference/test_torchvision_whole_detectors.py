@@ -10,10 +10,10 @@ import torchvision
 from torchvision.models.detection.image_list import ImageList
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.data.fitting import Fit, fit_image
+from pyrafuse.data.images.fitting import Fit, fit_image
 from pyrafuse.heads.multibox import ssd_head
-from pyrafuse.models.importers.torchvision import import_torchvision, looks_like_torchvision
-from pyrafuse.models.importers.torchvision_families import FAMILIES, FASTER_V2, SSD, SSDLITE
+from pyrafuse.importers.torchvision import import_torchvision, looks_like_torchvision
+from pyrafuse.importers.torchvision_families import FAMILIES, FASTER_V2, SSD, SSDLITE
 
 LIMITS, NUM_REGIONS = (96, 160), 60  # small, for the sake of time
 

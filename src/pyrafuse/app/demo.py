@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.data.images import read_image
-from pyrafuse.data.layout import Splits, read_splits
-from pyrafuse.data.sizes import compute_sizes
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.data.checks.sizes import compute_sizes
+from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.data.images.reading import read_image
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.explain.fusion import FusionExplanation, explain_image
+from pyrafuse.importers.loading import load
 from pyrafuse.inference.predicting import predict_to
-from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.evaluating import evaluate
 from pyrafuse.reports.history import add_history

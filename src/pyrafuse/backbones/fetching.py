@@ -17,7 +17,7 @@ import huggingface_hub
 import timm
 import torch
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 
 ANSWER_WITHIN_S = 8.0
 """Seconds that a server has to answer, name look-up and redirections included."""

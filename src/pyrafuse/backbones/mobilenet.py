@@ -18,7 +18,7 @@ from torchvision.ops import Conv2dNormActivation
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import check_strides, stop_norms
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.base.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ACTIVATIONS
 from pyrafuse.layers.eca import ECA

@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v3_large as create_layers
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.backbones.weights import Naming, load_exactly, read_published
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 
 STRIDES = (4, 8, 16, 32)
 LEAST_WIDTH = 0.1

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from pyrafuse.backbones.timm_pyramid import TimmPyramid
-from pyrafuse.core.errors import PyrafuseError, nearest
+from pyrafuse.base.errors import PyrafuseError, nearest
+from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import Backbone
-from pyrafuse.core.registry import Registry
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "pyrafuse.backbones")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.fetching import fetch, locate_timm_file
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
 from pyrafuse.backbones.weights import read_published, read_state_dict
-from pyrafuse.core.errors import CheckpointError, PyrafuseError, unknown_name
+from pyrafuse.base.errors import CheckpointError, PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import Backbone, InputSizes, Pyramid, PyramidSpec
 
 

@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
-from pyrafuse.core.errors import CheckpointError, unknown_name
-from pyrafuse.core.printable import list_names
+from pyrafuse.base.errors import CheckpointError, unknown_name
+from pyrafuse.base.printable import list_names
 from pyrafuse.core.state_dicts import Weights, find_weights
 from pyrafuse.core.storage import read_tensors
 

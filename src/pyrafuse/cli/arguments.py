@@ -15,9 +15,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.complaints import name_assignment, name_unknown_option, reword
 from pyrafuse.cli.shorthand import TRUTHS, Shorthand
-from pyrafuse.core.errors import PyrafuseError
 
 _NEED_NO_VALUE = {"-h", "--help", "--print_config"}
 

@@ -38,9 +38,9 @@ def bench_necks(
     import sys
     from dataclasses import asdict
 
+    from pyrafuse.base.errors import PyrafuseError
+    from pyrafuse.base.paths import check_writable
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.core.errors import PyrafuseError
-    from pyrafuse.core.paths import check_writable
     from pyrafuse.core.pyramid import PyramidSpec
     from pyrafuse.core.storage import write_text
     from pyrafuse.inference import benching

@@ -8,9 +8,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.compare import read_recipe
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.terminal import Terminal
 from pyrafuse.training.settings import Recipe
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.paths import check_data, check_writable
+from pyrafuse.base.strict_yaml import StrictLoader
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.cli.train import describe_defaults, read_model, read_weights
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.paths import check_data, check_writable
-from pyrafuse.core.strict_yaml import StrictLoader
 from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
@@ -128,11 +128,11 @@ def compare(
     for path in data:
         check_data(path)
     check_writable(output, is_folder=True)
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.cli.main import IMPORTS
     from pyrafuse.comparison.comparing import compare as run
     from pyrafuse.comparison.planning import Comparison, Variant, name_data_sets, refuse_own_settings, with_neck
     from pyrafuse.comparison.running import find_slots
-    from pyrafuse.core.terminal import Terminal
 
     check_shared(shared, minutes=minutes)
     base = read_recipe([f"--recipe={recipe}", *shared])

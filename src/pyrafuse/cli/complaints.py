@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 import yaml
 
-from pyrafuse.core.errors import nearest
-from pyrafuse.core.habits import find_habit
+from pyrafuse.base.errors import nearest
+from pyrafuse.base.habits import find_habit
 
 
 def name_unknown_option(option: str, options: Collection[str], *, words: Collection[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pyrafuse.core.paths import check_data, check_writable
+from pyrafuse.base.paths import check_data, check_writable
 
 
 def check(
@@ -42,11 +42,11 @@ def check(
 
     from rich.progress import Progress
 
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.core.storage import write_text
-    from pyrafuse.core.terminal import Terminal
-    from pyrafuse.data import checking
-    from pyrafuse.data.layout import read_splits
-    from pyrafuse.data.options import ReadOptions
+    from pyrafuse.data.checks import checking
+    from pyrafuse.data.formats.layout import read_splits
+    from pyrafuse.data.reading.options import ReadOptions
 
     options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
     splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)

@@ -3,11 +3,11 @@
 import sys
 from typing import TYPE_CHECKING
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.base.errors import DataError
 
 if TYPE_CHECKING:
-    from pyrafuse.core.records import DetectionData
-    from pyrafuse.data.problems import Reading
+    from pyrafuse.base.records import DetectionData
+    from pyrafuse.data.reading.problems import Reading
 
 
 def tell_problems(reading: "Reading") -> "DetectionData":
@@ -16,7 +16,7 @@ def tell_problems(reading: "Reading") -> "DetectionData":
     Raises:
         DataError: If images are missing: what is measured on the rest is no figure of this split.
     """
-    from pyrafuse.data.checking import format_problems
+    from pyrafuse.data.checks.checking import format_problems
 
     if reading.problems:
         print("\n".join(format_problems(reading.problems, 3)), file=sys.stderr)

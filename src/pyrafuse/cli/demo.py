@@ -14,7 +14,7 @@ def demo(*, output: Path | None = None, device: Literal["auto", "cpu", "gpu", "m
         device: Where to train.
     """
     from pyrafuse.app.demo import run_demo, with_output
-    from pyrafuse.core.terminal import Terminal
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.recipes.small import shapes_demo
 
     result = run_demo(with_output(shapes_demo(), output, device=device), console=Terminal())

@@ -4,8 +4,8 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.core.errors import PyrafuseError
 
 if TYPE_CHECKING:
     from pyrafuse.core.pyramid import PyramidSpec
@@ -43,7 +43,7 @@ def draw(
         raise PyrafuseError("no neck was given: pyrafuse draw NECK -o FILE")
     if Path(neck).suffix in {".yaml", ".yml"} and not Path(neck).is_file():
         raise PyrafuseError(f"cannot read the graph {neck}: there is no such file; name a file, or a neck of ours")
-    from pyrafuse.core.paths import check_writable
+    from pyrafuse.base.paths import check_writable
     from pyrafuse.core.pyramid import PyramidSpec
     from pyrafuse.core.storage import write_text
     from pyrafuse.necks.graph_text import SUFFIXES, write_graph

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyrafuse.core.errors import DataError, check_between
-from pyrafuse.core.paths import check_data, check_writable, find_checkpoint
+from pyrafuse.base.errors import DataError, check_between
+from pyrafuse.base.paths import check_data, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
-    from pyrafuse.data.problems import Reading
+    from pyrafuse.data.reading.problems import Reading
 
 
 def evaluate(
@@ -62,14 +62,14 @@ def evaluate(
     if data is not None:
         check_data(data)
     check_writable(output, is_folder=True)
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.core.devices import choose_device
     from pyrafuse.core.storage import write_text
-    from pyrafuse.core.terminal import Terminal
-    from pyrafuse.data.checking import tell_crowded
-    from pyrafuse.data.layout import read_split
-    from pyrafuse.data.options import ReadOptions
-    from pyrafuse.models.checkpoint import load
+    from pyrafuse.data.checks.checking import tell_crowded
+    from pyrafuse.data.formats.layout import read_split
+    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.importers.loading import load
     from pyrafuse.models.evaluating import detect_all, to_coco_results
     from pyrafuse.reports.quality import write_evaluation
 
@@ -119,7 +119,7 @@ def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
         DataError: If the checkpoint does not tell.
     """
     from pyrafuse.core.storage import read_tensors
-    from pyrafuse.models.checkpoint import CARD_KEY
+    from pyrafuse.models.card import CARD_KEY
 
     content = read_tensors(model)
     try:
@@ -141,9 +141,9 @@ def _read_own_data(model: Path, recipe: dict[str, dict[str, Any]], split: str, *
     Raises:
         DataError: If they are gone.
     """
-    from pyrafuse.data.layout import read_split, read_splits
-    from pyrafuse.data.options import ReadOptions
-    from pyrafuse.data.problems import Reading
+    from pyrafuse.data.formats.layout import read_split, read_splits
+    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.data.reading.problems import Reading
 
     was, seed = recipe["data"], recipe["run"]["seed"]
     path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))

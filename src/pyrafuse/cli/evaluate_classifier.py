@@ -37,10 +37,10 @@ def evaluate_classifier(
     """
     from dataclasses import replace
 
+    from pyrafuse.base.errors import PyrafuseError
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.core.errors import PyrafuseError
-    from pyrafuse.core.terminal import Terminal
-    from pyrafuse.data.class_folders import read_class_folders
+    from pyrafuse.data.formats.class_folders import read_class_folders
     from pyrafuse.inference.classifying import evaluate_classifier
     from pyrafuse.models.classifier import create_classifier
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyrafuse.core.errors import check_between
-from pyrafuse.core.paths import check_data, check_source, check_writable, find_checkpoint
+from pyrafuse.base.errors import check_between
+from pyrafuse.base.paths import check_data, check_source, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
-    from pyrafuse.data.options import ReadOptions
+    from pyrafuse.data.reading.options import ReadOptions
 
 
 def explain(
@@ -56,10 +56,10 @@ def explain(
         (check_data if gradients else check_source)(source)
     check_writable(output, is_folder=True)
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.options import ReadOptions
-    from pyrafuse.data.sources import open_source
+    from pyrafuse.data.images.sources import open_source
+    from pyrafuse.data.reading.options import ReadOptions
     from pyrafuse.explain.report import explain_to
-    from pyrafuse.models.checkpoint import load
+    from pyrafuse.importers.loading import load
 
     if gradients:
         options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
@@ -85,12 +85,12 @@ def _explain_gradients(
     options: "ReadOptions",
     device: str,
 ) -> int:
+    from pyrafuse.base.errors import PyrafuseError
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.core.errors import PyrafuseError
-    from pyrafuse.data.layout import read_split
+    from pyrafuse.data.formats.layout import read_split
     from pyrafuse.explain.gradient_report import explain_gradients_to
-    from pyrafuse.models.checkpoint import load
+    from pyrafuse.importers.loading import load
 
     if len(sources) != 1:
         raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")

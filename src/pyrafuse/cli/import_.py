@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.paths import check_writable, find_checkpoint
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.paths import check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     from pyrafuse.models.detector import Detector
@@ -44,7 +44,7 @@ def import_checkpoint(
         list: Whether to list what can be imported, and do nothing.
     """
     if list:
-        from pyrafuse.models.importers.origins import ORIGINS
+        from pyrafuse.importers.origins import ORIGINS
 
         for origin in ORIGINS:
             print("\n  ".join((origin.name, *origin.layouts)))
@@ -56,7 +56,8 @@ def import_checkpoint(
     check_writable(output)
     from pyrafuse.core.state_dicts import find_weights
     from pyrafuse.core.storage import read_tensors
-    from pyrafuse.models.checkpoint import build, is_own, save
+    from pyrafuse.importers.loading import build
+    from pyrafuse.models.checkpoint import is_own, save
 
     content = read_tensors(file)
     if is_own(content):

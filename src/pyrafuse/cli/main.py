@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrafuse import __version__
-from pyrafuse.core.errors import PyrafuseError, unknown_name
-from pyrafuse.core.habits import find_command
-from pyrafuse.core.interrupts import as_interrupts
-from pyrafuse.core.printable import printable_lines
+from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.base.habits import find_command
+from pyrafuse.base.interrupts import as_interrupts
+from pyrafuse.base.printable import printable_lines
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     import json as json_format
     from dataclasses import asdict
 
-    from pyrafuse.core.errors import unknown_name
-    from pyrafuse.core.paths import check_writable
+    from pyrafuse.base.errors import unknown_name
+    from pyrafuse.base.paths import check_writable
     from pyrafuse.core.storage import write_text
     from pyrafuse.inference.listing import KINDS, describe_part, find_kinds, measure_cost, tell_cost
 

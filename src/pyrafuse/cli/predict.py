@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pyrafuse.core.errors import check_between
-from pyrafuse.core.paths import check_source, check_writable, find_checkpoint
-from pyrafuse.core.printable import counted
+from pyrafuse.base.errors import check_between
+from pyrafuse.base.paths import check_source, check_writable, find_checkpoint
+from pyrafuse.base.printable import counted
 
 
 def predict(
@@ -55,9 +55,9 @@ def predict(
         check_source(source)
     check_writable(output, is_folder=True)
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.sources import open_source
+    from pyrafuse.data.images.sources import open_source
+    from pyrafuse.importers.loading import load
     from pyrafuse.inference.predicting import predict_to
-    from pyrafuse.models.checkpoint import load
 
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = load(model, device=choose_device(device))

@@ -20,7 +20,7 @@ def recipes(name: str = "", /) -> int:
     Args:
         name: Name of one recipe, to see it alone.
     """
-    from pyrafuse.core.errors import unknown_name
+    from pyrafuse.base.errors import unknown_name
     from pyrafuse.recipes.registry import RECIPES, SOURCES
     from pyrafuse.recipes.tricks import tricks_of
     from pyrafuse.training.settings import to_plain

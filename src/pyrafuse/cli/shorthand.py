@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.complaints import name_assignment
-from pyrafuse.core.errors import PyrafuseError
 
 Meaning = str | Callable[[str], Sequence[str]]
 """The option that a short form stands for, or a function from its value to words."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from pyrafuse.base.errors import PyrafuseError, nearest
+from pyrafuse.base.paths import check_data, find_checkpoint, looks_like_file
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.core.errors import PyrafuseError, nearest
-from pyrafuse.core.paths import check_data, find_checkpoint, looks_like_file
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size, with_value
@@ -316,7 +316,7 @@ def train(recipe: Recipe) -> int:
     check_nodes(recipe.run)
     if not recipe.run.resume:
         check_start_files(recipe.model)  # before torch is imported
-    from pyrafuse.core.terminal import Terminal
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.training.run import train as run
 
     result = run(recipe, console=Terminal())

@@ -12,9 +12,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.planning import Comparison
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.data.layout import Splits, read_splits
+from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
 from pyrafuse.training.preparing import create_detector

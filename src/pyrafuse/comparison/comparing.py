@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.comparison.budget import check_models, read_data, set_budget, settle_precision
 from pyrafuse.comparison.planning import Comparison, Run, Settled, claim_folder, keep, plan_runs
 from pyrafuse.comparison.report import Cost, Report, gather
 from pyrafuse.comparison.running import PROGRAM, Slot, run_all
 from pyrafuse.core.storage import write_text
-from pyrafuse.core.terminal import Terminal
+from pyrafuse.importers.loading import load
 from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies
-from pyrafuse.models.checkpoint import load
 from pyrafuse.models.detector import Detector
 from pyrafuse.visualization.figures import save_figure
 

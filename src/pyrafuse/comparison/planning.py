@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 from pyrafuse.models.registry import MODELS
 from pyrafuse.necks.registry import NECKS

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.budget import Budget
 from pyrafuse.comparison.planning import Comparison, Run
 from pyrafuse.comparison.running import Failure
@@ -21,7 +22,6 @@ from pyrafuse.comparison.statistics import (
     has_learnt,
     summarize,
 )
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.visualization.comparison import ComparedVariant, plot_comparison
 
 FIGURES = {

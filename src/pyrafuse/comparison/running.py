@@ -20,10 +20,10 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.comparison.planning import Run
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
-from pyrafuse.core.terminal import Terminal
 from pyrafuse.training.settings import to_plain
 
 LOG_FILE = "train.log"

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.printable import printable
 from pyrafuse.core.captions import draw_boxes
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.printable import printable
 from pyrafuse.core.storage import write_atomically, write_text
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 
 
 def choose_device(name: str | torch.device) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyrafuse.core.printable import list_names, printable
+from pyrafuse.base.printable import list_names, printable
 
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "module", "net", "network", "detector", "weights",

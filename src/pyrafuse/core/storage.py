@@ -10,14 +10,14 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.foreign_files import find_kind
-from pyrafuse.core.interrupts import hold_interrupts
-from pyrafuse.core.locking import PART
-from pyrafuse.core.paths import find_checkpoint
-from pyrafuse.core.pickled_names import Calls
-from pyrafuse.core.pickles import UnreadableError
-from pyrafuse.core.printable import list_names
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.foreign_files import find_kind
+from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.locking import PART
+from pyrafuse.base.paths import find_checkpoint
+from pyrafuse.base.pickled_names import Calls
+from pyrafuse.base.pickles import UnreadableError
+from pyrafuse.base.printable import list_names
 from pyrafuse.core.torch_files import read_torch_file
 
 

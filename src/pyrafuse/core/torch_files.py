@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrafuse.core.foreign_files import find_archive
-from pyrafuse.core.pickled_names import Calls, to_plain
-from pyrafuse.core.pickles import Name, Thing, UnreadableError, read_pickle
+from pyrafuse.base.foreign_files import find_archive
+from pyrafuse.base.pickled_names import Calls, to_plain
+from pyrafuse.base.pickles import Name, Thing, UnreadableError, read_pickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """What the old format begins with."""

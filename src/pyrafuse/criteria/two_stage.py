@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.assignment import IGNORED, Assignment
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
 from pyrafuse.core.targets import Targets

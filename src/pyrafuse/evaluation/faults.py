@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.core.records import ImageRecord
+from pyrafuse.base.records import ImageRecord
 from pyrafuse.evaluation.matching import Outcome, Truth
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, ImageFaults, Mark
 

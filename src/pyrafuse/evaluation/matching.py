@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.core.records import ImageRecord
+from pyrafuse.base.records import ImageRecord
 from pyrafuse.evaluation.result import OperatingPoint
 
 MISSED = -1

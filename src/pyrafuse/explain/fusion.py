@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.storage import write_atomically, write_text
-from pyrafuse.data.fitting import Fit, compute_inner_size
-from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.data.images.fitting import Fit, compute_inner_size
+from pyrafuse.data.images.sources import Frame, open_source
 from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows, hold_regions
 from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record

@@ -11,13 +11,13 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.core.records import DetectionData
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.records import DetectionData
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.core.storage import write_text
 from pyrafuse.core.targets import Batch
-from pyrafuse.core.terminal import Terminal
-from pyrafuse.data.datasets import EvalSet, LoadingError
-from pyrafuse.data.loading import collate_eval
+from pyrafuse.data.loading.datasets import EvalSet, LoadingError
+from pyrafuse.data.loading.loaders import collate_eval
 from pyrafuse.explain.conflicts import Conflicts
 from pyrafuse.explain.gradients import NETWORK, RULES, SUM, WEIGHTS, SourceGradients, compute_source_gradients
 from pyrafuse.explain.report import Summary

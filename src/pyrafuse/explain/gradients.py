@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.core.targets import Targets
 from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.core.errors import check_count
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import DenseGrid
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.layers.conv import initialize_small

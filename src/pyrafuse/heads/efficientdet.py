@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.errors import check_count, unknown_name
 from pyrafuse.core.class_rows import ClassRows
-from pyrafuse.core.errors import check_count, unknown_name
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of, shared_channels, steps_of

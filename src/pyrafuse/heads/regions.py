@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.class_rows import ClassRows
-from pyrafuse.core.errors import check_count
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
 from pyrafuse.heads.dense import shared_channels

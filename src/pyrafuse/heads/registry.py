@@ -2,6 +2,6 @@
 
 from torch import nn
 
-from pyrafuse.core.registry import Registry
+from pyrafuse.base.registry import Registry
 
 HEADS: Registry[nn.Module] = Registry("head", "pyrafuse.heads")

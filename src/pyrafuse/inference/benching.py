@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies, measure_peak_memory_mb
 from pyrafuse.inference.plain_necks import PLAIN_FORMS

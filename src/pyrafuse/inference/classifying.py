@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.core.terminal import Terminal
-from pyrafuse.data.class_folders import LabelledImage
-from pyrafuse.data.cropping import CenterCrop
-from pyrafuse.data.images import read_image
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.terminal import Terminal
+from pyrafuse.data.augment.cropping import CenterCrop
+from pyrafuse.data.formats.class_folders import LabelledImage
+from pyrafuse.data.images.reading import read_image
 from pyrafuse.models.classifier import Classifier
 
 BATCHES_AHEAD = 2

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.timm_pyramid import TimmPyramid
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
+from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
-from pyrafuse.core.registry import Registry
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.inference.measuring import count_gflops, count_parameters
 from pyrafuse.models.factory import create_model

@@ -14,13 +14,13 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pyrafuse.core.errors import DataError, check_between
-from pyrafuse.core.interrupts import hold_interrupts
-from pyrafuse.core.locking import hold_folder
-from pyrafuse.core.paths import check_writable
-from pyrafuse.core.printable import printable
-from pyrafuse.core.terminal import Terminal
-from pyrafuse.data.sources import Frame, Source, open_source, tell_suffixes
+from pyrafuse.base.errors import DataError, check_between
+from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.locking import hold_folder
+from pyrafuse.base.paths import check_writable
+from pyrafuse.base.printable import printable
+from pyrafuse.base.terminal import Terminal
+from pyrafuse.data.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writing import Finding, Format, create_writers
 from pyrafuse.models.detector import Detector
 

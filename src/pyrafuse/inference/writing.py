@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.detections import MAX_SIDE_PX, Detections, no_detections
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 
 Format = Literal["image", "crop", "json", "coco", "yolo"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyrafuse.core.errors import PyrafuseError, check_count, unknown_name
+from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
 from pyrafuse.core.preprocessing import Preprocessing
 
 CARD_KEY = "pyrafuse"

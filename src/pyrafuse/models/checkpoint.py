@@ -1,24 +1,18 @@
-"""Detectors in files: saved whole, read safely."""
+"""Detectors in files of our own: saved whole, read safely."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
-
 from pyrafuse.backbones.weights import load_exactly
-from pyrafuse.core.devices import choose_device
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.printable import printable
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.printable import list_names, printable
 from pyrafuse.core.state_dicts import find_weights
-from pyrafuse.core.storage import read_tensors
 from pyrafuse.models.card import CARD_KEY, Card
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import rebuild
-from pyrafuse.models.importers.origins import ORIGINS
-from pyrafuse.models.importers.registry import find_importer, tells_all
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
 
@@ -97,61 +91,9 @@ def save(detector: Detector, path: str | os.PathLike[str]) -> None:
     detector.save(path)
 
 
-def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", source: str | None = None) -> Detector:
-    """Read a detector: a checkpoint of a training here, of `save`, or a foreign one of `ORIGINS`.
-
-    Nothing in the file is executed. The detector comes in evaluation mode.
-
-    Args:
-        path: The file; as a rule it is enough.
-        device: Where to compute: ``cpu``, ``cuda``, ``cuda:1``, ``auto``.
-        source: The published name of the model, for a foreign file that neither tells by itself nor by its name how
-            it is used, such as ``"retinanet_r50_fpn_1x_coco"``.
-
-    Raises:
-        CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
-        PyrafuseError: If there is no such device here.
-    """
-    return build(read_tensors(path), source=path, published=source).to(choose_device(device)).eval()
-
-
-def build(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
-    """Make a detector of the content of a file, as `read_tensors` gives it.
-
-    Args:
-        content: Of one of our own checkpoints, or of one that an importer recognises.
-        source: Of the file, for messages.
-        published: The ``source`` of `load`.
-
-    Raises:
-        CheckpointError: If the layout is unknown, or it does not fit its own description.
-    """
-    if is_own(content):
-        return tells_all(_from_own)(content, source=source, published=published)
-    if importer := find_importer(content):
-        return importer.build(content, source=source, published=published)
-    found = f"keys {list_names(content, most=5)}" if isinstance(content, Mapping) else type(content).__name__
-    tail = (
-        ""
-        if published is None
-        else (
-            f"; the name {published!r} does not tell it either: names are such as retinanet_r50_fpn_1x_coco or m2det512"
-        )
-    )
-    raise CheckpointError(
-        f"{source} is no checkpoint of pyrafuse and of no layout that is known here (found {found}); what can be "
-        f"read besides: {', '.join(origin.name for origin in ORIGINS)} (see pyrafuse import --list){tail}"
-    )
-
-
 def is_own(content: Any) -> bool:
     """Whether ``content``, as read from a file, is a checkpoint of a training here or of `save`."""
     return isinstance(content, Mapping) and CARD_KEY in content
-
-
-def holds_detector(content: Any) -> bool:
-    """Whether ``content``, as read from a file, is something that `build` makes a detector of."""
-    return is_own(content) or find_importer(content) is not None
 
 
 def card_of(content: Any, *, source: str | os.PathLike[str]) -> Card:
@@ -177,7 +119,12 @@ def _describing(source: str | os.PathLike[str]) -> Iterator[None]:
         raise CheckpointError(f"{source}: {error}") from error
 
 
-def _from_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
+def build_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> Detector:
+    """Make a detector of the ``content`` of one of our own checkpoints.
+
+    Raises:
+        CheckpointError: If a part cannot be built, or it does not fit its own description.
+    """
     card = card_of(content, source=source)
     with _describing(source):
         state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries

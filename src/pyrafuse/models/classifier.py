@@ -21,8 +21,8 @@ from pyrafuse.backbones.resnet import name_resnet, read_resnet
 from pyrafuse.backbones.timm_pyramid import create_timm_model
 from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.backbones.weights import Naming, load_exactly, read_published
-from pyrafuse.core.errors import PyrafuseError, unknown_name
-from pyrafuse.data.cropping import CenterCrop
+from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.data.augment.cropping import CenterCrop
 
 RESNETS = tuple(f"{prefix}resnet{depth}" for depth in (18, 34, 50, 101, 152) for prefix in ("", "eca_"))
 RESNEXTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from pyrafuse.backbones.registry import create_backbone
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.criteria.dense import RowLoss

@@ -13,20 +13,20 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
+from pyrafuse.base.habits import hint_keywords
+from pyrafuse.base.records import DetectionData
 from pyrafuse.core.detections import Detections
 from pyrafuse.core.devices import choose_device
-from pyrafuse.core.errors import DataError, PyrafuseError, check_between, check_count
-from pyrafuse.core.habits import hint_keywords
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
-from pyrafuse.core.records import DetectionData
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Targets
-from pyrafuse.data.fitting import fit_image, stack_images
-from pyrafuse.data.options import DEFAULT_OPTIONS, ReadOptions
-from pyrafuse.data.pixels import Channels
-from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.data.images.fitting import fit_image, stack_images
+from pyrafuse.data.images.pixels import Channels
+from pyrafuse.data.images.sources import Frame, open_source
+from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.card import CARD_KEY, PREFIX, Card, card_to_dict

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
+from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
+from pyrafuse.base.records import DetectionData
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, check_between, check_count, same_but_for_case
-from pyrafuse.core.records import DetectionData
-from pyrafuse.core.terminal import Terminal
-from pyrafuse.data.layout import read_split
-from pyrafuse.data.loading import create_eval_loader, default_num_workers
-from pyrafuse.data.options import ReadOptions
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.loading.loaders import create_eval_loader, default_num_workers
+from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import SMALLEST_SIZE

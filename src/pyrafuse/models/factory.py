@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.models import recursive_fpn  # noqa: F401  # a backbone that is made of other parts, by its name
 from pyrafuse.models.detector import Card, Detector

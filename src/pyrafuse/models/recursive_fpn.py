@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.resnet import BasicBlock, Bottleneck
 from pyrafuse.backbones.staged import StagedBackbone
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.layers.aspp import FeedbackASPP
 from pyrafuse.layers.conv import ZeroConv2d

@@ -1,6 +1,6 @@
 """All detectors by name."""
 
-from pyrafuse.core.registry import Registry
+from pyrafuse.base.registry import Registry
 from pyrafuse.models.detector import Detector
 
 MODELS: Registry[Detector] = Registry("model", "pyrafuse.models")

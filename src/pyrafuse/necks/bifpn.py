@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal, get_args
 
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.fpn import name_levels
 from pyrafuse.necks.graph import Graph, Merge

@@ -4,7 +4,7 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 

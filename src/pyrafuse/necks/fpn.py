@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal, get_args
 
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.graph import Graph, Merge, number_levels
 from pyrafuse.necks.graph_neck import GraphNeck

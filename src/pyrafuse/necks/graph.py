@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError, unknown_name
+from pyrafuse.base.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.merging import DOWN, FUSIONS, UP, Conv

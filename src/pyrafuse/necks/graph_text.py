@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from pyrafuse.core.errors import PyrafuseError, unknown_name
-from pyrafuse.core.strict_yaml import StrictLoader
+from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.base.strict_yaml import StrictLoader
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.merging import Conv
 

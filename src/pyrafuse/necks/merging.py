@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.core.errors import check_between, unknown_name
+from pyrafuse.base.errors import check_between, unknown_name
 from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.necks.field_types import check_fields

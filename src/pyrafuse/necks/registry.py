@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
-from pyrafuse.core.registry import Registry
 from pyrafuse.necks.graph_neck import GraphNeck
 from pyrafuse.necks.graph_text import GivenNeck, is_graph, is_graph_file, list_necks, read_graph
 

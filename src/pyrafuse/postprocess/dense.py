@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder

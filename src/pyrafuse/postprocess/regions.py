@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrafuse.core.errors import check_count
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
 from pyrafuse.ops.boxes import clip_boxes

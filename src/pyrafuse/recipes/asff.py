@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.recipes.tricks import DROPBLOCK_PHASES
 from pyrafuse.training.settings import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.training.settings import (
     DataSettings,
     ModelSettings,

@@ -9,7 +9,7 @@ the authors draw from 0.1 to 2; the rate falls to a hundredth, not to zero.
 
 from functools import partial
 
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.training.settings import (
     DataSettings,

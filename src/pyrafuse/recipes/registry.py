@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyrafuse.core.registry import Registry
+from pyrafuse.base.registry import Registry
 from pyrafuse.training.settings import Recipe
 
 RECIPES: Registry[Recipe] = Registry("recipe", "pyrafuse.recipes")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.training.settings import (
     DEFAULT_MODEL,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.training.settings import (
     DataSettings,

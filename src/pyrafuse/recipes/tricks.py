@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pyrafuse.core.errors import unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.training.settings import sizes_around
 
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))

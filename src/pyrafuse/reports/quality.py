@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
-from pyrafuse.data.images import read_image
+from pyrafuse.data.images.reading import read_image
 from pyrafuse.evaluation.result import EvaluationResult, ImageFaults
 from pyrafuse.reports.marking import draw_marks
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, precision_recall_panels

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.training.preparing import find_dropblocks

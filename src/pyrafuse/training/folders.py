@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.locking import hold_folder, refuse_held
-from pyrafuse.core.paths import check_writable
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.locking import hold_folder, refuse_held
+from pyrafuse.base.paths import check_writable
 from pyrafuse.training.settings import Recipe, RunSettings
 
 FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"

@@ -2,7 +2,7 @@
 
 import os
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.training.settings import RunSettings
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from pyrafuse.backbones.staged import stop_norms
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.records import DetectionData
 from pyrafuse.core.losses import LevelLosses
-from pyrafuse.core.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
-from pyrafuse.data.loading import EvalBatch
+from pyrafuse.data.loading.loaders import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import CARD_KEY, card_to_dict

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import RunSettings
 

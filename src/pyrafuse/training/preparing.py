@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from pyrafuse.backbones.published import name_published
 from pyrafuse.backbones.timm_pyramid import TimmPyramid
 from pyrafuse.backbones.weights import read_weights
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.records import DetectionData
 from pyrafuse.core.pyramid import Backbone
-from pyrafuse.core.records import DetectionData
-from pyrafuse.data.folders import SPLIT_WORDS
-from pyrafuse.data.shapes import is_shapes
+from pyrafuse.data.formats.shapes import is_shapes
+from pyrafuse.data.reading.folders import SPLIT_WORDS
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets
 from pyrafuse.models.detector import Detector

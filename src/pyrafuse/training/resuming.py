@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from pyrafuse.core.errors import CheckpointError, DataError, PyrafuseError
-from pyrafuse.core.records import DetectionData
+from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError
+from pyrafuse.base.records import DetectionData
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.data.layout import Splits
+from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.checkpoint import CARD_KEY
+from pyrafuse.models.card import CARD_KEY
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import PRECISIONS
 from pyrafuse.training.settings import Recipe, to_plain

@@ -22,17 +22,17 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.core.locking import hold_folder
-from pyrafuse.core.memory import keep_freed_memory
+from pyrafuse.base.errors import DataError
+from pyrafuse.base.locking import hold_folder
+from pyrafuse.base.memory import keep_freed_memory
+from pyrafuse.base.printable import counted
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.printable import counted
 from pyrafuse.core.storage import read_tensors, write_tensors, write_text
 from pyrafuse.core.targets import Batch
-from pyrafuse.core.terminal import Terminal
-from pyrafuse.data.checking import check
-from pyrafuse.data.layout import Splits, read_splits
-from pyrafuse.data.loading import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.checks.checking import check
+from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.data.loading.loaders import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.batches import check_memory, find_available_memory, fit_batch, memory_errors
 from pyrafuse.training.callbacks import DropBlockSchedule, NaNGuard, WeightEMA

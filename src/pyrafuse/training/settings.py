@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pyrafuse.core.errors import PyrafuseError, check_between
-from pyrafuse.data.options import ReadOptions
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.reading.options import ReadOptions
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ Free of torch, so that the answer comes at once.
 import os
 
 from pyrafuse.backbones.published import TIMM, TORCHVISION, name_published
-from pyrafuse.core.errors import CheckpointError, nearest
-from pyrafuse.core.paths import find_checkpoint, looks_like_file
+from pyrafuse.base.errors import CheckpointError, nearest
+from pyrafuse.base.paths import find_checkpoint, looks_like_file
 from pyrafuse.training.settings import ModelSettings
 
 PUBLISHED = ("timm/", "torchvision/")

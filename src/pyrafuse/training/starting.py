@@ -12,12 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from pyrafuse.backbones.weights import check_entries
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.paths import find_checkpoint
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.paths import find_checkpoint
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
-from pyrafuse.models.checkpoint import build, card_of, holds_detector, is_own
+from pyrafuse.importers.loading import build, holds_detector
+from pyrafuse.models.checkpoint import card_of, is_own
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.transfer import describe, find_class_rows, match_classes, transfer
 from pyrafuse.necks.graph_text import list_necks

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.figures import LINE_COLORS, plain, quiet_axes
 
 _MARKERS = "os^Dv<>P*X"

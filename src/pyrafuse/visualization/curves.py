@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.figures import LEVEL_COLORS, LINE_COLORS, plain, quiet_axes
 
 MAX_NAMED_CURVES = 10

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.base.errors import DataError
 from pyrafuse.core.storage import write_text
 from pyrafuse.visualization.figures import encode_figure
 

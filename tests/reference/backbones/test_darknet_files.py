@@ -5,7 +5,7 @@ import timm
 import torch
 
 from pyrafuse.backbones.darknet import Darknet53
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 
 
 @pytest.fixture(params=["official", "mmdetection", "mmdetection's classifier", "timm"])

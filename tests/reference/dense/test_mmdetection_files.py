@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import pyrafuse
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.cli.main import main
-from pyrafuse.core.errors import CheckpointError
-from pyrafuse.data.fitting import fit_image
-from pyrafuse.models.checkpoint import build
+from pyrafuse.data.images.fitting import fit_image
+from pyrafuse.importers.loading import build
 from vectors import FOLDER, compare, fill
 
 RGB = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrafuse.core.targets import Targets
-from pyrafuse.models.importers.mmdetection import import_mmdetection, looks_like_mmdetection
+from pyrafuse.importers.mmdetection import import_mmdetection, looks_like_mmdetection
 from vectors import FOLDER, compare, fill
 
 TRAINED = {"frozen_stages": 1, "norm_eval": True}

@@ -10,7 +10,7 @@ from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
 from pyrafuse.heads.multibox import M2DET_FORMS, m2det_head
-from pyrafuse.models.importers.m2det import import_m2det, looks_like_m2det
+from pyrafuse.importers.m2det import import_m2det, looks_like_m2det
 from pyrafuse.models.m2det import DEFAULTS, M2DET, m2det, m2det_criterion
 from pyrafuse.postprocess.dense import DensePostprocess
 

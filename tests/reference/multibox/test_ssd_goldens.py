@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.targets import Targets
-from pyrafuse.models.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
+from pyrafuse.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
 from vectors import FOLDER, compare
 
 

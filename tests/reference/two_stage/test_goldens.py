@@ -7,7 +7,7 @@ import torch
 from pyrafuse.core.regions import Regions
 from pyrafuse.core.targets import Targets
 from pyrafuse.heads.regions import choose_levels, pool_regions
-from pyrafuse.models.importers.mmdetection_two_stage import (
+from pyrafuse.importers.mmdetection_two_stage import (
     import_mmdetection_two_stage,
     looks_like_mmdetection_two_stage,
     name_two_stage,

@@ -14,7 +14,7 @@ from pyrafuse.backbones import fetching
 from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.weights import read_published
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pyrafuse.backbones import weights as weights_module
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.resnet import ECA_KERNELS
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
+from pyrafuse.base.errors import CheckpointError, PyrafuseError, UnknownNameError
 from pyrafuse.models.classifier import CLASSIFIERS, VGGHead, create_classifier
 
 

@@ -8,7 +8,7 @@ import torchvision
 from pyrafuse.backbones import timm_pyramid
 from pyrafuse.backbones import weights as weights_module
 from pyrafuse.backbones.registry import create_backbone
-from pyrafuse.core.errors import CheckpointError, PyrafuseError, UnknownNameError
+from pyrafuse.base.errors import CheckpointError, PyrafuseError, UnknownNameError
 from pyrafuse.core.pyramid import InputSizes
 from pyrafuse.models.classifier import create_classifier
 

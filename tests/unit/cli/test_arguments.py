@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.arguments import call
-from pyrafuse.core.errors import PyrafuseError
 
 
 @dataclass(frozen=True)

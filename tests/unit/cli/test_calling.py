@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import pyrafuse
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.recipes.small import small
 from pyrafuse.training import run
 from pyrafuse.training.settings import Recipe

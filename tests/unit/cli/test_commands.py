@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.main import main
 from pyrafuse.core.devices import choose_device
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model, list_models
 
 
@@ -201,7 +202,7 @@ def test_a_place_without_permission(monkeypatch, capsys):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "a.json")
 
-    monkeypatch.setattr("pyrafuse.data.layout.read_splits", refuse)
+    monkeypatch.setattr("pyrafuse.data.formats.layout.read_splits", refuse)
     assert main(["data", "check", "shapes"]) == 2
     assert capsys.readouterr().err == "pyrafuse: a.json may not be read or written; change its rights\n"
 

@@ -4,10 +4,10 @@ import functools
 
 import pytest
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.arguments import call
 from pyrafuse.cli.compare import compare, flatten, read_recipe, read_variant, read_variants
 from pyrafuse.cli.main import main
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.tricks import tricks_of
 from pyrafuse.training.settings import to_plain

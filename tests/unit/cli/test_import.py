@@ -9,12 +9,12 @@ import torch
 
 import pyrafuse
 from pyrafuse.cli.main import main
+from pyrafuse.importers.asff import LAYOUTS, MOBILE_ANCHORS, _reorder, asff_naming
+from pyrafuse.importers.origins import ASFF, ORIGINS, TORCHVISION
+from pyrafuse.importers.registry import IMPORTERS
+from pyrafuse.importers.torchvision_families import FAMILIES
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.importers.asff import LAYOUTS, MOBILE_ANCHORS, _reorder, asff_naming
-from pyrafuse.models.importers.origins import ASFF, ORIGINS, TORCHVISION
-from pyrafuse.models.importers.registry import IMPORTERS
-from pyrafuse.models.importers.torchvision_families import FAMILIES
 
 OPTIONS = {
     "backbone": "mobilenet_v2",

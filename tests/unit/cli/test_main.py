@@ -6,8 +6,8 @@ import time
 import pytest
 
 import pyrafuse
+from pyrafuse.base.errors import DataError
 from pyrafuse.cli.main import COMMANDS, Command, main
-from pyrafuse.core.errors import DataError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import functools
 import pytest
 import yaml
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.arguments import call
 from pyrafuse.cli.train import train
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.training.settings import Recipe, to_plain
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.budget import check_models, count_steps, epochs_within, read_data, set_budget, settle_precision
 from pyrafuse.comparison.planning import Comparison, Variant
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.data.shapes import write_shapes
+from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
 
 TINY = {

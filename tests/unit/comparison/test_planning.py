@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.comparison.planning import (
     Comparison,
     Settled,
@@ -16,7 +17,6 @@ from pyrafuse.comparison.planning import (
     refuse_own_settings,
     with_neck,
 )
-from pyrafuse.core.errors import PyrafuseError, UnknownNameError
 from pyrafuse.training.settings import ModelSettings, Recipe
 
 BASE = Recipe(model=ModelSettings(name="yolov3_asff"))

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.budget import Budget
 from pyrafuse.comparison.planning import Comparison, Variant, plan_runs
 from pyrafuse.comparison.report import Cost, gather, piped
 from pyrafuse.comparison.running import Failure
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.training.settings import Recipe
 
 BASE = Recipe()

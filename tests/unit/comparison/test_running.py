@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.planning import Run
 from pyrafuse.comparison.running import Slot, count_epochs, find_slots, run_all
-from pyrafuse.core.errors import PyrafuseError
 from pyrafuse.training.settings import Recipe
 
 PRETENCE = """

@@ -11,8 +11,8 @@ import supervision
 import torch
 from PIL import Image
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.detections import Detection, Detections, no_detections
-from pyrafuse.core.errors import PyrafuseError
 
 
 @pytest.fixture

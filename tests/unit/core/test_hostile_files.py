@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.core.torch_files import MAGIC_NUMBER
 

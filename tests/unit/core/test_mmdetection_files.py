@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import CheckpointError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.storage import read_tensors
 
 # what mmdetection 2.x and 3.x put in their files, by classes of the same names that pickle in the same way

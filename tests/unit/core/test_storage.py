@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.core.paths import check_writable
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.paths import check_writable
 from pyrafuse.core.storage import read_tensors, write_atomically, write_tensors, write_text
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrafuse.data.assembling import assemble, turn_boxes
-from pyrafuse.data.images import read_image
-from pyrafuse.data.listed import ListedImage
-from pyrafuse.data.options import BoxFormat, ReadOptions
-from pyrafuse.data.tables import ObjectTable
+from pyrafuse.data.images.reading import read_image
+from pyrafuse.data.reading.assembling import assemble, turn_boxes
+from pyrafuse.data.reading.listed import ListedImage
+from pyrafuse.data.reading.options import BoxFormat, ReadOptions
+from pyrafuse.data.reading.tables import ObjectTable
 
 
 def table(boxes, rows=None, areas=None) -> ObjectTable:

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.augmentation import (
+from pyrafuse.data.augment.operations import (
     CROP_OVERLAPS,
     ColorShift,
     Window,
@@ -23,9 +23,9 @@ from pyrafuse.data.augmentation import (
     recolor,
     warp,
 )
-from pyrafuse.data.fitting import resize
-from pyrafuse.data.sample import Sample
-from pyrafuse.data.settings import Augmentation
+from pyrafuse.data.augment.sample import Sample
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.images.fitting import resize
 
 NONE = Augmentation.none()
 FILL = (1, 2, 3)

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.checking import check, tell_crowded
-from pyrafuse.data.layout import read_splits
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.checks.checking import check, tell_crowded
+from pyrafuse.data.formats.layout import read_splits
 
 
 @pytest.fixture

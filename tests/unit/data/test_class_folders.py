@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.class_folders import read_class_folders
-from pyrafuse.data.cropping import CenterCrop
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.augment.cropping import CenterCrop
+from pyrafuse.data.formats.class_folders import read_class_folders
 
 
 def lay_out(root, *names):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pyrafuse.data.layout import read_split, read_splits
+from pyrafuse.data.formats.layout import read_split, read_splits
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.coco import find_coco, read_coco
-from pyrafuse.data.folders import Tree
-from pyrafuse.data.layout import read_splits
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.coco import find_coco, read_coco
+from pyrafuse.data.formats.layout import read_splits
+from pyrafuse.data.reading.folders import Tree
 
 
 @pytest.fixture

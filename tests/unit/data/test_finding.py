@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrafuse.data.finding import FileFinder, image_finder, say_rule
-from pyrafuse.data.folders import Tree
+from pyrafuse.data.reading.finding import FileFinder, image_finder, say_rule
+from pyrafuse.data.reading.folders import Tree
 
 
 @pytest.fixture

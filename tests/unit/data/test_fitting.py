@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.fitting import Fit, blank, compute_inner_size, compute_padded_size, fit_image, resize, stack_images
+from pyrafuse.data.images.fitting import (
+    Fit,
+    blank,
+    compute_inner_size,
+    compute_padded_size,
+    fit_image,
+    resize,
+    stack_images,
+)
 from vectors import FOLDER
 
 OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")

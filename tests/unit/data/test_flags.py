@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from pyrafuse.data.layout import read_split
-from pyrafuse.data.tables import is_set
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.reading.tables import is_set
 
 SET = (1, True, 1.0, 2, "1", " 1 ", "true", "True", "yes")
 NOT_SET = (0, False, 0.0, None, "0", "0.0", "", "false", "no", "Unspecified", math.nan, "nan", [1])

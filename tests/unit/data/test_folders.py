@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.class_lists import find_class_lists
-from pyrafuse.data.folders import Tree, read_text, split_of_file, split_of_folder
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.reading.class_lists import find_class_lists
+from pyrafuse.data.reading.folders import Tree, read_text, split_of_file, split_of_folder
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.foreign import recognise
-from pyrafuse.data.layout import read_splits
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.foreign import recognise
+from pyrafuse.data.formats.layout import read_splits
 
 LABEL_STUDIO = [
     {

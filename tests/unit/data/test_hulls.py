@@ -8,15 +8,15 @@ from faster_coco_eval.core import mask as coco_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.coco import read_coco
-from pyrafuse.data.folders import Tree
-from pyrafuse.data.hulls import NO_BOX, box_of_segmentation, hull_of_rotated
-from pyrafuse.data.layout import read_split, read_splits
-from pyrafuse.data.options import ReadOptions
-from pyrafuse.data.voc import find_voc, read_voc
-from pyrafuse.data.yolo import read_yolo
-from pyrafuse.data.yolo_lists import find_yolo
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.coco import read_coco
+from pyrafuse.data.formats.layout import read_split, read_splits
+from pyrafuse.data.formats.voc import find_voc, read_voc
+from pyrafuse.data.formats.yolo import read_yolo
+from pyrafuse.data.formats.yolo_lists import find_yolo
+from pyrafuse.data.reading.folders import Tree
+from pyrafuse.data.reading.hulls import NO_BOX, box_of_segmentation, hull_of_rotated
+from pyrafuse.data.reading.options import ReadOptions
 
 
 def corners_of(box, degrees):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.images import (
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.images.reading import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     REMEDIES,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.data.layout import read_split, read_splits
-from pyrafuse.data.options import ReadOptions
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.data.formats.layout import read_split, read_splits
+from pyrafuse.data.reading.options import ReadOptions
 
 
 @pytest.fixture

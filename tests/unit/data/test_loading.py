@@ -7,22 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.core.interrupts import hold_interrupts
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.records import DetectionData, ImageRecord
-from pyrafuse.data.batching import EpochBatchSampler, create_generator
-from pyrafuse.data.caching import ImageCache
-from pyrafuse.data.fitting import Fit, fit_image
-from pyrafuse.data.images import read_image
-from pyrafuse.data.loading import (
+from pyrafuse.data.augment.sample import Sample
+from pyrafuse.data.augment.settings import Augmentation
+from pyrafuse.data.images.caching import ImageCache
+from pyrafuse.data.images.fitting import Fit, fit_image
+from pyrafuse.data.images.reading import read_image
+from pyrafuse.data.loading.batching import EpochBatchSampler, create_generator
+from pyrafuse.data.loading.loaders import (
     collate,
     create_eval_loader,
     create_train_loader,
     default_num_workers,
 )
-from pyrafuse.data.sample import Sample
-from pyrafuse.data.settings import Augmentation
 
 SMALL = Preprocessing(size=(32, 48))
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from pyrafuse.data.names import RULES, find_rule, split_name
+from pyrafuse.data.reading.names import RULES, find_rule, split_name
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".tif"})
 

@@ -6,10 +6,10 @@ import unicodedata
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.checking import check
-from pyrafuse.data.layout import read_split, read_splits
-from pyrafuse.data.options import ReadOptions
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.checks.checking import check
+from pyrafuse.data.formats.layout import read_split, read_splits
+from pyrafuse.data.reading.options import ReadOptions
 
 LINES = "0 0.5 0.5 0.2 0.4\n1 0.3 0.3 0.2 0.2\n"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrafuse.data.checking import check
-from pyrafuse.data.layout import read_split, read_splits
-from pyrafuse.data.repeats import SAME_PX, find_repeats
+from pyrafuse.data.checks.checking import check
+from pyrafuse.data.formats.layout import read_split, read_splits
+from pyrafuse.data.reading.repeats import SAME_PX, find_repeats
 
 
 @settings(deadline=None)

@@ -6,8 +6,15 @@ import time
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.shapes import ShapesSettings, cached_shapes, draw_shapes, is_shapes, parse_shapes, write_shapes
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.shapes import (
+    ShapesSettings,
+    cached_shapes,
+    draw_shapes,
+    is_shapes,
+    parse_shapes,
+    write_shapes,
+)
 
 
 def test_seed_index_and_split_decide_the_image():
@@ -111,7 +118,7 @@ def test_an_interrupted_run_leaves_nothing_and_is_redone(tmp_path, monkeypatch):
 
     monkeypatch.setenv("PYRAFUSE_CACHE", str(tmp_path / "cache"))
     with monkeypatch.context() as patch:
-        patch.setattr("pyrafuse.data.shapes.draw_shapes", interrupt)
+        patch.setattr("pyrafuse.data.formats.shapes.draw_shapes", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cached_shapes("shapes:train=2,val=1,size=32")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data import sources
-from pyrafuse.data.sources import Frame, open_source
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.images import sources
+from pyrafuse.data.images.sources import Frame, open_source
 
 RED = (255, 0, 0)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.data.layout import read_splits
-from pyrafuse.data.options import ORDERS, UNITS, BoxFormat, ReadOptions
-from pyrafuse.data.units import choose_format, suspect, to_pixels
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.data.formats.layout import read_splits
+from pyrafuse.data.reading.options import ORDERS, UNITS, BoxFormat, ReadOptions
+from pyrafuse.data.reading.units import choose_format, suspect, to_pixels
 
 WIDTH, HEIGHT = 160, 120
 COCO, VOC = BoxFormat("pixels", "sizes"), BoxFormat("pixels", "corners", is_one_based=True)

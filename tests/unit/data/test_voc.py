@@ -2,9 +2,9 @@
 
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.folders import Tree
-from pyrafuse.data.voc import find_voc, read_voc
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.voc import find_voc, read_voc
+from pyrafuse.data.reading.folders import Tree
 
 
 def write_xml(path, objects, *, filename=None, size=(100, 80)):

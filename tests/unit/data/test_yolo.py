@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import DataError
-from pyrafuse.data.folders import Tree
-from pyrafuse.data.layout import read_splits
-from pyrafuse.data.yolo import read_yolo
-from pyrafuse.data.yolo_lists import find_list, find_yolo, read_list
+from pyrafuse.base.errors import DataError
+from pyrafuse.data.formats.layout import read_splits
+from pyrafuse.data.formats.yolo import read_yolo
+from pyrafuse.data.formats.yolo_lists import find_list, find_yolo, read_list
+from pyrafuse.data.reading.folders import Tree
 
 
 def write(path, text):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.records import DetectionData, ImageRecord
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.data.fitting import fit_image
-from pyrafuse.data.sources import Frame
+from pyrafuse.data.images.fitting import fit_image
+from pyrafuse.data.images.sources import Frame
 from pyrafuse.explain.ablation import find_rows
 from pyrafuse.explain.cam import compute_cams
 from pyrafuse.explain.fusion import explain_image

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.fitting import fit_image
-from pyrafuse.data.sources import Frame
+from pyrafuse.data.images.fitting import fit_image
+from pyrafuse.data.images.sources import Frame
 from pyrafuse.explain.fusion import FusionExplanation, explain_image, name_of
 
 STRIDES = (8, 16, 32)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrafuse.core.errors import DataError, PyrafuseError
-from pyrafuse.core.records import DetectionData, ImageRecord
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.explain import gradient_report
 from pyrafuse.explain.conflicts import Conflicts
 from pyrafuse.explain.gradient_report import GradientReport, explain_gradients_to

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.targets import Targets
 from pyrafuse.explain.gradients import NETWORK, SUM, WEIGHTS, compute_source_gradients
 from pyrafuse.explain.recording import Given, record, replace_parts

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pyrafuse.core.errors import UnknownNameError
+from pyrafuse.base.errors import UnknownNameError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.heads.efficientdet import Branch, EfficientDetHead
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.main import main
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.data.class_folders import LabelledImage
-from pyrafuse.data.cropping import CenterCrop
+from pyrafuse.data.augment.cropping import CenterCrop
+from pyrafuse.data.formats.class_folders import LabelledImage
 from pyrafuse.inference.classifying import Accuracy, evaluate_classifier, rank_of_truth
 from pyrafuse.models.classifier import CLASSIFIERS, Classifier, create_classifier
 

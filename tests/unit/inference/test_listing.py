@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from pyrafuse.base.errors import UnknownNameError
 from pyrafuse.cli.main import main
-from pyrafuse.core.errors import UnknownNameError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.inference.benching import bench_necks
 from pyrafuse.inference.listing import KINDS, Cost, _read_costs, describe_part, find_kinds, measure_cost, tell_cost

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.core.detections import Detections
-from pyrafuse.core.errors import DataError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images import read_size
-from pyrafuse.data.sources import Frame, Source, open_source
+from pyrafuse.data.images.reading import read_size
+from pyrafuse.data.images.sources import Frame, Source, open_source
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.card import Card
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
-from pyrafuse.models.checkpoint import CARD_KEY, card_from_dict, load, save
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.importers.loading import load
+from pyrafuse.models.card import CARD_KEY
+from pyrafuse.models.checkpoint import card_from_dict, save
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.graph_text import embed_graphs
 

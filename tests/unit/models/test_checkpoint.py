@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import pyrafuse
-from pyrafuse.core.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.models.checkpoint import CARD_KEY, load, save
+from pyrafuse.importers.loading import load
+from pyrafuse.models.card import CARD_KEY
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.registry import MODELS
 from pyrafuse.models.yolov3 import yolov3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.errors import PyrafuseError, check_count
+from pyrafuse.base.errors import PyrafuseError, check_count
 from pyrafuse.models.factory import create_model
 from pyrafuse.ops.coders import DeltaCoder
 from pyrafuse.postprocess.dense import DensePostprocess

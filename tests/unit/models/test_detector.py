@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.layout import read_split
-from pyrafuse.data.sources import Frame, Source
-from pyrafuse.models.checkpoint import load
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.images.sources import Frame, Source
+from pyrafuse.importers.loading import load
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model

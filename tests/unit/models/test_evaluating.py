@@ -12,13 +12,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from pyrafuse.core.errors import DataError, PyrafuseError
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.core.records import DetectionData, ImageRecord
-from pyrafuse.data.coco import read_coco
-from pyrafuse.data.folders import Tree
+from pyrafuse.data.formats.coco import read_coco
+from pyrafuse.data.reading.folders import Tree
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.evaluating import detect_all, evaluate, match_classes, to_coco_results
 from pyrafuse.postprocess.dense import DensePostprocess

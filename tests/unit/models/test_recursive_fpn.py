@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from pyrafuse.backbones.registry import create_backbone
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
 from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS
-from pyrafuse.models.importers.mmdetection_blocks import naming_recursive_fpn
 from pyrafuse.models.recursive_fpn import RecursiveFPN, recursive_fpn
 from pyrafuse.necks.identity import IdentityNeck
 

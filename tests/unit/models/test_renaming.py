@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from pyrafuse.backbones.weights import read_state_dict, rename, unwrap_state
-from pyrafuse.core.errors import CheckpointError
-from pyrafuse.models.importers.renaming import by_modules, by_parts, by_patterns, load_renamed
+from pyrafuse.base.errors import CheckpointError
+from pyrafuse.importers.renaming import by_modules, by_parts, by_patterns, load_renamed
 
 
 def model() -> nn.ModuleDict:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn

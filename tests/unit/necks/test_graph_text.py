@@ -4,9 +4,10 @@ import pytest
 import torch
 import yaml
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.models.checkpoint import load, save
+from pyrafuse.importers.loading import load
+from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.asff_graph import asff_graph
 from pyrafuse.necks.bifpn import bifpn

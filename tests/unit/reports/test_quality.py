@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageColor
 
-from pyrafuse.core.records import DetectionData
+from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.reports.marking import COLORS
 from pyrafuse.reports.quality import add_quality, write_evaluation

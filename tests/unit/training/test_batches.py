@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.batches import check_memory, count_kept_bytes, find_available_memory, fit_batch, memory_errors

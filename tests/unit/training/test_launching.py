@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.settings import RunSettings
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import precision
 from pyrafuse.training.precision import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.errors import PyrafuseError
-from pyrafuse.core.records import DetectionData, ImageRecord
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
 from pyrafuse.training.preparing import (

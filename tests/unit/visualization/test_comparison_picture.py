@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.comparison import ComparedVariant, plot_comparison
 from pyrafuse.visualization.figures import LINE_COLORS, encode_figure
 

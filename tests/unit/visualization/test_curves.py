@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.curves import (
     plot_confusion,
     plot_precision_recall,

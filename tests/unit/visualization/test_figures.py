@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pyrafuse.core.errors import PyrafuseError
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.figures import plain, save_figure
 
 

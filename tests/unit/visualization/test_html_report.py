@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pyrafuse.core.errors import DataError
+from pyrafuse.base.errors import DataError
 from pyrafuse.visualization.report import Report
 
 VOID = {"meta", "img", "br", "link"}

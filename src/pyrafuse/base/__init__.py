@@ -1,0 +1,1 @@
+"""What needs no torch: errors, registries, names of files, reading of pickles."""

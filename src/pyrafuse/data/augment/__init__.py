@@ -1,0 +1,1 @@
+"""Random changes of a sample, and the settings of them."""

@@ -1,0 +1,69 @@
+"""How large the objects of a data set are, class by class: the ground for advice on strides and levels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyrafuse.base.printable import printable
+from pyrafuse.base.records import DetectionData
+
+SMALL_SIDE_PX, LARGE_SIDE_PX = 32, 96
+"""COCO's bounds: below the first (as the root of the area) an object is small, from the second on it is large."""
+
+
+@dataclass(frozen=True)
+class ClassSizes:
+    """Objects of one class, crowds apart.
+
+    Attributes:
+        name: Of the class.
+        num_objects: How many there are.
+        small: How many have an area below 32 x 32 pixels.
+        medium: Those between.
+        large: Those from 96 x 96 pixels on.
+        sides_px: 5th, 50th and 95th percentile of the root of the box's area, in pixels of the image; 0 without
+            objects.
+    """
+
+    name: str
+    num_objects: int
+    small: int
+    medium: int
+    large: int
+    sides_px: tuple[float, float, float]
+
+
+def compute_sizes(splits: Sequence[DetectionData]) -> tuple[ClassSizes, ...]:
+    """The sizes of the objects in all ``splits``: one row a class, and ``all`` at the end."""
+    names = splits[0].names
+    records = [record for data in splits for record in data.records]
+    empty = [np.zeros(0, np.float32)]
+    labels = np.concatenate([record.labels[~record.crowd] for record in records] or [np.zeros(0, np.int64)])
+    areas = np.concatenate([record.areas[~record.crowd] for record in records] or empty)
+    boxes = np.concatenate([record.boxes[~record.crowd] for record in records] or [np.zeros((0, 4), np.float32)])
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+
+    def describe(name: str, rows: np.ndarray) -> ClassSizes:
+        small = int((areas[rows] < SMALL_SIDE_PX**2).sum())
+        large = int((areas[rows] >= LARGE_SIDE_PX**2).sum())
+        total = int(rows.sum())
+        low, middle, high = np.percentile(sides[rows], (5, 50, 95)).tolist() if total else (0.0, 0.0, 0.0)
+        return ClassSizes(name, total, small, total - small - large, large, (low, middle, high))
+
+    each = [describe(name, labels == label) for label, name in enumerate(names)]
+    return (*each, describe("all", np.ones(len(labels), bool)))
+
+
+def format_sizes(sizes: Sequence[ClassSizes]) -> str:
+    """A table for people: a row a class."""
+    names = [printable(row.name, limit=60) for row in sizes]
+    width = max(len("class"), *map(len, names))
+    lines = [f"{'class':<{width}}  objects  small  medium  large   side in pixels (5 %, half, 95 %)"]
+    for name, row in zip(names, sizes, strict=True):
+        low, middle, high = row.sides_px
+        lines.append(
+            f"{name:<{width}}  {row.num_objects:7d}  {row.small:5d}  {row.medium:6d}  {row.large:5d}"
+            f"   {low:.0f}, {middle:.0f}, {high:.0f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Pixels: from files, cameras and arrays, fitted to the network."""

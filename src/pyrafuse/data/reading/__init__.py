@@ -1,0 +1,1 @@
+"""What the formats share: finding files, judging boxes, telling of what is wrong."""

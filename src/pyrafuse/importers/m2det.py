@@ -1,0 +1,202 @@
+"""The authors' M2Det checkpoints -> ours: VGG-16 and ResNets, with and without SFAM's attention.
+
+arXiv:1811.04533. What a key means was learnt from published files' keys and shapes.
+state dict -> trunk, levels and scales -> ours, every key renamed, none left over but aliases of shared layers
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from pyrafuse.backbones.resnet import name_resnet
+from pyrafuse.backbones.vgg import name_vgg16
+from pyrafuse.base.errors import CheckpointError
+from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.heads.multibox import M2DET_FORMS
+from pyrafuse.importers.class_names import name_classes
+from pyrafuse.importers.mmdetection import DEPTHS
+from pyrafuse.importers.renaming import (
+    Naming,
+    by_modules,
+    by_parts,
+    by_patterns,
+    has_keys,
+    load_renamed,
+    read_shape,
+    unwrap_state,
+)
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.uninitialized import Uninitialized
+
+LAYOUT = "an M2Det"
+_INNER = by_patterns([(r"\bnorm\.", "bn.")])
+
+
+def naming_ffm1() -> Naming:
+    """Of `FFMv1` with two maps."""
+    return by_modules([("shallow", "reduce"), ("deep.0", "up_reduce")], then=_INNER)
+
+
+def naming_ffm2(place: str = "leach") -> Naming:
+    """Of FFMv2's convolution, `MLFPN.reduce`; in a whole checkpoint its place has a number behind it."""
+    return lambda key: f"{place}.{_INNER(key)}"
+
+
+def naming_tum(num_scales: int) -> Naming:
+    """Of a `TUM`; the original numbers laterals and smoothing from the smallest map to the largest."""
+    pairs = [("down", "layers"), ("top", "toplayer.0")]
+    for i in range(num_scales - 1):
+        pairs += [(f"laterals.{i}", f"latlayer.{num_scales - 2 - i}"), (f"smooth.{i}", f"smooth.{num_scales - 2 - i}")]
+    return by_modules(pairs, then=_INNER)
+
+
+def naming_sfam(num_scales: int) -> Naming:
+    """Of `SFAM`; the original lists its two layers once a scale, and the last entry is the one in effect."""
+    return by_modules([("reduce", f"fc1.{num_scales - 1}"), ("expand", f"fc2.{num_scales - 1}")])
+
+
+def naming_mlfpn(num_levels: int, num_scales: int) -> Naming:
+    """Of an `MLFPN` in a whole checkpoint; as there, the shared reduction is the last of its aliases."""
+    ffm1, ffm2 = naming_ffm1(), naming_ffm2(f"leach.{num_levels - 1}")
+    tum, sfam = naming_tum(num_scales), naming_sfam(num_scales)
+
+    def name(key: str) -> str:
+        part, _, rest = key.partition(".")
+        if part == "base":
+            return ffm1(rest)
+        if part == "tums":
+            level, _, rest = rest.partition(".")
+            return f"unet{int(level) + 1}.{tum(rest)}"
+        if part == "sfam":
+            return f"sfam_module.{sfam(rest)}"
+        if part == "norm":
+            return f"Norm.{rest}"
+        return ffm2(rest)
+
+    return name
+
+
+def aliases_mlfpn(num_levels: int, num_scales: int) -> Naming:
+    """Their key -> the last of those that list the same shared layer, which is the one in effect."""
+    levels, scales = ("|".join(map(str, range(number))) for number in (num_levels, num_scales))
+    return by_patterns(
+        [
+            (rf"^leach\.({levels})\.", f"leach.{num_levels - 1}."),
+            (rf"^((?:sfam_module\.)?fc[12])\.({scales})\.", rf"\1.{num_scales - 1}."),
+        ]
+    )
+
+
+def looks_like_m2det(content: Any) -> bool:
+    """Whether ``content``, as read from a file, is an official M2Det."""
+    return has_keys(unwrap_state(content), r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\.")
+
+
+def import_m2det(
+    content: Any,
+    *,
+    source: str | os.PathLike[str],
+    published: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Detector:
+    """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
+
+    The size of the input, which the anchors depend on, is in no key: it is read from the file's name.
+
+    Args:
+        content: As `read_tensors` gives it.
+        source: Of the file, for messages, and for its name: ``m2det512_vgg.pth``.
+        published: The name it was published under, where the file has another.
+        options: Further options of the model; ``size`` among them, whatever the name says.
+
+    Raises:
+        CheckpointError: If the size is not told, or the file does not fit; keys are named.
+    """
+    state = unwrap_state(content)
+    options = dict(options or {})
+    if "size" not in options:
+        options["size"] = _size_of(source, published)
+    mlfpn = _read_mlfpn(state, source)
+    slots = read_shape(state, "loc.0.weight", source=source, layout=LAYOUT, least=4)[0] // 4
+    num_classes = read_shape(state, "conf.0.weight", source=source, layout=LAYOUT, least=2 * slots)[0] // slots - 1
+    backbone = "vgg16" if has_keys(state, r"base\.\d+\.") else f"resnet{_depth_of(state, source)}"
+    with Uninitialized():
+        detector = create_model(
+            "m2det", num_classes=num_classes, backbone=backbone, neck_options={"mlfpn": mlfpn}, **options
+        )
+    layout = f"M2Det-{options['size']} on {backbone}{' with SFAM' if mlfpn['attention'] else ''}"
+    of_neck = naming_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
+    naming = by_parts(
+        {
+            "backbone": ("base", name_vgg16 if backbone == "vgg16" else name_resnet),
+            "neck": ("", of_neck),
+            "head": ("", by_patterns([(r"^classes\.", "conf."), (r"^deltas\.", "loc.")])),
+        }
+    )
+    unused = () if backbone == "vgg16" else (r"base\.fc\.(weight|bias)$",)
+    aliases = aliases_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
+
+    def change(key: str, value: Tensor) -> Tensor:
+        # their background comes first, ours last
+        return value.unflatten(0, (slots, -1)).roll(-1, dims=1).flatten(0, 1) if ".classes." in key else value
+
+    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused, aliases=aliases, change=change)
+    names, category_ids = name_classes(num_classes)
+    detector.card = replace(
+        detector.card,
+        names=names,
+        category_ids=category_ids,
+        preprocessing=Preprocessing(
+            size=(options["size"], options["size"]),
+            interpolation="opencv",
+            mean=(123 / 255, 117 / 255, 104 / 255),
+            std=(1 / 255, 1 / 255, 1 / 255),
+            bgr=True,
+        ),
+        origin=f"official {layout}, {num_classes} classes",
+    )
+    return detector
+
+
+def _size_of(source: str | os.PathLike[str], published: str | None) -> int:
+    name = os.path.basename(source) if published is None else published
+    found = re.search(r"m2det[_-]?(\d{3})(?!\d)", name, re.IGNORECASE)
+    if found is None or int(found[1]) not in M2DET_FORMS:
+        known = ", ".join(f"m2det{size}" for size in M2DET_FORMS)
+        raise CheckpointError(
+            f"{source} is an M2Det, and neither it nor the name {name!r} tells the size of its input; name it by one "
+            f"of {known}: --as m2det512 on the command line, load(..., source='m2det512') in Python"
+        )
+    return int(found[1])
+
+
+def _read_mlfpn(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> dict[str, Any]:
+    """The neck's options, as keys and shapes tell them."""
+    levels = max((int(found[1]) for key in state if (found := re.match(r"unet(\d+)\.", key))), default=1)
+    downs = {found[1] for key in state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
+
+    def width(key: str) -> int:
+        return read_shape(state, key, source=source, layout=LAYOUT)[0]
+
+    return {
+        "num_levels": levels,
+        "num_scales": len(downs) + 1,
+        "channels": 2 * width(f"leach.{levels - 1}.conv.weight"),
+        "shallow_channels": width("reduce.conv.weight"),
+        "deep_channels": width("up_reduce.conv.weight"),
+        "attention": has_keys(state, r"sfam_module\."),
+        "smooth": has_keys(state, r"unet\d+\.smooth\."),
+    }
+
+
+def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
+    blocks = {int(found[1]) for key in state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
+    kind = (has_keys(state, r"base\.layer\d\.\d+\.conv3\."), len(blocks))
+    if kind not in DEPTHS:
+        raise CheckpointError(f"{source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here")
+    return DEPTHS[kind]

@@ -1,1 +1,0 @@
-"""Checkpoints of other code bases -> ours, safely and exactly."""
