@@ -238,7 +238,7 @@ def no_such_path(folder: Path) -> str:
 def empty_folder(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return "which holds nothing; looked for a data.yaml or obj.data; COCO JSON"
+    return "which holds nothing; looked for COCO JSON"
 
 
 def annotations_cut(folder: Path) -> str:

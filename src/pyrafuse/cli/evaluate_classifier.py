@@ -40,7 +40,7 @@ def evaluate_classifier(
     from pyrafuse.base.errors import PyrafuseError
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.formats.class_folders import read_class_folders
+    from pyrafuse.data.reading.class_folders import read_class_folders
     from pyrafuse.inference.classifying import evaluate_classifier
     from pyrafuse.models.classifier import create_classifier
 

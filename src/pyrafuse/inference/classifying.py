@@ -17,8 +17,8 @@ from torch import Tensor
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.augment.cropping import CenterCrop
-from pyrafuse.data.formats.class_folders import LabelledImage
 from pyrafuse.data.images.reading import read_image
+from pyrafuse.data.reading.class_folders import LabelledImage
 from pyrafuse.models.classifier import Classifier
 
 BATCHES_AHEAD = 2

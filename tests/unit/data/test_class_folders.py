@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.data.augment.cropping import CenterCrop
-from pyrafuse.data.formats.class_folders import read_class_folders
+from pyrafuse.data.reading.class_folders import read_class_folders
 
 
 def lay_out(root, *names):

@@ -182,9 +182,8 @@ def test_what_is_not_there_is_said(tmp_path, write_image, coco_folder):
     with pytest.raises(DataError, match=r"there is no folder .* either"):
         read_splits(tmp_path / "no" / "where")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        DataError, match=r"no data set in .*empty, which holds nothing; looked for a data\.yaml or obj\.data; COCO"
-    ):
+    looked_for = r"COCO JSON \(.*\); Pascal VOC \(.*\); YOLO text \(a data\.yaml or obj\.data, or labels/"
+    with pytest.raises(DataError, match=rf"no data set in .*empty, which holds nothing; looked for {looked_for}"):
         read_splits(tmp_path / "empty")
     image = write_image(tmp_path / "pictures" / "a.png")
     with pytest.raises(DataError, match="holds 1 files, 1 of them images"):

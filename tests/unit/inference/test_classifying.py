@@ -11,7 +11,7 @@ from torch import nn
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.main import main
 from pyrafuse.data.augment.cropping import CenterCrop
-from pyrafuse.data.formats.class_folders import LabelledImage
+from pyrafuse.data.reading.class_folders import LabelledImage
 from pyrafuse.inference.classifying import Accuracy, evaluate_classifier, rank_of_truth
 from pyrafuse.models.classifier import CLASSIFIERS, Classifier, create_classifier
 

@@ -17,6 +17,7 @@ from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.checks.sizes import ClassSizes, compute_sizes, format_sizes
 from pyrafuse.data.formats.layout import Splits
+from pyrafuse.data.formats.registry import format_of
 from pyrafuse.data.images.reading import read_picture
 from pyrafuse.data.reading.passed_over import tell_one_folder
 from pyrafuse.data.reading.problems import Problem
@@ -29,15 +30,6 @@ COUNTED_DETECTIONS = 100
 
 _BLOCK = 1 << 20
 _SEVERITIES = ("error", "warning", "note")
-_ASIDE = {
-    "coco": (
-        "crowds (iscrowd 1)",
-        "if they are single objects, set iscrowd to 0; tools write 1 for masks drawn with a brush",
-    ),
-    "voc": ("difficult", "if they are to be found, set <difficult> to 0"),
-    "yolo": ("set aside", "annotate them as objects"),
-}
-"""What objects that count neither as found nor as missed are called in each layout, and how they come to count."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +154,10 @@ def _find_bare(data: DetectionData, purpose: str) -> list[Problem]:
     place, split = data.records[0].path.parent, f"split {data.split}" if data.split else ""
     what = f"none of the {counted(len(data), 'image')} for {purpose} holds an object"
     if num_aside := sum(len(record.crowd) for record in data.records):
+        word, remedy = format_of(data.layout).set_aside
         return [
             Problem("error", "only objects that are set aside", place, split,
-                    f"{what} to be found: all {num_aside} are {_ASIDE[data.layout][0]}", _ASIDE[data.layout][1])
+                    f"{what} to be found: all {num_aside} are {word}", remedy)
         ]  # fmt: skip
     return [
         Problem("error", "no objects at all", place, split, what,
@@ -189,7 +182,7 @@ def tell_crowded(splits: Sequence[DetectionData], max_detections: int | None) ->
 def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:
     """Tell how many objects are neither to be found nor missed, and of which classes: a warning from half of all on."""
     records = [record for data in splits for record in data.records]
-    names, layout = splits[0].names, splits[0].layout
+    names = splits[0].names
     aside, total = count_set_aside(splits)
     if not aside.sum():
         return []
@@ -197,7 +190,7 @@ def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:
     shown = ", ".join(f"{names[label]} {aside[label]} of {total[label]}" for label in largest[:10])
     more = f" and {len(largest) - 10} more classes" if len(largest) > 10 else ""
     is_much = 2 * aside.sum() >= total.sum()
-    word, remedy = _ASIDE[layout]
+    word, remedy = format_of(splits[0].layout).set_aside
     return [
         Problem("warning" if is_much else "note", "objects set aside", records[0].path.parent, "",
                 f"{aside.sum()} of {total.sum()} objects are {word}: {shown}{more}",
@@ -216,7 +209,7 @@ def count_set_aside(splits: Sequence[DetectionData]) -> tuple[NDArray[np.int64],
 
 def _find_bare_classes(splits: Sequence[DetectionData], sizes: Sequence[ClassSizes]) -> list[Problem]:
     place, aside = splits[0].records[0].path.parent, count_set_aside(splits)[0].tolist()
-    word, remedy = _ASIDE[splits[0].layout]
+    word, remedy = format_of(splits[0].layout).set_aside
     problems = []
     for row, num_aside in zip(sizes[:-1], aside, strict=True):
         if row.num_objects:
@@ -246,12 +239,13 @@ def find_alike_names(names: Sequence[str], place: Path) -> list[Problem]:
 
 def _find_bare_names(data: DetectionData) -> list[Problem]:
     """Tell of classes that are called by their numbers, since no file names them."""
-    if data.layout != "yolo" or data.names != tuple(map(str, range(len(data.names)))):
+    naming = format_of(data.layout).naming
+    if not naming or data.names != tuple(map(str, range(len(data.names)))):
         return []
     return [
         Problem("note", "classes without names", data.records[0].path.parent, "",
                 f"no file names the classes: they are called by their numbers, 0 to {len(data.names) - 1}",
-                "to name them, put a classes.txt with a name a line beside the labels, or names into the data.yaml")
+                f"to name them, {naming}")
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.coco_objects import as_written, read_objects, spell
 from pyrafuse.data.formats.foreign import recognise
+from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, Found
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_groups import find_groups
 from pyrafuse.data.reading.finding import image_finder
@@ -38,6 +40,41 @@ _NAME_KEYS = ("file_name", "coco_url", "path", "url", "image_url", "flickr_url")
 _IS_OBJECT = re.compile(rb"\A(\xef\xbb\xbf)?\s*\{")
 _IS_COCO = re.compile(rb'"(images|annotations)"\s*:\s*\[\s*(\{|\])')
 _LISTS = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
+
+
+@FORMATS.register("coco")
+class COCOFormat(AnnotationFormat):
+    """COCO JSON, told by its lists."""
+
+    title = "COCO JSON"
+    looked_for = "COCO JSON (instances_train.json, train/_annotations.coco.json)"
+    rank = 10
+    set_aside = (
+        "crowds (iscrowd 1)",
+        "if they are single objects, set iscrowd to 0; tools write 1 for masks drawn with a brush",
+    )
+
+    def open(self, file: Path) -> Found | None:
+        if file.suffix.lower() != ".json":
+            return None
+        root = file.parent.parent if file.parent.name.casefold() in ANNOTATION_FOLDERS else file.parent
+        split = split_of_file(file.stem) or split_of_folder(file.parent, root)
+        reader = partial(_read_found, file, split, Tree(root))
+        return Found(file, {split: reader}, unnamed=None if split else file)  # without the tree: spares a walk
+
+    def find(self, tree: Tree) -> Found | None:
+        files = find_coco(tree)
+        if not files:
+            return None
+        unnamed = files.get("")
+        readers = {split: partial(_read_found, file, split, tree) for split, file in files.items()}
+        return Found(tree.root, readers, tree, unnamed if isinstance(unnamed, Path) else None)
+
+
+def _read_found(file: Path | DataError, split: str, tree: Tree, options: ReadOptions) -> Reading:
+    if isinstance(file, DataError):
+        raise file
+    return read_coco(file, split=split, tree=tree, options=options)
 
 
 def find_coco(tree: Tree) -> dict[str, Path | DataError]:

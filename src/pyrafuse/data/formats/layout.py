@@ -1,7 +1,6 @@
-"""Tells how a data set is laid out by looking at it, and reads its training and validation images."""
+"""Finds the annotation format of a data set by looking at it, and reads its training and validation images."""
 
 import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,23 +10,14 @@ from pyrafuse.base.errors import DataError, check_between, same_but_for_case
 from pyrafuse.base.paths import check_data
 from pyrafuse.base.printable import list_names
 from pyrafuse.base.records import DetectionData
-from pyrafuse.data.formats.coco import find_coco, read_coco
 from pyrafuse.data.formats.foreign import find_foreign, recognise
+from pyrafuse.data.formats.registry import Found, all_formats, format_of
 from pyrafuse.data.formats.shapes import cached_shapes, is_shapes
-from pyrafuse.data.formats.voc import VOCFolder, find_voc, read_voc
-from pyrafuse.data.formats.yolo import read_yolo
-from pyrafuse.data.formats.yolo_lists import YOLOFolder, find_list, find_yolo, read_list
 from pyrafuse.data.reading.class_groups import leave_out_groups
-from pyrafuse.data.reading.folders import ANNOTATION_FOLDERS, SPLIT_WORDS, Tree, split_of_file, split_of_folder
+from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.reading.passed_over import count_suffixes, find_unread, tell_unread
 from pyrafuse.data.reading.problems import Problem, Reading
-
-_TITLES = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO text"}
-_LOOKED_FOR = (
-    "a data.yaml or obj.data; COCO JSON (instances_train.json, train/_annotations.coco.json); Pascal VOC "
-    "(Annotations/*.xml, or XML files beside the images); YOLO text (labels/*.txt beside images/)"
-)
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class Splits:
     Attributes:
         train: Training images and objects.
         val: Those for validation, with the same classes in the same order.
-        layout: ``coco``, ``voc`` or ``yolo``.
+        layout: Registered name of the annotation format.
         finding: What was found, in one sentence.
         problems: What is wrong with it; an error's image or box was left out.
     """
@@ -47,20 +37,6 @@ class Splits:
     layout: str
     finding: str
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A layout, and how to read each of its splits; ``""`` is the one that nothing names.
-
-    ``tree`` holds its files, if they were walked, and ``unnamed`` is COCO's file of no split.
-    """
-
-    path: Path
-    layout: str
-    readers: Mapping[str, Callable[[], Reading]]
-    tree: Tree | None = None
-    unnamed: Path | None = None
 
 
 def read_splits(
@@ -90,10 +66,10 @@ def read_splits(
         DataError: If there is nothing there, no layout is recognised, an annotation file is damaged, or no image is
             left to train on. Faults of single images and boxes are `Splits.problems` instead.
     """
-    found = _look(path, options)
-    training = _read_given(found, train, options) if train else found.readers[_training_split(found)]()
+    found = _look(path)
+    training = _read_given(found, train, options) if train else found.read(_training_split(found), options)
     unused = found.unnamed if training.data.split and not (train or val) else None
-    held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split)
+    held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split, options)
     how = ""
     training, *others = leave_out_groups([training] if held_out is None else [training, held_out])
     held_out = others[0] if others else None
@@ -114,7 +90,7 @@ def read_splits(
         train=training.data,
         val=held_out.data,
         layout=found.layout,
-        finding=f"{'shapes (generated images)' if is_shapes(os.fspath(path)) else _TITLES[found.layout]}: "
+        finding=f"{'shapes (generated images)' if is_shapes(os.fspath(path)) else format_of(found.layout).title}: "
         f"{len(training.data)} training and {len(held_out.data)} validation images"
         f"{how}, {_list_names(training.data.names)}",
         problems=tuple(dict.fromkeys(problems)),  # what is wrong with both stands once
@@ -138,9 +114,9 @@ def read_split(
         DataError: As `read_splits`, and if there is no such split; the message lists those that there are.
     """
     split = SPLIT_WORDS.get(split, split)
-    found = _look(path, options)
+    found = _look(path)
     if split in found.readers:
-        reading = found.readers[split]()
+        reading = found.read(split, options)
         if reading.data.records:
             reading = leave_out_groups([reading])[0]
             return replace(reading, problems=(*reading.problems, *tell_unread(found.tree, [reading.data])))
@@ -151,37 +127,28 @@ def read_split(
     raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
 
 
-def _look(path: str | os.PathLike[str], options: ReadOptions) -> _Found:
+def _look(path: str | os.PathLike[str]) -> Found:
+    """The data set at ``path``, of the first format that recognises it."""
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
     check_data(os.fspath(path))
     path = Path(path).expanduser()
     if path.is_dir():
-        return _look_into(path, options)
-    suffix = path.suffix.lower()
-    if suffix in {".yaml", ".yml", ".data"}:
-        return _yolo(read_list(path), options)
-    if suffix == ".json":
-        root = path.parent.parent if path.parent.name.casefold() in ANNOTATION_FOLDERS else path.parent
-        split = split_of_file(path.stem) or split_of_folder(path.parent, root)
-        return replace(_coco(path, {split: path}, Tree(root), options), tree=None)  # spares a walk
+        return _look_into(path)
+    for name, each in all_formats():
+        if found := each.open(path):
+            return replace(found, layout=name)
     if foreign := recognise(path):
         raise DataError(f"{path} {foreign}")
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
 
 
-def _look_into(folder: Path, options: ReadOptions) -> _Found:
-    tree = Tree(folder)
-    if listing := find_list(tree):
-        return _yolo(read_list(listing), options)
-    if coco_files := find_coco(tree):
-        return _coco(folder, coco_files, tree, options)
-    if voc_folder := find_voc(tree):
-        return _voc(voc_folder, tree, options)
-    if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
-        return _yolo(read_list(listing), options)
-    if yolo_folder := find_yolo(tree):
-        return _yolo(yolo_folder, options, tree)
+def _look_into(folder: Path) -> Found:
+    tree, formats = Tree(folder), all_formats()
+    looks = [(name, each.find_description) for name, each in formats] + [(name, each.find) for name, each in formats]
+    for name, look in looks:
+        if found := look(tree):
+            return replace(found, layout=name)
     held = f"{len(tree.files)} files, {len(tree.images)} of them images" if tree.files else "nothing"
     if unread := [path for paths in find_unread(tree.files).values() for path in paths]:
         held += f" and {len(unread)} pictures that are not read: {count_suffixes(unread)}"
@@ -189,38 +156,11 @@ def _look_into(folder: Path, options: ReadOptions) -> _Found:
         raise DataError(f"no data set in {folder}: {foreign}")
     above = folder.absolute().parent
     hint = f". If its annotations lie in {above}, name that folder" if tree.files and tree.images == tree.files else ""
-    raise DataError(f"no data set in {folder}, which holds {held}; looked for {_LOOKED_FOR}{hint}")
+    looked_for = "; ".join(each.looked_for for _, each in formats)
+    raise DataError(f"no data set in {folder}, which holds {held}; looked for {looked_for}{hint}")
 
 
-def _coco(path: Path, files: Mapping[str, Path | DataError], tree: Tree, options: ReadOptions) -> _Found:
-    def reader(split: str, file: Path | DataError) -> Callable[[], Reading]:
-        def read() -> Reading:
-            if isinstance(file, DataError):
-                raise file
-            return read_coco(file, split=split, tree=tree, options=options)
-
-        return read
-
-    unnamed = files.get("")
-    readers = {split: reader(split, file) for split, file in files.items()}
-    return _Found(path, "coco", readers, tree, unnamed if isinstance(unnamed, Path) else None)
-
-
-def _voc(folder: VOCFolder, tree: Tree, options: ReadOptions) -> _Found:
-    def reader(split: str) -> Callable[[], Reading]:
-        return lambda: read_voc(folder, split=split, tree=tree, options=options)
-
-    return _Found(tree.root, "voc", {split: reader(split) for split in folder.splits}, tree)
-
-
-def _yolo(folder: YOLOFolder, options: ReadOptions, tree: Tree | None = None) -> _Found:
-    def reader(split: str) -> Callable[[], Reading]:
-        return lambda: read_yolo(folder, split=split, options=options)
-
-    return _Found(folder.file, "yolo", {split: reader(split) for split in folder.splits}, tree)
-
-
-def _training_split(found: _Found) -> str:
+def _training_split(found: Found) -> str:
     for split in ("train", "trainval", ""):
         if split in found.readers:
             return split
@@ -230,26 +170,26 @@ def _training_split(found: _Found) -> str:
     )
 
 
-def _read_validation(found: _Found, training_split: str) -> Reading | None:
+def _read_validation(found: Found, training_split: str, options: ReadOptions) -> Reading | None:
     """The split meant for validation, or None if one has to be drawn."""
     splits = ("test",) if training_split == "trainval" else ("val", "test")  # trainval holds val
     for split in splits:
         if split in found.readers and split != training_split:
-            return found.readers[split]()
+            return found.read(split, options)
     return None
 
 
-def _read_given(found: _Found, given: str, options: ReadOptions) -> Reading:
+def _read_given(found: Found, given: str, options: ReadOptions) -> Reading:
     """The split called ``given``, or the one that lies there."""
     split = SPLIT_WORDS.get(given, given)
     if split in found.readers:
-        return found.readers[split]()
+        return found.read(split, options)
     base = found.path if found.path.is_dir() else found.path.parent
     for path in (base / given, Path(given)):
         if path.exists():
-            other = _look(path, options)
+            other = _look(path)
             if len(other.readers) == 1:
-                return next(iter(other.readers.values()))()
+                return other.read(next(iter(other.readers)), options)
             raise DataError(f"{path} has {_list_splits(other)}; name a file or folder with one split")
     raise DataError(f"{found.path} has no split {given!r}, nor is there such a file; it has {_list_splits(found)}")
 
@@ -336,5 +276,5 @@ def _list_names(names: tuple[str, ...]) -> str:
     return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {list_names(names, most=10)}"
 
 
-def _list_splits(found: _Found) -> str:
+def _list_splits(found: Found) -> str:
     return ", ".join(split or "one without a name" for split in found.readers)

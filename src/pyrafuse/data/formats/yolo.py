@@ -11,10 +11,11 @@ import numpy as np
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.foreign import recognise
+from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, Found
 from pyrafuse.data.formats.yolo_labels import expected_labels, find_labels, find_orphans, tell_labels
-from pyrafuse.data.formats.yolo_lists import YOLOFolder
+from pyrafuse.data.formats.yolo_lists import SUFFIXES, YOLOFolder, find_list, find_yolo, read_list
 from pyrafuse.data.reading.assembling import assemble
-from pyrafuse.data.reading.folders import decode
+from pyrafuse.data.reading.folders import Tree, decode
 from pyrafuse.data.reading.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.reading.listed import ListedImage
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
@@ -32,6 +33,37 @@ class _Line:
     box: Box
     source: int = BOX
     fifth: float = 0.0
+
+
+@FORMATS.register("yolo")
+class YOLOFormat(AnnotationFormat):
+    """YOLO text, told by a data.yaml or obj.data, or by label files of the images."""
+
+    title = "YOLO text"
+    looked_for = "YOLO text (a data.yaml or obj.data, or labels/*.txt beside images/)"
+    rank = 30
+    naming = "put a classes.txt with a name a line beside the labels, or names into the data.yaml"
+
+    def open(self, file: Path) -> Found | None:
+        return _found(read_list(file)) if file.suffix.lower() in SUFFIXES else None
+
+    def find_description(self, tree: Tree) -> Found | None:
+        listing = find_list(tree)
+        return listing and _found(read_list(listing))
+
+    def find(self, tree: Tree) -> Found | None:
+        if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
+            return _found(read_list(listing))
+        folder = find_yolo(tree)
+        return folder and _found(folder, tree)
+
+
+def _found(folder: YOLOFolder, tree: Tree | None = None) -> Found:
+    return Found(folder.file, {split: partial(_read_found, folder, split) for split in folder.splits}, tree)
+
+
+def _read_found(folder: YOLOFolder, split: str, options: ReadOptions) -> Reading:
+    return read_yolo(folder, split=split, options=options)
 
 
 def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:

@@ -19,7 +19,8 @@ from pyrafuse.data.reading.names import split_name
 from pyrafuse.data.reading.passed_over import count_suffixes
 from pyrafuse.data.reading.problems import Problem
 
-_SUFFIXES = (".yaml", ".yml", ".data")
+SUFFIXES = (".yaml", ".yml", ".data")
+"""Of the files that describe a data set."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,9 @@ def _folders_of(images: Sequence[Path]) -> list[Path]:
 def _descriptions(tree: Tree, depth: int) -> Iterable[tuple[Path, Mapping[Any, Any]]]:
     """The files ``depth`` folders below the root that name classes, and what stands in them."""
     if depth:
-        paths = [path for path in tree.named(*_SUFFIXES) if len(path.relative_to(tree.root).parts) == depth + 1]
+        paths = [path for path in tree.named(*SUFFIXES) if len(path.relative_to(tree.root).parts) == depth + 1]
     else:  # spares a walk through all images
-        paths = sorted(path for path in tree.root.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+        paths = sorted(path for path in tree.root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     for path in paths:
         try:
             content = _load(path)
