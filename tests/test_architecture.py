@@ -23,7 +23,7 @@ ROWS = (
     ("models",),
     ("importers",),
     ("training", "inference", "export", "explain"),
-    ("recipes",),
+    ("recipes", "experiments"),
     ("comparison", "search", "app"),
     ("cli",),
 )

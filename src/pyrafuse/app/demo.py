@@ -1,6 +1,5 @@
 """Everything once, on generated images: train -> evaluate -> predict -> explain -> one HTML page."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +10,14 @@ import torch
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.core.devices import describe_device
 from pyrafuse.data.checks.sizes import compute_sizes
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.data.images.reading import read_image
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.explain.fusion import FusionExplanation, explain_image
 from pyrafuse.importers.loading import load
+from pyrafuse.inference.measuring import count_parameters
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.evaluating import evaluate
@@ -120,16 +121,14 @@ def _summarize(
     splits: Splits,
     seconds: dict[str, float],
 ) -> None:
-    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} processor cores, no GPU"
     report.add_section("The run")
     report.add_key_values(
         {
-            "model": f"{recipe.model.name}, {parameters:.1f} M parameters, no pretrained weights",
+            "model": f"{recipe.model.name}, {count_parameters(detector) / 1e6:.1f} M parameters, no pretrained weights",
             "data": splits.finding,
             "training": f"{recipe.run.epochs} epochs at {recipe.data.size} px, batch {recipe.run.batch_size}",
             "time": ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()),
-            "machine": f"{device}; PyTorch {torch.__version__}",
+            "machine": describe_device(detector.device),
         }
     )
 

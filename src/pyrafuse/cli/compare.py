@@ -132,7 +132,7 @@ def compare(
     from pyrafuse.cli.main import IMPORTS
     from pyrafuse.comparison.comparing import compare as run
     from pyrafuse.comparison.planning import Comparison, Variant, name_data_sets, refuse_own_settings, with_neck
-    from pyrafuse.comparison.running import find_slots
+    from pyrafuse.experiments.running import find_slots
 
     check_shared(shared, minutes=minutes)
     base = read_recipe([f"--recipe={recipe}", *shared])

@@ -1,7 +1,6 @@
 """A whole comparison: checked, planned, trained, measured, told; begun and gone on with by the same call."""
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +8,15 @@ import torch
 from rich.console import Console
 
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.comparison.budget import check_models, read_data, set_budget, settle_precision
-from pyrafuse.comparison.planning import Comparison, Run, Settled, claim_folder, keep, plan_runs
-from pyrafuse.comparison.report import Cost, Report, gather
-from pyrafuse.comparison.running import PROGRAM, Slot, run_all
+from pyrafuse.comparison.planning import Comparison, Settled, claim_folder, keep, plan_runs, read_data
+from pyrafuse.comparison.report import Report, gather
+from pyrafuse.core.devices import choose_device, describe_device
 from pyrafuse.core.storage import write_text
+from pyrafuse.data.formats.layout import Splits
+from pyrafuse.experiments.budget import check_models, set_budget, settle_precision
+from pyrafuse.experiments.costs import Cost, measure_costs
+from pyrafuse.experiments.running import PROGRAM, Run, Slot, run_all
 from pyrafuse.importers.loading import load
-from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies
-from pyrafuse.models.detector import Detector
 from pyrafuse.visualization.figures import save_figure
 
 
@@ -64,18 +64,29 @@ def compare(
     splits = read_data(comparison)
     for name, data in splits.items():
         console.print(f"{name}: {data.finding}", highlight=False, markup=False)
-    check_models(comparison, splits)
+    check_models(comparison.recipes, splits.values())
     settled, asked = claim_folder(folder, comparison), comparison
     accelerator, threads = slots[0].accelerator, slots[0].threads
-    comparison, precision = settle_precision(
-        asked,
-        splits,
+    recipes, precision = settle_precision(
+        asked.recipes,
+        next(iter(splits.values())),
         accelerator=accelerator,
         threads=threads,
         settled=settled.precision,
         say=lambda text: console.print(text, highlight=False, markup=False),
     )
-    budgets = set_budget(comparison, splits, epochs=settled.epochs, accelerator=accelerator, threads=threads)
+    comparison = asked.with_recipes(recipes)
+    budgets = {
+        name: set_budget(
+            recipes,
+            data,
+            epochs=settled.epochs.get(name),
+            minutes=asked.minutes,
+            accelerator=accelerator,
+            threads=threads,
+        )
+        for name, data in splits.items()
+    }
     epochs = settled.epochs or {name: budget.epochs for name, budget in budgets.items()}
     keep(folder, asked, Settled(epochs, precision))
     runs = plan_runs(comparison, folder, epochs)
@@ -85,12 +96,12 @@ def compare(
         highlight=False,
     )
     failures = run_all(runs, slots, imports=imports, program=program, console=console)
-    device = measuring_device(slots[0])
+    device = choose_device(accelerator)
     report = gather(
         comparison,
         runs,
         budgets=budgets,
-        costs=measure_costs(runs, device=device, rounds=rounds),
+        costs=measure_variants(runs, splits, device=device, rounds=rounds),
         failures=failures,
         machine=describe_device(device),
     )
@@ -101,57 +112,17 @@ def compare(
     return ComparisonResult(folder, report)
 
 
-def measure_costs(runs: Sequence[Run], *, device: torch.device, rounds: int) -> dict[tuple[str, str], Cost]:
-    """Parameters, operations and latency of each data set's variants, by the checkpoint of the first finished seed.
-
-    Variants of one data set take turns on ``device``, one image of their own size at a time.
-    """
-    first: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        if run.is_finished:
-            first.setdefault((run.data, run.variant), run)
-    costs: dict[tuple[str, str], Cost] = {}
-    for data in dict.fromkeys(name for name, _ in first):
-        costs |= _measure_variants({key: run for key, run in first.items() if key[0] == data}, device, rounds)
-    return costs
-
-
-def _measure_variants(
-    runs: Mapping[tuple[str, str], Run], device: torch.device, rounds: int
+def measure_variants(
+    runs: Sequence[Run], data: Mapping[str, Splits], *, device: torch.device, rounds: int
 ) -> dict[tuple[str, str], Cost]:
-    detectors = {key: load(run.folder / "best.ckpt") for key, run in runs.items()}
-    sizes = {key: min(detector.card.preprocessing.size) for key, detector in detectors.items()}
-    gflops = {
-        key: count_gflops(detector, torch.zeros(1, 3, sizes[key], sizes[key])) for key, detector in detectors.items()
-    }
-    generator = torch.Generator().manual_seed(0)
-    work = {}
-    for key, detector in detectors.items():
-        image = torch.randn(1, 3, sizes[key], sizes[key], generator=generator).to(device)
-        work[key[1]] = _decoding(detector.to(device), image)
-    latencies = measure_latencies(work, rounds=rounds, device=device)
-    return {
-        key: Cost(count_parameters(detector), gflops[key], latencies[key[1]], sizes[key])
-        for key, detector in detectors.items()
-    }
-
-
-def _decoding(detector: Detector, image: torch.Tensor) -> Callable[[], object]:
-    return lambda: detector.decode(image)
-
-
-def measuring_device(slot: Slot) -> torch.device:
-    """Where latency is measured: the first slot's kind of device."""
-    if slot.accelerator == "gpu":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device(slot.accelerator)
-
-
-def describe_device(device: torch.device) -> str:
-    """What the device is, in words."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    threads = torch.get_num_threads()
-    return (
-        f"{platform.machine()} {device.type}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
-    )
+    """Costs of each data set's variants, by the checkpoint of the first finished seed."""
+    costs: dict[tuple[str, str], Cost] = {}
+    for name, splits in data.items():
+        first: dict[str, Run] = {}
+        for run in runs:
+            if run.data == name and run.is_finished:
+                first.setdefault(run.variant, run)
+        detectors = {variant: load(run.folder / "best.ckpt") for variant, run in first.items()}
+        measured = measure_costs(detectors, splits.val.records, device=device, rounds=rounds)
+        costs |= {(name, variant): cost for variant, cost in measured.items()}
+    return costs

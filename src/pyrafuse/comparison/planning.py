@@ -11,6 +11,8 @@ import yaml
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
+from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.experiments.running import Run
 from pyrafuse.models.registry import MODELS
 from pyrafuse.necks.registry import NECKS
 from pyrafuse.training.settings import DEFAULT_MODEL, Recipe, to_plain
@@ -95,9 +97,18 @@ class Comparison:
                 refuse_own_settings(variant, other.recipe)
             seen.append(variant)
 
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """Each variant's recipe, by its name."""
+        return {variant.name: variant.recipe for variant in self.variants}
+
+    def with_recipes(self, recipes: Mapping[str, Recipe]) -> "Comparison":
+        """The same comparison of other recipes, by the names of their variants."""
+        return replace(self, variants=tuple(Variant(name, recipe) for name, recipe in recipes.items()))
+
     def to_plain(self) -> dict[str, Any]:
         """The whole as values that YAML holds."""
-        recipes = {variant.name: to_plain(variant.recipe) for variant in self.variants}
+        recipes = {name: to_plain(recipe) for name, recipe in self.recipes.items()}
         for recipe in recipes.values():
             for key in OWN_SETTINGS:
                 group, name = key.split(".")
@@ -107,33 +118,6 @@ class Comparison:
         return {
             "data": dict(self.data), "seeds": list(self.seeds), "minutes": self.minutes, "variants": recipes,
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of a comparison.
-
-    Attributes:
-        data: Name of the data set.
-        variant: Name of the variant.
-        recipe: What is trained; its seed is ``recipe.run.seed``.
-        folder: Of the training.
-    """
-
-    data: str
-    variant: str
-    recipe: Recipe
-    folder: Path
-
-    @property
-    def title(self) -> str:
-        """What to call it before people."""
-        return f"{self.variant} on {self.data}, seed {self.recipe.run.seed}"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether its results are there."""
-        return (self.folder / "results.json").is_file()
 
 
 def refuse_own_settings(variant: Variant, base: Recipe) -> None:
@@ -168,6 +152,26 @@ def name_data_sets(paths: Sequence[str]) -> dict[str, str]:
             count += 1
         named[name] = path
     return named
+
+
+def read_data(comparison: Comparison) -> dict[str, Splits]:
+    """Every data set, by its name.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    data = comparison.variants[0].recipe.data
+    return {
+        name: read_splits(
+            path,
+            val_fraction=data.val_fraction,
+            seed=comparison.seeds[0],
+            train=data.train,
+            val=data.val,
+            options=data.reading,
+        )
+        for name, path in comparison.data.items()
+    }
 
 
 def with_neck(recipe: Recipe, name: str) -> Recipe:

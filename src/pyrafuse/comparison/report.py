@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.comparison.budget import Budget
-from pyrafuse.comparison.planning import Comparison, Run
-from pyrafuse.comparison.running import Failure
-from pyrafuse.comparison.statistics import (
+from pyrafuse.comparison.planning import Comparison
+from pyrafuse.experiments.budget import Budget
+from pyrafuse.experiments.costs import Cost
+from pyrafuse.experiments.running import Failure, Run
+from pyrafuse.experiments.statistics import (
     LEAST_AP,
     RULE,
     Difference,
@@ -28,23 +29,6 @@ FIGURES = {
     "ap": "AP", "ap50": "AP50", "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
 }  # fmt: skip
 """Figures of an evaluation that are told, by their title in a table."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one variant costs.
-
-    Attributes:
-        parameters: Numbers in all of them.
-        gflops: Billions of operations for one image; a multiplication and its addition are two.
-        latency_ms: Median for one image, forward pass and decoding.
-        size_px: Side of that image.
-    """
-
-    parameters: int
-    gflops: float
-    latency_ms: float
-    size_px: int
 
 
 @dataclass(frozen=True)
@@ -136,8 +120,9 @@ class Report:
             parts.append(f"## Runs that failed\n\n{listed}\n")
         parts.append(
             "Figures are means over seeds ± standard deviation, each run by its best evaluation. GFLOPs: convolutions "
-            "and matrix products of one image, a multiplication and its addition being two. Latency: one image, "
-            f"forward pass and decoding, float32, median, all variants in turn in one process, on {self.machine}.\n\n"
+            "and matrix products of one image, a multiplication and its addition being two. Latency: one image at the "
+            "network's input sizes of the validation images, forward pass and decoding, float32, median, all variants "
+            f"in turn in one process, on {self.machine}.\n\n"
             f"{RULE}\n"
         )
         return "\n".join(parts)
@@ -243,8 +228,8 @@ def _section(data: DataResult, seeds: Sequence[int]) -> str:
         if len(steps) == 1
         else "batches by variant: " + ", ".join(f"{name} {count}" for name, count in data.budget.steps.items())
     )
-    sizes = sorted({v.cost.size_px for v in data.variants if v.cost})
-    at = f", {' or '.join(map(str, sizes))} px" if sizes else ""
+    sizes = dict.fromkeys(v.cost.size_text for v in data.variants if v.cost)
+    at = f", {' or '.join(sizes)}" if sizes else ""
     epochs = f"{data.budget.epochs} epoch{'s' if data.budget.epochs > 1 else ''} of {lengths}"
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     parts = [f"## {data.name}\n", f"{data.path}: {epochs}, {named}{at}\n", piped(header, rows)]

@@ -1,4 +1,6 @@
-"""Where to compute, from what people type."""
+"""Where to compute, from what people type, and what that is in words."""
+
+import platform
 
 import torch
 
@@ -20,3 +22,13 @@ def choose_device(name: str | torch.device) -> torch.device:
     if wanted in available or (accelerator and wanted == kind):
         return torch.device(wanted)
     raise PyrafuseError(f"no device {name!r} here; choose from auto, {', '.join(available)}")
+
+
+def describe_device(device: torch.device) -> str:
+    """What the device is, in words, with the version of PyTorch."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return (
+        f"{platform.machine()} {device.type}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
+    )

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.comparison.budget import Budget
 from pyrafuse.comparison.planning import Comparison, Variant, plan_runs
-from pyrafuse.comparison.report import Cost, gather, piped
-from pyrafuse.comparison.running import Failure
+from pyrafuse.comparison.report import gather, piped
+from pyrafuse.experiments.budget import Budget
+from pyrafuse.experiments.costs import Cost
+from pyrafuse.experiments.running import Failure
 from pyrafuse.training.settings import Recipe
 
 BASE = Recipe()
@@ -39,7 +40,7 @@ def report_of(precisions, tmp_path):
         comparison,
         runs,
         budgets={"cells": Budget(12, {"asff": 73, "sum": 73}, {})},
-        costs={("cells", "asff"): Cost(3_210_000, 4.5678, 12.34, 320)},
+        costs={("cells", "asff"): Cost(3_210_000, 4.5678, 12.34, 320, 320)},
         failures=[Failure(runs[-1], "the loss became nan; see train.log")],
         machine="a machine",
     )
@@ -98,7 +99,9 @@ def test_json(report):
     assert asff["figures"]["ap_small"] == {
         "mean": None, "deviation": None, "count": 0, "by_seed": {"0": None, "1": None, "2": None},
     }  # fmt: skip
-    assert asff["cost"] == {"parameters": 3_210_000, "gflops": 4.5678, "latency_ms": 12.34, "size_px": 320}
+    assert asff["cost"] == {"parameters": 3_210_000, "gflops": 4.5678, "latency_ms": 12.34} | {
+        "height_px": 320, "width_px": 320, "num_sizes": 1,
+    }  # fmt: skip
     assert summed["cost"] is None
     (difference,) = data["differences"]
     assert difference["half_width_95"] == pytest.approx(12.706 * 0.005)

@@ -1,8 +1,8 @@
-"""One budget for all: every variant is built before anything is trained, and minutes become a number of epochs."""
+"""One budget for all: every recipe is built before anything is trained, and minutes become a number of epochs."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -13,8 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.comparison.planning import Comparison
-from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.data.formats.layout import Splits
 from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
 from pyrafuse.training.preparing import create_detector
@@ -32,8 +31,8 @@ class Budget:
 
     Attributes:
         epochs: Passes over the training images.
-        steps: Batches an epoch of each variant, by its name.
-        seconds: Of one step of each variant, where it was measured.
+        steps: Batches an epoch, by the recipe's name.
+        seconds: Seconds of one step, by the recipe's name, where it was measured.
     """
 
     epochs: int
@@ -41,76 +40,59 @@ class Budget:
     seconds: Mapping[str, float]
 
 
-def read_data(comparison: Comparison) -> dict[str, Splits]:
-    """Every data set, by its name.
+def check_models(recipes: Mapping[str, Recipe], data: Iterable[Splits]) -> None:
+    """Build the detector of every recipe once, so that an error is met now and not after hours.
 
-    Raises:
-        DataError: If one cannot be read.
-    """
-    recipe = comparison.variants[0].recipe
-    return {
-        name: read_splits(
-            path,
-            val_fraction=recipe.data.val_fraction,
-            seed=comparison.seeds[0],
-            train=recipe.data.train,
-            val=recipe.data.val,
-            options=recipe.data.reading,
-        )
-        for name, path in comparison.data.items()
-    }
-
-
-def check_models(comparison: Comparison, splits: Mapping[str, Splits]) -> None:
-    """Build every variant once, so that an error is met now and not after hours.
+    Args:
+        recipes: By name.
+        data: The data sets that they will be trained on.
 
     Raises:
         PyrafuseError: If one cannot be built, with its name.
     """
-    for variant in comparison.variants:
-        for data in splits.values():
+    for splits in data:
+        for name, recipe in recipes.items():
             try:
-                create_detector(variant.recipe, data.train, say=lambda _: None)
+                create_detector(recipe, splits.train, say=lambda _: None)
             except (PyrafuseError, ValueError) as error:
-                raise PyrafuseError(f"variant {variant.name!r}: {error}") from error
+                raise PyrafuseError(f"variant {name!r}: {error}") from error
 
 
 def settle_precision(
-    comparison: Comparison,
-    splits: Mapping[str, Splits],
+    recipes: Mapping[str, Recipe],
+    data: Splits,
     *,
     accelerator: str,
     threads: int | None = None,
     settled: str | None = None,
     say: Callable[[str], None],
-) -> tuple[Comparison, str | None]:
-    """The same comparison with one precision for all variants that leave it open, and which.
+) -> tuple[dict[str, Recipe], str | None]:
+    """The same recipes with one precision for all that leave it open, and which.
 
-    Each training would measure for itself otherwise, and a difference of precision would look like one of variants.
+    Each training would measure for itself otherwise, and a difference of precision would look like one of recipes.
 
     Args:
-        comparison: What is compared.
-        splits: The data sets; the first one's images and the first such variant's model are measured.
+        recipes: By name.
+        data: Its images and the first open recipe's model are measured.
         accelerator: ``cpu``, ``gpu`` or ``mps``.
         threads: Threads of one run on a processor.
         settled: What an earlier call has chosen.
         say: Takes a sentence.
     """
-    is_open = [variant.recipe.run.precision == "auto" for variant in comparison.variants]
-    if not any(is_open):
-        return comparison, None
+    first = next((recipe for recipe in recipes.values() if recipe.run.precision == "auto"), None)
+    if first is None:
+        return dict(recipes), None
     if settled is None:
-        recipe, start = settle(comparison.variants[is_open.index(True)].recipe)
-        detector = create_detector(recipe, next(iter(splits.values())).train, say=lambda _: None, start=start)
+        recipe, start = settle(first)
+        detector = create_detector(recipe, data.train, say=lambda _: None, start=start)
         spare(detector)
         run = replace(recipe.run, accelerator=accelerator, devices="auto", nodes=1)
         with _threads(threads):
             settled = choose_precision(run, detector, size=min(detector.card.preprocessing.size), began=None, say=say)
-    variants = tuple(
-        replace(v, recipe=replace(v.recipe, run=replace(v.recipe.run, precision=settled))) if auto else v
-        for v, auto in zip(comparison.variants, is_open, strict=True)
-    )
-    return replace(comparison, variants=variants), settled
+    return {
+        name: replace(r, run=replace(r.run, precision=settled)) if r.run.precision == "auto" else r
+        for name, r in recipes.items()
+    }, settled
 
 
 @contextmanager
@@ -124,38 +106,34 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def set_budget(
-    comparison: Comparison,
-    splits: Mapping[str, Splits],
+    recipes: Mapping[str, Recipe],
+    data: Splits,
     *,
-    epochs: Mapping[str, int],
+    epochs: int | None = None,
+    minutes: float | None = None,
     accelerator: str,
     threads: int | None = None,
-) -> dict[str, Budget]:
-    """Epochs and steps on each data set.
+) -> Budget:
+    """Epochs and steps of each recipe on one data set.
 
     Args:
-        comparison: What is compared.
-        splits: The data sets.
-        epochs: Of each data set, where an earlier call has set them; empty to set them now.
+        recipes: By name.
+        data: The data set.
+        epochs: What an earlier call has set; by default as ``minutes`` allow, or the first recipe's own.
+        minutes: How long one run of the slowest recipe may train.
         accelerator: ``cpu``, ``gpu`` or ``mps``, for the steps that are timed.
         threads: Threads of one run on a processor.
 
     Raises:
-        PyrafuseError: If an epoch of the slowest variant takes longer than the minutes that were given.
+        PyrafuseError: If an epoch of the slowest recipe takes longer than ``minutes``.
     """
-    budgets = {}
-    for name, data in splits.items():
-        steps = {v.name: count_steps(v.recipe, len(data.train)) for v in comparison.variants}
-        if name in epochs or comparison.minutes is None:
-            given = epochs.get(name, comparison.variants[0].recipe.run.epochs)
-            budgets[name] = Budget(given, steps, {})
-            continue
-        seconds = {
-            v.name: time_steps(v.recipe, data, accelerator=accelerator, threads=threads) for v in comparison.variants
-        }
-        affordable = epochs_within(comparison.minutes, steps=steps, seconds=seconds)
-        budgets[name] = Budget(affordable, steps, seconds)
-    return budgets
+    steps = {name: count_steps(recipe, len(data.train)) for name, recipe in recipes.items()}
+    if epochs is not None or minutes is None:
+        return Budget(epochs or next(iter(recipes.values())).run.epochs, steps, {})
+    seconds = {
+        name: time_steps(recipe, data, accelerator=accelerator, threads=threads) for name, recipe in recipes.items()
+    }
+    return Budget(epochs_within(minutes, steps=steps, seconds=seconds), steps, seconds)
 
 
 def count_steps(recipe: Recipe, num_images: int) -> int:
@@ -164,12 +142,12 @@ def count_steps(recipe: Recipe, num_images: int) -> int:
 
 
 def epochs_within(minutes: float, *, steps: Mapping[str, int], seconds: Mapping[str, float]) -> int:
-    """Whole epochs that the slowest variant trains in ``minutes``.
+    """Whole epochs that the slowest recipe trains in ``minutes``.
 
     Args:
-        minutes: Of one run.
-        steps: Batches an epoch, by variant.
-        seconds: Of one batch, by variant.
+        minutes: Minutes of one run.
+        steps: Batches an epoch, by the recipe's name.
+        seconds: Seconds of one batch, by the recipe's name.
 
     Raises:
         PyrafuseError: If that is not even one.

@@ -14,8 +14,7 @@ import pytest
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.comparison.planning import Run
-from pyrafuse.comparison.running import Slot, count_epochs, find_slots, run_all
+from pyrafuse.experiments.running import Run, Slot, count_epochs, find_slots, run_all
 from pyrafuse.training.settings import Recipe
 
 PRETENCE = """
@@ -83,7 +82,7 @@ def test_finished_runs_are_left_alone_and_stopped_ones_go_on(tmp_path, program):
     (finished.folder / "results.json").write_text("{}")
     (stopped.folder / "last.ckpt").touch()
     (stopped.folder / "recipe.yaml").write_text("run: {epochs: 4}\n")
-    slot = Slot("gpu", ("--data.workers=3",), {"OMP_NUM_THREADS": "7"})
+    slot = Slot("gpu", 3, {"OMP_NUM_THREADS": "7"})
     assert run_all(runs, (slot,), imports=("my_neck",), program=program, poll_s=0.01) == ()
     assert calls_of(finished) == []
     common = [f"--run.output={stopped.folder}", "--run.accelerator=gpu", "--data.workers=3"]
@@ -121,7 +120,7 @@ def test_runs_share_the_slots(tmp_path, program):
         PRETENCE + "\nother = folder.parent / ('b' if name == 'a' else 'a') / 'results.json'\n"
         "while not other.exists(): time.sleep(0.01)\n"
     )
-    slots = (Slot("gpu", (), {"CUDA_VISIBLE_DEVICES": "0"}), Slot("gpu", (), {"CUDA_VISIBLE_DEVICES": "1"}))
+    slots = (Slot("gpu", None, {"CUDA_VISIBLE_DEVICES": "0"}), Slot("gpu", None, {"CUDA_VISIBLE_DEVICES": "1"}))
     assert run_all(runs_in(tmp_path, "a", "b"), slots, program=program, poll_s=0.01) == ()
 
 
@@ -147,9 +146,9 @@ class TestSlots:
         assert find_slots("cpu") == (Slot("cpu"),)
 
     def test_several_divide_the_cores(self, monkeypatch):
-        slot = Slot("cpu", ("--data.workers=1",), {"OMP_NUM_THREADS": "2"}, 2)
+        slot = Slot("cpu", 1, {"OMP_NUM_THREADS": "2"}, 2)
         assert find_slots("cpu", parallel=2) == (slot, slot)
-        assert find_slots("cpu", parallel=2, workers=0)[0].options == ()
+        assert find_slots("cpu", parallel=2, workers=0)[0].workers is None
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         assert find_slots("cpu", parallel=2)[0].threads == 1
 

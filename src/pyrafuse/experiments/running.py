@@ -1,6 +1,6 @@
-"""Many trainings in processes of their own: some at a time, resumed where they stopped, none the end of the others.
+"""Many trainings in processes of their own: some at a time, resumed where they stopped; failures are isolated.
 
-runs -> slots (a GPU, or a share of the cores, each) -> `python -m pyrafuse train` -> results.json, or why there is none
+run's recipe.yaml -> slot (a GPU, or a share of the cores) -> `python -m pyrafuse train` -> results.json, or a reason
 """
 
 import os
@@ -22,9 +22,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.comparison.planning import Run
 from pyrafuse.core.storage import write_text
-from pyrafuse.training.settings import to_plain
+from pyrafuse.training.progress import duration
+from pyrafuse.training.settings import Recipe, to_plain
 
 LOG_FILE = "train.log"
 PROGRAM = (sys.executable, "-m", "pyrafuse")
@@ -33,18 +33,45 @@ PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
+class Run:
+    """One training among many.
+
+    Attributes:
+        data: Name of the data set.
+        variant: Name of what is tried.
+        recipe: What is trained; its seed is ``recipe.run.seed``.
+        folder: Folder of the training.
+    """
+
+    data: str
+    variant: str
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What to call it before people."""
+        return f"{self.variant} on {self.data}, seed {self.recipe.run.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its results are there."""
+        return (self.folder / "results.json").is_file()
+
+
+@dataclass(frozen=True)
 class Slot:
     """Where one training at a time runs.
 
     Attributes:
         accelerator: ``cpu``, ``gpu`` or ``mps``.
-        options: Of `pyrafuse train`, besides the recipe's.
-        environment: Variables of the process, besides those of this one.
-        threads: Of one process on a processor; none where it may take all.
+        workers: Processes that load, for one training; None leaves it to the recipe.
+        environment: Environment variables of the process, besides those of this one.
+        threads: Threads of one process on a processor; None where it may take all.
     """
 
     accelerator: str
-    options: tuple[str, ...] = ()
+    workers: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
 
@@ -95,11 +122,9 @@ def find_slots(device: str = "auto", *, parallel: int | None = None, workers: in
     return tuple(Slot("gpu", options, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in chosen)
 
 
-def _share_workers(cores: int, count: int, workers: int | None) -> tuple[str, ...]:
-    """The option that divides the cores among the loaders of ``count`` trainings, where the recipe leaves it open."""
-    if count == 1 or workers is not None:
-        return ()
-    return (f"--data.workers={min(8, max(1, cores // count - 1))}",)
+def _share_workers(cores: int, count: int, workers: int | None) -> int | None:
+    """Processes that load, where ``count`` trainings divide the cores and the recipe leaves ``workers`` open."""
+    return None if count == 1 or workers is not None else min(8, max(1, cores // count - 1))
 
 
 def _visible_gpus() -> list[str]:
@@ -168,7 +193,7 @@ def run_all(
                         failures.append(Failure(training.run, read_reason(training.run.folder / LOG_FILE, status)))
                         progress.tell(f"FAILED  {training.run.title}: {failures[-1].reason}")
                     else:
-                        progress.tell(f"done    {training.run.title}, {_duration(training.seconds)}")
+                        progress.tell(f"done    {training.run.title}, {duration(training.seconds)}")
                 progress.update(active=[training.run for training in active.values()])
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on with what is left") from None
@@ -219,7 +244,7 @@ class _Active:
             *(["--resume"] if is_resumed else [f"--recipe={run.folder / 'recipe.yaml'}"]),
             f"--run.output={run.folder}",
             f"--run.accelerator={slot.accelerator}",
-            *slot.options,
+            *([f"--data.workers={slot.workers}"] if slot.workers is not None else []),
         ]
         with (run.folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
@@ -316,10 +341,4 @@ class _Progress:
         if gained <= 0 or done >= self._total:
             return ""
         seconds = (time.monotonic() - self._started) * (self._total - done) / gained
-        return f", about {_duration(seconds)} left"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+        return f", about {duration(seconds)} left"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pyrafuse.comparison.statistics import compare_by_seed, student_95, summarize
+from pyrafuse.experiments.statistics import compare_by_seed, student_95, summarize
 
 NAN = math.nan
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.comparison.budget import check_models, count_steps, epochs_within, read_data, set_budget, settle_precision
-from pyrafuse.comparison.planning import Comparison, Variant
+from pyrafuse.data.formats.layout import read_splits
 from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.experiments.budget import check_models, count_steps, epochs_within, set_budget, settle_precision
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
 
 TINY = {
@@ -24,7 +24,8 @@ BASE = Recipe(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return str(write_shapes(tmp_path_factory.mktemp("shapes"), num_train=6, num_val=2, size=64))
+    folder = write_shapes(tmp_path_factory.mktemp("shapes"), num_train=6, num_val=2, size=64)
+    return read_splits(folder, val_fraction=0.2, seed=0)
 
 
 def test_steps():
@@ -42,41 +43,38 @@ def test_the_slowest_sets_the_epochs_of_all():
 
 
 def test_epochs_as_given_and_as_they_were_set_before(data):
-    comparison = Comparison((Variant("a", BASE),), {"x": data}, (0,))
-    splits = read_data(comparison)
-    assert set_budget(comparison, splits, epochs={}, accelerator="cpu")["x"].epochs == 7
-    again = set_budget(replace(comparison, minutes=1.0), splits, epochs={"x": 3}, accelerator="cpu")["x"]
+    assert set_budget({"a": BASE}, data, accelerator="cpu").epochs == 7
+    again = set_budget({"a": BASE}, data, epochs=3, minutes=1.0, accelerator="cpu")
     assert (again.epochs, again.steps, again.seconds) == (3, {"a": 2}, {})
 
 
 def test_one_precision_for_all_that_leave_it_open(data, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "pyrafuse.comparison.budget.choose_precision", lambda run, *_, **__: asked.append(run.accelerator) or "bf16"
+        "pyrafuse.experiments.budget.choose_precision", lambda run, *_, **__: asked.append(run.accelerator) or "bf16"
     )
     given = replace(BASE, run=replace(BASE.run, precision="32"), optimizer=replace(BASE.optimizer, lr=0.25))
     hot = replace(BASE, optimizer=replace(BASE.optimizer, lr=0.5))
-    comparison = Comparison((Variant("own", given), Variant("a", BASE), Variant("b", hot)), {"x": data}, (0,))
-    splits = read_data(comparison)
-    settled, precision = settle_precision(comparison, splits, accelerator="cpu", say=asked.append)
+    recipes = {"own": given, "a": BASE, "b": hot}
+    settled, precision = settle_precision(recipes, data, accelerator="cpu", say=asked.append)
     assert precision == "bf16"
-    assert [v.recipe.run.precision for v in settled.variants] == ["32", "bf16", "bf16"]
+    assert {name: recipe.run.precision for name, recipe in settled.items()} == {"own": "32", "a": "bf16", "b": "bf16"}
+    assert settled["b"].optimizer.lr == 0.5
     assert asked == ["cpu"]
-    again, kept = settle_precision(comparison, splits, accelerator="cpu", settled="32", say=asked.append)
-    assert ({v.recipe.run.precision for v in again.variants}, kept, asked) == ({"32"}, "32", ["cpu"])
+    again, kept = settle_precision(recipes, data, accelerator="cpu", settled="32", say=asked.append)
+    assert ({recipe.run.precision for recipe in again.values()}, kept, asked) == ({"32"}, "32", ["cpu"])
+    assert settle_precision({"own": given}, data, accelerator="cpu", say=asked.append) == ({"own": given}, None)
 
 
 def test_minutes_are_measured_by_real_steps(data):
-    comparison = Comparison((Variant("a", BASE),), {"x": data}, (0,), minutes=60)
-    comparison, precision = settle_precision(comparison, read_data(comparison), accelerator="cpu", say=lambda _: None)
+    recipes, precision = settle_precision({"a": BASE}, data, accelerator="cpu", say=lambda _: None)
     assert precision in ("32", "bf16")
-    budget = set_budget(comparison, read_data(comparison), epochs={}, accelerator="cpu", threads=1)["x"]
+    budget = set_budget(recipes, data, minutes=60, accelerator="cpu", threads=1)
     assert 0 < budget.seconds["a"] < 60
     assert budget.epochs == int(3600 / (2 * budget.seconds["a"]))
 
 
 def test_what_cannot_be_built_is_said_before_anything_is_trained(data):
     wrong = replace(BASE, model=replace(BASE.model, options={**TINY, "head_options": {"anchor": 3}}))
-    comparison = Comparison((Variant("fine", BASE), Variant("wrong", wrong)), {"x": data}, (0,))
     with pytest.raises(PyrafuseError, match=r"variant 'wrong': cannot build yolov3_asff: .*'anchor'"):
-        check_models(comparison, read_data(comparison))
+        check_models({"fine": BASE, "wrong": wrong}, [data])
