@@ -1,7 +1,6 @@
 """`pyrafuse predict`."""
 
 from pathlib import Path
-from typing import Literal
 
 from pyrafuse.base.errors import check_between
 from pyrafuse.base.paths import check_source, check_writable, find_checkpoint
@@ -13,7 +12,7 @@ def predict(
     /,
     *sources: str,
     output: Path = Path("predictions"),
-    formats: tuple[Literal["image", "crop", "json", "coco", "yolo"], ...] = ("image", "json"),
+    formats: tuple[str, ...] = ("image", "json"),
     crop: bool = False,
     score: float = 0.25,
     classes: str | None = None,
@@ -34,7 +33,7 @@ def predict(
         sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams.
         output: Folder for the results.
         formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
-            coco (coco_results.json), yolo (labels/*.txt).
+            coco (coco_results.json), yolo (labels/*.txt), and what --import registers.
         crop: Write each object cut out as well: in short for crop among the formats.
         score: Least score that is kept, 0..1.
         classes: Names or numbers of the classes that are kept, with commas between; by default all.
@@ -58,7 +57,10 @@ def predict(
     from pyrafuse.data.images.sources import open_source
     from pyrafuse.importers.loading import load
     from pyrafuse.inference.predicting import predict_to
+    from pyrafuse.inference.writers.registry import WRITERS
 
+    for name in formats:
+        WRITERS.get(name)  # before the checkpoint is read
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = load(model, device=choose_device(device))
     summary = predict_to(

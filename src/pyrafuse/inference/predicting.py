@@ -21,7 +21,7 @@ from pyrafuse.base.paths import check_writable
 from pyrafuse.base.printable import printable
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.images.sources import Frame, Source, open_source, tell_suffixes
-from pyrafuse.inference.writing import Finding, Format, create_writers
+from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
 from pyrafuse.models.detector import Detector
 
 NUM_NOTES = 5
@@ -65,7 +65,7 @@ def predict_to(
     source: Any,
     output: str | os.PathLike[str],
     *,
-    formats: Sequence[Format] = ("image", "json"),
+    formats: Sequence[str] = ("image", "json"),
     score: float | None = 0.25,
     nms_iou: float | None = None,
     max_detections: int | None = None,
@@ -85,7 +85,7 @@ def predict_to(
         detector: On the device to compute on.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
-        formats: What to write: ``image``, ``crop``, ``json``, ``coco``, ``yolo``.
+        formats: What to write, by the names that `WRITERS` has.
         score: Least score that is kept, 0..1; the detector's own threshold when none.
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
         max_detections: Largest number of detections an image; the detector's own when none.
@@ -109,10 +109,10 @@ def predict_to(
     ):
         check_between(name, value, least, most)
     labels, preprocessing = detector.card.find_labels(classes), detector.card.preprocessing_at(size)
-    needs_pixels = not {"image", "crop"}.isdisjoint(formats)
     check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
-    writers = create_writers(formats, Path(output), root=frames.root, category_ids=detector.card.category_ids)
+    destination = Destination(Path(output), frames.root, tuple(detector.card.category_ids))
+    writers = create_writers(formats, destination)
     failures: list[Failure] = []
     notes: list[str] = []
     waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
@@ -148,7 +148,7 @@ def predict_to(
             max_detections=max_detections,
             labels=labels,
             preprocessing=preprocessing,
-            keep_images=needs_pixels,
+            keep_images=any(writer.needs_pixels for writer in writers),
         )
         try:
             for detections in found:

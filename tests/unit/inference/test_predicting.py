@@ -15,6 +15,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.images.reading import read_size
 from pyrafuse.data.images.sources import Frame, Source, open_source
 from pyrafuse.inference.predicting import predict_to
+from pyrafuse.inference.writers.registry import WRITERS
 from pyrafuse.models.card import Card
 
 NAMES = ("cat", "dog")
@@ -339,7 +340,7 @@ def test_progress_names_each_failure_on_standard_error(folder, tmp_path, capsys)
         ({"nms_iou": -1}, r"nms_iou must be in 0\.\.1, got -1"),
         ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"max_detections": 0}, "max_detections must be 1 or more, got 0"),
-        ({"formats": ("png",)}, "unknown format png; choose from image, crop, json, coco, yolo"),
+        ({"formats": ("png",)}, "unknown output format 'png'; choose from coco, crop, image, json, yolo"),
     ],
 )
 def test_a_setting_out_of_range(folder, tmp_path, options, message):
@@ -371,7 +372,7 @@ class Namer(BoxOfBrightness):
 
 def test_hostile_names_of_classes_stay_within_the_output(tmp_path):
     images = [write_image(tmp_path / "in" / f"{i}.png", 100) for i in range(len(HOSTILE))]
-    summary = predict_to(Namer(), images, tmp_path / "out", formats=("image", "crop", "json", "coco", "yolo"))
+    summary = predict_to(Namer(), images, tmp_path / "out", formats=WRITERS.names())
     assert summary.num_images == len(HOSTILE)
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out"}
     content = json.loads((tmp_path / "out/predictions.json").read_text())

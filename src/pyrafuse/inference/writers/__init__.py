@@ -1,0 +1,1 @@
+"""What predictions leave behind, an output format a class."""
