@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import chunks
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
@@ -19,6 +20,7 @@ from pyrafuse.ops.boxes import centers_and_sizes, paired_iou, points_in_boxes
 from pyrafuse.ops.coders import BoxCoder, DeltaCoder
 
 
+@ASSIGNERS.register("atss")
 class ATSSAssigner:
     """Assign the ``top_k`` nearest rows of each level whose overlap is high for the object.
 

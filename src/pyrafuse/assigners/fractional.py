@@ -6,11 +6,13 @@ the last bit decides which one answers for it: here it is that of the released c
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
@@ -42,3 +44,14 @@ class FractionalAssigner:
             lay_anchors(shapes.to(device), cells, step / self.size, offset=0.5) for shapes, cells, step in levels
         ]
         return self.assigner.assign(torch.cat(anchors), replace(targets, boxes=targets.boxes / self.size))
+
+
+@ASSIGNERS.register("fractional", parts={"assigner": ASSIGNERS})
+def fractional(*, head: Any, assigner: MaxIoUAssigner) -> FractionalAssigner:
+    """A `FractionalAssigner` of the anchors of M2Det's ``head``.
+
+    Args:
+        head: Made by `pyrafuse.heads.multibox.m2det_head`.
+        assigner: What assigns them.
+    """
+    return FractionalAssigner(assigner, size=head.made_for, shapes=head.shares, steps=head.steps)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner, overlap_with
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import AnchorGrid, GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import centers_and_sizes
 
 
+@ASSIGNERS.register("grid")
 class GridAssigner:
     """Assign by the IoU of a YOLO head's plain anchors, centred in their cells, with the objects.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import centers_and_sizes, shape_iou
@@ -43,6 +44,7 @@ class GuidedAssignment:
     shapes: Claims
 
 
+@ASSIGNERS.register("guided_anchor", derived={"guided": lambda given: given["head"].guides is not None})
 class GuidedAnchorAssigner:
     """Assign each object to its best anchor, or to the anchor-free guess of the same cell.
 

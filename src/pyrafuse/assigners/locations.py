@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import chunks
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 
@@ -26,6 +27,7 @@ class LocationTargets:
     weights: Tensor
 
 
+@ASSIGNERS.register("locations")
 class LocationAssigner:
     """Mark the centre regions of the objects; one row a cell.
 

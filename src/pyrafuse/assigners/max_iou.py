@@ -10,6 +10,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.parts import part
 from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.targets import Targets
@@ -44,6 +46,7 @@ def overlap_with(anchors: Tensor) -> Overlap:
     return overlap
 
 
+@ASSIGNERS.register("max_iou")
 class MaxIoUAssigner:
     """Assign by the IoU of anchors and objects.
 
@@ -162,9 +165,9 @@ class MaxIoUAssigner:
         crowds = targets.boxes.where(targets.crowd[..., None], 0)  # covers nothing
         columns, areas = lay_out(anchors), box_area(anchors)[..., None, :]
         covered = torch.zeros(batch, anchors.shape[-2], device=anchors.device)
-        for part in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
-            whole = box_area(crowds[:, part])[..., None] if self.share_of_crowd else areas
-            share = pairwise_intersection(crowds[:, part], columns).div_(whole.clamp(min=1e-6))
+        for columns in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
+            whole = box_area(crowds[:, columns])[..., None] if self.share_of_crowd else areas
+            share = pairwise_intersection(crowds[:, columns], columns).div_(whole.clamp(min=1e-6))
             covered = torch.maximum(covered, highest_of_rows(share))
         return covered > self.crowd_share
 
@@ -193,6 +196,11 @@ def _as_float(compare: Callable[..., Tensor], values: Tensor, others: Tensor) ->
     return compare(values, others, out=torch.empty_like(values))
 
 
+@ASSIGNERS.register(
+    "approx_max_iou",
+    parts={"assigner": ASSIGNERS},
+    defaults={"assigner": part("max_iou", least_best_iou=0.4)},
+)
 class ApproxMaxIoUAssigner:
     """Assign squares, whose shapes are still to be guided, by the best of several anchors around their centres.
 

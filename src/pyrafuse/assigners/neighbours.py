@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAssignment
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import centers_and_sizes, paired_iou, shape_iou
 from pyrafuse.ops.coders import decode_rows
 
 
+@ASSIGNERS.register("neighbours")
 class NeighbourAssigner:
     """Let the best rows around an object's centre, on all levels and slots, answer for it.
 

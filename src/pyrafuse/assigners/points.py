@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from pyrafuse.assigners.max_iou import chunks
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import BACKGROUND, Assignment
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import box_area, centers_and_sizes
 
-RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, math.inf))
+NO_BOUND = 1e8
+"""Pixels that no distance reaches, and a number that every format can hold."""
+
+RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, NO_BOUND))
 
 
 def ranges_for(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
@@ -25,15 +29,16 @@ def ranges_for(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
         strides: Pixels a cell of each level, finest first.
     """
     bounds = [8.0 * stride for stride in strides[:-1]]
-    return tuple(zip((-1.0, *bounds), (*bounds, math.inf), strict=True))
+    return tuple(zip((-1.0, *bounds), (*bounds, NO_BOUND), strict=True))
 
 
+@ASSIGNERS.register("points", derived={"ranges": lambda given: ranges_for(given["features"].strides)})
 class PointAssigner:
     """Assign each point, the centre of its row's anchor, to the smallest object around it.
 
     Args:
         ranges: For each level, finest first, the least and greatest distance in pixels from a point to the farthest
-            side of its object, both included.
+            side of its object, both included; in a detector, those of its strides.
         radius: None takes all points of an object; a number only those within so many strides of its centre on both
             axes (the paper's later centre sampling, with 1.5).
     """

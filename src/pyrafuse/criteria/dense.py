@@ -12,16 +12,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
 from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level, sum_over_processes
+from pyrafuse.criteria.registry import CRITERIA, LEVEL_WEIGHTS
 from pyrafuse.losses.classification import binary_cross_entropy, focal_of_labels
+from pyrafuse.losses.registry import LOSSES, is_of_boxes
 from pyrafuse.losses.regression import l1
 from pyrafuse.ops.boxes import centerness, centers_and_sizes, paired_iou
 from pyrafuse.ops.coders import BoxCoder
+from pyrafuse.samplers.registry import SAMPLERS
 from pyrafuse.samplers.sampling import keep_all
 
 Assign = Callable[[DensePredictions, Targets], Assignment]
@@ -42,6 +46,18 @@ class BoxTerms:
     weights: Tensor
 
 
+@CRITERIA.register(
+    "dense",
+    parts={
+        "assigner": ASSIGNERS,
+        "box_assigner": ASSIGNERS,
+        "sampler": SAMPLERS,
+        "mine": SAMPLERS,
+        "class_loss": LOSSES,
+        "box_loss": LOSSES,
+        "level_weights": LEVEL_WEIGHTS,
+    },
+)
 class DenseCriterion(nn.Module):
     """Losses of `DensePredictions`, each summed over the batch and divided by its positives.
 
@@ -52,8 +68,7 @@ class DenseCriterion(nn.Module):
         sampler: Which of the assigned rows count.
         mine: Which of these count for the classes, told by their losses; by default all.
         class_loss: Of a row.
-        box_loss: Of a row or of each of its four numbers.
-        decoded: It compares boxes in pixels instead of deltas.
+        box_loss: Loss of a row's box, or of each of its four numbers; of deltas, unless it is marked by `of_boxes`.
         quality: What the quality branch learns: ``centerness`` of the anchor's centre in the object, which then also
             weighs the boxes, or ``iou`` of the box with it; None where there is no such branch.
         level_weights: Of all losses; None weighs all levels alike.
@@ -78,7 +93,6 @@ class DenseCriterion(nn.Module):
         mine: Mine | None = None,
         class_loss: RowLoss = focal_of_labels,
         box_loss: RowLoss = l1,
-        decoded: bool = False,
         quality: Literal["centerness", "iou"] | None = None,
         level_weights: LevelWeights | ScheduledLevelWeights | None = None,
         class_weight: float = 1.0,
@@ -97,7 +111,7 @@ class DenseCriterion(nn.Module):
         self.coder = coder
         self.class_loss = class_loss
         self.box_loss = box_loss
-        self.decoded = decoded
+        self.decoded = is_of_boxes(box_loss)
         self.quality = quality
         self.level_weights = level_weights
         self.class_weight = class_weight

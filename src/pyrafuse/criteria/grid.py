@@ -11,13 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.assigners.grid import GridAssigner
+from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.parts import part
 from pyrafuse.core.assignment import IGNORED, Assignment
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
+from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.ops.boxes import centers_and_sizes
 
 
+@CRITERIA.register("grid", parts={"assigner": ASSIGNERS}, defaults={"assigner": part("grid")})
 class GridCriterion(nn.Module):
     """Losses of `GuidedPredictions` without guides, each summed over the batch and divided by nothing.
 

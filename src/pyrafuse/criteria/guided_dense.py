@@ -8,20 +8,38 @@ from torch import Tensor, nn
 
 from pyrafuse.assigners.locations import LocationAssigner
 from pyrafuse.assigners.max_iou import ApproxMaxIoUAssigner
+from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.parts import part
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import Assign, DenseCriterion, Sample
 from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level
+from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.boxes import bounded_iou_loss
 from pyrafuse.losses.classification import focal
 from pyrafuse.ops.coders import guide_anchors
+from pyrafuse.samplers.registry import SAMPLERS
 from pyrafuse.samplers.sampling import Sampler
 
 CELLS_PER_LOCATION = 200
 """The location loss is a mean over all cells, times this: about so many cells share one that holds an object."""
 
 
+@CRITERIA.register(
+    "guided_dense",
+    parts={
+        "dense": CRITERIA,
+        "shape_assigner": ASSIGNERS,
+        "shape_sampler": SAMPLERS,
+        "location_assigner": ASSIGNERS,
+    },
+    defaults={
+        "shape_assigner": part("approx_max_iou"),
+        "shape_sampler": part("random", number=256),
+        "location_assigner": part("locations"),
+    },
+)
 class GuidedDenseCriterion(nn.Module):
     """`DenseCriterion` on the guided anchors, and the losses of the guides.
 

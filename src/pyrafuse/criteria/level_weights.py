@@ -4,18 +4,19 @@ Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963, section
 positives of this step -> added to the counters -> weight between the ends, by the rank between fewest and most
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.criteria.registry import LEVEL_WEIGHTS
 
+
+@LEVEL_WEIGHTS.register("counted")
 class LevelWeights(nn.Module):
     """Counters of positives, kept in the checkpoint, and the weights that follow from them.
 
     Args:
-        num_levels: L.
+        features: The pyramid that the head reads.
         ends: Weights of the level with the most positives and of the one with the fewest.
         shared: Classification and boxes add to one list of counters, one after the other, as DDOD's own code does;
             else each has its own.
@@ -23,8 +24,9 @@ class LevelWeights(nn.Module):
 
     counters: Tensor
 
-    def __init__(self, num_levels: int, *, ends: tuple[float, float] = (1.0, 2.0), shared: bool = True) -> None:
+    def __init__(self, features: PyramidSpec, *, ends: tuple[float, float] = (1.0, 2.0), shared: bool = True) -> None:
         super().__init__()
+        num_levels = len(features)
         if num_levels < 1 or min(ends) < 0:
             raise ValueError(f"levels must be at least one and weights not negative, got {num_levels} and {ends}")
         self.ends = ends
@@ -47,18 +49,20 @@ class LevelWeights(nn.Module):
         return self.ends[1] - (self.ends[1] - self.ends[0]) * share
 
 
+@LEVEL_WEIGHTS.register("scheduled")
 class ScheduledLevelWeights(nn.Module):
     """Weights that rise or fall evenly from the finest level to the coarsest, whatever the positives are.
 
     Args:
-        num_levels: L.
+        features: The pyramid that the head reads.
         schedule: Weights of the finest level and of the coarsest; (1, 2) was the best in the paper, (3, 1) the worst.
     """
 
     weights: Tensor
 
-    def __init__(self, num_levels: int, *, schedule: tuple[float, float]) -> None:
+    def __init__(self, features: PyramidSpec, *, schedule: tuple[float, float]) -> None:
         super().__init__()
+        num_levels = len(features)
         if num_levels < 1 or len(schedule) != 2 or min(schedule) < 0:
             raise ValueError(
                 f"a schedule is two weights, not negative, for one level or more; got {schedule} for {num_levels}"
@@ -68,12 +72,3 @@ class ScheduledLevelWeights(nn.Module):
     def forward(self, num_positives: Tensor, *, of_boxes: bool = False) -> Tensor:  # noqa: ARG002
         """Weights (L,), the same for classes and boxes."""
         return self.weights
-
-
-def create_level_weights(
-    num_levels: int, options: Mapping[str, Any] | None
-) -> LevelWeights | ScheduledLevelWeights | None:
-    """By ``options``, those of `ScheduledLevelWeights` (``schedule``) or of `LevelWeights`; None weighs all alike."""
-    if options is None:
-        return None
-    return (ScheduledLevelWeights if "schedule" in options else LevelWeights)(num_levels, **options)

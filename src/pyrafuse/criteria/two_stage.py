@@ -5,7 +5,8 @@ balanced loss of Pang et al., "Libra R-CNN", arXiv:1904.02701, section 3.3, is o
 predictions with their samples, objects -> losses a row -> sums a level, over the samples
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +18,21 @@ from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion, RowLoss
 from pyrafuse.criteria.normalizing import mean_over_processes
-from pyrafuse.losses.classification import binary_cross_entropy, softmax_of_labels
+from pyrafuse.criteria.registry import CRITERIA
+from pyrafuse.losses.classification import softmax_of_labels
+from pyrafuse.losses.registry import LOSSES, is_of_boxes
 from pyrafuse.losses.regression import l1
 from pyrafuse.ops.coders import BoxCoder
 
 
-def objectness_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy (B, A) of one logit a row (B, A, 1): is there an object, whatever its label (B, A)?"""
-    return binary_cross_entropy(logits[..., 0], labels >= 0)
-
-
+@CRITERIA.register("region", parts={"class_loss": LOSSES, "box_loss": LOSSES})
 class RegionCriterion(nn.Module):
     """Losses of `RegionPredictions`, each summed over the batch and divided by its samples, negatives included.
 
     Args:
         coder: Of the boxes.
         class_loss: (logits (B, R, K + 1), labels (B, R), negative for background) -> (B, R).
-        box_loss: Of a row or of each of its four numbers.
-        decoded: It compares boxes in pixels instead of deltas.
+        box_loss: Loss of a row's box, or of each of its four numbers; of deltas, unless it is marked by `of_boxes`.
         class_weight: Of the class loss in the sum.
         box_weight: Of the box loss.
     """
@@ -45,7 +43,6 @@ class RegionCriterion(nn.Module):
         coder: BoxCoder,
         class_loss: RowLoss = softmax_of_labels,
         box_loss: RowLoss = l1,
-        decoded: bool = False,
         class_weight: float = 1.0,
         box_weight: float = 1.0,
     ) -> None:
@@ -53,7 +50,7 @@ class RegionCriterion(nn.Module):
         self.coder = coder
         self.class_loss = class_loss
         self.box_loss = box_loss
-        self.decoded = decoded
+        self.decoded = is_of_boxes(box_loss)
         self.class_weight = class_weight
         self.box_weight = box_weight
 
@@ -90,6 +87,21 @@ class RegionCriterion(nn.Module):
         else:
             losses = self.box_loss(deltas, self.coder.encode(regions, wanted))
         return (losses.sum(dim=2) if losses.ndim == 3 else losses).where(is_positive, 0)
+
+
+@CRITERIA.register("two_stage", parts={"proposals": CRITERIA}, makers={"regions": CRITERIA})
+def two_stage(
+    *, proposals: DenseCriterion, regions: Callable[..., RegionCriterion], stages: Sequence[Any]
+) -> "TwoStageCriterion":
+    """Losses of a region proposal network, and of each stage behind it.
+
+    Args:
+        proposals: Losses of the proposals.
+        regions: Makes the losses of a stage for its coder.
+        stages: The stages, with a coder and a weight each.
+    """
+    each = [regions(coder=stage.coder) for stage in stages]
+    return TwoStageCriterion(proposals, each, weights=[stage.weight for stage in stages])
 
 
 class TwoStageCriterion(nn.Module):

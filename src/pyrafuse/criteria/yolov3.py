@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAnchorAssigner, GuidedAssignment
 from pyrafuse.assigners.max_iou import chunks, highest_of_rows, lay_out
+from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.parts import part
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
+from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.classification import smoothed_targets
 from pyrafuse.ops.boxes import box_area, centers_and_sizes, paired_iou, pairwise_intersection, shape_iou
 from pyrafuse.ops.coders import decode_guided, guided_shapes
 
 
+@CRITERIA.register("yolov3", parts={"assigner": ASSIGNERS}, defaults={"assigner": part("guided_anchor")})
 class YOLOv3Criterion(nn.Module):
     """The loss with all its terms, each summed over the batch and divided by the number of its images.
 
@@ -175,10 +179,10 @@ class YOLOv3Criterion(nn.Module):
         others = targets.boxes.where((targets.valid | targets.crowd)[..., None], 0)  # overlaps nothing
         rows, areas = lay_out(boxes), box_area(boxes)[:, None] + 1e-16  # 0/0 is 0
         highest = torch.zeros(boxes.shape[:2], device=boxes.device)
-        for part in chunks(highest.numel(), others.shape[1], is_cached=boxes.is_cpu):
-            shared = pairwise_intersection(others[:, part], rows)
+        for columns in chunks(highest.numel(), others.shape[1], is_cached=boxes.is_cpu):
+            shared = pairwise_intersection(others[:, columns], rows)
             # an object is compared with both areas less what they share, a crowd with the box alone
-            rest = (box_area(others[:, part])[..., None] - shared).mul_(targets.valid[:, part, None])
+            rest = (box_area(others[:, columns])[..., None] - shared).mul_(targets.valid[:, part, None])
             highest = torch.maximum(highest, highest_of_rows(shared.div_(rest.add_(areas))))
         return highest > self.ignore_iou
 

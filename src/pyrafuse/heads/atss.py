@@ -18,7 +18,7 @@ from pyrafuse.heads.registry import HEADS
 from pyrafuse.ops.anchors import anchor_shapes
 
 
-@HEADS.register("atss")
+@HEADS.register("atss", predictions="anchors_with_quality", shares_levels=True)
 class ATSSHead(nn.Module):
     """Pyramid -> `DensePredictions` with a quality.
 
@@ -77,4 +77,10 @@ class ATSSHead(nn.Module):
         )
 
 
-HEADS.add("ddod", partial(ATSSHead, deformable=True), paper="2107.02963")
+HEADS.add(
+    "ddod",
+    partial(ATSSHead, deformable=True),
+    paper="2107.02963",
+    predictions="anchors_with_quality",
+    shares_levels=True,
+)

@@ -106,7 +106,7 @@ class Branch(nn.Module):
         return self.predict(x)
 
 
-@HEADS.register("efficientdet")
+@HEADS.register("efficientdet", predictions="anchors", shares_levels=True)
 class EfficientDetHead(nn.Module):
     """Pyramid -> `DensePredictions`.
 

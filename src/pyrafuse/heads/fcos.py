@@ -17,7 +17,7 @@ from pyrafuse.heads.registry import HEADS
 from pyrafuse.ops.coders import LARGEST_LOG
 
 
-@HEADS.register("fcos")
+@HEADS.register("fcos", predictions="points", shares_levels=True)
 class FCOSHead(nn.Module):
     """Pyramid -> `DensePredictions` whose deltas are distances in pixels, left, top, right, bottom.
 

@@ -42,7 +42,7 @@ class ShapeAdaption(nn.Module):
             return deformable_conv3x3(x.to(self.weight.dtype), offset, self.weight, None).relu()
 
 
-@HEADS.register("ga_retinanet")
+@HEADS.register("ga_retinanet", predictions="guided_anchors", shares_levels=True)
 class GARetinaNetHead(nn.Module):
     """Pyramid -> `DensePredictions` with guides, one guided anchor a cell.
 

@@ -30,6 +30,7 @@ class MultiBoxHead(nn.Module):
         separable: A depthwise convolution with norm and ReLU6, and a 1x1, in place of each convolution: SSDLite,
             arXiv:1801.04381, section 6.2.
         made_for: Side of the input in pixels that the anchors were published for, if they were.
+        shares: The same shapes in sides of that input, for an assigner that compares these.
 
     Raises:
         ValueError: If shapes or steps are not one a level.
@@ -44,6 +45,7 @@ class MultiBoxHead(nn.Module):
         steps: Sequence[float],
         separable: bool = False,
         made_for: int | None = None,
+        shares: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
         if not len(features) == len(shapes) == len(steps):
@@ -52,6 +54,7 @@ class MultiBoxHead(nn.Module):
                 f"strides {features.strides} come in; give the neck or the head as many as the other has"
             )
         self.made_for = made_for
+        self.shares = tuple(shares)
         self.strides = features.strides
         self.steps = tuple(float(step) for step in steps)
         self.num_classes = num_classes
@@ -116,7 +119,7 @@ SSD_FORMS: Mapping[int, SSDForm] = {
 """By the side of the input in pixels; for COCO. The coverage for Pascal VOC begins at 0.05 more. 320: SSDLite."""
 
 
-@HEADS.register("ssd")
+@HEADS.register("ssd", predictions="multibox")
 def ssd_head(
     features: PyramidSpec,
     *,
@@ -217,7 +220,7 @@ M2DET_FORMS: Mapping[int, M2DetForm] = {
 """By the side of the input in pixels. The steps are not always the maps' own: 107 px where three cells span 320."""
 
 
-@HEADS.register("m2det", paper="1811.04533")
+@HEADS.register("m2det", paper="1811.04533", predictions="multibox")
 def m2det_head(
     features: PyramidSpec,
     *,
@@ -246,7 +249,7 @@ def m2det_head(
     """
     shares, steps = m2det_anchors(features, size=size, sizes=sizes, steps=steps, ratios=ratios)
     shapes = [shape * size for shape in shares]
-    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps, made_for=size)
+    return MultiBoxHead(features, num_classes=num_classes, shapes=shapes, steps=steps, made_for=size, shares=shares)
 
 
 def m2det_anchors(

@@ -18,6 +18,7 @@ from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
 from pyrafuse.heads.dense import shared_channels
+from pyrafuse.heads.registry import ROI_HEADS
 from pyrafuse.layers.conv import ConvNormAct, initialize
 from pyrafuse.ops.boxes import box_area
 
@@ -79,6 +80,7 @@ def pool_regions(
     return pooled.view(batch, num, *pooled.shape[1:])
 
 
+@ROI_HEADS.register("region", derived={"finest_scale": lambda given: CELLS * given["features"].strides[0]})
 class RegionHead(nn.Module):
     """Pyramid, regions -> `RegionPredictions`.
 

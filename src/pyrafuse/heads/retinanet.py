@@ -18,7 +18,7 @@ from pyrafuse.heads.registry import HEADS
 from pyrafuse.ops.anchors import anchor_shapes, octave_scales
 
 
-@HEADS.register("retinanet")
+@HEADS.register("retinanet", predictions="anchors", shares_levels=True)
 class RetinaNetHead(nn.Module):
     """Pyramid -> `DensePredictions`.
 

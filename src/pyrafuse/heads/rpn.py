@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, grid_of, rows_of, shared_channels, steps_of
+from pyrafuse.heads.registry import PROPOSAL_HEADS
 from pyrafuse.layers.conv import initialize_small
 from pyrafuse.ops.anchors import anchor_shapes
 
 
+@PROPOSAL_HEADS.register("rpn", shares_levels=True, derived={"channels": lambda given: given["features"].channels[0]})
 class RPNHead(nn.Module):
     """Pyramid -> `DensePredictions` of one class.
 

@@ -6,6 +6,7 @@ map -> guide (1x1) -> anchor shapes; map -> feature adaption by these shapes -> 
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ ANCHORS = (
 """Width and height in pixels, a row a level, of the published ASFF models. They differ from YOLOv3's own at (42, 119)
 and (121, 240), and its authors say that the models were trained so: do not correct them."""
 
+
+DARKNET_ANCHORS = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+"""The same of YOLOv3's own paper (arXiv:1804.02767, section 2.3)."""
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 """Width and height in pixels, a row a level, finest first."""
@@ -61,7 +69,9 @@ class BranchedOutput(nn.Module):
         return torch.cat((boxes, classes), dim=2).flatten(1, 2)
 
 
-@HEADS.register("yolov3")
+@HEADS.register(
+    "yolov3", predictions="cells", derived={"anchors": lambda given: anchors_for(given["features"].strides)}
+)
 class YOLOv3Head(nn.Module):
     """Pyramid -> `GuidedPredictions`, rows ordered by level (coarsest first), anchor, y, x, as in YOLOv3.
 
@@ -199,3 +209,12 @@ class YOLOv3Head(nn.Module):
             sizes=torch.tensor([(width, height) for height, width in sizes]).to(device, non_blocking=True),
             reach=self.reach,
         )
+
+
+HEADS.add(
+    "yolov3_plain",
+    partial(YOLOv3Head, guided=False, adaption=False),
+    paper="1804.02767",
+    predictions="plain_cells",
+    derived={"anchors": lambda given: anchors_for(given["features"].strides, DARKNET_ANCHORS)},
+)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyrafuse.losses.registry import LOSSES, of_boxes
 from pyrafuse.ops.boxes import centers_and_sizes, enclosing_boxes
 
 EPS = 1e-7
@@ -28,6 +29,8 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+@LOSSES.register("iou")
+@of_boxes
 def iou_loss(boxes: Tensor, targets: Tensor, *, mode: Literal["log", "linear", "square"] = "log") -> Tensor:
     """-ln IoU (UnitBox, arXiv:1608.01471), 1 - IoU, or 1 - IoU^2.
 
@@ -60,6 +63,8 @@ def bounded_iou_loss(boxes: Tensor, targets: Tensor, *, beta: float = 0.2, eps: 
     return torch.where(loss < beta, 0.5 * loss**2 / beta, loss - 0.5 * beta)
 
 
+@LOSSES.register("giou")
+@of_boxes
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - IoU + the share of the enclosing box that neither covers (Rezatofighi et al., arXiv:1902.09630)."""
     shared, union = _overlap(boxes, targets)
@@ -77,12 +82,16 @@ def _iou_and_distance(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return shared / (union + EPS), away / (sides.square().sum(-1) + EPS)
 
 
+@LOSSES.register("diou")
+@of_boxes
 def diou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - IoU + the squared distance of the centres in diagonals (Zheng et al., arXiv:1911.08287, equation 7)."""
     iou, distance = _iou_and_distance(boxes, targets)
     return 1 - iou + distance
 
 
+@LOSSES.register("ciou")
+@of_boxes
 def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """`diou_loss` + how unlike the aspect ratios are (Zheng et al., arXiv:1911.08287, equations 8 to 11).
 
@@ -99,6 +108,8 @@ def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     return 1 - (iou - distance - trade * unlike).clamp(-1, 1)
 
 
+@LOSSES.register("eiou")
+@of_boxes
 def eiou_loss(boxes: Tensor, targets: Tensor, *, smooth: float = 0.1) -> Tensor:
     """1 - an IoU that also goes below zero where boxes are apart; quadratic below ``smooth``.
 
@@ -119,6 +130,8 @@ def eiou_loss(boxes: Tensor, targets: Tensor, *, smooth: float = 0.1) -> Tensor:
     return torch.where(loss < smooth, 0.5 * loss**2 / smooth, loss - 0.5 * smooth)
 
 
+@LOSSES.register("siou")
+@of_boxes
 def siou_loss(boxes: Tensor, targets: Tensor, *, negative_gamma: bool = True) -> Tensor:
     """1 - IoU + half of the costs of distance (by the angle of the way) and shape (Gevorgyan, arXiv:2205.12740).
 

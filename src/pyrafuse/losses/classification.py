@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrafuse.losses.registry import LOSSES
+
 
 def focal(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sigmoid cross entropy that well-classified elements hardly take part in (Lin et al., arXiv:1708.02002, sec. 3).
@@ -20,6 +22,7 @@ def focal(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float 
     return weight * wrong**gamma * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
+@LOSSES.register("focal")
 def focal_of_labels(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """`focal` summed over the K classes of each row (...,); a row with a negative label belongs to no class.
 
@@ -94,6 +97,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -logits.log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
 
 
+@LOSSES.register("softmax")
 def softmax_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
     """`cross_entropy` (...,) of logits (..., K + 1), the last of the background, where a negative label is that."""
     return cross_entropy(logits, labels.where(labels >= 0, logits.shape[-1] - 1))
+
+
+@LOSSES.register("objectness")
+def objectness_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy (B, A) of one logit a row (B, A, 1): is there an object, whatever its label (B, A)?"""
+    return binary_cross_entropy(logits[..., 0], labels >= 0)

@@ -5,12 +5,16 @@ import math
 import torch
 from torch import Tensor
 
+from pyrafuse.losses.registry import LOSSES
 
+
+@LOSSES.register("l1")
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
     """Absolute difference."""
     return (prediction - target).abs()
 
 
+@LOSSES.register("smooth_l1")
 def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0) -> Tensor:
     """Absolute difference, quadratic below ``beta`` (Fast R-CNN, arXiv:1504.08083, section 2.3).
 
@@ -23,6 +27,7 @@ def smooth_l1(prediction: Tensor, target: Tensor, *, beta: float = 1.0) -> Tenso
     return torch.where(difference < beta, 0.5 * difference**2 / beta, difference - 0.5 * beta)
 
 
+@LOSSES.register("balanced_l1")
 def balanced_l1(
     prediction: Tensor, target: Tensor, *, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0
 ) -> Tensor:

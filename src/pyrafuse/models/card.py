@@ -1,11 +1,12 @@
 """What a detector must remember to be built again and used."""
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
+from pyrafuse.base.parts import plain, to_plain
+from pyrafuse.base.spec import DetectorSpec
 from pyrafuse.core.preprocessing import Preprocessing
 
 CARD_KEY = "pyrafuse"
@@ -24,23 +25,25 @@ class Card:
     """What a detector must remember to be built again and used: stored in every checkpoint.
 
     Attributes:
-        model: The registered name it was built by.
-        options: The arguments that were asked for; plain values.
-        defaults: All others that its name stood for then, so that it can be built again when the name stands for
-            others; None where that was not written down.
+        spec: What it is made of, with every option of every part; None of a detector that was put together by hand.
+        model: The name that it was described by; empty where it has none.
         names: Names of the classes.
         category_ids: The data's own id of each class, a number or a text.
         preprocessing: How its images are made ready.
         origin: Where its weights come from, in words.
     """
 
+    spec: DetectorSpec | None = None
     model: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     category_ids: tuple[int | str, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     origin: str = ""
-    defaults: dict[str, Any] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.names) if self.spec is None else self.spec.num_classes
 
     def find_labels(self, classes: Sequence[str | int] | str | int | None) -> tuple[int, ...]:
         """The labels of ``classes``, given by name or number; none for all.
@@ -53,7 +56,7 @@ class Card:
         given = [classes] if isinstance(classes, str | int) else list(classes)
         if not given:
             raise PyrafuseError("classes is empty; name one, or leave it out for all")
-        count = self.options.get("num_classes", len(self.names))
+        count = self.num_classes
         labels = []
         for name in given:
             number = int(name) if isinstance(name, int) or (name.isdecimal() and name not in self.names) else None
@@ -81,15 +84,8 @@ class Card:
 
 
 def card_to_dict(card: Card) -> dict[str, Any]:
-    """Plain values, fit for a checkpoint that is read with ``weights_only``."""
-    return _plain(asdict(card))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return os.fspath(value)
+    """Plain values, fit for a checkpoint."""
+    values: dict[str, Any] = {field.name: getattr(card, field.name) for field in fields(card)}
+    values["spec"] = None if card.spec is None else card.spec.to_plain()
+    values["preprocessing"] = asdict(card.preprocessing)
+    return to_plain(plain(values))

@@ -8,11 +8,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.printable import printable
+from pyrafuse.base.registry import FILLING
+from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
+from pyrafuse.models.building import rebuild
 from pyrafuse.models.card import CARD_KEY, Card
 from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import rebuild
+from pyrafuse.models.earlier_cards import flatten_chain, read_earlier
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
 
@@ -21,19 +24,19 @@ MOST_PIXELS = 2**14
 
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
-    """The inverse of `card_to_dict`, without weights to read or fetch: a card opens nothing, wherever it says so.
+    """The inverse of `card_to_dict`; a card opens nothing, wherever it says so.
 
     Raises:
         TypeError: If a value is missing or of a wrong kind.
-        CheckpointError: If a graph's file stands in place of its text.
+        PyrafuseError: If what it describes is no detector, or a graph's file stands in place of its text.
     """
     fields = _tuples(values)
-    fields |= {key: _without_files(fields[key]) for key in ("options", "defaults") if key in fields}
-    card = Card(**{**fields, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))})
+    spec = _read_earlier(fields) if "options" in fields else read_spec(fields.get("spec"))
+    _refuse_files(spec.to_plain())
+    fields |= {"spec": spec, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))}
+    card = Card(**fields)
     kinds = {
         "model": isinstance(card.model, str),
-        "options": isinstance(card.options, Mapping) and isinstance(card.options.get("num_classes", 1), int),
-        "defaults": isinstance(card.defaults, Mapping | None),
         "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
         "category_ids": isinstance(ids := card.category_ids, tuple) and all(isinstance(i, int | str) for i in ids),
         "preprocessing": _is_usable(card.preprocessing),
@@ -62,19 +65,24 @@ def _is_usable(given: Preprocessing) -> bool:
     )
 
 
-def _without_files(value: Any) -> Any:
-    """Options of parts that open nothing: where weights came from is left out, a graph's file refused."""
+def _read_earlier(fields: dict[str, Any]) -> DetectorSpec:
+    """The description of an earlier card, whose ``options`` and ``defaults`` go out of ``fields``."""
+    options, defaults = fields.pop("options"), fields.pop("defaults", None)
+    if not isinstance(options, Mapping) or not isinstance(defaults, Mapping | None):
+        raise TypeError(f"options {options!r} and defaults {defaults!r}")
+    _refuse_files((options, defaults))
+    return read_earlier(fields["model"], options, defaults)
+
+
+def _refuse_files(value: Any) -> None:
+    """Refuse a graph's file, which a part would open."""
     if isinstance(value, Mapping):
-        return {
-            key: _without_files(inner)
-            for key, inner in value.items()
-            if not (key in ("weights", "pretrained") and isinstance(inner, str | bool))
-        }
-    if isinstance(value, tuple):
-        return tuple(map(_without_files, value))
-    if isinstance(value, str) and is_graph_file(value):
+        value = tuple(inner for key, inner in value.items() if key not in FILLING)
+    if isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_files(inner)
+    elif isinstance(value, str) and is_graph_file(value):
         raise CheckpointError(f"its card names the file {value!r}, and a checkpoint holds the text of its graphs")
-    return value
 
 
 def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float, most: float) -> bool:
@@ -133,10 +141,11 @@ def build_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
             detector = rebuild(card)
     except (PyrafuseError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
         raise CheckpointError(f"{source} needs a part that cannot be built: {printable(error, limit=800)}") from error
-    load_exactly(detector, state, source=source)
-    count = card.options.get("num_classes", len(card.names))
-    if card.names and len(card.names) != count:
-        raise CheckpointError(f"{source} names {len(card.names)} classes, and its detector tells {count} apart")
+    load_exactly(detector, flatten_chain(state), source=source)
+    if card.names and len(card.names) != card.num_classes:
+        raise CheckpointError(
+            f"{source} names {len(card.names)} classes, and its detector tells {card.num_classes} apart"
+        )
     return detector
 
 

@@ -4,26 +4,22 @@ Qiao, Chen and Yuille, "DetectoRS", arXiv:2006.02334, section 3.
 images -> ResNet -> FPN -> pyramid; (images, ASPP of the pyramid) -> ResNet -> FPN -> pyramid, fused with the last one
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.backbones.registry import BACKBONES, create_backbone
+from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.resnet import BasicBlock, Bottleneck
 from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
+from pyrafuse.base.parts import part
+from pyrafuse.core.pyramid import Backbone, Neck, Pyramid, PyramidSpec
 from pyrafuse.layers.aspp import FeedbackASPP
 from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.switchable_atrous import switch_convs
 from pyrafuse.layers.weight_standardization import standardize_weights
-from pyrafuse.necks.registry import create_neck
-
-Options = Mapping[str, Any]
+from pyrafuse.necks.registry import NECKS
 
 
 class FeedbackTrunk(nn.Module):
@@ -140,42 +136,38 @@ class RecursiveFPN(Backbone):
         return weight * new + (1 - weight) * old
 
 
-@BACKBONES.register("recursive_fpn")
+@BACKBONES.register(
+    "recursive_fpn",
+    makers={"backbone": BACKBONES, "neck": NECKS},
+    defaults={"backbone": part("resnet50", strides=(4, 8, 16, 32)), "neck": part("fpn", num_levels=5)},
+)
 def recursive_fpn(
     *,
-    backbone: str = "resnet50",
-    neck: str | Sequence[str] = "fpn",
+    backbone: Callable[[], Backbone],
+    neck: Callable[[PyramidSpec], Neck],
     num_rounds: int = 2,
     standardized: bool = True,
     switchable: bool = False,
-    weights: str | os.PathLike[str] | None = None,
-    backbone_options: Options = MappingProxyType({"strides": (4, 8, 16, 32)}),
-    neck_options: Mapping[str, Options] = MappingProxyType({"fpn": {"num_levels": 5}}),
     aspp_channels: int | None = None,
     aspp_dilations: tuple[int, ...] = (1, 3, 6, 1),
 ) -> RecursiveFPN:
-    """A recursive pyramid by the names of its parts; the defaults are DetectoRS's.
+    """A recursive pyramid of a backbone and a neck; the defaults are DetectoRS's.
 
     As a detector's backbone it brings its own neck: take ``identity`` behind it.
 
     Args:
-        backbone: A registered ResNet.
-        neck: A registered neck, or several in a row, with equal channels in all levels.
+        backbone: Makes the trunk of a round, a ResNet.
+        neck: Makes the neck, with equal channels in all levels, on the trunk's maps.
         num_rounds: How often the backbone looks, two or more.
         standardized: Standardise the backbones' weights (`ConvAWS`).
         switchable: Deformable switchable atrous convolution for the 3x3 ones of all stages but the first.
-        weights: Published checkpoint of the backbone, for every round.
-        backbone_options: Keyword arguments of the backbone.
-        neck_options: Keyword arguments of each neck, by its name.
         aspp_channels: See `RecursiveFPN`.
         aspp_dilations: See `RecursiveFPN`.
 
     Raises:
-        UnknownNameError: If there is no such backbone or neck.
         PyrafuseError: As `RecursiveFPN` does.
-        CheckpointError: If ``weights`` do not fit.
     """
-    trunks = [_check_resnet(create_backbone(backbone, weights=weights, **backbone_options)) for _ in range(num_rounds)]
+    trunks = [_check_resnet(backbone()) for _ in range(num_rounds)]
     for trunk in trunks:
         if standardized:
             standardize_weights(trunk)
@@ -184,12 +176,7 @@ def recursive_fpn(
                 switch_convs(stage, deform=True)
     if not trunks:
         raise PyrafuseError(f"a recursive pyramid has two rounds or more, got num_rounds={num_rounds}")
-    return RecursiveFPN(
-        trunks,
-        create_neck(neck, trunks[0].features, neck_options),
-        aspp_channels=aspp_channels,
-        aspp_dilations=aspp_dilations,
-    )
+    return RecursiveFPN(trunks, neck(trunks[0].features), aspp_channels=aspp_channels, aspp_dilations=aspp_dilations)
 
 
 def _check_resnet(trunk: Backbone) -> StagedBackbone:

@@ -1,6 +1,6 @@
-"""All detectors by name."""
+"""All detectors by name, as descriptions: free of torch."""
 
 from pyrafuse.base.registry import Registry
-from pyrafuse.models.detector import Detector
+from pyrafuse.base.spec import DetectorSpec
 
-MODELS: Registry[Detector] = Registry("model", "pyrafuse.models")
+MODELS: Registry[DetectorSpec] = Registry("model", "pyrafuse.models.families")

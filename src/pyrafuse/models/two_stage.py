@@ -4,71 +4,35 @@ images -> backbone -> neck -> RPN -> proposals -> (sampled for the targets) -> s
 -> `TwoStagePredictions` -> detections
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
-from functools import partial
-from types import MappingProxyType
-from typing import Any
 
 from torch import Tensor, nn
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
+from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.registry import Registry
 from pyrafuse.core.assignment import Assignment
-from pyrafuse.core.predictions import DensePredictions
+from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.core.regions import Regions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
-from pyrafuse.criteria.dense import DenseCriterion
-from pyrafuse.criteria.two_stage import RegionCriterion, TwoStageCriterion, objectness_loss
 from pyrafuse.heads.regions import RegionHead
+from pyrafuse.heads.registry import ROI_HEADS
 from pyrafuse.heads.rpn import RPNHead
-from pyrafuse.models.dense import TESTED, choose_box_loss
 from pyrafuse.models.detector import Detector
-from pyrafuse.ops.coders import BoxCoder, DeltaCoder
+from pyrafuse.ops.coders import BoxCoder
+from pyrafuse.ops.registry import CODERS
 from pyrafuse.postprocess.dense import DensePostprocess
-from pyrafuse.postprocess.regions import Propose, decode_two_stage, refine
+from pyrafuse.postprocess.regions import refine
 from pyrafuse.samplers.regions import RegionSampler
-from pyrafuse.samplers.sampling import InstanceBalancedPositives, IoUBalancedNegatives, Sampler, draw_at_random
+from pyrafuse.samplers.registry import SAMPLERS
+from pyrafuse.samplers.sampling import Sampler
 
-Options = Mapping[str, Any]
-NO_OPTIONS: Options = MappingProxyType({})
-
-PROPOSAL_CODER = DeltaCoder()
+STAGES: Registry[nn.Module] = Registry("stage", "pyrafuse.models")
 
 Proposing = Callable[[DensePredictions, Sequence[tuple[int, int]]], Regions]
 """(what the first look said, height and width of each image) -> where to look."""
-
-
-@dataclass(frozen=True)
-class StageSettings:
-    """What tells one look into the regions from the next (Cascade R-CNN, arXiv:1712.00726, section 4).
-
-    Attributes:
-        positive_iou: Least overlap at which a region answers for an object; below it shall find nothing.
-        stds: Of its box deltas.
-        weight: Of its losses in the sum.
-    """
-
-    positive_iou: float = 0.5
-    stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
-    weight: float = 1.0
-
-    @property
-    def coder(self) -> BoxCoder:
-        """Of its boxes."""
-        return DeltaCoder(stds=self.stds)
-
-
-@dataclass(frozen=True)
-class TwoStageParts:
-    """What tells one detector from another.
-
-    Attributes:
-        stages: Looks into the regions.
-    """
-
-    stages: tuple[StageSettings, ...] = (StageSettings(),)
 
 
 class RegionStage(nn.Module):
@@ -76,15 +40,41 @@ class RegionStage(nn.Module):
 
     Args:
         head: What looks.
-        coder: Of its boxes.
-        sampler: Of the regions that it learns from.
+        coder: Coder of its boxes.
+        sampler: Which regions it learns from.
+        weight: Weight of its losses in the sum (Cascade R-CNN, arXiv:1712.00726, section 4).
     """
 
-    def __init__(self, head: RegionHead, *, coder: BoxCoder, sampler: RegionSampler) -> None:
+    def __init__(self, *, head: RegionHead, coder: BoxCoder, sampler: RegionSampler, weight: float = 1.0) -> None:
         super().__init__()
         self.head = head
         self.coder = coder
         self.sampler = sampler
+        self.weight = weight
+
+
+@STAGES.register("roi", parts={"head": ROI_HEADS, "coder": CODERS, "assigner": ASSIGNERS, "sampler": SAMPLERS})
+def roi_stage(
+    *,
+    head: RegionHead,
+    coder: BoxCoder,
+    assigner: MaxIoUAssigner,
+    sampler: Sampler,
+    add_objects: bool = True,
+    weight: float = 1.0,
+) -> RegionStage:
+    """A stage and the regions that it learns from.
+
+    Args:
+        head: What looks.
+        coder: Coder of its boxes.
+        assigner: Which region answers for which object.
+        sampler: How many of them are drawn, and how.
+        add_objects: Let the objects' own boxes be drawn, too.
+        weight: Weight of its losses in the sum.
+    """
+    drawn = RegionSampler(assigner=assigner, sampler=sampler, add_objects=add_objects)
+    return RegionStage(head=head, coder=coder, sampler=drawn, weight=weight)
 
 
 class TwoStageDetector(Detector[TwoStagePredictions]):
@@ -103,6 +93,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         propose: Chooses the regions to detect in.
         propose_to_learn: Chooses those to sample from.
         criterion: (predictions, targets) -> losses; used by training alone.
+        decode: Predictions -> candidates.
         postprocess: Candidates -> detections, with the default thresholds.
     """
 
@@ -113,6 +104,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         head: RPNHead,
         stages: Sequence[RegionStage],
         *,
+        decode: Callable[[TwoStagePredictions], Candidates],
         propose: Proposing,
         propose_to_learn: Proposing,
         criterion: nn.Module,
@@ -122,7 +114,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
             backbone,
             neck,
             head,
-            decode=partial(decode_two_stage, coder=stages[-1].coder),
+            decode=decode,
             criterion=criterion,
             postprocess=postprocess,
         )
@@ -192,149 +184,3 @@ def _labels_to_refine_by(like: Tensor, assignments: Sequence[Assignment], target
     if targets is None:
         return like.new_full(like.shape, -1)
     return assignments[-1].of_rows(targets.labels).where(assignments[-1].is_positive, -1)
-
-
-def two_stage_detector(
-    trunk: Backbone,
-    fusion: Neck,
-    num_classes: int,
-    *,
-    parts: TwoStageParts,
-    head_options: Options = NO_OPTIONS,
-    region_options: Options = NO_OPTIONS,
-    proposal_options: Options = NO_OPTIONS,
-    learning_proposal_options: Options = NO_OPTIONS,
-    sampling_options: Options = NO_OPTIONS,
-    criterion_options: Options = NO_OPTIONS,
-    postprocess_options: Options = NO_OPTIONS,
-    defaults: Mapping[str, Options] = NO_OPTIONS,
-) -> TwoStageDetector:
-    """A detector of two stages or more, on any trunk and neck.
-
-    Args:
-        trunk: Images -> pyramid.
-        fusion: Pyramid -> pyramid; all levels must have the same channels.
-        num_classes: K.
-        parts: Which one.
-        head_options: Keyword arguments of `RPNHead`.
-        region_options: Keyword arguments of each `RegionHead`.
-        proposal_options: Keyword arguments of `Propose`.
-        learning_proposal_options: The same for the regions to learn from; twice as many a level by default.
-        sampling_options: Those of `region_sampler`.
-        criterion_options: Those of `two_stage_criterion`.
-        postprocess_options: Keyword arguments of `DensePostprocess`.
-        defaults: What a variant gives in place of our own defaults: ``region``, ``learning_proposals``, ``sampling``
-            and ``criterion`` options.
-
-    Raises:
-        ValueError: If the levels differ in channels, and as the parts do.
-    """
-
-    def with_defaults(part: str, options: Options) -> Options:
-        return {**defaults.get(part, {}), **options}
-
-    stages = [
-        RegionStage(
-            RegionHead(fusion.features, num_classes=num_classes, **with_defaults("region", region_options)),
-            coder=stage.coder,
-            sampler=region_sampler(stage.positive_iou, **with_defaults("sampling", sampling_options)),
-        )
-        for stage in parts.stages
-    ]
-    learning = {"max_per_level": 2000, **with_defaults("learning_proposals", learning_proposal_options)}
-    testing = {**TESTED, "nms_iou": 0.5, "max_per_level": 0, **postprocess_options}
-    return TwoStageDetector(
-        trunk,
-        fusion,
-        RPNHead(fusion.features, **head_options),
-        stages,
-        propose=Propose(PROPOSAL_CODER, **proposal_options),
-        propose_to_learn=Propose(PROPOSAL_CODER, **learning),
-        criterion=two_stage_criterion(parts.stages, **with_defaults("criterion", criterion_options)),
-        postprocess=DensePostprocess(**testing),
-    )
-
-
-def region_sampler(
-    positive_iou: float,
-    *,
-    number: int = 512,
-    positive_fraction: float = 0.25,
-    add_objects: bool = True,
-    instance_balanced: bool = False,
-    iou_balanced: bool = False,
-    num_bins: int = 3,
-    floor: float = 0.0,
-    floor_fraction: float = 0.0,
-) -> RegionSampler:
-    """The regions that a stage learns from.
-
-    Args:
-        positive_iou: Least overlap at which a region answers for an object; below it shall find nothing.
-        number: Regions an image, at most.
-        positive_fraction: Of these may be positive.
-        add_objects: Let the objects' own boxes be drawn, too.
-        instance_balanced: Draw as many positives for each object (Libra R-CNN).
-        iou_balanced: Draw as many negatives from each of several bins of overlap (Libra R-CNN).
-        num_bins: Of ``iou_balanced``; see `IoUBalancedNegatives`.
-        floor: Likewise.
-        floor_fraction: Likewise.
-    """
-    balanced = IoUBalancedNegatives(num_bins=num_bins, floor=floor, floor_fraction=floor_fraction)
-    sampler = Sampler(
-        number=number,
-        positive_fraction=positive_fraction,
-        positives=InstanceBalancedPositives() if instance_balanced else draw_at_random,
-        negatives=balanced if iou_balanced else draw_at_random,
-    )
-    assigner = MaxIoUAssigner(positive_iou=positive_iou, negative_iou=positive_iou, match_best=False)
-    return RegionSampler(assigner.assign, sampler, add_objects=add_objects)
-
-
-def two_stage_criterion(
-    stages: Sequence[StageSettings],
-    *,
-    proposal_assigner: Options = NO_OPTIONS,
-    proposal_sampler: Options = NO_OPTIONS,
-    proposal_box_loss: str = "l1",
-    proposal_box_loss_options: Options = NO_OPTIONS,
-    proposal_box_weight: float = 1.0,
-    box_loss: str = "l1",
-    box_loss_options: Options = NO_OPTIONS,
-    class_weight: float = 1.0,
-    box_weight: float = 1.0,
-) -> TwoStageCriterion:
-    """The losses.
-
-    Args:
-        stages: Looks into the regions.
-        proposal_assigner: Keyword arguments of the anchors' `MaxIoUAssigner`.
-        proposal_sampler: Keyword arguments of the anchors' `Sampler`.
-        proposal_box_loss: A key of `DELTA_LOSSES` or `BOX_LOSSES`, for the anchors.
-        proposal_box_loss_options: Its keyword arguments.
-        proposal_box_weight: Of the anchors' box loss in the sum.
-        box_loss: A key of `DELTA_LOSSES` or `BOX_LOSSES`, for the regions.
-        box_loss_options: Its keyword arguments.
-        class_weight: Of the regions' class loss in the sum.
-        box_weight: Of the regions' box loss.
-    """
-    anchors, anchors_decoded = choose_box_loss(proposal_box_loss, proposal_box_loss_options)
-    loss, decoded = choose_box_loss(box_loss, box_loss_options)
-    assigner = {"positive_iou": 0.7, "negative_iou": 0.3, "least_best_iou": 0.3, **proposal_assigner}
-    proposals = DenseCriterion(
-        assigner=MaxIoUAssigner(**assigner),
-        coder=PROPOSAL_CODER,
-        sampler=Sampler(**proposal_sampler),
-        class_loss=objectness_loss,
-        box_loss=anchors,
-        decoded=anchors_decoded,
-        box_weight=proposal_box_weight,
-        over_samples=True,
-    )
-    regions = [
-        RegionCriterion(
-            coder=stage.coder, box_loss=loss, decoded=decoded, class_weight=class_weight, box_weight=box_weight
-        )
-        for stage in stages
-    ]
-    return TwoStageCriterion(proposals, regions, weights=[stage.weight for stage in stages])

@@ -1,15 +1,17 @@
 """All necks by name, and chains of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import Part, read_part
 from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
+from pyrafuse.necks.graph import Graph
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.graph_text import GivenNeck, is_graph, is_graph_file, list_necks, read_graph
+from pyrafuse.necks.graph_text import GivenNeck, is_graph, list_necks, read_graph, read_text
 
 NECKS: Registry[Neck] = Registry("neck", "pyrafuse.necks")
 
@@ -28,52 +30,66 @@ class NeckChain(Neck):
         return pyramid
 
 
-def create_neck(
-    names: GivenNeck | Sequence[GivenNeck],
-    inputs: PyramidSpec,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Neck:
-    """Build the neck, or the chain of necks, called ``names`` on a pyramid of ``inputs``.
+@NECKS.register("chain", makers={"necks": NECKS}, is_listed=False)
+def chain(inputs: PyramidSpec, *, necks: Sequence[Callable[[PyramidSpec], Neck]]) -> Neck:
+    """Necks in a row; of one alone it is that one.
 
     Args:
-        names: One registered name or several, first reads first. The file (.yaml) or text of a graph is a name, too,
-            and so is a `Graph` or the mapping that a text stands for.
+        inputs: The pyramid that comes in.
+        necks: The first reads first.
+    """
+    if not necks:
+        raise PyrafuseError(f"a neck is needed; choose from {', '.join(NECKS.names())}")
+    built: list[Neck] = []
+    for make in necks:
+        built.append(make(built[-1].features if built else inputs))
+    return built[0] if len(built) == 1 else NeckChain(built)
+
+
+@NECKS.register("graph", is_listed=False)
+def graph(inputs: PyramidSpec, *, graph: str) -> GraphNeck:
+    """The neck that a graph describes.
+
+    Args:
+        inputs: The pyramid that comes in.
+        graph: Its text.
+    """
+    return GraphNeck(inputs, read_graph(graph))
+
+
+def read_necks(given: Any) -> Any:
+    """``given``, one neck or several, with each graph, whatever it is told by, as a part that holds its text.
+
+    Args:
+        given: A registered name, a part, or a mapping of its name and options; of a graph its file, its text, a `Graph`
+            or what the YAML of one holds.
+
+    Raises:
+        PyrafuseError: If a graph cannot be read.
+    """
+    if isinstance(given, list | tuple):
+        return tuple(map(read_necks, given))
+    if isinstance(given, Graph) or (isinstance(given, Mapping) and "merges" in given):
+        return Part("graph", {"graph": list_necks(given)[0]})
+    if isinstance(given, str) and is_graph(given):
+        return Part("graph", {"graph": read_text(given)})
+    return given
+
+
+def create_neck(given: GivenNeck | Part | Sequence[GivenNeck | Part], inputs: PyramidSpec, **options: Any) -> Neck:
+    """Build a neck, or several in a row, on a pyramid of ``inputs``.
+
+    Args:
+        given: One neck or several, as `read_necks` takes them; the first reads first.
         inputs: Channels and strides of what comes in.
-        options: Keyword arguments of each neck's constructor, by its name; a graph has none.
+        options: Keyword arguments of the neck's constructor, where it is one.
 
     Raises:
         UnknownNameError: If there is no such neck.
-        PyrafuseError: If ``names`` are none of these, ``options`` speak of a neck that is not among them or is a graph,
-            or a graph has faults.
+        PyrafuseError: If ``given`` is none of these, a neck takes no such option, or a graph has faults.
     """
-    chain = list_necks(names)
-    options = options or {}
-    if strangers := sorted(set(options) - set(chain)):
-        raise PyrafuseError(f"options are given for {', '.join(strangers)}, but the necks are {', '.join(chain)}")
-    if graphs := [name for name in options if is_graph(name)]:
-        raise PyrafuseError(f"a graph takes no options, it says all itself: change {graphs[0]}")
-    if not chain:
-        raise PyrafuseError(f"a neck is needed; choose from {', '.join(NECKS.names())}")
-    necks: list[Neck] = []
-    for name in chain:
-        spec = necks[-1].features if necks else inputs
-        if is_graph(name):
-            necks.append(_create_graph_neck(spec, name))
-        else:
-            necks.append(NECKS.create(name, spec, **options.get(name, {})))
-    return necks[0] if len(necks) == 1 else NeckChain(necks)
-
-
-def with_equal_channels(neck: Neck) -> Neck:
-    """``neck``, and a `Projection` behind it where its levels differ in channels."""
-    if len(set(neck.features.channels)) == 1:
-        return neck
-    return NeckChain([neck, NECKS.create("projection", neck.features)])
-
-
-def _create_graph_neck(inputs: PyramidSpec, name: str) -> GraphNeck:
-    graph = read_graph(name)
-    try:
-        return GraphNeck(inputs, graph)
-    except PyrafuseError as error:
-        raise PyrafuseError(f"{name}: {error}" if is_graph_file(name) else str(error)) from error
+    row = read_necks(given)
+    row = row if isinstance(row, tuple) else (row,)
+    if options:
+        row = tuple(read_part(one).with_options(**options) for one in row)
+    return NECKS.build(Part("chain", {"necks": row}), inputs)

@@ -13,11 +13,13 @@ from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms, vote_boxes
+from pyrafuse.postprocess.registry import DECODERS, SELECTIONS
 
 Kept = tuple[Tensor, Tensor]
 """Indices, best first, and their scores."""
 
 
+@DECODERS.register("dense")
 def decode_dense(predictions: DensePredictions, *, coder: BoxCoder) -> Candidates:
     """Boxes in pixels, scores of the classes and qualities; guided anchors in unlikely places score nothing."""
     scores = predictions.classes.sigmoid()
@@ -32,6 +34,7 @@ def decode_dense(predictions: DensePredictions, *, coder: BoxCoder) -> Candidate
     )
 
 
+@SELECTIONS.register("suppression")
 @dataclass(frozen=True)
 class DensePostprocess:
     """Keep what scores, drop what a better box of the same class covers.

@@ -16,8 +16,10 @@ from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePrediction
 from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms
+from pyrafuse.postprocess.registry import DECODERS, PROPOSALS
 
 
+@PROPOSALS.register("best")
 @dataclass(frozen=True)
 class Propose:
     """Choose the regions to look into.
@@ -100,6 +102,7 @@ def refine(
     )
 
 
+@DECODERS.register("two_stage")
 def decode_two_stage(predictions: TwoStagePredictions, *, coder: BoxCoder) -> Candidates:
     """Boxes of the last stage, by its ``coder``; scores by the mean of all stages' logits."""
     last = predictions.stages[-1]

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.assignment import IGNORED, Assignment
+from pyrafuse.samplers.registry import SAMPLERS
 from pyrafuse.samplers.sampling import ranks_of
 
 
+@SAMPLERS.register("hardest")
 @torch.no_grad()
 def mine_hardest(assignment: Assignment, losses: Tensor, *, negatives_per_positive: float = 3.0) -> Assignment:
     """Let the negatives of greatest loss count, so many for each positive of their image, and ignore the others.

@@ -4,7 +4,7 @@ Girshick, "Fast R-CNN", arXiv:1504.08083, section 2.3.
 regions, objects -> assignment -> draw -> the drawn regions, packed
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,30 +15,32 @@ from pyrafuse.core.targets import Targets
 from pyrafuse.samplers.sampling import Sampler
 
 
+class RegionAssigner(Protocol):
+    """Which region answers for which object."""
+
+    def assign(self, anchors: Tensor, targets: Targets) -> Assignment:
+        """Assign boxes (B, R, 4), xyxy in pixels."""
+        ...
+
+
 class RegionSampler:
     """Draw the regions to learn from.
 
     Args:
-        assign: (boxes (B, R, 4), objects) -> assignment.
+        assigner: Which region answers for which object.
         sampler: How many are drawn, and how.
         add_objects: Let the objects' own boxes be drawn, too.
     """
 
-    def __init__(
-        self,
-        assign: Callable[[Tensor, Targets], Assignment],
-        sampler: Sampler | None = None,
-        *,
-        add_objects: bool = True,
-    ) -> None:
-        self.assign = assign
-        self.sampler = Sampler(number=512, positive_fraction=0.25) if sampler is None else sampler
+    def __init__(self, *, assigner: RegionAssigner, sampler: Sampler, add_objects: bool = True) -> None:
+        self.assigner = assigner
+        self.sampler = sampler
         self.add_objects = add_objects
 
     @torch.no_grad()
     def __call__(self, regions: Regions, targets: Targets) -> tuple[Regions, Assignment]:
         """The drawn regions, and which object each answers for; always so many rows, some of them not valid."""
-        assignment = self.assign(regions.boxes, targets)
+        assignment = self.assigner.assign(regions.boxes, targets)
         objects = assignment.objects.where(regions.valid, IGNORED)
         overlaps = assignment.overlaps.where(regions.valid, 0)
         if self.add_objects:

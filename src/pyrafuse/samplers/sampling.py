@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.core.assignment import IGNORED, Assignment
+from pyrafuse.samplers.registry import DRAWS, SAMPLERS
 
 Draw = Callable[[Assignment, Tensor, Tensor, torch.Generator | None], Tensor]
 """(assignment, candidates (B, A) bool, how many (B,) int64, generator) -> drawn (B, A) bool.
@@ -19,11 +20,13 @@ Draw = Callable[[Assignment, Tensor, Tensor, torch.Generator | None], Tensor]
 Where there are no more candidates than asked for, all are drawn."""
 
 
+@SAMPLERS.register("keep_all")
 def keep_all(assignment: Assignment, generator: torch.Generator | None = None) -> Assignment:  # noqa: ARG001
     """Let every row count that was assigned at all."""
     return assignment
 
 
+@DRAWS.register("random")
 def draw_at_random(
     assignment: Assignment,  # noqa: ARG001
     candidates: Tensor,
@@ -35,6 +38,7 @@ def draw_at_random(
     return candidates & (ranks_of(keys.masked_fill(~candidates, 2)) < number[:, None])
 
 
+@SAMPLERS.register("random", parts={"positives": DRAWS, "negatives": DRAWS})
 class Sampler:
     """Draw positives, then fill up with negatives.
 
@@ -81,6 +85,7 @@ class Sampler:
         return replace(assignment, objects=assignment.objects.where(positives | negatives, IGNORED))
 
 
+@DRAWS.register("iou_balanced")
 class IoUBalancedNegatives:
     """Draw as many negatives from each of several equal bins of overlap, so that hard ones count.
 
@@ -132,6 +137,7 @@ class IoUBalancedNegatives:
         return drawn | draw(pool & ~drawn, number - drawn.sum(dim=1))
 
 
+@DRAWS.register("instance_balanced")
 class InstanceBalancedPositives:
     """Draw as many positives for each object, so that large ones do not crowd out small ones.
 

@@ -1,0 +1,108 @@
+"""From a description to a detector: every part built in the order in which data flow, every default written down.
+
+`DetectorSpec` -> backbone -> necks -> head -> what teaches and decodes -> `Detector`, and its whole `DetectorSpec`
+"""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pyrafuse.backbones.registry import BACKBONES
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import Part
+from pyrafuse.base.spec import DetectorSpec, TwoStageSpec
+from pyrafuse.core.pyramid import Neck, PyramidSpec
+from pyrafuse.criteria.registry import CRITERIA
+from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS
+from pyrafuse.models import recursive_fpn  # noqa: F401  # a backbone that is made of other parts, by its name
+from pyrafuse.models.detector import Card, Detector
+from pyrafuse.models.two_stage import STAGES, TwoStageDetector
+from pyrafuse.necks.registry import NECKS
+from pyrafuse.ops.registry import CODERS
+from pyrafuse.postprocess.registry import DECODERS, PROPOSALS, SELECTIONS
+
+
+def build(
+    spec: DetectorSpec, *, backbone_weights: str | os.PathLike[str] | None = None, pretrained: bool = False
+) -> Detector:
+    """Build the detector that ``spec`` describes, with fresh weights; its card holds the whole description.
+
+    Args:
+        spec: May leave out what is a part's default.
+        backbone_weights: Published checkpoint of the backbone.
+        pretrained: Whether timm fetches the weights of a backbone of its own.
+
+    Raises:
+        UnknownNameError: If there is no such part.
+        PyrafuseError: If a part takes no such option, or the parts do not fit together: the message names the part.
+        CheckpointError: If the weights do not fit.
+    """
+    backbone, resolved = BACKBONES.make(spec.backbone, weights=backbone_weights, pretrained=pretrained)
+    parts: dict[str, Any] = {"backbone": resolved}
+    heads = PROPOSAL_HEADS if isinstance(spec, TwoStageSpec) else HEADS
+    neck, parts["necks"] = _make_necks(spec, backbone.features, shares_levels=heads.entry(spec.head.name).facts)
+    given: dict[str, Any] = {"features": neck.features, "num_classes": spec.num_classes}
+    given["head"], parts["head"] = heads.make(spec.head, **given)
+    given["coder"] = None
+    if spec.coder is not None:
+        given["coder"], parts["coder"] = CODERS.make(spec.coder)
+    postprocess, parts["postprocess"] = SELECTIONS.make(spec.postprocess)
+    if isinstance(spec, TwoStageSpec):
+        detector = _build_two_stage(spec, parts, given, backbone=backbone, neck=neck, postprocess=postprocess)
+    else:
+        criterion, parts["criterion"] = CRITERIA.make(spec.criterion, **given)
+        decode, parts["decode"] = DECODERS.make(spec.decode, **given)
+        detector = Detector(
+            backbone, neck, given["head"], decode=decode, criterion=criterion, postprocess=postprocess
+        )  # fmt: skip
+    detector.card = Card(spec=replace(spec, **parts))
+    # weights lie in memory as the maps do, or each convolution would copy its own each time
+    for parameter in detector.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return detector
+
+
+def rebuild(card: Card) -> Detector:
+    """Build the detector that ``card`` describes, with fresh weights and the same card.
+
+    Raises:
+        PyrafuseError: If it describes none, and as `build`.
+    """
+    if card.spec is None:
+        raise PyrafuseError("this card describes no detector: it was put together by hand")
+    detector = build(card.spec)
+    detector.card = replace(card, spec=detector.card.spec)
+    return detector
+
+
+def _make_necks(spec: DetectorSpec, inputs: PyramidSpec, *, shares_levels: Any) -> tuple[Neck, tuple[Any, ...]]:
+    """The necks, and one that gives all levels the same channels behind them where the head needs that."""
+    neck, row = NECKS.make(Part("chain", {"necks": spec.necks}), inputs)
+    if shares_levels.get("shares_levels", False) and len(set(neck.features.channels)) > 1:
+        return _make_necks(replace(spec, necks=(*spec.necks, Part("projection"))), inputs, shares_levels={})
+    necks = row.options["necks"]
+    assert isinstance(necks, tuple)
+    return neck, necks
+
+
+def _build_two_stage(
+    spec: TwoStageSpec, parts: dict[str, Any], given: dict[str, Any], **built: Any
+) -> TwoStageDetector:
+    made = [STAGES.make(stage, **given) for stage in spec.stages]
+    stages, parts["stages"] = [stage for stage, _ in made], tuple(resolved for _, resolved in made)
+    propose, parts["proposals"] = PROPOSALS.make(spec.proposals, **given)
+    propose_to_learn, parts["learning_proposals"] = PROPOSALS.make(spec.learning_proposals, **given)
+    criterion, parts["criterion"] = CRITERIA.make(spec.criterion, **given, stages=stages)
+    decode, parts["decode"] = DECODERS.make(spec.decode, **{**given, "coder": stages[-1].coder})
+    return TwoStageDetector(
+        head=given["head"],
+        stages=stages,
+        propose=propose,
+        propose_to_learn=propose_to_learn,
+        criterion=criterion,
+        decode=decode,
+        **built,
+    )

@@ -1,0 +1,10 @@
+"""All decoders by name, what selects from their candidates, and what proposes regions."""
+
+from typing import Any
+
+from pyrafuse.base.registry import Registry
+from pyrafuse.core.predictions import Candidates
+
+DECODERS: Registry[Candidates] = Registry("decoder", "pyrafuse.postprocess", functions=True)
+SELECTIONS: Registry[Any] = Registry("selection", "pyrafuse.postprocess")
+PROPOSALS: Registry[Any] = Registry("proposals", "pyrafuse.postprocess")
