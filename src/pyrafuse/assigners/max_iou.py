@@ -165,9 +165,9 @@ class MaxIoUAssigner:
         crowds = targets.boxes.where(targets.crowd[..., None], 0)  # covers nothing
         columns, areas = lay_out(anchors), box_area(anchors)[..., None, :]
         covered = torch.zeros(batch, anchors.shape[-2], device=anchors.device)
-        for columns in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
-            whole = box_area(crowds[:, columns])[..., None] if self.share_of_crowd else areas
-            share = pairwise_intersection(crowds[:, columns], columns).div_(whole.clamp(min=1e-6))
+        for some in chunks(covered.numel(), num_objects, is_cached=covered.is_cpu):
+            whole = box_area(crowds[:, some])[..., None] if self.share_of_crowd else areas
+            share = pairwise_intersection(crowds[:, some], columns).div_(whole.clamp(min=1e-6))
             covered = torch.maximum(covered, highest_of_rows(share))
         return covered > self.crowd_share
 

@@ -89,7 +89,7 @@ class TimmPyramid(Backbone):
             below = max(max(height, width) // self.sizes.unit, 1) * self.sizes.unit
             remedy = f"give --size {below} or {below + self.sizes.unit}"
         if height == width and _is_built_for(self.name, self.features.strides, height):
-            remedy += f", or build it for {height} px: --model.options.backbone_options '{{img_size: {height}}}'"
+            remedy += f", or build it for {height} px: --model.options.backbone '{{img_size: {height}}}'"
         raise PyrafuseError(f"timm/{self.name} takes {self.sizes}, and these have {height} x {width} px; {remedy}")
 
     def forward(self, images: Tensor) -> Pyramid:

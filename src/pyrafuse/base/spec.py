@@ -65,7 +65,7 @@ class DetectorSpec:
             elif name == "num_classes":
                 values[name] = change
             elif name not in names:
-                near = nearest(name, [*names, "neck"])
+                near = nearest(name.removesuffix("_options"), [*names, "neck"])
                 hint = f" did you mean {near!r}?" if near else ""
                 raise PyrafuseError(f"a detector has no {name!r};{hint} choose from {', '.join(sorted(names))}")
             elif name != "necks":
@@ -108,9 +108,9 @@ def read_spec(values: Any) -> DetectorSpec:
     names = [field.name for field in fields(kind)]
     if strange := sorted(map(str, set(values) - set(names))):
         raise PyrafuseError(f"a detector has no {strange[0]!r}; choose from {', '.join(names)}")
-    if missing := [name for name in names if name not in values]:
+    if missing := [name for name in names if name not in values and name != "num_classes"]:
         raise PyrafuseError(f"a detector needs {', '.join(missing)}; pyrafuse models NAME --spec shows a whole one")
-    return kind(**{name: _read_field(name, values[name]) for name in names})
+    return kind(**{name: _read_field(name, value) for name, value in values.items()})
 
 
 def _read_field(name: str, value: Any) -> Any:
@@ -139,7 +139,7 @@ def _replace_necks(before: tuple[Part, ...], change: Any, presets: Presets) -> t
                 f"the necks are {', '.join(neck.name for neck in before)}: options of each are given by its name, as "
                 "necks={NAME: {...}}"
             )
-        return _edit_necks(before, {before[0].name: change})
+        return _edit_necks(before, {neck.name: change for neck in before})
     row = [read_part(one) for one in (change if isinstance(change, list | tuple) else (change,))]
     if not row:
         raise PyrafuseError("a detector needs a neck; identity leaves the backbone's maps as they are")

@@ -25,7 +25,8 @@ HELP = {
     "--recipe NAME": "one of `pyrafuse recipes`, or a YAML file; by default small. Other options change it",
     "--with A,B": f"switch tricks of the strong baseline on: {', '.join(TRICKS)}",
     "--without A,B": "switch them off",
-    "--model NAME": "model.name: one of `pyrafuse models`; or FILE, a checkpoint of a detector to start from "
+    "--model NAME": "model.name: one of `pyrafuse models`, or a YAML file that describes a detector (pyrafuse models "
+    "NAME --spec writes one); or FILE, a checkpoint of a detector to start from "
     "(model.start_from): it gives the architecture, the size and the colours as well",
     "--weights FILE": "a checkpoint of a detector, as --model FILE; or pretrained weights of the backbone "
     "(model.backbone_weights): FILE, torchvision/NAME or timm/NAME, which are fetched",
@@ -45,7 +46,7 @@ HELP = {
 }
 
 
-OPEN_MODEL = {"name": None, "backbone": None, "neck": None, "options": {}}
+OPEN_MODEL = {"name": None, "spec": {}, "backbone": None, "neck": None, "options": {}}
 OPEN_DATA = {"size": None, "fit": None, "longest": None}
 """Settings that the checkpoint of a detector decides unless they are given."""
 
@@ -67,8 +68,9 @@ def read_device(text: str) -> list[str]:
 
 
 def read_model(text: str) -> list[str]:
-    """The option that a model's name, or a detector's file, stands for."""
-    return [f"--model.start_from={text}" if looks_like_file(text) else f"--model.name={text}"]
+    """The option that a model's name, the file of a description, or a detector's file stands for."""
+    is_detector = looks_like_file(text) and not text.endswith((".yaml", ".yml"))
+    return [f"--model.start_from={text}" if is_detector else f"--model.name={text}"]
 
 
 def read_weights(text: str) -> list[str]:
@@ -137,7 +139,7 @@ def _keys(values: Mapping[Any, Any], *, free: Collection[str], prefix: str = "")
 def put_recipe_first(words: Sequence[str]) -> list[str]:
     """Recipes before what changes them, tricks switched in them; a run that is resumed brings its own.
 
-    What a dotted name tells of the model's options (``--model.options.head_options.rfb=true``) goes into the recipe,
+    What a dotted name tells of the model's options (``--model.options.head.rfb=true``) goes into the recipe,
     whose other options stay; ``--model.options`` puts new ones in the place of all. What a detector's file decides
     (``--model FILE``) is left open in the recipe.
     """

@@ -1,6 +1,5 @@
 """What is compared with what: variants of a recipe, data sets and seeds under one budget; its folder, and its runs."""
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,8 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.storage import write_text
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.experiments.running import Run
-from pyrafuse.models.registry import MODELS
 from pyrafuse.necks.registry import NECKS
-from pyrafuse.training.settings import DEFAULT_MODEL, Recipe, to_plain
+from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.starting import settle
 
 PLAN_FILE = "comparison.yaml"
@@ -185,14 +183,10 @@ def with_neck(recipe: Recipe, name: str) -> Recipe:
 
     Raises:
         UnknownNameError: If there is no such neck or model.
-        PyrafuseError: If the model has no neck to choose.
+        PyrafuseError: If the model cannot be described.
     """
-    settings = settle(recipe)[0].model
-    parameter = inspect.signature(MODELS.get(settings.name or DEFAULT_MODEL)).parameters.get("neck")
-    if parameter is None:
-        raise PyrafuseError(f"{settings.name} has no neck to choose; compare variants of it with --vary")
-    given = settings.neck or settings.options.get("neck") or parameter.default
-    row = (given,) if isinstance(given, str) else tuple(given or ())
+    settings = recipe.model
+    row = tuple(neck["name"] for neck in settle(recipe)[0].model.spec["necks"])
     chosen = (*row[:-1], name)
     if "+" in name:
         chosen = tuple(name.split("+"))
@@ -202,14 +196,13 @@ def with_neck(recipe: Recipe, name: str) -> Recipe:
         NECKS.get(neck)
     if chosen == row:
         return recipe
-    options = {key: value for key, value in settings.options.items() if key != "neck"}
-    by_neck = dict(options.get("neck_options", {}))
-    if by_neck:
+    options = dict(settings.options)
+    if by_neck := dict(options.get("necks", {})):
         last = chosen[-1]
-        if row and row[-1] not in chosen and last not in by_neck:
-            taken = inspect.signature(NECKS.get(last)).parameters
+        if row[-1] not in chosen and last not in by_neck:
+            taken = NECKS.options(last)
             by_neck[last] = {key: value for key, value in by_neck.get(row[-1], {}).items() if key in taken}
-        options["neck_options"] = {neck: value for neck, value in by_neck.items() if neck in chosen}
+        options["necks"] = {neck: value for neck, value in by_neck.items() if neck in chosen}
     return replace(recipe, model=replace(settings, neck=chosen, options=options))
 
 

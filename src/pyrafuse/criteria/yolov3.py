@@ -182,7 +182,7 @@ class YOLOv3Criterion(nn.Module):
         for columns in chunks(highest.numel(), others.shape[1], is_cached=boxes.is_cpu):
             shared = pairwise_intersection(others[:, columns], rows)
             # an object is compared with both areas less what they share, a crowd with the box alone
-            rest = (box_area(others[:, columns])[..., None] - shared).mul_(targets.valid[:, part, None])
+            rest = (box_area(others[:, columns])[..., None] - shared).mul_(targets.valid[:, columns, None])
             highest = torch.maximum(highest, highest_of_rows(shared.div_(rest.add_(areas))))
         return highest > self.ignore_iou
 

@@ -174,7 +174,7 @@ def explain_gradients_to(
 def _match_labels(detector: Detector, data: DetectionData) -> Tensor:
     """The detector's label of each class of the data."""
     names = detector.names
-    if not names and detector.card.options.get("num_classes") == len(data.names):
+    if not names and detector.card.num_classes == len(data.names):
         return torch.arange(len(data.names))
     if unknown := [name for name in data.names if name not in names]:
         raise DataError(

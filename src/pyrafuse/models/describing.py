@@ -51,9 +51,15 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
                 f"head= one of {', '.join(HEADS.names())}"
             )
         model = _model_of(predictions_of(read_part(changes["head"]).name))
-    spec = model if isinstance(model, DetectorSpec) else read_file(model) if _is_file(model) else MODELS.get(model)()
-    presets = MODELS.entry(model).facts.get("presets", {}) if isinstance(model, str) and not _is_file(model) else {}
-    return change(spec, presets=presets, **changes)
+    spec = (
+        model if isinstance(model, DetectorSpec) else read_file(model) if is_description(model) else MODELS.get(model)()
+    )
+    return change(spec, presets=presets_of(model), **changes)
+
+
+def presets_of(model: Any) -> Presets:
+    """What parts begin with that are put in the place of a registered model's own; nothing for any other."""
+    return MODELS.entry(model).facts.get("presets", {}) if model in MODELS.names() else {}
 
 
 def change(
@@ -108,7 +114,8 @@ def predictions_of(head: str) -> str:
     return kind
 
 
-def _is_file(name: str) -> bool:
+def is_description(name: str) -> bool:
+    """Whether ``name`` is the file of a description, and no registered name."""
     return name.endswith(SUFFIXES)
 
 

@@ -36,7 +36,7 @@ def read_earlier(model: str, options: Options, defaults: Options | None) -> Dete
         model = f"tf_{model}"
     changes: dict[str, Any] = {"num_classes": given.get("num_classes", 80)}
     if (backbone := given.get("backbone")) or given.get("backbone_options"):
-        of_backbone = {**own.get(backbone, {}), **(given.get("backbone_options") or {})}
+        of_backbone = {**own.get(backbone or "", {}), **(given.get("backbone_options") or {})}
         changes["backbone"] = _recursive(of_backbone) if _is_recursive(model, backbone) else _described(of_backbone)
         if backbone:
             changes["backbone"]["name"] = backbone

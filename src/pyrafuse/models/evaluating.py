@@ -158,7 +158,7 @@ def match_classes(detector: "Detector[Any]", data: DetectionData) -> Tensor | No
     theirs = detector.names
     if theirs == data.names:
         return None
-    num_classes = detector.card.options.get("num_classes", len(theirs))
+    num_classes = detector.card.num_classes
     if not theirs and num_classes == len(data.names):
         return None
     unknown = [name for name in data.names if name not in theirs]

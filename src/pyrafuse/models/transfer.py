@@ -155,7 +155,7 @@ def _with_necks_as_in(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
     return {after + key.removeprefix(before) if key.startswith(before) else key: value for key, value in state.items()}
 
 
-def describe(done: Transfer, classes: ClassMatch, layers: Collection[str], *, source: object) -> str:
+def describe_transfer(done: Transfer, classes: ClassMatch, layers: Collection[str], *, source: object) -> str:
     """What was taken and what is new, in a sentence or two.
 
     Args:

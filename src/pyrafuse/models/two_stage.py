@@ -29,7 +29,7 @@ from pyrafuse.samplers.regions import RegionSampler
 from pyrafuse.samplers.registry import SAMPLERS
 from pyrafuse.samplers.sampling import Sampler
 
-STAGES: Registry[nn.Module] = Registry("stage", "pyrafuse.models")
+STAGES: "Registry[RegionStage]" = Registry("stage", "pyrafuse.models")
 
 Proposing = Callable[[DensePredictions, Sequence[tuple[int, int]]], Regions]
 """(what the first look said, height and width of each image) -> where to look."""

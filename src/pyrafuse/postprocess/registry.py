@@ -3,8 +3,7 @@
 from typing import Any
 
 from pyrafuse.base.registry import Registry
-from pyrafuse.core.predictions import Candidates
 
-DECODERS: Registry[Candidates] = Registry("decoder", "pyrafuse.postprocess", functions=True)
+DECODERS: Registry[Any] = Registry("decoder", "pyrafuse.postprocess", functions=True)
 SELECTIONS: Registry[Any] = Registry("selection", "pyrafuse.postprocess")
 PROPOSALS: Registry[Any] = Registry("proposals", "pyrafuse.postprocess")

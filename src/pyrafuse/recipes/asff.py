@@ -28,7 +28,7 @@ from pyrafuse.training.settings import (
 
 # the authors' last anchor of the light model; the others are those of `YOLOv3Head`
 _MOBILE_ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [42, 119]], [[116, 90], [156, 198], [373, 326]]]
-_OPTIONS: dict[str, Any] = {"head_options": {"prior": 0.5}, "criterion_options": {"label_smoothing": True}}
+_OPTIONS: dict[str, Any] = {"head": {"prior": 0.5}, "criterion": {"label_smoothing": True}}
 
 _coco = partial(
     recipe,
@@ -74,8 +74,8 @@ def yolov3_asff_star_coco() -> Recipe:
     """Train ASFF*: ASFF with receptive field blocks and DropBlock."""
     options = {
         **_OPTIONS,
-        "head_options": {"prior": 0.5, "rfb": True},
-        "neck_options": {"asff": {"weight_channels": 8}},
+        "head": {"prior": 0.5, "rfb": True},
+        "necks": {"asff": {"weight_channels": 8}},
     }
     stronger = _with_model(yolov3_coco(), name="yolov3_asff", options=options)
     return replace(stronger, dropblock=DropBlockSettings(phases=DROPBLOCK_PHASES))
@@ -90,12 +90,12 @@ def yolov3_asff_mobilenetv2_coco() -> Recipe:
         backbone="mobilenet_v2",
         options={
             **_OPTIONS,
-            "backbone_options": {"classifier_conv": True},
-            "neck_options": {
+            "backbone": {"classifier_conv": True},
+            "necks": {
                 "yolo_fpn": {"activation": "relu6", "widen": [False, False, False]},
                 "asff": {"activation": "relu6"},
             },
-            "head_options": {"prior": 0.5, "adaption": False, "anchors": _MOBILE_ANCHORS},
+            "head": {"prior": 0.5, "adaption": False, "anchors": _MOBILE_ANCHORS},
         },
     )
     return _at(light, size=416)

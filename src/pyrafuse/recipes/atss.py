@@ -5,7 +5,7 @@ recipes has been run to its end here: the published figures are those of mmdetec
 DDOD's paper's for FCOS.
 
 The weights of levels are told by those of the finest level and of the coarsest; others by
-``--model.options.criterion_options.level_weights.schedule [1,3]``. DDOD's own follow the positives instead.
+``--model.options.criterion.level_weights.schedule [1,3]``. DDOD's own follow the positives instead.
 """
 
 from dataclasses import replace
@@ -54,9 +54,9 @@ def atss_level_weights_falling_coco() -> Recipe:
 @_study()
 def atss_separate_assigners_coco() -> Recipe:
     """Train ATSS with DDOD's two cost-aware assigners, and nothing else of it."""
-    return one_x("atss", criterion_options={"class_alpha": 0.8, "box_alpha": 0.5})
+    return one_x("atss", criterion={"assigner": {"alpha": 0.8}, "box_assigner": {"name": "atss", "alpha": 0.5}})
 
 
 def _with_schedule(first: float, last: float) -> Recipe:
-    criterion: dict[str, Any] = {"level_weights": {"schedule": [first, last]}}
-    return one_x("atss", criterion_options=criterion)
+    criterion: dict[str, Any] = {"level_weights": {"name": "scheduled", "schedule": [first, last]}}
+    return one_x("atss", criterion=criterion)

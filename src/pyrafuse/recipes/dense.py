@@ -34,7 +34,7 @@ def one_x(model: str, *, lr: float = 0.01, clip_norm: float = 0.0, **options: An
         options: Further options of the model.
     """
     return Recipe(
-        model=ModelSettings(name=model, options={"backbone_options": dict(BACKBONE), **options}),
+        model=ModelSettings(name=model, options={"backbone": dict(BACKBONE), **options}),
         data=DataSettings(path="coco", size=800, longest=1333, fit="keep_ratio"),
         augmentation=replace(Augmentation.none(), flip_probability=0.5),
         optimizer=OptimizerSettings(lr=lr, lr_batch=16, weight_decay=1e-4, decay_all=True, clip_norm=clip_norm),

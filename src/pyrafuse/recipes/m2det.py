@@ -64,7 +64,7 @@ def m2det800_vgg_coco() -> Recipe:
 
 def _m2det(*, size: int, **model: Any) -> Recipe:
     return Recipe(
-        model=ModelSettings(name="m2det", options={"size": size}, **model),
+        model=ModelSettings(name="m2det", options={"head": {"size": size}}, **model),
         data=DataSettings(path="coco", size=size),
         augmentation=replace(AUGMENTATION, expand_probability=0.6, min_box_px=0.01 * size),
         optimizer=OptimizerSettings(lr=4e-3, lr_batch=32, weight_decay=5e-4, decay_all=True, clip_norm=0.0),

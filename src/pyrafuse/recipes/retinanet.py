@@ -39,7 +39,7 @@ def ga_retinanet_coco() -> Recipe:
 @recipe(paper="arXiv:1904.07392", published="40.5 AP at 640 px", hardware="8 GPUs x 8 images", arguments=ARGUMENTS)
 def retinanet_nas_fpn_coco() -> Recipe:
     """Train RetinaNet with NAS-FPN's seven cells, stacked seven times, on squares of 640 px."""
-    given = one_x("retinanet_nas_fpn", backbone_options={"frozen_stages": 1})
+    given = one_x("retinanet_nas_fpn", backbone={"frozen_stages": 1})
     return replace(
         given,
         data=DataSettings(path="coco", size=640, fit="letterbox"),
@@ -55,8 +55,8 @@ def retinanet_nas_fpn_coco() -> Recipe:
 @_coco(paper="arXiv:2107.02963", published="a study of the paper; its figures are not repeated here")
 def retinanet_separate_thresholds_coco() -> Recipe:
     """Train RetinaNet whose classes take anchors from an IoU of 0.5 on, its boxes from 0.4 on."""
-    options = {
+    criterion = {
         "assigner": {"positive_iou": 0.5, "negative_iou": 0.4},
-        "box_assigner": {"positive_iou": 0.4, "negative_iou": 0.4},
+        "box_assigner": {"name": "max_iou", "positive_iou": 0.4, "negative_iou": 0.4},
     }
-    return one_x("retinanet", criterion_options=options)
+    return one_x("retinanet", criterion=criterion)

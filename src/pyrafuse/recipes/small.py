@@ -43,15 +43,14 @@ def shapes_demo() -> Recipe:
         model=ModelSettings(
             name="yolov3_asff",
             options={
-                "backbone_options": {"width": 0.25, "depths": [1, 1, 2, 2, 1]},
-                "neck_options": {
+                "backbone": {"width": 0.25, "depths": [1, 1, 2, 2, 1]},
+                "necks": {
                     "yolo_fpn": {"channels": [32, 64, 128], "widen": [False, False, False]},
                     "asff": {"out_channels": [64, 96, 128]},
                 },
-                "head_options": {"adaption": False, "reach": 1.0},
+                "head": {"adaption": False, "reach": 1.0},
                 # from nothing, one positive an object would take many times as long
-                "assigner": "neighbours",
-                "criterion_options": {"iou_objectness": True},
+                "criterion": {"assigner": "neighbours", "iou_objectness": True},
             },
         ),
         data=DataSettings(path="shapes:train=400,val=100,size=256,seed=0", size=256),

@@ -46,7 +46,7 @@ def ssd512_coco() -> Recipe:
 @_voc(published="76.5 mAP (VOC 2007) at 300 px")
 def ssd300_voc() -> Recipe:
     """Train SSD on Pascal VOC at 300 px, whose anchors begin larger."""
-    given = _ssd_recipe("ssd300", size=300, epochs=240, steps=(160, 200), head_options={"coverage": [0.2, 0.9]})
+    given = _ssd_recipe("ssd300", size=300, epochs=240, steps=(160, 200), head={"coverage": [0.2, 0.9]})
     return replace(
         given, data=replace(given.data, path="voc"), optimizer=replace(given.optimizer, lr=1e-3, lr_batch=64)
     )
@@ -60,7 +60,7 @@ def ssd300_voc() -> Recipe:
 )
 def ssdlite320_coco() -> Recipe:
     """Train SSDLite on MobileNetV3 with half of its last channels, from nothing, on COCO at 320 px."""
-    given = _ssd_recipe("ssdlite320", size=320, epochs=660, steps=(), backbone_options={"reduced_tail": True})
+    given = _ssd_recipe("ssdlite320", size=320, epochs=660, steps=(), backbone={"reduced_tail": True})
     return replace(
         given,
         augmentation=replace(AUGMENTATION, color_probability=0.0, expand_probability=0.0),

@@ -15,9 +15,9 @@ from pyrafuse.training.settings import sizes_around
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))
 """ASFF's squares: first epoch, then sides in cells at strides 8, 16, 32."""
 
-GUIDED = "model.options.head_options.guided"
-ADAPTION = "model.options.head_options.adaption"
-RFB = "model.options.head_options.rfb"
+GUIDED = "model.options.head.guided"
+ADAPTION = "model.options.head.adaption"
+RFB = "model.options.head.rfb"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
         "sync_bn": _flag("batch norms see the batch of all devices", "run.sync_bn"),
         "label_smoothing": _flag(
             "classes learn 1 - 1/K and 1/K instead of 1 and 0; two classes 2/3 and 1/3, one class 1",
-            "model.options.criterion_options.label_smoothing",
+            "model.options.criterion.label_smoothing",
             is_default=False,
         ),
         "multi_scale": Trick(
@@ -75,7 +75,7 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
             {GUIDED: True, ADAPTION: True},
             {ADAPTION: False, RFB: False},
         ),
-        "iou_loss": _flag("boxes learn by their overlap besides the L1 term", "model.options.criterion_options.iou"),
+        "iou_loss": _flag("boxes learn by their overlap besides the L1 term", "model.options.criterion.iou"),
         "rfb": Trick(
             "a receptive field block before the feature adaption (ASFF*)",
             {GUIDED: True, ADAPTION: True, RFB: True},
@@ -89,7 +89,7 @@ TRICKS: Mapping[str, Trick] = MappingProxyType(
             is_default=False,
         ),
         "spp": _flag(
-            "pool the coarsest level over 5, 9 and 13 cells", "model.options.neck_options.yolo_fpn.spp"
+            "pool the coarsest level over 5, 9 and 13 cells", "model.options.necks.yolo_fpn.spp"
         ),
     }
 )  # fmt: skip

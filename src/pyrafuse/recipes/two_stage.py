@@ -39,7 +39,7 @@ def libra_rcnn_coco() -> Recipe:
 @_part()
 def libra_sampling_coco() -> Recipe:
     """Train Faster R-CNN with Libra's balanced sampling alone."""
-    return _one_x("faster_rcnn", sampling_options={"iou_balanced": True, "instance_balanced": True})
+    return _one_x("faster_rcnn", stages={"sampler": {"positives": "instance_balanced", "negatives": "iou_balanced"}})
 
 
 @_part()
@@ -51,7 +51,7 @@ def libra_pyramid_coco() -> Recipe:
 @_part()
 def libra_box_loss_coco() -> Recipe:
     """Train Faster R-CNN with Libra's balanced L1 alone."""
-    return _one_x("faster_rcnn", criterion_options={"box_loss": "balanced_l1"})
+    return _one_x("faster_rcnn", criterion={"regions": {"box_loss": "balanced_l1"}})
 
 
 @_coco(paper="arXiv:1712.00726", published="40.3 AP at 800 px")
@@ -63,8 +63,8 @@ def cascade_rcnn_coco() -> Recipe:
 @_coco(paper="arXiv:2006.02334", published="44.8 AP at 800 px")
 def cascade_rcnn_rfp_coco() -> Recipe:
     """Train Cascade R-CNN on a recursive feature pyramid of two rounds."""
-    trunk: dict[str, Any] = {"backbone": "resnet50", "backbone_options": {**BACKBONE, "strides": [4, 8, 16, 32]}}
-    return _one_x("cascade_rcnn_rfp", backbone_options=trunk)
+    trunk: dict[str, Any] = {"name": "resnet50", **BACKBONE, "strides": [4, 8, 16, 32]}
+    return _one_x("cascade_rcnn_rfp", backbone={"backbone": trunk})
 
 
 def _with_neck(given: Recipe, neck: tuple[str, ...]) -> Recipe:

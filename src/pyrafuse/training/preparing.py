@@ -1,7 +1,7 @@
 """From a recipe to what trains: data read and checked, detector built, anchors fitted, weights taken over."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from pyrafuse.backbones.published import name_published
-from pyrafuse.backbones.timm_pyramid import TimmPyramid
+from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import read_weights
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import Part, plain
 from pyrafuse.base.records import DetectionData
+from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.pyramid import Backbone
 from pyrafuse.data.formats.shapes import is_shapes
 from pyrafuse.data.reading.folders import SPLIT_WORDS
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets
+from pyrafuse.models.building import build
 from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model, vary
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files, is_published
 from pyrafuse.training.starting import Start, choose_preprocessing, describe_preprocessing, settle, take_over
@@ -46,30 +48,22 @@ def create_detector(
     settings, size = recipe.model, recipe.data.size
     assert size is not None, "a settled recipe has a size"
     is_resumed = start is not None and start.is_resumed
-    options = _options(settings)
-    backbone = dict(options.get("backbone_options") or {})
-    if is_resumed:
-        backbone = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained")}
-    elif settings.backbone_weights is not None:
-        backbone["weights"] = settings.backbone_weights
-    if settings.frozen:
-        if not settings.brings_weights:
-            raise PyrafuseError(
-                f"model.frozen={settings.frozen} would keep random weights: give --weights FILE, or drop it"
-            )
-        backbone["frozen"] = settings.frozen
-    if backbone or "backbone_options" in options:
-        options["backbone_options"] = backbone
+    weights = None if is_resumed else settings.backbone_weights
+    if settings.frozen and not settings.brings_weights:
+        raise PyrafuseError(
+            f"model.frozen={settings.frozen} would keep random weights: give --weights FILE, or drop it"
+        )
+    spec = _spec_of(settings, num_classes=len(data.names))
     if settings.anchors == "data":
         anchors = fit_anchors(data, size=size, num_levels=3, per_level=3, seed=recipe.run.seed)
-        options["head_options"] = {**options.get("head_options", {}), "anchors": anchors}
+        spec = spec.with_parts(head={"anchors": anchors})
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
-    detector = _build(settings, options, start, num_classes=len(data.names))
+    detector = build(spec, backbone_weights=weights)
     made_for = getattr(detector.head, "made_for", None)
     if made_for not in (None, size):
         say(
             f"the anchors of {settings.name} are made for {made_for} px, and the images will have {size}: "
-            f"train with --size {made_for}, or give sizes in model.options.head_options"
+            f"train with --size {made_for}, or give sizes in model.options.head"
         )
     if getattr(detector.criterion, "label_smoothing", False) and len(data.names) < 3:
         own, other = smoothed_targets(len(data.names))
@@ -82,22 +76,22 @@ def create_detector(
     of_start = start.card.preprocessing if start is not None and start.card is not None else None
     detector.card = replace(
         detector.card,
+        model=settings.name or "",
         names=data.names,
         category_ids=data.category_ids,
         preprocessing=choose_preprocessing(recipe.data, of_start),
     )
     if not is_resumed:
-        for sentence in _fill(detector, backbone, start):
+        for sentence in _fill(detector, weights, start):
             say(sentence)
     return detector
 
 
-def _fill(detector: Detector, backbone: Mapping[str, Any], start: Start | None) -> Iterator[str]:
+def _fill(detector: Detector, weights: str | None, start: Start | None) -> Iterator[str]:
     """Copy the weights of ``start`` into ``detector``; gives sentences that say where its weights come from."""
-    weights = backbone.get("weights") or ("the network" if backbone.get("pretrained") else None)
     if weights is not None:
         count = len(detector.backbone.state_dict())
-        if isinstance(weights, str) and os.path.isfile(weights):
+        if os.path.isfile(weights):
             yield from (f"{weights}: {note}" for note in read_weights(weights).notes)
         yield f"{count} of {count} entries of the backbone read from {weights}"
     if start is not None:
@@ -105,20 +99,22 @@ def _fill(detector: Detector, backbone: Mapping[str, Any], start: Start | None) 
         yield take_over(detector, start, without_backbone=weights is not None)
         yield describe_preprocessing(detector.card.preprocessing, start)
     elif weights is None:
-        built = {**(detector.card.defaults or {}), **detector.card.options}.get("backbone")
-        if built is None and isinstance(detector.backbone, TimmPyramid):
-            built = f"timm/{detector.backbone.name}"
-        published = name_published(built, backbone)
+        assert detector.card.spec is not None
+        backbone = detector.card.spec.backbone
+        published = name_published(backbone.name, _changed_options(backbone))
         start_of_backbone = f"--weights {published} would start the backbone from ImageNet"
         yield f"weights: from nothing; {start_of_backbone if published else '--weights FILE starts from a checkpoint'}"
 
 
-def _build(settings: ModelSettings, options: Mapping[str, Any], start: Start | None, *, num_classes: int) -> Detector:
-    """The detector, with the defaults that its name had for ``start`` where that is of the same name."""
-    assert settings.name is not None, "a settled recipe has a model"
-    if start is not None and start.card is not None and start.card.model == settings.name:
-        return vary(start.card, num_classes=num_classes, options=options)
-    return create_model(settings.name, num_classes=num_classes, **options)
+def _changed_options(backbone: Part) -> dict[str, Any]:
+    """The options of a backbone that differ from its defaults."""
+    own = BACKBONES.options(backbone.name)
+    return {key: value for key, value in backbone.options.items() if key not in own or plain(own[key]) != value}
+
+
+def _spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:
+    spec = read_spec({**settings.spec, "num_classes": num_classes})
+    return spec.with_parts(backbone={"frozen": settings.frozen}) if settings.frozen else spec
 
 
 def check_model(recipe: Recipe, start: Start | None = None) -> None:
@@ -137,7 +133,7 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
         recipe, start = settle(recipe)
     # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
     with torch.device("meta"), suppress(RuntimeError):
-        detector = _build(recipe.model, _options(recipe.model), start, num_classes=1)
+        detector = build(_spec_of(recipe.model, num_classes=1))
         find_dropblocks(detector, recipe.dropblock)
         check_sizes(detector.backbone, recipe.data)
 
@@ -230,15 +226,6 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         data=replace(data, path=path, train=split(data.train), val=split(data.val)),
         model=replace(model, backbone_weights=absolute(model.backbone_weights), start_from=absolute(model.start_from)),
     )
-
-
-def _options(settings: ModelSettings) -> dict[str, Any]:
-    options = dict(settings.options)
-    if settings.backbone is not None:
-        options["backbone"] = settings.backbone
-    if settings.neck is not None:
-        options["neck"] = settings.neck
-    return options
 
 
 def fit_anchors(

@@ -108,7 +108,9 @@ def compare_options(recipe: Recipe, begun: Begun) -> list[str]:
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Any:
     """Name, old and new value of each setting that differs; those that only one version of the package knows do not."""
-    for name in old.keys() & new.keys() if not prefix.startswith("model.options") else old.keys() | new.keys():
+    for name in (
+        old.keys() & new.keys() if not prefix.startswith(("model.options", "model.spec")) else old.keys() | new.keys()
+    ):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from _changes(before, after, f"{prefix}{name}.")

@@ -14,20 +14,25 @@ class ModelSettings:
     """Which detector, and what it starts from.
 
     Attributes:
-        name: One of `pyrafuse models`; by default that of ``start_from``, and ``yolov3_asff_small`` without it.
+        name: One of `pyrafuse models`, or a YAML file that describes a detector, as ``pyrafuse models NAME --spec``
+            does; by default that of ``start_from``, and ``yolov3_asff_small`` without it.
+        spec: The whole description, with every option of every part, as a run's own recipe holds it; what else is
+            given here changes it.
         backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
         backbone_weights: Pretrained weights of the backbone: a file, ``torchvision/NAME`` or ``timm/NAME``.
         frozen: Number of leading layers of the backbone that keep the weights they start from, for little data.
         neck: Other necks than the model's own, in a row.
-        options: More arguments of the model's builder, by name.
+        options: Other parts than the model's own, or other options of them: by ``head``, ``necks``, ``criterion``,
+            ``postprocess`` and so on.
         start_from: Checkpoint of a detector to start from, ours or any that `pyrafuse import` reads. It gives model,
-            backbone, neck, options and preprocessing; what is given besides changes these. Weights that do not fit are
+            all of its parts and preprocessing; what is given besides changes these. Weights that do not fit are
             left out, and counted.
         published: Published name of the model in ``start_from``, for foreign files that do not tell how they are used.
         anchors: ``model`` keeps the model's own; ``data`` fits them to the boxes of the training images.
     """
 
     name: str | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     backbone_weights: str | None = None
     frozen: int = 0
@@ -43,9 +48,7 @@ class ModelSettings:
     @property
     def brings_weights(self) -> bool:
         """Whether the backbone has learnt before."""
-        backbone = self.options.get("backbone_options") or {}
-        given = (self.backbone_weights, self.start_from, backbone.get("weights"), backbone.get("pretrained"))
-        return any(given)
+        return bool(self.backbone_weights or self.start_from)
 
 
 DEFAULT_MODEL = "yolov3_asff_small"

@@ -5,23 +5,28 @@ recipe -> checkpoint read -> recipe with nothing left open, and the `Start` -> w
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.parts import Part
 from pyrafuse.base.paths import find_checkpoint
+from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.importers.loading import build, holds_detector
+from pyrafuse.models.building import build as build_detector
 from pyrafuse.models.checkpoint import card_of, is_own
+from pyrafuse.models.describing import change, describe, is_description, presets_of
 from pyrafuse.models.detector import Card, Detector
-from pyrafuse.models.transfer import describe, find_class_rows, match_classes, transfer
-from pyrafuse.necks.graph_text import list_necks
+from pyrafuse.models.transfer import describe_transfer, find_class_rows, match_classes, transfer
 from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, DataSettings, ModelSettings, Recipe
 
 OWN_PARTS = ("backbone.", "neck.", "head.")
@@ -74,7 +79,7 @@ def settle(recipe: Recipe) -> tuple[Recipe, Start | None]:
             raise
         raise PyrafuseError(f"{error} (images are made ready as in {start.path}, but for what is given)") from error
     model = recipe.model
-    if start is None or not (start.is_resumed and model.name is not None):  # a run's own recipe is settled already
+    if start is None or not (start.is_resumed and model.spec):  # a run's own recipe is settled already
         model = _settle_model(model, card)
     return replace(recipe, model=model, data=data), start
 
@@ -133,49 +138,41 @@ def _is_bare(content: Any) -> bool:
 
 
 def _settle_model(settings: ModelSettings, card: Card | None) -> ModelSettings:
-    """``settings`` with what they leave open taken from ``card``; of another model nothing is taken."""
-    if card is None or settings.name not in (None, card.model):
-        return replace(settings, name=settings.name or DEFAULT_MODEL)
-    own = {key: value for key, value in card.options.items() if key != "num_classes"}
-    own["backbone_options"] = _without_training(own.get("backbone_options") or {})
-    given = _with_parts(settings)
-    defaults = card.defaults or {}
-    if "backbone" in given and given["backbone"] != (own.get("backbone") or defaults.get("backbone")):
-        own["backbone_options"] = {}
-    if "neck" in given and "neck_options" in own:
-        chain = list_necks(given["neck"])
-        own["neck_options"] = {neck: value for neck, value in own["neck_options"].items() if neck in chain}
-    options = {key: value for key, value in merge(own, given).items() if value != {}}
-    backbone, neck = options.pop("backbone", None), options.pop("neck", None)
-    return replace(
-        settings,
-        name=card.model,
-        backbone=backbone,
-        neck=None if neck is None else (neck,) if isinstance(neck, str) else tuple(neck),
-        options=options,
-    )
+    """``settings`` with the whole description, and nothing that still changes it; of another model nothing is taken."""
+    if card is not None and card.spec is not None and settings.name in (None, card.model):
+        name, base = card.model or card.spec.head.name, _without_training(card.spec)
+    else:
+        name = settings.name or DEFAULT_MODEL
+        base = read_spec(settings.spec) if settings.spec else describe(name)
+        name = Path(name).stem if is_description(name) else name
+    spec = resolve(describe_model(replace(settings, name=name), base))
+    plain = {key: value for key, value in spec.to_plain().items() if key != "num_classes"}
+    return replace(settings, name=name, spec=plain, backbone=None, neck=None, options={})
 
 
-def _with_parts(settings: ModelSettings) -> dict[str, Any]:
-    """The options of the model's builder, backbone and neck among them."""
-    parts = {"backbone": settings.backbone, "neck": settings.neck}
-    return {**settings.options, **{key: value for key, value in parts.items() if value is not None}}
+def describe_model(settings: ModelSettings, base: DetectorSpec) -> DetectorSpec:
+    """``base`` with the parts that ``settings`` name, and then their options."""
+    presets = presets_of(settings.name)
+    names = {"backbone": settings.backbone, "neck": settings.neck}
+    spec = change(base, presets=presets, **{field: name for field, name in names.items() if name is not None})
+    return change(spec, presets=presets, **settings.options)
 
 
-def _without_training(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a backbone without where its weights came from and what was frozen."""
-    return {key: value for key, value in options.items() if key not in {*FREEZING, "weights", "pretrained"}}
+def resolve(spec: DetectorSpec) -> DetectorSpec:
+    """``spec`` with every option of every part; nothing but its shapes is computed.
+
+    Raises:
+        PyrafuseError: If it cannot be built.
+    """
+    with torch.device("meta"), suppress(RuntimeError):  # a part that looks at its own numbers needs them
+        return build_detector(spec).card.spec or spec
+    return build_detector(spec).card.spec or spec
 
 
-def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``, key by key within nested mappings."""
-    merged = dict(values)
-    for key, value in changes.items():
-        before = merged.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            value = merge(before, value)
-        merged[key] = value
-    return merged
+def _without_training(spec: DetectorSpec) -> DetectorSpec:
+    """``spec`` without what of its backbone was frozen."""
+    options = {key: value for key, value in spec.backbone.options.items() if key not in FREEZING}
+    return replace(spec, backbone=Part(spec.backbone.name, options))
 
 
 def choose_preprocessing(settings: DataSettings, start: Preprocessing | None = None) -> Preprocessing:
@@ -207,8 +204,8 @@ def take_over(detector: Detector, start: Start, *, without_backbone: bool = Fals
         PyrafuseError: If nothing fits.
     """
     assert start.state is not None
-    card = start.card or Card(options={"num_classes": detector.card.options["num_classes"]})
-    num_theirs, num_ours = (c.options.get("num_classes", len(c.names)) for c in (card, detector.card))
+    card = start.card or Card(spec=detector.card.spec)
+    num_theirs, num_ours = card.num_classes, detector.card.num_classes
     classes = match_classes(card.names, detector.names, num_theirs=num_theirs)
     done = transfer(
         detector,
@@ -223,7 +220,7 @@ def take_over(detector: Detector, start: Start, *, without_backbone: bool = Fals
             f"nothing in {start.path} fits {detector.card.model}: no entry has the same name and shape; leave out "
             "--model NAME to train the model of that file"
         )
-    return describe(done, classes, find_class_rows(detector), source=start.path)
+    return describe_transfer(done, classes, find_class_rows(detector), source=start.path)
 
 
 def describe_preprocessing(chosen: Preprocessing, start: Start) -> str:

@@ -6,6 +6,7 @@ images -> EfficientNet -> BiFPN -> separable towers -> nine anchors a cell -> fo
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pyrafuse.base.parts import part
 from pyrafuse.base.spec import DetectorSpec
@@ -72,10 +73,10 @@ def efficientdet(number: int, *, same_padding: bool = False) -> DetectorSpec:
     )
 
 
-def presets(number: int, *, same_padding: bool) -> dict[str, dict[str, object]]:
+def presets(number: int, *, same_padding: bool) -> dict[str, dict[str, Any]]:
     """What necks begin with in an EfficientDet: they are as wide as its scaling says."""
     scaling = SCALINGS[number]
-    width = {"out_channels": scaling.channels}
+    width: dict[str, Any] = {"out_channels": scaling.channels}
     bifpn = {**width, "repeats": scaling.repeats, "same_padding": same_padding, "redundant_bias": same_padding}
     return {"bifpn": bifpn, "fpn": width, "pafpn": width}
 
