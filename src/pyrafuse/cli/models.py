@@ -7,7 +7,15 @@ if TYPE_CHECKING:
     from pyrafuse.inference.listing import Cost
 
 
-def models(name: str = "", /, *, kind: str | None = None, measure: bool = False, json: Path | None = None) -> int:
+def models(
+    name: str = "",
+    /,
+    *,
+    kind: str | None = None,
+    spec: bool = False,
+    measure: bool = False,
+    json: Path | None = None,
+) -> int:
     """List the models and parts that can be named: parameters, GFLOPs and paper of each.
 
     Figures are of one image of 416 px and 80 classes; necks alone are measured on the maps of a ResNet-50, heads on a
@@ -15,7 +23,9 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
 
     Args:
         name: Name of one part, to see its options; a timm/NAME is one, too.
-        kind: model, backbone, neck or head; by default all.
+        kind: Kind of part: model, backbone, neck or head, by default all four; or one of the parts inside of a
+            description: assigner, sampler, loss, criterion, coder, decoder and so on.
+        spec: Print the whole description of the model NAME as YAML: every part with every option.
         measure: Build and run every part now, which takes minutes.
         json: File to write the figures to, for programs.
     """
@@ -25,18 +35,20 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     from pyrafuse.base.errors import unknown_name
     from pyrafuse.base.paths import check_writable
     from pyrafuse.core.storage import write_text
-    from pyrafuse.inference.listing import KINDS, describe_part, find_kinds, measure_cost, tell_cost
+    from pyrafuse.inference.listing import ALL_KINDS, KINDS, describe_part, find_kinds, measure_cost, tell_cost
 
-    if kind is not None and kind not in KINDS:
-        raise unknown_name("kind of part", kind, KINDS)
+    if spec:
+        return _print_spec(name)
+    if kind is not None and kind not in ALL_KINDS:
+        raise unknown_name("kind of part", kind, ALL_KINDS)
     if json is not None:
         check_writable(json)
-    kinds = [k for k in (find_kinds(name) if name else KINDS) if kind in (None, k)]
+    kinds = [k for k in (find_kinds(name) if name else [kind] if kind else KINDS) if kind in (None, k)]
     costs: dict[str, dict[str, Cost | None]] = {}
     for each in kinds:
-        parts = [describe_part(each, n) for n in ([name] if name else KINDS[each].names())]
+        parts = [describe_part(each, n) for n in ([name] if name else ALL_KINDS[each].names())]
         width = max((len(part.name) for part in parts), default=0)
-        print(f"{each if name else each + 's':<{width + 2}}  parameters    GFLOPs  paper")
+        print(f"{each:<{width + 2}}  parameters    GFLOPs  paper")
         costs[each] = {}
         for part in parts:
             cost = costs[each][part.name] = (measure_cost if measure else tell_cost)(each, part.name)
@@ -53,6 +65,17 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
     if json is not None:
         plain = {k: {n: None if c is None else asdict(c) for n, c in named.items()} for k, named in costs.items()}
         write_text(json, json_format.dumps(plain, indent=1) + "\n")
+    return 0
+
+
+def _print_spec(name: str) -> int:
+    from pyrafuse.base.errors import PyrafuseError
+    from pyrafuse.models.building import resolve
+    from pyrafuse.models.describing import describe, write_yaml
+
+    if not name:
+        raise PyrafuseError("--spec prints the description of one model: pyrafuse models NAME --spec")
+    print(write_yaml(resolve(describe(name))), end="")
     return 0
 
 

@@ -16,18 +16,43 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.backbones.timm_pyramid import TimmPyramid
 from pyrafuse.base.errors import unknown_name
 from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
-from pyrafuse.heads.registry import HEADS
+from pyrafuse.criteria.registry import CRITERIA, LEVEL_WEIGHTS
+from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS, ROI_HEADS
 from pyrafuse.inference.measuring import count_gflops, count_parameters
+from pyrafuse.losses.registry import LOSSES
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.registry import MODELS
+from pyrafuse.models.two_stage import STAGES
 from pyrafuse.necks.registry import NECKS
+from pyrafuse.ops.registry import CODERS
+from pyrafuse.postprocess.registry import DECODERS, PROPOSALS, SELECTIONS
+from pyrafuse.samplers.registry import DRAWS, SAMPLERS
 
 KINDS: Mapping[str, Registry[Any]] = {"model": MODELS, "backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+"""What is listed by default, with what it costs."""
+INNER_KINDS: Mapping[str, Registry[Any]] = {
+    "proposal_head": PROPOSAL_HEADS,
+    "roi_head": ROI_HEADS,
+    "stage": STAGES,
+    "coder": CODERS,
+    "criterion": CRITERIA,
+    "assigner": ASSIGNERS,
+    "sampler": SAMPLERS,
+    "draw": DRAWS,
+    "loss": LOSSES,
+    "level_weights": LEVEL_WEIGHTS,
+    "decoder": DECODERS,
+    "selection": SELECTIONS,
+    "proposals": PROPOSALS,
+}
+"""The parts inside of a description besides."""
+ALL_KINDS = {**KINDS, **INNER_KINDS}
 SIZE_PX = 416
 """Side of the image that costs are told of."""
 NECK_INPUTS = PyramidSpec((512, 1024, 2048), (8, 16, 32))
@@ -70,11 +95,11 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Part:
+class NamedPart:
     """One part that can be named.
 
     Attributes:
-        kind: A key of `KINDS`.
+        kind: A key of `ALL_KINDS`.
         name: In its registry, or ``timm/NAME``.
         summary: First line of its docstring.
         paper: arXiv id; empty where none is told.
@@ -88,19 +113,19 @@ class Part:
     options: tuple[Option, ...]
 
 
-def describe_part(kind: str, name: str) -> Part:
+def describe_part(kind: str, name: str) -> NamedPart:
     """What is known of a part without building it.
 
     Raises:
         UnknownNameError: If there is no such kind or part.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of part", kind, KINDS)
+    if kind not in ALL_KINDS:
+        raise unknown_name("kind of part", kind, ALL_KINDS)
     is_timm = kind == "backbone" and name.startswith("timm/")
-    builder = TimmPyramid if is_timm else KINDS[kind].get(name)
+    builder = TimmPyramid if is_timm else ALL_KINDS[kind].get(name)
     text = inspect.getdoc(getattr(builder, "func", builder)) or ""
-    paper = "" if is_timm else KINDS[kind].paper(name)
-    return Part(kind, name, text.partition("\n")[0], paper, _options(builder))
+    paper = "" if is_timm else ALL_KINDS[kind].paper(name)
+    return NamedPart(kind, name, text.partition("\n")[0], paper, _options(builder))
 
 
 def find_kinds(name: str) -> tuple[str, ...]:
@@ -113,14 +138,16 @@ def find_kinds(name: str) -> tuple[str, ...]:
         if not timm.is_model(bare := name.removeprefix("timm/")):
             raise unknown_name("timm model", bare, timm.list_models())
         return ("backbone",)
-    kinds = tuple(kind for kind, registry in KINDS.items() if name in registry.names())
+    kinds = tuple(kind for kind, registry in ALL_KINDS.items() if name in registry.names())
     if not kinds:
-        raise unknown_name("part", name, {n for registry in KINDS.values() for n in registry.names()})
+        raise unknown_name("part", name, {n for registry in ALL_KINDS.values() for n in registry.names()})
     return kinds
 
 
 def tell_cost(kind: str, name: str) -> Cost | None:
     """The cost of a part as it was measured once for all that come with the package, or else by `measure_cost`."""
+    if kind not in KINDS:
+        return None
     known = _read_costs().get(kind, {})
     if name in known:
         return None if known[name] is None else Cost(**known[name])

@@ -4,6 +4,7 @@
 """
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +64,17 @@ def build(
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return detector
+
+
+def resolve(spec: DetectorSpec) -> DetectorSpec:
+    """``spec`` with every option of every part; nothing but shapes is computed.
+
+    Raises:
+        PyrafuseError: As `build`.
+    """
+    with torch.device("meta"), suppress(RuntimeError):  # a part that looks at its own numbers needs them
+        return build(spec).card.spec or spec
+    return build(spec).card.spec or spec
 
 
 def rebuild(card: Card) -> Detector:

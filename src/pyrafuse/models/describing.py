@@ -98,6 +98,22 @@ def read_file(path: str) -> DetectorSpec:
         raise PyrafuseError(f"{path}: {error}") from error
 
 
+def write_yaml(spec: DetectorSpec) -> str:
+    """``spec`` as YAML that `read_file` reads back to an equal one."""
+    return yaml.dump(spec.to_plain(), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines, graphs say, stand as they are."""
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _write_text)
+
+
 def predictions_of(head: str) -> str:
     """The kind of predictions that a head gives.
 

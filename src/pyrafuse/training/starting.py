@@ -5,12 +5,10 @@ recipe -> checkpoint read -> recipe with nothing left open, and the `Start` -> w
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyrafuse.backbones.weights import check_entries
@@ -22,7 +20,7 @@ from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.importers.loading import build, holds_detector
-from pyrafuse.models.building import build as build_detector
+from pyrafuse.models.building import resolve
 from pyrafuse.models.checkpoint import card_of, is_own
 from pyrafuse.models.describing import change, describe, is_description, presets_of
 from pyrafuse.models.detector import Card, Detector
@@ -156,17 +154,6 @@ def describe_model(settings: ModelSettings, base: DetectorSpec) -> DetectorSpec:
     names = {"backbone": settings.backbone, "neck": settings.neck}
     spec = change(base, presets=presets, **{field: name for field, name in names.items() if name is not None})
     return change(spec, presets=presets, **settings.options)
-
-
-def resolve(spec: DetectorSpec) -> DetectorSpec:
-    """``spec`` with every option of every part; nothing but its shapes is computed.
-
-    Raises:
-        PyrafuseError: If it cannot be built.
-    """
-    with torch.device("meta"), suppress(RuntimeError):  # a part that looks at its own numbers needs them
-        return build_detector(spec).card.spec or spec
-    return build_detector(spec).card.spec or spec
 
 
 def _without_training(spec: DetectorSpec) -> DetectorSpec:
