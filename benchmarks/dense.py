@@ -104,7 +104,7 @@ def main() -> None:
     boxes, labels = random_objects(2, 10, TRAINING_PX)
     images = torch.randn(2, 3, TRAINING_PX, TRAINING_PX)
     targets = Targets.pad(list(boxes), list(labels))
-    detector = create_model("ddod", num_classes=80, backbone_options={"frozen_stages": 1, "norm_eval": True}).train()
+    detector = create_model("ddod", num_classes=80, backbone={"frozen_stages": 1, "norm_eval": True}).train()
 
     def step() -> None:
         detector.zero_grad(set_to_none=True)

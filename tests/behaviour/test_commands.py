@@ -21,9 +21,9 @@ TINY = {
     "model": {
         "name": "yolov3_asff",
         "options": {
-            "backbone_options": {"width": 0.25, "depths": [1, 1, 1, 1, 1]},
-            "neck_options": {"yolo_fpn": {"width": 0.125}, "asff": {"out_channels": [16, 24, 32]}},
-            "head_options": {"adaption": False},
+            "backbone": {"width": 0.25, "depths": [1, 1, 1, 1, 1]},
+            "necks": {"yolo_fpn": {"width": 0.125}, "asff": {"out_channels": [16, 24, 32]}},
+            "head": {"adaption": False},
         },
     },
     "data": {"size": 64, "workers": 0},

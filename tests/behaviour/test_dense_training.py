@@ -19,46 +19,44 @@ from pyrafuse.training.settings import (
     ScheduleSettings,
 )
 
-TRUNK = {"backbone": "resnet18", "backbone_options": {"width": 16}}
+TRUNK = {"backbone": {"name": "resnet18", "width": 16}}
 HEAD = {"channels": 32, "num_convs": 1}
-TINY = {**TRUNK, "neck_options": {"fpn": {"out_channels": 32}}, "head_options": HEAD}
+TINY = {**TRUNK, "necks": {"fpn": {"out_channels": 32}}, "head": HEAD}
 # where a small object has a cell or two at stride 8, and others want these too
 FINE = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 16, "strides": (4, 8, 16)},
-    "neck_options": {"fpn": {"out_channels": 32, "num_levels": 3}},
-    "head_options": HEAD,
+    "backbone": {"name": "resnet18", "width": 16, "strides": (4, 8, 16)},
+    "necks": {"fpn": {"out_channels": 32, "num_levels": 3}},
+    "head": HEAD,
 }
 FEW = {"max_per_level": 200, "max_regions": 100}
 OPTIONS = {
     "retinanet": TINY,
-    "retinanet_nas_fpn": {**TINY, "neck_options": {"nas_fpn": {"out_channels": 32, "stack": 1}}},
+    "retinanet_nas_fpn": {**TINY, "necks": {"nas_fpn": {"out_channels": 32, "stack": 1}}},
     "libra_retinanet": TINY,
     "ga_retinanet": {
         **TINY,
-        "head_options": {**HEAD, "scale": 1.5},
-        "criterion_options": {"location_assigner": {"side": 1.5}},
+        "head": {**HEAD, "scale": 1.5},
+        "criterion": {"location_assigner": {"side": 1.5}},
     },
     "atss": FINE,
     "ddod": TINY,
-    "fcos": {**FINE, "criterion_options": {"assigner": {"radius": 1.5}}},
+    "fcos": {**FINE, "criterion": {"assigner": {"radius": 1.5}}},
     "ddod_fcos": FINE,
     "efficientdet_d0": {
         **TRUNK,
-        "neck_options": {"bifpn": {"out_channels": 32, "repeats": 1}},
-        "head_options": {"num_convs": 1},
+        "necks": {"bifpn": {"out_channels": 32, "repeats": 1}},
+        "head": {"num_convs": 1},
     },
     "cascade_rcnn_rfp": {
-        "backbone_options": {
-            "backbone": "resnet18",
-            "backbone_options": {"width": 16, "strides": (4, 8, 16, 32)},
-            "neck_options": {"fpn": {"out_channels": 32, "num_levels": 5}},
+        "backbone": {
+            "backbone": {"name": "resnet18", "width": 16, "strides": (4, 8, 16, 32)},
+            "necks": {"fpn": {"out_channels": 32, "num_levels": 5}},
         },
-        "head_options": {"scales": (4.0,)},
+        "head": {"scales": (4.0,)},
         "region_options": {"channels": 64},
         "sampling_options": {"number": 64},
-        "proposal_options": FEW,
-        "learning_proposal_options": FEW,
+        "proposals": FEW,
+        "learning_proposals": FEW,
     },
 }
 

@@ -26,11 +26,11 @@ COMMAND = [sys.executable, "-m", "pyrafuse", "train"]
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
     base = small()
-    tiny = {"backbone_options": {"width": 0.125}, "neck_options": {"fpn": {"out_channels": 8}}}
+    tiny = {"backbone": {"width": 0.125}, "necks": {"fpn": {"out_channels": 8}}}
     plain = to_plain(
         replace(
             base,
-            model=replace(base.model, name="yolov3_small", options={**tiny, "head_options": {"branches": 8}}),
+            model=replace(base.model, name="yolov3_small", options={**tiny, "head": {"branches": 8}}),
             data=replace(base.data, path="shapes:train=16,val=4,size=64", size=64, workers=1),
             run=replace(base.run, batch_size=4, evaluate_every=2, accelerator="cpu", precision="32"),
         )

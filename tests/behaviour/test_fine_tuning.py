@@ -31,13 +31,12 @@ from pyrafuse.training.settings import (
 
 UNIT = (1 / 255, 1 / 255, 1 / 255)
 DENSE = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"fpn": {"out_channels": 16}},
-    "head_options": {"channels": 16, "num_convs": 1, "scale": 1.5},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"fpn": {"out_channels": 16}},
+    "head": {"channels": 16, "num_convs": 1, "scale": 1.5},
 }
 STARTS = {
-    "ours": ("yolov3_small", {"backbone_options": {"width": 0.25}}, Preprocessing(size=(96, 96), fit="letterbox")),
+    "ours": ("yolov3_small", {"backbone": {"width": 0.25}}, Preprocessing(size=(96, 96), fit="letterbox")),
     "caffe": (
         "retinanet",
         DENSE,
@@ -53,41 +52,38 @@ STARTS = {
     "SSD": (
         "ssd300",
         {
-            "backbone": "resnet18",
-            "backbone_options": {"width": 8, "strides": (8, 16)},
-            "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}},
-            "head_options": {"sizes": (10, 20, 30, 40, 50, 60, 70)},
+            "backbone": {"name": "resnet18", "width": 8, "strides": (8, 16)},
+            "necks": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}},
+            "head": {"sizes": (10, 20, 30, 40, 50, 60, 70)},
         },
         Preprocessing(size=(96, 96), interpolation="opencv", mean=(0.4823, 0.4588, 0.4078), std=UNIT),
     ),
     "effdet _ap": (
         "efficientdet_d0",
         {
-            "backbone": "resnet18",
-            "backbone_options": {"width": 8},
-            "neck_options": {"bifpn": {"out_channels": 8, "repeats": 1}},
-            "head_options": {"num_convs": 1, "scale": 1.5},
+            "backbone": {"name": "resnet18", "width": 8},
+            "necks": {"bifpn": {"out_channels": 8, "repeats": 1}},
+            "head": {"num_convs": 1, "scale": 1.5},
         },
         Preprocessing(size=(128, 128), fit="letterbox", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), padding="black"),
     ),
     "YOLOv3": (
         "yolov3_plain",
         {
-            "backbone_options": {"width": 0.125, "depths": (1, 1, 1, 1, 1)},
-            "neck_options": {"yolo_fpn": {"width": 1 / 16}},
-            "head_options": {"anchors": (((8, 8),), ((16, 16),), ((32, 32),))},
+            "backbone": {"width": 0.125, "depths": (1, 1, 1, 1, 1)},
+            "necks": {"yolo_fpn": {"width": 1 / 16}},
+            "head": {"anchors": (((8, 8),), ((16, 16),), ((32, 32),))},
         },
         Preprocessing(size=(96, 96), fit="keep_ratio", interpolation="opencv", mean=(0, 0, 0), std=(1, 1, 1)),
     ),
     "Faster R-CNN": (
         "faster_rcnn",
         {
-            "backbone": "resnet18",
-            "backbone_options": {"width": 8},
-            "neck_options": {"fpn": {"out_channels": 16}},
-            "head_options": {"scales": (2.0,)},
+            "backbone": {"name": "resnet18", "width": 8},
+            "necks": {"fpn": {"out_channels": 16}},
+            "head": {"scales": (2.0,)},
             "region_options": {"channels": 16},
-            "proposal_options": {"max_per_level": 100, "max_regions": 50},
+            "proposals": {"max_per_level": 100, "max_regions": 50},
         },
         Preprocessing(size=(64, 96), fit="keep_ratio", mean=(0.4, 0.4, 0.4), std=UNIT, bgr=True, round_down=True),
     ),

@@ -39,9 +39,9 @@ def checkpoint(tmp_path_factory) -> Path:
     detector = create_model(
         "yolov3_asff",
         num_classes=1,
-        backbone_options={"width": 0.25, "depths": [1, 1, 1, 1, 1]},
-        neck_options={"yolo_fpn": {"width": 0.125}, "asff": {"out_channels": [16, 24, 32]}},
-        head_options={"adaption": False},
+        backbone={"width": 0.25, "depths": [1, 1, 1, 1, 1]},
+        necks={"yolo_fpn": {"width": 0.125}, "asff": {"out_channels": [16, 24, 32]}},
+        head={"adaption": False},
     )
     detector.card = replace(detector.card, names=("cell",), preprocessing=Preprocessing(size=(64, 64)))
     path = tmp_path_factory.mktemp("model") / "a.ckpt"

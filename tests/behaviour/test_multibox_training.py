@@ -19,29 +19,28 @@ from pyrafuse.training.settings import (
     ScheduleSettings,
 )
 
-TRUNK = {"backbone": "resnet18", "backbone_options": {"width": 16, "strides": (8, 16)}}
+TRUNK = {"backbone": {"name": "resnet18", "width": 16, "strides": (8, 16)}}
 SIZES = (12, 28, 48, 70, 96, 120)
 MODELS = {
     "ssd300": {
         **TRUNK,
-        "neck_options": {
+        "necks": {
             "ssd_extra": {"out_channels": (32, 32, 32), "strides": (2, 2, 1), "paddings": (1, 1, 0), "norm": True}
         },
-        "head_options": {"sizes": SIZES},
+        "head": {"sizes": SIZES},
     },
     "ssdlite320": {
         **TRUNK,
-        "neck_options": {"ssd_extra": {"out_channels": (32, 32, 32), "strides": (2, 2, 1), "paddings": (1, 1, 0)}},
-        "head_options": {"sizes": SIZES},
+        "necks": {"ssd_extra": {"out_channels": (32, 32, 32), "strides": (2, 2, 1), "paddings": (1, 1, 0)}},
+        "head": {"sizes": SIZES},
     },
     "m2det": {
-        "backbone": "resnet18",
-        "backbone_options": {"width": 16},
+        "backbone": {"name": "resnet18", "width": 16},
         "size": 128,
-        "neck_options": {
+        "necks": {
             "mlfpn": {"num_levels": 2, "num_scales": 5, "channels": 32, "shallow_channels": 16, "deep_channels": 32}
         },
-        "head_options": {"sizes": [size / 128 for size in SIZES], "steps": (8, 16, 32, 64, 128)},
+        "head": {"sizes": [size / 128 for size in SIZES], "steps": (8, 16, 32, 64, 128)},
     },
 }
 

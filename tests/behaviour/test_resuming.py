@@ -22,7 +22,7 @@ from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings, to_plain
 from pyrafuse.training.starting import settle
 
-MODEL = ModelSettings("yolov3_small", options={"backbone_options": {"width": 0.25}})
+MODEL = ModelSettings("yolov3_small", options={"backbone": {"width": 0.25}})
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_complete_run_says_so_and_only_makes_up_its_report(data, whole):
         ({"data": {"size": 96}}, r"data.size 64 -> 96"),
         ({"optimizer": {"lr": 0.5}}, r"optimizer.lr 0.01 -> 0.5"),
         ({"model": {"name": "yolov3_asff_small"}}, r"model.name yolov3_small -> yolov3_asff_small"),
-        ({"model": {"options": {"backbone_options": {"width": 0.5}}}}, r"width 0.25 -> 0.5"),
+        ({"model": {"options": {"backbone": {"width": 0.5}}}}, r"width 0.25 -> 0.5"),
     ],
 )
 def test_options_that_make_it_another_run_are_refused_and_nothing_is_touched(data, whole, change, said):

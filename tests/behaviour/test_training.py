@@ -40,11 +40,9 @@ from pyrafuse.training.settings import (
 from pyrafuse.training.starting import settle
 
 TINY = {
-    "backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
-    "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (32, 48, 64)}},
-    "head_options": {
-        "anchors": (((8, 8), (12, 12), (16, 16)), ((20, 20), (28, 28), (36, 36)), ((44, 44), (56, 56), (64, 64)))
-    },
+    "backbone": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
+    "necks": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (32, 48, 64)}},
+    "head": {"anchors": (((8, 8), (12, 12), (16, 16)), ((20, 20), (28, 28), (36, 36)), ((44, 44), (56, 56), (64, 64)))},
 }
 
 
@@ -110,7 +108,7 @@ def test_eight_images_are_learnt_by_heart(shapes, tmp_path):
 
 def test_frozen_layers_keep_their_weights_and_statistics(shapes, tmp_path):
     torch.manual_seed(0)
-    options = {"backbone_options": {"width": 0.25}}
+    options = {"backbone": {"width": 0.25}}
     start = create_model("yolov3_small", num_classes=5, **options)
     save(start, tmp_path / "start.ckpt")
     recipe = recipe_for(shapes, tmp_path / "run", epochs=1)
@@ -123,7 +121,7 @@ def test_frozen_layers_keep_their_weights_and_statistics(shapes, tmp_path):
 
 def test_a_training_ends_with_the_figures_of_evaluate(shapes, tmp_path):
     recipe = recipe_for(shapes, tmp_path / "run", epochs=4)
-    model = ModelSettings("yolov3_small", options={"backbone_options": {"width": 0.25}})
+    model = ModelSettings("yolov3_small", options={"backbone": {"width": 0.25}})
     run = replace(recipe.run, ema=0, precision="bf16", evaluate_every=4)
     result = train(
         replace(recipe, model=model, run=run, optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=4))

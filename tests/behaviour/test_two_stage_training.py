@@ -29,14 +29,13 @@ from pyrafuse.training.settings import (
 
 FEW = {"max_per_level": 200, "max_regions": 100}
 TINY = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 16},
-    "neck_options": {"fpn": {"out_channels": 32}},
-    "head_options": {"scales": (4.0,)},
+    "backbone": {"name": "resnet18", "width": 16},
+    "necks": {"fpn": {"out_channels": 32}},
+    "head": {"scales": (4.0,)},
     "region_options": {"channels": 64},
     "sampling_options": {"number": 64},
-    "proposal_options": FEW,
-    "learning_proposal_options": FEW,
+    "proposals": FEW,
+    "learning_proposals": FEW,
 }
 
 
@@ -78,7 +77,7 @@ def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name):
 @pytest.mark.parametrize("name", ["faster_rcnn", "ddod"])
 def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeypatch, name):
     """Two-stage detectors draw samples, and DDOD counts positives: neither may depend on being validated."""
-    options = TINY if name == "faster_rcnn" else {"backbone": "resnet18", "backbone_options": {"width": 16}}
+    options = TINY if name == "faster_rcnn" else {"backbone": {"name": "resnet18", "width": 16}}
     recipe = Recipe(
         model=ModelSettings(name=name, options=options),
         data=DataSettings(path=str(shapes), size=64, workers=0),

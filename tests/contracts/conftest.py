@@ -11,54 +11,56 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyrafuse.core.targets import Targets
 from pyrafuse.models.factory import create_model, list_models
 
-DARKNET = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}}
-MOBILE = {"backbone_options": {"width": 0.25}}
+DARKNET = {"backbone": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}}
+MOBILE = {"backbone": {"width": 0.25}}
 SMALL_YOLO = {
     "yolov3_small": MOBILE,
     "yolov3_asff_small": MOBILE,
-    "yolov3": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
-    "yolov3_plain": {**DARKNET, "neck_options": {"yolo_fpn": {"width": 1 / 8}}},
+    "yolov3": {**DARKNET, "necks": {"yolo_fpn": {"width": 1 / 8}}},
+    "yolov3_plain": {**DARKNET, "necks": {"yolo_fpn": {"width": 1 / 8}}},
     "yolov3_asff": {
         **DARKNET,
-        "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
-        "head_options": {"rfb": True},
+        "necks": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
+        "head": {"rfb": True},
     },
 }
 YOLO = {
     **{name: (name, SMALL_YOLO.get(name, {})) for name in list_models() if name.startswith("yolov3")},
-    "plain anchors": ("yolov3", {**SMALL_YOLO["yolov3"], "head_options": {"guided": False, "adaption": False}}),
+    "plain anchors": ("yolov3", {**SMALL_YOLO["yolov3"], "head": {"guided": False, "adaption": False}}),
     "neighbours": (
         "yolov3_asff_small",
         {
             **MOBILE,
-            "head_options": {"reach": 1.0},
-            "assigner_options": {"radius": 1},
-            "criterion_options": {"iou_objectness": True, "label_smoothing": True, "box_weight": 2.0},
+            "head": {"reach": 1.0},
+            "criterion": {
+                "assigner": {"radius": 1},
+                "iou_objectness": True,
+                "label_smoothing": True,
+                "box_weight": 2.0,
+            },
         },
     ),
     "timm": ("yolov3_asff_small", {"backbone": "timm/mobilenetv3_small_100"}),
 }
 
 TINY_DENSE = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"fpn": {"out_channels": 16}},
-    "head_options": {"channels": 16, "num_convs": 1},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"fpn": {"out_channels": 16}},
+    "head": {"channels": 16, "num_convs": 1},
 }
-CELLS = {**TINY_DENSE, "neck_options": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
-TWO_MAPS = {"backbone": "resnet18", "backbone_options": {"width": 8, "strides": (8, 16)}}
+CELLS = {**TINY_DENSE, "necks": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
+TWO_MAPS = {"backbone": {"name": "resnet18", "width": 8, "strides": (8, 16)}}
 SEPARABLE = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"bifpn": {"out_channels": 8, "repeats": 1}},
-    "head_options": {"num_convs": 1},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"bifpn": {"out_channels": 8, "repeats": 1}},
+    "head": {"num_convs": 1},
 }
 OTHER_DENSE = {
     "retinanet_nas_fpn": CELLS,
-    "ssd300": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
-    "ssd512": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
-    "ssdlite320": {**TWO_MAPS, "neck_options": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
-    "m2det": {**TWO_MAPS, "neck_options": {"mlfpn": {"num_levels": 2, "channels": 8}}},
+    "ssd300": {**TWO_MAPS, "necks": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
+    "ssd512": {**TWO_MAPS, "necks": {"ssd_extra": {"out_channels": (16, 16, 16, 16, 16)}}},
+    "ssdlite320": {**TWO_MAPS, "necks": {"ssd_extra": {"out_channels": (16, 16, 16, 16)}}},
+    "m2det": {**TWO_MAPS, "necks": {"mlfpn": {"num_levels": 2, "channels": 8}}},
     "efficientdet_d0": SEPARABLE,
     "tf_efficientdet_d0": SEPARABLE,
 }
@@ -71,8 +73,8 @@ DENSE = {
         "retinanet",
         {
             **TINY_DENSE,
-            "criterion_options": {
-                "box_assigner": {"positive_iou": 0.4},
+            "criterion": {
+                "box_assigner": {"name": "max_iou", "positive_iou": 0.4},
                 "box_loss": "ciou",
                 "assigner": {"crowd_share": 0.5},
             },
@@ -80,85 +82,90 @@ DENSE = {
     ),
     "level weights apart": (
         "atss",
-        {**TINY_DENSE, "criterion_options": {"level_weights": {"shared": False, "ends": (0.5, 1.0)}, "quality": "iou"}},
+        {
+            **TINY_DENSE,
+            "criterion": {
+                "level_weights": {"name": "scheduled", "shared": False, "ends": (0.5, 1.0)},
+                "quality": "iou",
+            },
+        },
     ),
     "centre sampling": (
         "fcos",
         {
             **TINY_DENSE,
-            "head_options": {**TINY_DENSE["head_options"], "distances": "scaled_relu", "centerness_on_boxes": True},
-            "criterion_options": {"assigner": {"radius": 1.5}, "box_loss": "giou"},
+            "head": {**TINY_DENSE["head"], "distances": "scaled_relu", "centerness_on_boxes": True},
+            "criterion": {"assigner": {"radius": 1.5}, "box_loss": "giou"},
         },
     ),
     "torchvision's RetinaNet": (
         "retinanet",
-        {**TINY_DENSE, "head_options": {**TINY_DENSE["head_options"], "norm": "group_norm", "whole_pixels": True}},
+        {**TINY_DENSE, "head": {**TINY_DENSE["head"], "norm": "group_norm", "whole_pixels": True}},
     ),
     "torchvision's FCOS": (
         "fcos",
         {
             **TINY_DENSE,
-            "head_options": {
-                **TINY_DENSE["head_options"],
+            "head": {
+                **TINY_DENSE["head"],
                 "distances": "relu",
                 "whole_steps": True,
                 "redundant_bias": True,
                 "centerness_on_boxes": True,
             },
-            "postprocess_options": {"joint_quality": True},
+            "postprocess": {"joint_quality": True},
         },
     ),
     "finest level": (
         "atss",
         {
             **TINY_DENSE,
-            "backbone_options": {"width": 8, "strides": (4, 8, 16, 32)},
-            "neck_options": {"fpn": {"out_channels": 16, "num_levels": 4}},
+            "backbone": {"name": "resnet18", "width": 8, "strides": (4, 8, 16, 32)},
+            "necks": {"fpn": {"out_channels": 16, "num_levels": 4}},
         },
     ),
 }
 
 SMALL_PARTS = {
-    "region_options": {"channels": 16},
-    "sampling_options": {"number": 24},
-    "learning_proposal_options": {"max_per_level": 60, "max_regions": 40},
-    "proposal_options": {"max_per_level": 60, "max_regions": 30},
+    "stages": {"head": {"channels": 16}, "sampler": {"number": 24}},
+    "learning_proposals": {"max_per_level": 60, "max_regions": 40},
+    "proposals": {"max_per_level": 60, "max_regions": 30},
 }
-FPN = {"out_channels": 16, "num_levels": 5}
+FPN = {"name": "fpn", "out_channels": 16, "num_levels": 5}
 TINY_TWO_STAGE = {
     **SMALL_PARTS,
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"fpn": {"out_channels": 16}},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"fpn": {"out_channels": 16}},
 }
 RECURSIVE = {
     **SMALL_PARTS,
-    "backbone_options": {
-        "backbone": "resnet18",
-        "backbone_options": {"width": 8, "strides": (4, 8, 16, 32)},
-        "neck_options": {"fpn": FPN},
+    "backbone": {
+        "backbone": {"name": "resnet18", "width": 8, "strides": (4, 8, 16, 32)},
+        "neck": FPN,
     },
 }
 TWO_STAGE = {
     **{name: (name, RECURSIVE if name.endswith("rfp") else TINY_TWO_STAGE) for name in list_models() if "rcnn" in name},
-    "pafpn": ("faster_rcnn", {**TINY_TWO_STAGE, "neck": "pafpn", "neck_options": {"pafpn": {"out_channels": 16}}}),
-    "stride 8": ("faster_rcnn", {**TINY_TWO_STAGE, "backbone_options": {"width": 8, "strides": (8, 16, 32)}}),
+    "pafpn": ("faster_rcnn", {**TINY_TWO_STAGE, "neck": "pafpn", "necks": {"pafpn": {"out_channels": 16}}}),
+    "stride 8": (
+        "faster_rcnn",
+        {**TINY_TWO_STAGE, "backbone": {"name": "resnet18", "width": 8, "strides": (8, 16, 32)}},
+    ),
     "classes of a cascade": (
         "cascade_rcnn",
-        {**TINY_TWO_STAGE, "region_options": {"channels": 16, "class_agnostic": False}},
+        {**TINY_TWO_STAGE, "stages": {"head": {"channels": 16, "class_agnostic": False}, "sampler": {"number": 24}}},
     ),
     "boxes compared": (
         "faster_rcnn",
-        {**TINY_TWO_STAGE, "criterion_options": {"box_loss": "giou", "proposal_box_loss": "iou"}},
+        {**TINY_TWO_STAGE, "criterion": {"regions": {"box_loss": "giou"}, "proposals": {"box_loss": "iou"}}},
     ),
     "timm": (
         "faster_rcnn",
         {
             **TINY_TWO_STAGE,
             "backbone": "timm/mobilenetv3_small_100",
-            "backbone_options": {},
             "neck": "bifpn",
-            "neck_options": {"bifpn": {"out_channels": 16, "repeats": 1}},
+            "necks": {"bifpn": {"out_channels": 16, "repeats": 1}},
         },
     ),
 }

@@ -1,18 +1,24 @@
 """What every backbone promises: the maps that its spec describes, gradients everywhere, the same answer twice."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from pyrafuse.backbones.dpn import DPNForm
 from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 
 TIMM = ("resnet18", "mobilenetv2_100", "mobilenetv3_small_100", "convnext_atto", "swin_tiny_patch4_window7_224")
-DPN = DPNForm(8, 3, 16, 16, 4, (2, 1, 1, 2), (4, 8, 8, 16))
+DPN = {
+    "stem": 8,
+    "stem_kernel": 3,
+    "residual": 16,
+    "bottleneck": 16,
+    "groups": 4,
+    "depths": (2, 1, 1, 2),
+    "growth": (4, 8, 8, 16),
+}
 SMALL = {
     "darknet53": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
     "mobilenet_v2": {"width": 0.25},
@@ -23,8 +29,8 @@ SMALL = {
     "resnet50": {"width": 16, "style": "caffe"},
     "eca_resnet50": {"width": 16},
     "resnext50_32x4d": {"width": 16},
-    "dpn92": {"form": DPN},
-    "dpn68b": {"form": replace(DPN, is_split=True, activation="silu")},
+    "dpn92": DPN,
+    "dpn68b": {**DPN, "is_split": True, "activation": "silu"},
 }
 OWN = tuple(name for name in BACKBONES.names() if name != "recursive_fpn")  # that one is made of others, with a neck
 NAMES = (*SMALL, *(f"timm/{name}" for name in TIMM))

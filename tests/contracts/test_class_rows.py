@@ -5,7 +5,7 @@ import torch
 
 from pyrafuse.core.predictions import DensePredictions, GuidedPredictions
 from pyrafuse.core.regions import TwoStagePredictions
-from pyrafuse.models.factory import vary
+from pyrafuse.models.factory import create_model
 from pyrafuse.models.transfer import find_class_rows, match_classes, transfer
 
 THEIRS, OURS = ("ant", "bee", "cat"), ("dog", "cat", "eel", "ant", "fox")
@@ -16,8 +16,7 @@ THERE = [THEIRS.index("ant"), THEIRS.index("cat")]
 @pytest.fixture(scope="module")
 def other(detector):
     """The same detector with fresh weights for five classes."""
-    options = {key: value for key, value in detector.card.options.items() if key != "num_classes"}
-    return vary(detector.card, num_classes=len(OURS), options=options).eval()
+    return create_model(detector.card.spec, num_classes=len(OURS)).eval()
 
 
 def randomize(detector):

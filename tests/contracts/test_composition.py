@@ -5,7 +5,6 @@ import random
 import pytest
 import torch
 
-from pyrafuse.backbones.dpn import DPNForm
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
@@ -13,15 +12,22 @@ from pyrafuse.training.module import create_optimizer
 from pyrafuse.training.precision import spare
 from pyrafuse.training.settings import OptimizerSettings
 
+DPN = {
+    "stem": 8,
+    "stem_kernel": 3,
+    "residual": 16,
+    "bottleneck": 16,
+    "groups": 4,
+    "depths": (2, 1, 1, 2),
+    "growth": (4, 8, 8, 16),
+}
 RFP = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck": "fpn",
-    "neck_options": {"fpn": {"out_channels": 8, "num_levels": 4}},
+    "backbone": {"name": "resnet18", "width": 8},
+    "neck": {"name": "fpn", "out_channels": 8, "num_levels": 4},
 }
 BACKBONES = {
     "darknet53": {"width": 0.125, "depths": (1, 1, 1, 1, 1)},
-    "dpn92": {"form": DPNForm(8, 3, 16, 16, 4, (2, 1, 1, 2), (4, 8, 8, 16))},
+    "dpn92": DPN,
     "eca_mobilenet_v2": {"width": 0.25},
     "eca_resnet50": {"width": 8},
     "mobilenet_v3_large": {"width": 0.25},
@@ -52,12 +58,11 @@ CHAINS = (
     ("identity", "pafpn"),
 )
 REGIONS = {
-    "region_options": {"channels": 8},
-    "sampling_options": {"number": 16},
-    "learning_proposal_options": {"max_per_level": 20, "max_regions": 20},
-    "proposal_options": {"max_per_level": 20, "max_regions": 20},
+    "stages": {"head": {"channels": 8}, "sampler": {"number": 16}},
+    "learning_proposals": {"max_per_level": 20, "max_regions": 20},
+    "proposals": {"max_per_level": 20, "max_regions": 20},
 }
-DENSE = {"head_options": {"channels": 8, "num_convs": 1}}
+DENSE = {"head": {"channels": 8, "num_convs": 1}}
 MODELS = {
     "atss": DENSE,
     "ddod": DENSE,
@@ -65,14 +70,14 @@ MODELS = {
     "ga_retinanet": DENSE,
     "retinanet": DENSE,
     "ddod_fcos": DENSE,
-    "efficientdet_d0": {"head_options": {"num_convs": 1}},
+    "efficientdet_d0": {"head": {"num_convs": 1}},
     "ssd300": {},
     "ssdlite320": {},
     "m2det": {},
     "faster_rcnn": REGIONS,
     "libra_rcnn": REGIONS,
     "cascade_rcnn": REGIONS,
-    "yolov3": {"head_options": {"adaption": False}},
+    "yolov3": {"head": {"adaption": False}},
     "yolov3_plain": {},
 }
 
@@ -89,10 +94,9 @@ def build(model, backbone, chain):
     return create_model(
         model,
         num_classes=3,
-        backbone=backbone,
-        backbone_options=BACKBONES[backbone],
+        backbone={"name": backbone, **BACKBONES[backbone]},
         neck=chain,
-        neck_options={name: NECK_OPTIONS[name] for name in chain if name in NECK_OPTIONS},
+        necks={name: NECK_OPTIONS[name] for name in chain if name in NECK_OPTIONS},
         **MODELS[model],
     )
 
@@ -144,23 +148,26 @@ def test_every_part_is_among_them():
     ("options", "said"),
     [
         ({"neck": ["fpn", "fpm"]}, "unknown neck 'fpm'; did you mean 'fpn'"),
-        ({"backbone_options": {"width": 8, "strides": (4, 12)}}, r"maps at strides 4, 8, 16, 32; \(4, 12\) were asked"),
-        ({"backbone": "timm/vit_tiny_patch16_224", "backbone_options": {}}, r"strides \(16, .*choose a hierarchical"),
         (
-            {"neck": ("fpn", "nas_fpn"), "neck_options": {"fpn": {"num_levels": 6}}},
+            {"backbone": {"name": "resnet18", "width": 8, "strides": (4, 12)}},
+            r"maps at strides 4, 8, 16, 32; \(4, 12\) were asked",
+        ),
+        ({"backbone": "timm/vit_tiny_patch16_224"}, r"strides \(16, .*choose a hierarchical"),
+        (
+            {"neck": ("fpn", "nas_fpn"), "necks": {"fpn": {"num_levels": 6}}},
             "NAS-FPN's cells were found for 5 levels, and 6 are read",
         ),
-        ({"neck_options": {"fpn": {"num_levels": 2}}}, "cannot build atss: num_levels=2 is less than the 3 levels"),
-        ({"neck": ("fpn", "bfp"), "neck_options": {"bfp": {"level": 7}}}, r"level must lie in 0\.\.4, got 7"),
+        ({"necks": {"fpn": {"num_levels": 2}}}, "cannot build atss: num_levels=2 is less than the 3 levels"),
+        ({"neck": ("fpn", "bfp"), "necks": {"bfp": {"level": 7}}}, r"level must lie in 0\.\.4, got 7"),
     ],
 )
 def test_what_does_not_fit_is_explained(options, said):
     with torch.device("meta"), pytest.raises(PyrafuseError, match=said):
-        create_model("atss", **{"backbone": "resnet18", "backbone_options": {"width": 8}, **options})
+        create_model("atss", **{"backbone": {"name": "resnet18", "width": 8}, **options})
 
 
 def test_a_recursive_pyramid_by_its_name():
-    detector = create_model("retinanet", backbone="recursive_fpn", backbone_options=RFP, neck="identity", **DENSE)
+    detector = create_model("retinanet", backbone={"name": "recursive_fpn", **RFP}, neck="identity", **DENSE)
     assert detector.neck.features == create_neck("identity", detector.backbone.features).features
     assert detector.backbone.features.strides == (8, 16, 32, 64)
 

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyrafuse.base.errors import PyrafuseError, UnknownNameError
+from pyrafuse.base.parts import Part
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.registry import NECKS, create_neck
 
@@ -40,7 +41,7 @@ def inputs(request):
 
 def create(chain, inputs):
     torch.manual_seed(0)
-    return create_neck(chain, inputs, {name: OPTIONS[name] for name in chain if name in OPTIONS})
+    return create_neck([Part(name, OPTIONS.get(name, {})) for name in chain], inputs)
 
 
 @pytest.fixture
@@ -205,9 +206,9 @@ class TestComplaints:
 
     def test_numbers_of_levels(self):
         with pytest.raises(ValueError, match=r"2 levels come in, and out_channels are \(1, 2, 3\)"):
-            create_neck("asff", INPUTS["two"], {"asff": {"out_channels": (1, 2, 3)}})
+            create_neck("asff", INPUTS["two"], out_channels=(1, 2, 3))
         with pytest.raises(ValueError, match="2 levels come in; channels"):
-            create_neck("yolo_fpn", INPUTS["two"], {"yolo_fpn": {"widen": (True,)}})
+            create_neck("yolo_fpn", INPUTS["two"], widen=(True,))
 
     @pytest.mark.parametrize(
         ("channels", "strides"), [((), ()), ((1, 2), (8,)), ((1, 0), (8, 16)), ((1, 2), (16, 8)), ((1, 2), (8, 8))]

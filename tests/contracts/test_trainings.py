@@ -108,11 +108,11 @@ def test_its_own_recipe(name, small_options, tmp_path):
     recipe = RECIPES.create(name)
     options = {**small_options(recipe.model.name)}
     if recipe.model.neck:
-        options["neck_options"] = {recipe.model.neck[0]: options["neck_options"]["fpn"]}
+        options["necks"] = {recipe.model.neck[0]: options["necks"]["fpn"]}
     if recipe.model.backbone == "mobilenet_v2":
-        options["backbone_options"] = {}
+        options["backbone"] = {}
     if name == "ssdlite320_coco":
-        options = {"backbone_options": {"width": 0.25}, "neck_options": options["neck_options"]}
+        options = {"backbone": {"width": 0.25}, "necks": options["necks"]}
     recipe = shrunk(recipe, options, tmp_path / "run", precision="bf16")
     check_trained(recipe, train(recipe), steps=1)
 
@@ -120,7 +120,7 @@ def test_its_own_recipe(name, small_options, tmp_path):
 @pytest.mark.parametrize("trick", slow(TRICKS, lambda trick: trick not in QUICK_TRICKS))
 @pytest.mark.parametrize("word", ["--with", pytest.param("--without", marks=pytest.mark.slow)])
 def test_the_default_recipe_with_each_trick(word, trick, small_options, tmp_path):
-    options = {**small_options("yolov3_asff"), "head_options": {"adaption": False}}
+    options = {**small_options("yolov3_asff"), "head": {"adaption": False}}
     words = ["--model", "yolov3_asff", "--size", "64", "--epochs", "1", "--batch", "2", "--data.workers", "0"]
     words += ["--run.accelerator", "cpu", "--output", str(tmp_path / "run"), "--model.options", json.dumps(options)]
     assert main(["train", "shapes:train=2,val=1,size=64", *words, word, trick]) == 0

@@ -110,11 +110,11 @@ def test_predictions_are_registered(detector, some_targets):
     [
         ({"neck": "yolo_pfn"}, r"unknown neck 'yolo_pfn'; did you mean 'yolo_fpn'"),
         (
-            {"backbone": "vgg16", "backbone_options": {"strides": (4, 8, 16, 32)}},
+            {"backbone": {"name": "vgg16", "strides": (4, 8, 16, 32)}},
             r"maps at strides 2, 4, 8, 16; \(4, 8, 16, 32\) were asked for",
         ),
-        ({"neck_options": {"pafpn": {}}}, r"options are given for pafpn, but the necks are fpn"),
-        ({"region_options": {"depth": 3}}, r"cannot build faster_rcnn: .*'depth'"),
+        ({"necks": {"pafpn": {}}}, r"options are given for pafpn, but the necks are fpn"),
+        ({"stages": {"head": {"depth": 3}}}, r"the RoI head region takes no option 'depth'; choose from "),
     ],
 )
 def test_complaints(options, message):

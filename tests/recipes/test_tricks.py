@@ -40,7 +40,7 @@ from pyrafuse.training.starting import settle
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/training.md"
 BASELINE = set(TRICKS) - {"rfb", "dropblock"}
-NARROW = {"backbone_options": {"width": 0.125, "depths": [1, 1, 1, 1, 1]}, "neck_options": {"yolo_fpn": {"width": 0.1}}}
+NARROW = {"backbone": {"width": 0.125, "depths": [1, 1, 1, 1, 1]}, "necks": {"yolo_fpn": {"width": 0.1}}}
 
 
 def configure(capsys, *words: str) -> dict:
@@ -78,8 +78,8 @@ def test_from_the_command_line(name, capsys):
 def test_several_at_once_and_on_the_default_recipe(capsys):
     got = configure(capsys, "photos", "--with=label_smoothing,dropblock", "--without", "spp,cosine", "--epochs", "3")
     assert got["model"]["options"] == {
-        "criterion_options": {"label_smoothing": True},
-        "neck_options": {"yolo_fpn": {"spp": False}},
+        "criterion": {"label_smoothing": True},
+        "necks": {"yolo_fpn": {"spp": False}},
     }
     assert got["dropblock"]["phases"] == [[5, 5, 3, 1], [80, 7, 5, 3], [150, 7, 7, 7]]
     assert (got["schedule"]["kind"], got["run"]["epochs"], got["data"]["path"]) == ("step", 3, "photos")
@@ -240,7 +240,7 @@ def test_iou_loss():
 
 def test_boxes_need_one_loss():
     with pytest.raises(ValueError, match="switch on iou or l1"):
-        create_model("yolov3_small", criterion_options={"iou": False, "l1": False})
+        create_model("yolov3_small", criterion={"iou": False, "l1": False})
 
 
 def test_label_smoothing():

@@ -44,8 +44,8 @@ class DPNForm:
     residual: int
     bottleneck: int
     groups: int
-    depths: tuple[int, int, int, int]
-    growth: tuple[int, int, int, int]
+    depths: tuple[int, ...]
+    growth: tuple[int, ...]
     is_split: bool = False
     activation: str = "relu"
 
@@ -154,7 +154,15 @@ class DualPathBlock(nn.Module):
 
 def dpn(
     *,
-    form: DPNForm = FORMS["dpn92"],
+    stem: int,
+    stem_kernel: int,
+    residual: int,
+    bottleneck: int,
+    groups: int,
+    depths: Sequence[int],
+    growth: Sequence[int],
+    is_split: bool = False,
+    activation: str = "relu",
     strides: Sequence[int] = (8, 16, 32),
     frozen_stages: int = -1,
     norm_eval: bool = False,
@@ -163,7 +171,15 @@ def dpn(
     """A dual path network.
 
     Args:
-        form: Depths and widths.
+        stem: See `DPNForm`.
+        stem_kernel: See `DPNForm`.
+        residual: See `DPNForm`.
+        bottleneck: See `DPNForm`.
+        groups: See `DPNForm`.
+        depths: See `DPNForm`.
+        growth: See `DPNForm`.
+        is_split: See `DPNForm`.
+        activation: See `DPNForm`.
         strides: Which maps to give, of 4, 8, 16 and 32.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         norm_eval: Batch norms keep to their stored statistics in training.
@@ -173,19 +189,22 @@ def dpn(
         PyrafuseError: If there is no such map or stage.
         CheckpointError: If ``weights`` do not fit.
     """
+    form = DPNForm(
+        stem, stem_kernel, residual, bottleneck, groups, tuple(depths), tuple(growth), is_split, activation
+    )  # fmt: skip
     before, stages = form.stem, []
-    for i, (depth, growth, channels) in enumerate(zip(form.depths, form.growth, form.channels, strict=True)):
-        residual = form.residual * 2**i
+    for i, (depth, gain, channels) in enumerate(zip(form.depths, form.growth, form.channels, strict=True)):
+        width = residual * 2**i
         block = partial(
             DualPathBlock,
-            residual=residual,
-            growth=growth,
-            bottleneck=form.bottleneck * 2**i,
-            groups=form.groups,
-            is_split=form.is_split,
+            residual=width,
+            growth=gain,
+            bottleneck=bottleneck * 2**i,
+            groups=groups,
+            is_split=is_split,
         )
         first = block(before, stride=1 if i == 0 else 2, projects=True)
-        rest = (block(residual + (n + 2) * growth) for n in range(1, depth))
+        rest = (block(width + (n + 2) * gain) for n in range(1, depth))
         stages.append(nn.Sequential(first, *rest))
         before = channels
     backbone = StagedBackbone(
@@ -238,4 +257,4 @@ def _stem(form: DPNForm) -> nn.Sequential:
 
 
 for _name, _form in FORMS.items():
-    BACKBONES.add(_name, partial(dpn, form=_form))
+    BACKBONES.add(_name, partial(dpn, **vars(_form)))

@@ -13,13 +13,13 @@ from vectors import FOLDER, compare, fill
 TRAINED = {"frozen_stages": 1, "norm_eval": True}
 EVERYTHING = {"shape_sampler": {"number": 1_000_000}, "inverted_locations": True}
 MODELS = {
-    "retinanet_r50_fpn": {"backbone_options": TRAINED},
-    "atss_r50_fpn": {"backbone_options": TRAINED},
-    "ddod_r50_fpn": {"backbone_options": TRAINED},
-    "fcos_r50-caffe_fpn_gn": {"backbone_options": TRAINED},
-    "libra-retinanet_r50_fpn": {"backbone_options": TRAINED},
-    "ga-retinanet_r50-caffe_fpn": {"backbone_options": TRAINED, "criterion_options": EVERYTHING},
-    "retinanet_r50_nasfpn": {"backbone_options": {"frozen_stages": 1}},
+    "retinanet_r50_fpn": {"backbone": TRAINED},
+    "atss_r50_fpn": {"backbone": TRAINED},
+    "ddod_r50_fpn": {"backbone": TRAINED},
+    "fcos_r50-caffe_fpn_gn": {"backbone": TRAINED},
+    "libra-retinanet_r50_fpn": {"backbone": TRAINED},
+    "ga-retinanet_r50-caffe_fpn": {"backbone": TRAINED, "criterion": EVERYTHING},
+    "retinanet_r50_nasfpn": {"backbone": {"frozen_stages": 1}},
 }
 TERMS = {
     "loss_cls": "classification",

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pyrafuse.models.m2det import DEFAULTS, M2DET, m2det, m2det_criterion
 
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
 from pyrafuse.heads.multibox import M2DET_FORMS, m2det_head
 from pyrafuse.importers.m2det import import_m2det, looks_like_m2det
-from pyrafuse.models.m2det import DEFAULTS, M2DET, m2det, m2det_criterion
 from pyrafuse.postprocess.dense import DensePostprocess
 
 MAPS = {
@@ -98,7 +98,7 @@ def m2det_settings() -> dict:
 
 def test_settings_of_the_detector():
     with torch.device("meta"):
-        postprocess = m2det(80, backbone="resnet18", neck_options={"mlfpn": {"num_levels": 1}}).postprocess
+        postprocess = m2det(80, backbone="resnet18", necks={"mlfpn": {"num_levels": 1}}).postprocess
     assert postprocess == DensePostprocess(**m2det_settings())
 
 

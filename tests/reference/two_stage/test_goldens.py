@@ -15,10 +15,10 @@ from pyrafuse.importers.mmdetection_two_stage import (
 
 EVERYTHING = {"number": 1_000_000}
 LEARNING = {
-    "backbone_options": {"frozen_stages": 1, "norm_eval": True},
+    "backbone": {"frozen_stages": 1, "norm_eval": True},
     "sampling_options": EVERYTHING,
-    "criterion_options": {"proposal_sampler": EVERYTHING},
-    "learning_proposal_options": {"max_per_level": 300, "max_regions": 150},
+    "criterion": {"proposal_sampler": EVERYTHING},
+    "learning_proposals": {"max_per_level": 300, "max_regions": 150},
 }
 MODELS = {
     "faster-rcnn_r50_fpn": "faster_rcnn",

@@ -62,7 +62,7 @@ def test_a_variant_as_typed():
     assert variant.name == "hot"
     assert variant.recipe.optimizer.lr == 0.5
     assert variant.recipe.data.size == 96
-    assert variant.recipe.model.options == {"head_options": {"reach": 1.0}, "x": [1, 2]}
+    assert variant.recipe.model.options == {"head": {"reach": 1.0}, "x": [1, 2]}
     assert variant.recipe.model.neck == ("yolo_fpn", "asff")
     assert read_variant("base:", "small", []).recipe == RECIPES.create("small")
 
@@ -93,7 +93,7 @@ def test_variants_of_a_file(tmp_path):
     )
     a, b, c = read_variants(path, "small", ["--data.size=96"])
     assert (a.name, a.recipe.model.name, a.recipe.data.size) == ("a", "yolov3_small", 96)
-    assert (b.recipe.optimizer.lr, b.recipe.model.options) == (0.5, {"head_options": {}})
+    assert (b.recipe.optimizer.lr, b.recipe.model.options) == (0.5, {"head": {}})
     assert c.recipe.data.size == 96
 
 

@@ -17,13 +17,12 @@ from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
 OPTIONS = {
-    "backbone": "mobilenet_v2",
-    "backbone_options": {"classifier_conv": True},
-    "neck_options": {
+    "backbone": {"name": "mobilenet_v2", "classifier_conv": True},
+    "necks": {
         "yolo_fpn": {"activation": "relu6", "widen": (False, False, False)},
         "asff": {"activation": "relu6"},
     },
-    "head_options": {"anchors": MOBILE_ANCHORS, "adaption": False},
+    "head": {"anchors": MOBILE_ANCHORS, "adaption": False},
 }
 
 

@@ -54,7 +54,7 @@ def test_without_words_it_is_the_small_recipe():
         (["--device", "cuda:1"], "run.devices", (1,)),
         (["--run.devices", "2"], "run.devices", 2),
         (["--data.sizes", "64,96"], "data.sizes", (64, 96)),
-        (["--model.options.head_options", "{reach: 1.0}"], "model.options", {"head_options": {"reach": 1.0}}),
+        (["--model.options.head", "{reach: 1.0}"], "model.options", {"head": {"reach": 1.0}}),
         (["--recipe", "yolov3_coco", "--data", "coco"], "schedule.hold_epochs", 20.0),
         (["--size", "320", "--recipe", "yolov3_coco"], "data.size", 320),  # whatever comes first, the recipe is changed
     ],
@@ -156,19 +156,19 @@ def test_a_recipe_may_say_little(tmp_path):
     file = tmp_path / "little.yaml"
     file.write_text("run.epochs: 5\nmodel:\n  options:\n    head_options: {adaption: false}\naugmentation: {}\n")
     recipe = parse("--recipe", str(file))
-    assert (recipe.run.epochs, recipe.model.options) == (5, {"head_options": {"adaption": False}})
+    assert (recipe.run.epochs, recipe.model.options) == (5, {"head": {"adaption": False}})
 
 
 def test_an_option_of_the_model_by_its_dotted_name_leaves_the_others():
-    name = "--model.options.criterion_options.level_weights.schedule"
+    name = "--model.options.criterion.level_weights.schedule"
     recipe = parse("--recipe", "atss_level_weights_rising_coco", name, "[1,3]", "--with", "mixup")
     assert recipe.model.options == {
-        "backbone_options": {"frozen_stages": 1, "norm_eval": True},
-        "criterion_options": {"level_weights": {"schedule": [1, 3]}},
+        "backbone": {"frozen_stages": 1, "norm_eval": True},
+        "criterion": {"level_weights": {"schedule": [1, 3]}},
     }
     assert recipe.augmentation.mixup_probability == 1
-    recipe = parse("photos", "--model.options.head_options.rfb=true", "--model.options.neck_options.asff.a", "b")
-    assert recipe.model.options == {"head_options": {"rfb": True}, "neck_options": {"asff": {"a": "b"}}}
+    recipe = parse("photos", "--model.options.head.rfb=true", "--model.options.necks.asff.a", "b")
+    assert recipe.model.options == {"head": {"rfb": True}, "necks": {"asff": {"a": "b"}}}
 
 
 @pytest.mark.parametrize(

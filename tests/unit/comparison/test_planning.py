@@ -138,11 +138,11 @@ class TestNeck:
 
     def test_options_go_over_where_they_fit(self):
         by_neck = {"yolo_fpn": {"width": 0.5}, "asff": {"out_channels": [8, 9, 10], "weight_channels": 4}}
-        recipe = replace(BASE, model=ModelSettings(name="yolov3_asff", options={"neck_options": by_neck}))
+        recipe = replace(BASE, model=ModelSettings(name="yolov3_asff", options={"necks": by_neck}))
         assert with_neck(recipe, "sum_fusion").model.options == {
-            "neck_options": {"yolo_fpn": {"width": 0.5}, "sum_fusion": {"out_channels": [8, 9, 10]}}
+            "necks": {"yolo_fpn": {"width": 0.5}, "sum_fusion": {"out_channels": [8, 9, 10]}}
         }
-        assert with_neck(recipe, "yolo_fpn").model.options == {"neck_options": {"yolo_fpn": {"width": 0.5}}}
+        assert with_neck(recipe, "yolo_fpn").model.options == {"necks": {"yolo_fpn": {"width": 0.5}}}
         assert recipe.model.options["neck_options"] is by_neck
         assert set(by_neck) == {"yolo_fpn", "asff"}
 

@@ -155,7 +155,7 @@ class TestLevelWeights:
     @pytest.mark.parametrize("model", ["retinanet", "fcos", "atss"])
     def test_a_schedule_weighs_each_level_whatever_its_positives(self, model):
         with torch.device("meta"):
-            options = {"criterion_options": {"level_weights": {"schedule": (1, 3)}}}
+            options = {"criterion": {"level_weights": {"schedule": (1, 3)}}}
             criterion = create_model(model, num_classes=2, **options).criterion
         weights = create_level_weights(5, {"schedule": (1, 3)})
         assert type(criterion.level_weights) is type(weights)

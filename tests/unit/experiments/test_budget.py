@@ -11,9 +11,9 @@ from pyrafuse.experiments.budget import check_models, count_steps, epochs_within
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
 
 TINY = {
-    "backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
-    "neck_options": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
-    "head_options": {"adaption": False},
+    "backbone": {"width": 0.25, "depths": (1, 1, 1, 1, 1)},
+    "necks": {"yolo_fpn": {"width": 1 / 8}, "asff": {"out_channels": (16, 24, 32)}},
+    "head": {"adaption": False},
 }
 BASE = Recipe(
     model=ModelSettings(name="yolov3_asff", options=TINY),
@@ -75,6 +75,8 @@ def test_minutes_are_measured_by_real_steps(data):
 
 
 def test_what_cannot_be_built_is_said_before_anything_is_trained(data):
-    wrong = replace(BASE, model=replace(BASE.model, options={**TINY, "head_options": {"anchor": 3}}))
-    with pytest.raises(PyrafuseError, match=r"variant 'wrong': cannot build yolov3_asff: .*'anchor'"):
+    wrong = replace(BASE, model=replace(BASE.model, options={**TINY, "head": {"anchor": 3}}))
+    with pytest.raises(
+        PyrafuseError, match=r"variant 'wrong': the head yolov3 takes no option 'anchor'; did you mean 'anchors'"
+    ):
         check_models({"fine": BASE, "wrong": wrong}, [data])

@@ -17,7 +17,7 @@ NAMES = ("fish", "shark", "ray")
 def build(name: str, fit: str = "letterbox"):
     """A detector that answers with up to 40 boxes at score 0."""
     torch.manual_seed(0)
-    detector = create_model(name, num_classes=3, postprocess_options={"max_detections": 40})
+    detector = create_model(name, num_classes=3, postprocess={"max_detections": 40})
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

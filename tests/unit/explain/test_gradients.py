@@ -13,9 +13,9 @@ from pyrafuse.explain.recording import Given, record, replace_parts
 from pyrafuse.models.factory import create_model
 
 TINY = {
-    "backbone_options": {"width": 0.125, "depths": (1, 1, 1, 1, 1)},
-    "neck_options": {"yolo_fpn": {"width": 1 / 32}, "asff": {"out_channels": (8, 12, 16)}},
-    "head_options": {"adaption": False},
+    "backbone": {"width": 0.125, "depths": (1, 1, 1, 1, 1)},
+    "necks": {"yolo_fpn": {"width": 1 / 32}, "asff": {"out_channels": (8, 12, 16)}},
+    "head": {"adaption": False},
 }
 
 
@@ -125,7 +125,7 @@ def test_positives_are_those_of_the_criterion(asff, batch, gradients):
 
 
 def test_a_neck_without_weights_tells_the_networks_gradient_at_what_it_reads(batch):
-    detector = build("yolov3", neck_options={"yolo_fpn": {"width": 1 / 32}})
+    detector = build("yolov3", necks={"yolo_fpn": {"width": 1 / 32}})
     gradients = compute_source_gradients(detector, *batch)
     assert gradients.received.keys() == {NETWORK}
     channels = detector.backbone.features.channels
@@ -142,7 +142,7 @@ def test_a_neck_without_weights_tells_the_networks_gradient_at_what_it_reads(bat
 @pytest.mark.parametrize("fusion", ["sum_fusion", "concat_fusion"])
 def test_plain_fusions_tell_the_networks_gradient_at_what_they_fuse(fusion, batch):
     necks = ("yolo_fpn", fusion)
-    detector = build(neck=necks, neck_options={"yolo_fpn": {"width": 1 / 32}, fusion: {"out_channels": (8, 12, 16)}})
+    detector = build(neck=necks, necks={"yolo_fpn": {"width": 1 / 32}, fusion: {"out_channels": (8, 12, 16)}})
     gradients = compute_source_gradients(detector, *batch)
     assert gradients.received.keys() == {NETWORK}
     assert gradients.source_strides == gradients.output_strides == (8, 16, 32)

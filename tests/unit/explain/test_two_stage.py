@@ -18,11 +18,10 @@ def detector(request):
     detector = create_model(
         request.param,
         num_classes=3,
-        backbone="resnet18",
-        backbone_options={"width": 8},
-        neck_options={"fpn": {"out_channels": 16}},
+        backbone={"name": "resnet18", "width": 8},
+        necks={"fpn": {"out_channels": 16}},
         region_options={"channels": 32},
-        postprocess_options={"max_detections": 20, "nms_iou": 0.99},
+        postprocess={"max_detections": 20, "nms_iou": 0.99},
     ).eval()
     for stage in detector.stages:  # boxes and scores that differ
         torch.nn.init.normal_(stage.head.classes.weight, std=0.03)

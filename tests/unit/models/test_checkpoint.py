@@ -3,25 +3,24 @@
 import errno
 import os
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
 import pyrafuse
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.registry import Entry
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.importers.loading import load
 from pyrafuse.models.card import CARD_KEY
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.registry import MODELS
-from pyrafuse.models.yolov3 import yolov3
 
 OPTIONS = {
-    "backbone_options": {"width": 0.25},
-    "head_options": {"anchors": (((8, 8),), ((20.5, 30),), ((60, 60),))},
-    "postprocess_options": {"score": 0.2},
+    "backbone": {"width": 0.25},
+    "head": {"anchors": (((8, 8),), ((20.5, 30),), ((60, 60),))},
+    "postprocess": {"score": 0.2},
 }
 
 
@@ -60,9 +59,8 @@ def test_round_trip(detector, saved):
 
 
 def test_a_name_that_stands_for_something_else_by_now(detector, saved, monkeypatch):
-    others = {"head": {"branches": 24}, "yolo_fpn": {"channels": (8, 8, 8)}, "postprocess": {"nms_iou": 0.1}}
-    changed = partial(yolov3, backbone="darknet53", neck="yolo_fpn", head_options={"rfb": True}, defaults=others)
-    monkeypatch.setitem(MODELS._builders, "yolov3_asff_small", changed)
+    other = MODELS.get("yolov3")().with_parts(head={"branches": 24, "rfb": True}, postprocess={"nms_iou": 0.1})
+    monkeypatch.setitem(MODELS._entries, "yolov3_asff_small", Entry(lambda: other))
     again = load(saved)
     assert again.postprocess == detector.postprocess
     assert again.criterion.__dict__.keys() == detector.criterion.__dict__.keys()
@@ -74,10 +72,15 @@ def test_a_name_that_stands_for_something_else_by_now(detector, saved, monkeypat
 
 
 def test_a_card_that_does_not_say_what_its_name_stood_for(detector, saved, monkeypatch):
-    changed(saved, lambda content: content[CARD_KEY]["card"].pop("defaults"))
-    assert load(saved).card.options == detector.card.options
-    other = partial(MODELS.get("yolov3_asff_small"), neck="yolo_fpn")
-    monkeypatch.setitem(MODELS._builders, "yolov3_asff_small", other)
+    def make_earlier(content):
+        card = content[CARD_KEY]["card"]
+        del card["spec"]
+        card["options"] = {"num_classes": 2, **{f"{part}_options": options for part, options in OPTIONS.items()}}
+
+    changed(saved, make_earlier)
+    assert load(saved).card == detector.card
+    other = MODELS.get("yolov3_asff_small")().with_parts(neck="yolo_fpn")
+    monkeypatch.setitem(MODELS._entries, "yolov3_asff_small", Entry(lambda: other))
     with pytest.raises(CheckpointError, match=r"a\.ckpt does not fit"):
         load(saved)
 
@@ -174,25 +177,25 @@ def test_other_checkpoints(tmp_path, content, said):
 
 
 def test_the_backbones_own_file_is_not_needed_again(tmp_path):
-    backbone = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25}).backbone
+    backbone = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25}).backbone
     state = {k.replace("layers.", "features.", 1): v for k, v in backbone.state_dict().items()}
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "backbone.pth")
-    options = {"backbone_options": {"width": 0.25, "weights": str(tmp_path / "backbone.pth")}}
-    detector = create_model("yolov3_small", num_classes=1, **options)
+    weights = str(tmp_path / "backbone.pth")
+    detector = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25}, backbone_weights=weights)
     for (name, a), b in zip(detector.backbone.state_dict().items(), backbone.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     save(detector, tmp_path / "a.ckpt")
     (tmp_path / "backbone.pth").unlink()
-    assert load(tmp_path / "a.ckpt").card.options["backbone_options"] == {"width": 0.25}
+    assert load(tmp_path / "a.ckpt").card.spec.backbone == detector.card.spec.backbone
+    assert not {"weights", "pretrained"} & set(detector.card.spec.backbone.options)
 
 
 def test_backbone_weights_that_do_not_fit(tmp_path):
     torch.save({"stem.conv.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "a.pth")
-    options = {"backbone_options": {"width": 0.25, "weights": str(tmp_path / "a.pth")}}
     with pytest.raises(
         CheckpointError, match=r"a\.pth does not fit Darknet53; missing: stem\.norm\.weight, .* and \d+ more"
     ):
-        create_model("yolov3", **options)
+        create_model("yolov3", backbone={"width": 0.25}, backbone_weights=tmp_path / "a.pth")
     torch.save([1], tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match=r"b\.pth holds no state_dict: found list"):
-        create_model("yolov3", backbone_options={"weights": str(tmp_path / "b.pth")})
+        create_model("yolov3", backbone_weights=tmp_path / "b.pth")

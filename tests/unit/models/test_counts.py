@@ -14,19 +14,19 @@ from pyrafuse.postprocess.regions import Propose
 
 COUNTS = ("max_detections", "max_per_level", "max_pairs", "max_pairs_per_class", "max_per_class", "max_candidates")
 PLACES = [
-    ("retinanet", "head_options", "num_convs", 0),
-    ("ga_retinanet", "head_options", "num_convs", 0),
-    ("fcos", "head_options", "num_convs", 0),
-    ("atss", "head_options", "num_convs", 0),
-    ("efficientdet_d0", "head_options", "num_convs", 0),
-    ("faster_rcnn", "head_options", "num_convs", 0),
-    ("faster_rcnn", "region_options", "num_convs", 0),
-    ("faster_rcnn", "region_options", "num_layers", 0),
-    ("faster_rcnn", "proposal_options", "max_per_level", 1),
-    ("faster_rcnn", "proposal_options", "max_regions", 1),
-    *(("retinanet", "postprocess_options", name, int(name == "max_candidates")) for name in COUNTS),
-    ("faster_rcnn", "postprocess_options", "max_pairs", 0),
-    ("yolov3_plain", "postprocess_options", "max_pairs_per_class", 0),
+    ("retinanet", "head", "num_convs", 0),
+    ("ga_retinanet", "head", "num_convs", 0),
+    ("fcos", "head", "num_convs", 0),
+    ("atss", "head", "num_convs", 0),
+    ("efficientdet_d0", "head", "num_convs", 0),
+    ("faster_rcnn", "head", "num_convs", 0),
+    ("faster_rcnn", "stages", "num_convs", 0),
+    ("faster_rcnn", "stages", "num_layers", 0),
+    ("faster_rcnn", "proposals", "max_per_level", 1),
+    ("faster_rcnn", "proposals", "max_regions", 1),
+    *(("retinanet", "postprocess", name, int(name == "max_candidates")) for name in COUNTS),
+    ("faster_rcnn", "postprocess", "max_pairs", 0),
+    ("yolov3_plain", "postprocess", "max_pairs_per_class", 0),
 ]
 
 
@@ -35,8 +35,9 @@ PLACES = [
 def test_no_count(model, place, name, least, value):
     value = least - 1 if value == "too few" else value
     said = f"{name} must be a whole number, {least} or more, got {value!r}"
+    options = {"head": {name: value}} if place == "stages" else {name: value}
     with torch.device("meta"), pytest.raises(PyrafuseError, match=f"^{re.escape(said)}$"):
-        create_model(model, num_classes=3, **{place: {name: value}})
+        create_model(model, num_classes=3, **{place: options})
 
 
 @pytest.mark.parametrize("value", [0, 7, np.int64(7)])

@@ -6,17 +6,22 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError, UnknownNameError
+from pyrafuse.models.building import rebuild
 from pyrafuse.models.card import card_to_dict
 from pyrafuse.models.checkpoint import card_from_dict
-from pyrafuse.models.factory import create_model, list_models, list_parts, rebuild
+from pyrafuse.models.factory import create_model, list_models, list_parts
 
-TINY = {"backbone_options": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "neck_options": {"yolo_fpn": {"width": 1 / 8}}}
+TINY = {"backbone": {"width": 0.25, "depths": (1, 1, 1, 1, 1)}, "necks": {"yolo_fpn": {"width": 1 / 8}}}
 
 
 def test_the_card_tells_how_it_was_built():
     detector = create_model("yolov3", num_classes=3, **TINY)
     assert detector.card.model == "yolov3"
-    assert detector.card.options == {"num_classes": 3, **TINY}
+    spec = detector.card.spec
+    assert spec.num_classes == detector.card.num_classes == 3
+    assert (spec.backbone.name, spec.backbone.options["width"]) == ("darknet53", 0.25)
+    assert spec.backbone.options["depths"] == (1, 1, 1, 1, 1)
+    assert [(neck.name, neck.options["width"]) for neck in spec.necks] == [("yolo_fpn", 1 / 8)]
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name[-1] not in "12345" or name == "ssd512"])
@@ -55,21 +60,23 @@ def test_unknown_model(name):
 
 @pytest.mark.parametrize("num_classes", [0, -1, "3", 2.5, None])
 def test_no_classes(num_classes):
-    with pytest.raises(PyrafuseError, match=f"at least one class, got num_classes={num_classes!r}"):
+    with pytest.raises(PyrafuseError, match=f"^num_classes must be a whole number, 1 or more, got {num_classes!r}$"):
         create_model("yolov3", num_classes=num_classes)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"depth": 3}, "cannot build yolov3: .*'depth'"),
-        ({"backbone_options": {"widht": 0.5}}, "cannot build darknet53: .*'widht'"),
-        ({"head_options": {"anchor": 3}}, "cannot build yolov3: .*'anchor'"),
-        ({"criterion_options": {"ignore": 0.5}}, "cannot build yolov3: .*'ignore'"),
-        ({"postprocess_options": {"iou": 0.5}}, "cannot build yolov3: .*'iou'"),
-        ({"neck": "fpn3", "neck_options": {}}, "unknown neck 'fpn3'"),
+        ({"depth": 3}, "a detector has no 'depth'; choose from backbone, coder, criterion, decode, head"),
+        ({"hed": {}}, "a detector has no 'hed'; did you mean 'head'"),
+        ({"backbone": {"widht": 0.5}}, "the backbone darknet53 takes no option 'widht'; did you mean 'width'"),
+        ({"head": {"anchor": 3}}, "the head yolov3 takes no option 'anchor'; did you mean 'anchors'"),
+        ({"criterion": {"ignore": 0.5}}, "the criterion yolov3 takes no option 'ignore'; "),
+        ({"criterion": {"assigner": {"ignore": 0.5}}}, "the assigner guided_anchor takes no option 'ignore'; "),
+        ({"postprocess": {"iou": 0.5}}, "the selection suppression takes no option 'iou'; "),
+        ({"neck": "fpn3", "necks": {}}, "unknown neck 'fpn3'"),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'"),
-        ({"neck_options": {"asff": {}}}, "options are given for asff, but the necks are yolo_fpn"),
+        ({"necks": {"asff": {}}}, "options are given for asff, but the necks are yolo_fpn"),
     ],
 )
 def test_wrong_options(options, said):

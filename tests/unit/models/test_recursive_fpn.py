@@ -4,26 +4,26 @@ import pytest
 import torch
 from torch import nn
 
-from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import Part, part
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
 from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS
-from pyrafuse.models.recursive_fpn import RecursiveFPN, recursive_fpn
+from pyrafuse.models.recursive_fpn import RecursiveFPN
 from pyrafuse.necks.identity import IdentityNeck
 
 
 def build(**options) -> RecursiveFPN:
     torch.manual_seed(0)
     defaults = {
-        "backbone": "resnet18",
+        "backbone": part("resnet18", strides=(4, 8, 16, 32), width=8),
         "standardized": False,
-        "backbone_options": {"strides": (4, 8, 16, 32), "width": 8},
-        "neck_options": {"fpn": {"num_levels": 5, "out_channels": 8}},
+        "neck": part("fpn", num_levels=5, out_channels=8),
     }
-    return recursive_fpn(**{**defaults, **options})
+    return BACKBONES.build(Part("recursive_fpn", {**defaults, **options}))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_standardised_and_switchable_backbones_keep_their_function(images):
 
 
 def test_gradients(images):
-    model = build(backbone_options={"strides": (8, 16, 32), "width": 8}).train()
+    model = build(backbone=part("resnet18", strides=(8, 16, 32), width=8)).train()
     nn.init.normal_(model.rounds[0].feedback["2"].weight)
     sum((x * torch.linspace(-1, 1, x.numel()).view_as(x)).sum() for x in model(images)).backward()
     assert model.rounds[0].levels == (0, 1, 2)
@@ -137,9 +137,9 @@ def test_what_it_refuses():
     with pytest.raises(PyrafuseError, match="nothing to feed back: the neck's levels have strides"):
         pyramid(trunks, (8,), (64,))
     with pytest.raises(PyrafuseError, match="which StagedBackbone has none of; take a resnet"):
-        recursive_fpn(backbone="vgg16", backbone_options={})
+        build(backbone="vgg16")
     with pytest.raises(PyrafuseError, match="two rounds or more, got num_rounds=0"):
-        recursive_fpn(num_rounds=0)
+        build(num_rounds=0)
 
 
 def test_identity():

@@ -5,9 +5,9 @@ import torch
 
 from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.transfer import ClassMatch, describe, find_class_rows, match_classes, transfer
+from pyrafuse.models.transfer import ClassMatch, describe_transfer, find_class_rows, match_classes, transfer
 
-SMALL = {"backbone_options": {"width": 0.25}}
+SMALL = {"backbone": {"width": 0.25}}
 
 
 class TestClassRows:
@@ -78,7 +78,7 @@ def move(start, theirs, ours, *, options=SMALL, name="yolov3_small", **given):
     before = {key: value.clone() for key, value in made.state_dict().items()}
     classes = match_classes(theirs, ours, num_theirs=len(theirs))
     done = transfer(made, start.state_dict(), classes, num_theirs=len(theirs), num_ours=len(ours), **given)
-    return made, before, describe(done, classes, find_class_rows(made), source="a.ckpt")
+    return made, before, describe_transfer(done, classes, find_class_rows(made), source="a.ckpt")
 
 
 class TestTransfer:
@@ -108,7 +108,7 @@ class TestTransfer:
         )
 
     def test_another_neck(self, start):
-        options = {**SMALL, "neck": ("fpn", "sum_fusion"), "neck_options": {"sum_fusion": {"out_channels": 96}}}
+        options = {**SMALL, "neck": ("fpn", "sum_fusion"), "necks": {"sum_fusion": {"out_channels": 96}}}
         made, before, said = move(start, ("a", "b", "c"), ("a", "b", "c"), options=options)
         fpn, fresh = "neck.necks.0.", [key for key in before if key.startswith("neck.necks.1.")]
         assert said == f"{len(before) - len(fresh)} of {len(before)} entries taken from a.ckpt" + (
@@ -125,7 +125,7 @@ class TestTransfer:
         assert all(torch.equal(made.state_dict()[f"neck.{k[13:]}"], value) for k, value in first.items())
 
     def test_class_outputs_of_another_shape(self, start):
-        options = {**SMALL, "head_options": {"branches": 32}}
+        options = {**SMALL, "head": {"branches": 32}}
         made, before, said = move(start, ("a", "b", "c"), ("a", "b", "c"), options=options)
         assert "new: 3 entries of the class outputs, which have another shape there; new: " in said
         assert "entries of the head" in said

@@ -175,7 +175,7 @@ class TestAsANeck:
     def test_a_checkpoint_holds_the_graph(self, tmp_path):
         path = tmp_path / "mine.yaml"
         path.write_text(TEXT)
-        options = {"backbone_options": {"width": 0.25}, "neck": (str(path),)}
+        options = {"backbone": {"width": 0.25}, "neck": (str(path),)}
         detector = create_model("yolov3_small", num_classes=2, **options).eval()
         save(detector, tmp_path / "model.pt")
         path.unlink()
@@ -188,11 +188,11 @@ class TestAsANeck:
     def test_a_checkpoint_holds_an_object(self, form, tmp_path):
         graph = Graph((Merge("P3", 3, ("C3", "C4", "C5")),), ("P3",), channels=8)
         neck: dict = {"neck": graph if form == "alone" else ["identity", graph]}
-        options = {"backbone": "resnet18", "backbone_options": {"width": 8, "strides": (8, 16, 32)}, **neck}
+        options = {"backbone": {"name": "resnet18", "width": 8, "strides": (8, 16, 32)}, **neck}
         if form == "within a backbone":
-            rounds = {"backbone": "resnet18", "backbone_options": options["backbone_options"], "neck_options": {}}
-            options = {"backbone": "recursive_fpn", "backbone_options": {**rounds, **neck}, "neck": "identity"}
-        detector = create_model("retinanet", num_classes=2, head_options={"num_convs": 1}, **options)
+            rounds = {"backbone": {"name": "resnet18", **options["backbone_options"]}, "necks": {}}
+            options = {"backbone": {"name": "recursive_fpn", **rounds, **neck}, "neck": "identity"}
+        detector = create_model("retinanet", num_classes=2, head={"num_convs": 1}, **options)
         save(detector, tmp_path / "model.pt")
         loaded = load(tmp_path / "model.pt")
         (found,) = (part for part in loaded.modules() if isinstance(part, GraphNeck))

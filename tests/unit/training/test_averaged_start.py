@@ -10,7 +10,7 @@ from pyrafuse.training.starting import read_start, take_over
 
 
 def test_averaged_weights_are_taken_and_told_of(tmp_path):
-    detector = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25})
+    detector = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25})
     detector.card = replace(detector.card, names=("cell",))
     live = OrderedDict((f"detector.{key}", value.clone()) for key, value in detector.state_dict().items())
     mean = OrderedDict((f"module.{key}", torch.full_like(value, 2)) for key, value in live.items())

@@ -30,7 +30,7 @@ def test_a_batch_of_more_images_than_there_are_is_reduced_and_said():
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    made = create_model("yolov3_small", num_classes=2, backbone_options={"width": 0.25})
+    made = create_model("yolov3_small", num_classes=2, backbone={"width": 0.25})
     made.card = replace(made.card, preprocessing=Preprocessing(size=(64, 64)))
     return made
 

@@ -13,9 +13,8 @@ from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.settings import Recipe
 
 SMALL = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"fpn": {"out_channels": 16}},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"fpn": {"out_channels": 16}},
     "region_options": {"channels": 16},
     "sampling_options": {"number": 16},
 }

@@ -108,7 +108,7 @@ class TestChoice:
     def choose(self, monkeypatch, speedup, began=None, **run):
         monkeypatch.setattr(precision, "measure_speedup", lambda *_, **__: speedup)
         said = []
-        detector = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25})
+        detector = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25})
         settings = RunSettings(accelerator="cpu", **run)
         return choose_precision(settings, detector, size=64, began=began, say=said.append), said
 
@@ -148,7 +148,7 @@ class TestChoice:
 
 
 def test_measuring_leaves_model_and_random_numbers_as_they_are():
-    detector = create_model("yolov3_small", num_classes=1, backbone_options={"width": 0.25}).train()
+    detector = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25}).train()
     before, random = copy.deepcopy(detector.state_dict()), torch.get_rng_state()
     run = RunSettings(accelerator="cpu")
     assert choose_precision(run, detector, size=64, began=None, say=lambda _: None) in ("32", "bf16")

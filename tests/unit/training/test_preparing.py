@@ -31,7 +31,7 @@ from pyrafuse.training.settings import (
     to_plain,
 )
 
-SMALL = {"backbone_options": {"width": 0.25}}
+SMALL = {"backbone": {"width": 0.25}}
 NOTHING = "weights: from nothing; --weights FILE starts from a checkpoint"
 
 
@@ -100,7 +100,7 @@ def test_a_recipes_detector_knows_its_data():
 def test_anchors_for_another_size_are_told(size, num_said):
     said = []
     recipe = Recipe(
-        model=ModelSettings(name="ssdlite320", options={"backbone_options": {"width": 0.25}}),
+        model=ModelSettings(name="ssdlite320", options={"backbone": {"width": 0.25}}),
         data=DataSettings(size=size),
     )
     create_detector(recipe, data_of([(10, 20)]), say=said.append)
@@ -235,8 +235,8 @@ class TestOptimizer:
         [
             (ModelSettings(backbone_weights="mobilenet.pth"), [0.1, 1.0]),
             (ModelSettings(start_from="best.ckpt"), [0.1, 1.0]),
-            (ModelSettings(options={"backbone_options": {"pretrained": True}}), [0.1, 1.0]),
-            (ModelSettings(options={"backbone_options": {"width": 0.25}}), [1.0]),
+            (ModelSettings(options={"backbone": {"pretrained": True}}), [0.1, 1.0]),
+            (ModelSettings(options={"backbone": {"width": 0.25}}), [1.0]),
             (ModelSettings(), [1.0]),
         ],
     )
@@ -252,7 +252,7 @@ class TestOptimizer:
         assert {g["weight_decay"] for g in groups} == {5e-4}
 
     def test_frozen_parameters_are_left_out(self):
-        options = {"backbone_options": {"width": 0.25, "frozen": 4}}
+        options = {"backbone": {"width": 0.25, "frozen": 4}}
         detector = create_model("yolov3_small", num_classes=1, **options)
         groups = create_optimizer(detector, OptimizerSettings(name="adamw", momentum=0.8), lr=1.0).param_groups
         assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in detector.parameters())
@@ -336,7 +336,7 @@ def test_impossible_settings(create, said):
 )
 def test_smoothing_of_few_classes_is_said_once(names, smooth, said):
     data = replace(data_of([(9, 9)]), names=names, category_ids=tuple(range(len(names))))
-    options = {**SMALL, "criterion_options": {"label_smoothing": smooth}}
+    options = {**SMALL, "criterion": {"label_smoothing": smooth}}
     heard = []
     create_detector(Recipe(model=ModelSettings(options=options)), data, say=heard.append)
     assert heard == [*said, NOTHING]

@@ -29,11 +29,10 @@ CAFFE = Preprocessing(
     bgr=True,
 )
 OPTIONS = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8, "frozen_stages": 1, "norm_eval": True},
+    "backbone": {"name": "resnet18", "width": 8, "frozen_stages": 1, "norm_eval": True},
     "neck": ("fpn", "bfp"),
-    "neck_options": {"fpn": {"out_channels": 16}, "bfp": {"level": 1}},
-    "head_options": {"channels": 16, "num_convs": 1},
+    "necks": {"fpn": {"out_channels": 16}, "bfp": {"level": 1}},
+    "head": {"channels": 16, "num_convs": 1},
 }
 
 
@@ -87,7 +86,7 @@ class TestModel:
         made, _ = create(start_from(retinanet[0]), "ant")
         assert all(parameter.requires_grad for parameter in made.parameters())
         assert not made.train().backbone.stages[3][0].bn1.training
-        again = ModelSettings(start_from=str(retinanet[0]), options={"backbone_options": {"frozen_stages": 0}})
+        again = ModelSettings(start_from=str(retinanet[0]), options={"backbone": {"frozen_stages": 0}})
         made, _ = create(Recipe(model=again), "ant")
         assert not made.backbone.stem.conv1.weight.requires_grad
         assert made.backbone.stages[0][0].conv1.weight.requires_grad
@@ -120,7 +119,7 @@ class TestModel:
         assert "entries of the neck" in said[0]
 
     def test_another_option(self, retinanet):
-        made, said = create(start_from(retinanet[0], options={"head_options": {"num_convs": 2}}), "ant", "bee", "cat")
+        made, said = create(start_from(retinanet[0], options={"head": {"num_convs": 2}}), "ant", "bee", "cat")
         assert "new: 4 entries of the head" in said[0]
         assert len(made.head.class_tower.convs) == 2
         assert made.head.class_tower.channels == 16
@@ -295,11 +294,11 @@ class TestFromNothing:
         [
             (ModelSettings(name="yolov3_small"), "--weights torchvision/mobilenet_v2 would start the backbone from"),
             (
-                ModelSettings(name="retinanet", backbone="resnet18", options={"backbone_options": {"norm_eval": True}}),
+                ModelSettings(name="retinanet", backbone="resnet18", options={"backbone": {"norm_eval": True}}),
                 "--weights torchvision/resnet18 would",
             ),
             (
-                ModelSettings(name="yolov3_small", options={"backbone_options": {"width": 0.25}}),
+                ModelSettings(name="yolov3_small", options={"backbone": {"width": 0.25}}),
                 "--weights FILE starts from a checkpoint",
             ),
             (ModelSettings(name="retinanet", backbone="timm/resnet18"), "--weights timm/resnet18 would"),

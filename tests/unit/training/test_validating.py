@@ -11,9 +11,8 @@ from pyrafuse.models.factory import create_model
 from pyrafuse.training.validating import MeanLosses, validating
 
 TWO_STAGE = {
-    "backbone": "resnet18",
-    "backbone_options": {"width": 8},
-    "neck_options": {"fpn": {"out_channels": 16}},
+    "backbone": {"name": "resnet18", "width": 8},
+    "necks": {"fpn": {"out_channels": 16}},
     "region_options": {"channels": 16},
     "sampling_options": {"number": 16},
 }
