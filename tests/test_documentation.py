@@ -167,7 +167,7 @@ def test_the_neck_of_the_contributors_page_works():
         exec(block, {"__name__": "lateral"})
         neck = NECKS.create("lateral", PyramidSpec((4, 6), (8, 16)), out_channels=5)
     finally:
-        NECKS._builders.pop("lateral", None)
+        NECKS._entries.pop("lateral", None)
     assert neck.features == PyramidSpec((5, 5), (8, 16))
     levels = neck((torch.zeros(1, 4, 8, 8), torch.zeros(1, 6, 4, 4)))
     assert [tuple(level.shape) for level in levels] == [(1, 5, 8, 8), (1, 5, 4, 4)]

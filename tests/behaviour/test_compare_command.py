@@ -47,7 +47,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "my_neck.py").write_text(MY_NECK)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    NECKS._builders.pop("mine", None)
+    NECKS._entries.pop("mine", None)
 
 
 def test_a_comparison_of_one_s_own_neck(place, capsys, monkeypatch):

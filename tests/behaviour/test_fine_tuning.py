@@ -82,7 +82,7 @@ STARTS = {
             "backbone": {"name": "resnet18", "width": 8},
             "necks": {"fpn": {"out_channels": 16}},
             "head": {"scales": (2.0,)},
-            "region_options": {"channels": 16},
+            "stages": {"head": {"channels": 16}},
             "proposals": {"max_per_level": 100, "max_regions": 50},
         },
         Preprocessing(size=(64, 96), fit="keep_ratio", mean=(0.4, 0.4, 0.4), std=UNIT, bgr=True, round_down=True),

@@ -32,8 +32,7 @@ TINY = {
     "backbone": {"name": "resnet18", "width": 16},
     "necks": {"fpn": {"out_channels": 32}},
     "head": {"scales": (4.0,)},
-    "region_options": {"channels": 64},
-    "sampling_options": {"number": 64},
+    "stages": {"head": {"channels": 64}, "sampler": {"number": 64}},
     "proposals": FEW,
     "learning_proposals": FEW,
 }

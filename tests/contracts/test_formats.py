@@ -26,8 +26,8 @@ PAGE = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 @pytest.fixture
 def add_part(tmp_path, monkeypatch) -> Callable[[str], str]:
     """Writes the contributors' example that registers a name into a file; what it registers is forgotten."""
-    monkeypatch.setattr(FORMATS, "_builders", {name: FORMATS.get(name) for name in FORMATS.names()})
-    monkeypatch.setattr(WRITERS, "_builders", {name: WRITERS.get(name) for name in WRITERS.names()})
+    monkeypatch.setattr(FORMATS, "_entries", {name: FORMATS.entry(name) for name in FORMATS.names()})
+    monkeypatch.setattr(WRITERS, "_entries", {name: WRITERS.entry(name) for name in WRITERS.names()})
 
     def write(name: str) -> str:
         blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)

@@ -37,7 +37,7 @@ def build(name: str):
 def test_anchors_are_for_the_recipe_s_size(name):
     recipe, detector = RECIPES.create(name), build(name)
     assert recipe.data.size == SIZES[name]
-    assert detector.card.options.get("size", SIZES[name]) == SIZES[name]
+    assert detector.card.spec.head.options.get("size", SIZES[name]) == SIZES[name]
     assert f"at {SIZES[name]} px" in SOURCES[name].published
 
 

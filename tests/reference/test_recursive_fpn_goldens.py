@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from pyrafuse.backbones.registry import create_backbone
+from pyrafuse.base.parts import part
 from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
 from pyrafuse.importers.renaming import load_renamed
-from pyrafuse.models.recursive_fpn import RecursiveFPN, recursive_fpn
+from pyrafuse.models.recursive_fpn import RecursiveFPN
 
 SMALL = {
-    "backbone_options": {"strides": (4, 8, 16, 32), "width": 8},
-    "neck_options": {"fpn": {"num_levels": 5, "out_channels": 16}},
+    "backbone": part("resnet50", strides=(4, 8, 16, 32), width=8),
+    "neck": part("fpn", num_levels=5, out_channels=16),
 }
 
 
@@ -23,7 +25,10 @@ def load(model: RecursiveFPN, state: dict[str, torch.Tensor]) -> RecursiveFPN:
 @torch.no_grad()
 def test_small(vectors, form):
     golden, case = vectors.npz("mmdet/rfp_sac.npz"), vectors.json("mmdet/rfp_sac.json")[form]
-    model = load(recursive_fpn(**SMALL, standardized=form == "aws"), vectors.state(case["manifest"], case["gains"]))
+    model = load(
+        create_backbone("recursive_fpn", **SMALL, standardized=form == "aws"),
+        vectors.state(case["manifest"], case["gains"]),
+    )
     images = vectors.image(case["input"])
     for i, x in enumerate(model.trunk(images), 1):  # the first entry is the image
         assert vectors.error(golden, f"{form}.backbone.{i}", x) < 1e-5
@@ -36,6 +41,6 @@ def test_small(vectors, form):
 def test_resnet50(vectors):
     name = "mmdet/cascade-rcnn_r50-rfp"
     golden, gains = vectors.npz(f"{name}.npz"), vectors.json(f"{name}.meta.json")["gains"]
-    model = load(recursive_fpn(), vectors.state(vectors.json(f"{name}.manifest.json"), gains))
+    model = load(create_backbone("recursive_fpn"), vectors.state(vectors.json(f"{name}.manifest.json"), gains))
     for i, x in enumerate(model(vectors.image("image(0,(1,3,320,416))"))):
         assert vectors.error(golden, f"neck.{i}", x) < 1e-5

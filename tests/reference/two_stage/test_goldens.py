@@ -16,8 +16,8 @@ from pyrafuse.importers.mmdetection_two_stage import (
 EVERYTHING = {"number": 1_000_000}
 LEARNING = {
     "backbone": {"frozen_stages": 1, "norm_eval": True},
-    "sampling_options": EVERYTHING,
-    "criterion": {"proposal_sampler": EVERYTHING},
+    "stages": {"sampler": EVERYTHING},
+    "criterion": {"proposals": {"sampler": EVERYTHING}},
     "learning_proposals": {"max_per_level": 300, "max_regions": 150},
 }
 MODELS = {

@@ -77,7 +77,7 @@ def test_models_names_what_was_imported(tmp_path, capsys, monkeypatch):
     assert "my_own_neck" in capsys.readouterr().out.split()
     from pyrafuse.necks.registry import NECKS
 
-    NECKS._builders.pop("my_own_neck")
+    NECKS._entries.pop("my_own_neck")
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_tricks_of_one_variant_and_of_all():
 
 def test_a_variant_as_typed():
     variant = read_variant(
-        "hot: lr=0.5 model.options={head_options: {reach: 1.0}, x: [1, 2]} model.neck=[yolo_fpn,asff]",
+        "hot: lr=0.5 model.options={head: {reach: 1.0}, x: [1, 2]} model.neck=[yolo_fpn,asff]",
         "small",
         ["--data.size=96"],
     )
@@ -89,7 +89,7 @@ def test_variants_of_a_file(tmp_path):
     path = tmp_path / "variants.yaml"
     path.write_text(
         "a: {model.name: yolov3_small, run.precision: '32'}\n"
-        "b: {optimizer: {lr: 0.5}, model: {options: {head_options: {}}}}\nc:\n"
+        "b: {optimizer: {lr: 0.5}, model: {options: {head: {}}}}\nc:\n"
     )
     a, b, c = read_variants(path, "small", ["--data.size=96"])
     assert (a.name, a.recipe.model.name, a.recipe.data.size) == ("a", "yolov3_small", 96)

@@ -154,7 +154,7 @@ def test_a_broken_recipe_is_named_by_its_file(text, message, tricks, tmp_path):
 
 def test_a_recipe_may_say_little(tmp_path):
     file = tmp_path / "little.yaml"
-    file.write_text("run.epochs: 5\nmodel:\n  options:\n    head_options: {adaption: false}\naugmentation: {}\n")
+    file.write_text("run.epochs: 5\nmodel:\n  options:\n    head: {adaption: false}\naugmentation: {}\n")
     recipe = parse("--recipe", str(file))
     assert (recipe.run.epochs, recipe.model.options) == (5, {"head": {"adaption": False}})
 

@@ -143,7 +143,7 @@ class TestNeck:
             "necks": {"yolo_fpn": {"width": 0.5}, "sum_fusion": {"out_channels": [8, 9, 10]}}
         }
         assert with_neck(recipe, "yolo_fpn").model.options == {"necks": {"yolo_fpn": {"width": 0.5}}}
-        assert recipe.model.options["neck_options"] is by_neck
+        assert recipe.model.options["necks"] is by_neck
         assert set(by_neck) == {"yolo_fpn", "asff"}
 
     def test_unknown(self):

@@ -20,7 +20,7 @@ def detector(request):
         num_classes=3,
         backbone={"name": "resnet18", "width": 8},
         necks={"fpn": {"out_channels": 16}},
-        region_options={"channels": 32},
+        stages={"head": {"channels": 32}},
         postprocess={"max_detections": 20, "nms_iou": 0.99},
     ).eval()
     for stage in detector.stages:  # boxes and scores that differ

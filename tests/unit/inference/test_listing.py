@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import UnknownNameError
+from pyrafuse.base.registry import Entry
 from pyrafuse.cli.main import main
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.inference.benching import bench_necks
@@ -90,7 +91,7 @@ class TestCommands:
         assert "out_channels = 256" in said
 
     def test_one_kind_with_what_was_imported(self, capsys, tmp_path, monkeypatch):
-        monkeypatch.setitem(NECKS._builders, "tiny", lambda inputs: create_neck("identity", inputs))
+        monkeypatch.setitem(NECKS._entries, "tiny", Entry(lambda inputs: create_neck("identity", inputs)))
         assert main(["models", "--kind", "neck", "--json", str(tmp_path / "a.json")]) == 0
         assert "retinanet" not in capsys.readouterr().out
         written = json.loads((tmp_path / "a.json").read_text())

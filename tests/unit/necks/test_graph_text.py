@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import part
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.importers.loading import load
 from pyrafuse.models.checkpoint import save
@@ -18,7 +19,7 @@ from pyrafuse.necks.graph_text import embed_graphs, read_graph, write_graph
 from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.nas_fpn import nas_fpn
 from pyrafuse.necks.pafpn import pafpn
-from pyrafuse.necks.registry import create_neck
+from pyrafuse.necks.registry import create_neck, read_necks
 
 INPUTS = PyramidSpec((4, 6, 8), (8, 16, 32))
 TEXT = """\
@@ -170,7 +171,7 @@ class TestAsANeck:
 
     def test_options_are_refused(self):
         with pytest.raises(PyrafuseError, match="a graph takes no options"):
-            create_neck([TEXT], INPUTS, {TEXT: {"channels": 8}})
+            create_model("yolov3_small", neck=TEXT, necks={"graph": {"channels": 8}})
 
     def test_a_checkpoint_holds_the_graph(self, tmp_path):
         path = tmp_path / "mine.yaml"
@@ -190,8 +191,8 @@ class TestAsANeck:
         neck: dict = {"neck": graph if form == "alone" else ["identity", graph]}
         options = {"backbone": {"name": "resnet18", "width": 8, "strides": (8, 16, 32)}, **neck}
         if form == "within a backbone":
-            rounds = {"backbone": {"name": "resnet18", **options["backbone_options"]}, "necks": {}}
-            options = {"backbone": {"name": "recursive_fpn", **rounds, **neck}, "neck": "identity"}
+            row = part("chain", necks=read_necks(neck["neck"]))
+            options = {"backbone": part("recursive_fpn", backbone=options["backbone"], neck=row), "neck": "identity"}
         detector = create_model("retinanet", num_classes=2, head={"num_convs": 1}, **options)
         save(detector, tmp_path / "model.pt")
         loaded = load(tmp_path / "model.pt")

@@ -15,8 +15,7 @@ from pyrafuse.training.settings import Recipe
 SMALL = {
     "backbone": {"name": "resnet18", "width": 8},
     "necks": {"fpn": {"out_channels": 16}},
-    "region_options": {"channels": 16},
-    "sampling_options": {"number": 16},
+    "stages": {"head": {"channels": 16}, "sampler": {"number": 16}},
 }
 
 

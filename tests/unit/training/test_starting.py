@@ -13,7 +13,7 @@ from pyrafuse.base.paths import looks_like_file
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.checkpoint import save
-from pyrafuse.models.factory import create_model, vary
+from pyrafuse.models.factory import create_model
 from pyrafuse.training.preparing import check_model, create_detector
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files
@@ -48,12 +48,8 @@ def retinanet(tmp_path_factory):
     """(file, detector) of a RetinaNet whose options, defaults and preprocessing are not today's."""
     path = tmp_path_factory.mktemp("start") / "best.ckpt"
     torch.manual_seed(0)
-    card = create_model("retinanet", num_classes=1, **OPTIONS).card
-    then = {**card.defaults["defaults"], "postprocess": {"nms_iou": 0.3}}
-    detector = vary(
-        replace(card, defaults={**card.defaults, "defaults": then}, preprocessing=CAFFE), num_classes=3, options=OPTIONS
-    )
-    detector.card = replace(detector.card, names=("ant", "bee", "cat"), category_ids=(1, 2, 3))
+    detector = create_model("retinanet", num_classes=3, **{**OPTIONS, "postprocess": {"nms_iou": 0.3}})
+    detector.card = replace(detector.card, preprocessing=CAFFE, names=("ant", "bee", "cat"), category_ids=(1, 2, 3))
     save(detector, path)
     return path, detector
 
@@ -97,7 +93,7 @@ class TestModel:
         assert settle(settled)[0] == settled
         assert start.card.preprocessing == CAFFE
         assert (settled.model.name, settled.model.neck, settled.model.backbone) == ("retinanet", ("fpn",), "resnet18")
-        assert settled.model.options["neck_options"] == {"fpn": {"out_channels": 16}}
+        assert settled.model.options["necks"] == {"fpn": {"out_channels": 16}}
         assert (settled.data.size, settled.data.fit) == (64, "keep_ratio")
 
     def test_another_neck(self, retinanet):
@@ -126,7 +122,7 @@ class TestModel:
 
     def test_another_model(self, retinanet):
         path, given = retinanet
-        options = {key: value for key, value in OPTIONS.items() if key != "head_options"}
+        options = {key: value for key, value in OPTIONS.items() if key != "head"}
         made, said = create(start_from(path, name="fcos", options=options), "ant", "bee", "cat")
         assert made.card.model == "fcos"
         assert said[0].startswith("1")
@@ -259,7 +255,7 @@ class TestPreprocessing:
         _, given = retinanet
         odd = tmp_path / "odd.ckpt"
         made = create_model("retinanet", num_classes=1, **OPTIONS)
-        made.card = replace(given.card, options=made.card.options, names=("a",), category_ids=(1,))
+        made.card = replace(given.card, spec=made.card.spec, names=("a",), category_ids=(1,))
         made.card = replace(made.card, preprocessing=Preprocessing(size=(100, 100)))
         save(made, odd)
         with pytest.raises(PyrafuseError, match=r"multiple of 32, got 100; give 96 or 128 .*as in .*odd\.ckpt"):
@@ -285,7 +281,7 @@ def test_a_run_that_goes_on_needs_no_file_but_its_own(retinanet, tmp_path):
     assert said == []
     assert made.card.preprocessing == CAFFE
     assert made.postprocess.nms_iou == 0.3
-    assert "weights" not in made.card.options["backbone_options"]
+    assert made.card.spec == given.card.spec
 
 
 class TestFromNothing:

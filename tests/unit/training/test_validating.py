@@ -13,8 +13,7 @@ from pyrafuse.training.validating import MeanLosses, validating
 TWO_STAGE = {
     "backbone": {"name": "resnet18", "width": 8},
     "necks": {"fpn": {"out_channels": 16}},
-    "region_options": {"channels": 16},
-    "sampling_options": {"number": 16},
+    "stages": {"head": {"channels": 16}, "sampler": {"number": 16}},
 }
 
 
