@@ -108,7 +108,7 @@ def test_a_whole_description_does_not_follow_defaults(function, option, value, l
 
 
 SMALL = {name: {"channels": 32, "num_convs": 1} for name in ("atss", "ddod", "fcos", "ga_retinanet", "retinanet")}
-SMALL |= {"efficientdet": {"num_convs": 1}, **dict.fromkeys(("yolov3", "yolov3_plain"), {"adaption": False})}
+SMALL |= {"efficientdet": {"num_convs": 1}, "yolov3": {"adaption": False}, "yolov3_plain": {"adaption": False}}
 NARROW = {"yolo_fpn": {"width": 1 / 16}, "fpn": {"out_channels": 32}, "ssd_extra": {"out_channels": (16, 16, 16, 16)}}
 NECKS_OF = {
     "yolov3": "yolo_fpn",

@@ -278,4 +278,4 @@ def _spread(sizes: Sequence[float], num_levels: int) -> tuple[float, ...]:
     """The two smallest of ``sizes``, and evenly apart up to the largest what levels need: one more than these."""
     if num_levels == 1:
         return (sizes[0], sizes[-1])
-    return (*sizes[:2], *torch.linspace(sizes[2], sizes[-1], num_levels - 1).tolist())
+    return (*sizes[:2], *torch.linspace(sizes[2], sizes[-1], num_levels - 1, device="cpu").tolist())
