@@ -5,13 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pyrafuse.models.m2det import DEFAULTS, M2DET, m2det, m2det_criterion
 
+from pyrafuse.assigners.fractional import FractionalAssigner
+from pyrafuse.assigners.max_iou import MaxIoUAssigner
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
+from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.heads.multibox import M2DET_FORMS, m2det_head
 from pyrafuse.importers.m2det import import_m2det, looks_like_m2det
+from pyrafuse.models.factory import create_model
+from pyrafuse.models.registry import MODELS
+from pyrafuse.ops.registry import CODERS
 from pyrafuse.postprocess.dense import DensePostprocess
 
 MAPS = {
@@ -21,6 +26,10 @@ MAPS = {
     800: (100, 50, 25, 13, 7, 5),
 }
 SPEC = PyramidSpec(channels=(1,) * 6, strides=(8, 16, 32, 64, 128, 256))
+
+
+M2DET = MODELS.get("m2det")()
+CODER = CODERS.build(M2DET.coder)
 
 
 def grid_at(size: int):
@@ -51,8 +60,15 @@ def test_losses_and_gradients(vectors, case):
     rows = [torch.from_numpy(golden[f"{case}/target{i}"]) for i in (0, 1)]
     rows = [image[image[:, 4] > 0] for image in rows]  # label 0 stands for an image without objects
     targets = Targets.pad([image[:, :4] for image in rows], [image[:, 4] - 1 for image in rows])
-    anchors = {"size": 1, "sizes": form.sizes, "steps": [step / 320 for step in form.steps]}
-    losses = m2det_criterion(SPEC, M2DET.coder, {}, anchors=anchors)(predictions, targets)
+    assigner = FractionalAssigner(
+        MaxIoUAssigner(positive_iou=0.5, negative_iou=0.5, match_ties=False),
+        size=1,
+        shapes=m2det_head(SPEC, num_classes=1, size=320).shares,
+        steps=[step / 320 for step in form.steps],
+    )
+    criterion = CRITERIA.build(M2DET.criterion, head=m2det_head(SPEC, num_classes=1, size=320), coder=CODER)
+    criterion.assigner = assigner
+    losses = criterion(predictions, targets)
     assert losses["box"].item() == pytest.approx(float(golden[f"{case}/loss_l"]), rel=1e-5)
     assert losses["classification"].item() == pytest.approx(float(golden[f"{case}/loss_c"]), rel=1e-5)
 
@@ -70,7 +86,7 @@ def test_losses_and_gradients(vectors, case):
 
 
 def test_boxes(vectors):
-    boxes = M2DET.coder.decode(grid_at(320).anchors, vectors.image("image(13,(12810,4))")) / 320
+    boxes = CODER.decode(grid_at(320).anchors, vectors.image("image(13,(12810,4))")) / 320
     assert vectors.error(vectors.npz("misc/m2det_loss_post.npz"), "decode/boxes", boxes) < 1e-5
 
 
@@ -78,7 +94,7 @@ def test_from_outputs_to_detections(vectors):
     golden = vectors.npz("misc/m2det_loss_post.npz")
     grid = grid_at(320)
     scores = (2.5 * vectors.image("image(14,(12810,21))")).softmax(dim=1)[:, 1:]
-    boxes = M2DET.coder.decode(grid.anchors, vectors.image("image(13,(12810,4))"))
+    boxes = CODER.decode(grid.anchors, vectors.image("image(13,(12810,4))"))
     postprocess = DensePostprocess(**{**m2det_settings(), "score": 0.4})
     (found,) = postprocess(Candidates(boxes[None], scores[None], grid.levels), [(320, 320)], [(320 / 640, 320 / 480)])
     dets = torch.from_numpy(golden["chain/dets"])
@@ -93,12 +109,12 @@ def test_from_outputs_to_detections(vectors):
 
 
 def m2det_settings() -> dict:
-    return {"multi_label": True, **DEFAULTS["postprocess"]}
+    return dict(M2DET.postprocess.options)
 
 
 def test_settings_of_the_detector():
     with torch.device("meta"):
-        postprocess = m2det(80, backbone="resnet18", necks={"mlfpn": {"num_levels": 1}}).postprocess
+        postprocess = create_model("m2det", backbone="resnet18", necks={"mlfpn": {"num_levels": 1}}).postprocess
     assert postprocess == DensePostprocess(**m2det_settings())
 
 

@@ -8,16 +8,23 @@ import pytest
 import torch
 
 from pyrafuse.assigners.max_iou import MaxIoUAssigner
+from pyrafuse.base.parts import part
 from pyrafuse.core.assignment import BACKGROUND, IGNORED, Assignment
 from pyrafuse.core.predictions import DenseGrid, DensePredictions
+from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion
 from pyrafuse.criteria.guided_dense import GuidedDenseCriterion
-from pyrafuse.criteria.level_weights import LevelWeights, create_level_weights
+from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
 from pyrafuse.losses.boxes import giou_loss
 from pyrafuse.models.factory import create_model
 from pyrafuse.ops.coders import DeltaCoder
 from vectors import FOLDER
+
+
+def levels_of(num: int) -> PyramidSpec:
+    return PyramidSpec((1,) * num, tuple(8 * 2**i for i in range(num)))
+
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 20, 20], [40, 40, 60, 60]])
 TARGETS = Targets.pad([torch.tensor([[0.0, 0, 10, 10], [0, 0, 20, 20]])], [torch.tensor([1, 0])])
@@ -62,9 +69,7 @@ class TestDense:
         assert report.losses["box"].tolist() == pytest.approx([3 * 0.5 / 2, 3 * 0.5 / 2])
 
     def test_decoded_boxes(self):
-        criterion = DenseCriterion(
-            assigner=fixed(0, 1, BACKGROUND, BACKGROUND), coder=DeltaCoder(), box_loss=giou_loss, decoded=True
-        )
+        criterion = DenseCriterion(assigner=fixed(0, 1, BACKGROUND, BACKGROUND), coder=DeltaCoder(), box_loss=giou_loss)
         report = criterion.by_level(predictions(), TARGETS)
         # (20, 0, 30, 10) and (0, 0, 20, 20) touch; the box around them has 600 square pixels, 100 of them empty
         assert report.losses["box"].tolist() == pytest.approx([(1 + 100 / 600) / 2, 0], abs=1e-6)
@@ -114,7 +119,7 @@ class TestDense:
     def test_level_weights(self):
         assign = fixed(0, BACKGROUND, BACKGROUND, BACKGROUND)
         plain = DenseCriterion(assigner=assign, coder=DeltaCoder())
-        weighed = DenseCriterion(assigner=assign, coder=DeltaCoder(), level_weights=LevelWeights(2))
+        weighed = DenseCriterion(assigner=assign, coder=DeltaCoder(), level_weights=LevelWeights(levels_of(2)))
         one, other = (c.by_level(predictions(), TARGETS).losses["classification"] for c in (plain, weighed))
         assert (other / one).tolist() == pytest.approx([1, 2])
         assert weighed.state_dict()["level_weights.counters"].tolist() == [[2, 0]]
@@ -130,24 +135,24 @@ class TestDense:
 class TestLevelWeights:
     def test_as_the_original(self):
         for case in json.loads((FOLDER / "mmdet/ddod_reweight.json").read_text()):
-            weights = LevelWeights(len(case["factors"][0]))
+            weights = LevelWeights(levels_of(len(case["factors"][0])))
             for positives, factors in zip(case["positives_per_level_each_call"], case["factors"], strict=True):
                 assert weights(torch.tensor(positives)).tolist() == pytest.approx(factors, abs=1e-6)
 
     def test_apart(self):
-        weights = LevelWeights(2, shared=False, ends=(0.5, 4.5))
+        weights = LevelWeights(levels_of(2), shared=False, ends=(0.5, 4.5))
         assert weights(torch.tensor([3, 1])).tolist() == pytest.approx([0.5, 4.5])
         assert weights(torch.tensor([0, 9]), of_boxes=True).tolist() == pytest.approx([4.5, 0.5])
         assert weights.counters.tolist() == [[3, 1], [0, 9]]
 
     def test_nothing_is_counted_outside_training(self):
-        weights = LevelWeights(2)
+        weights = LevelWeights(levels_of(2))
         weights(torch.tensor([4, 2]))
         assert weights.eval()(torch.tensor([0, 50])).tolist() == pytest.approx([1, 2])
         assert weights.counters.tolist() == [[4, 2]]
 
     def test_they_go_on_after_a_restart(self):
-        first, second = LevelWeights(2), LevelWeights(2)
+        first, second = LevelWeights(levels_of(2)), LevelWeights(levels_of(2))
         first(torch.tensor([4, 2]))
         second.load_state_dict(first.state_dict())
         assert second(torch.tensor([1, 2])).tolist() == first(torch.tensor([1, 2])).tolist() == [1, 2]
@@ -155,9 +160,9 @@ class TestLevelWeights:
     @pytest.mark.parametrize("model", ["retinanet", "fcos", "atss"])
     def test_a_schedule_weighs_each_level_whatever_its_positives(self, model):
         with torch.device("meta"):
-            options = {"criterion": {"level_weights": {"schedule": (1, 3)}}}
+            options = {"criterion": {"level_weights": part("scheduled", schedule=(1, 3))}}
             criterion = create_model(model, num_classes=2, **options).criterion
-        weights = create_level_weights(5, {"schedule": (1, 3)})
+        weights = ScheduledLevelWeights(levels_of(5), schedule=(1, 3))
         assert type(criterion.level_weights) is type(weights)
         for positives in ([9.0, 0, 0, 0, 0], [0.0, 0, 0, 0, 9]):
             assert weights(torch.tensor(positives), of_boxes=True).tolist() == [1, 1.5, 2, 2.5, 3]
@@ -166,9 +171,9 @@ class TestLevelWeights:
     @pytest.mark.parametrize("schedule", [(-1, 2), (1,)])
     def test_complaints_about_a_schedule(self, schedule):
         with pytest.raises(ValueError, match="a schedule is two weights, not negative"):
-            create_level_weights(2, {"schedule": schedule})
+            ScheduledLevelWeights(levels_of(2), schedule=schedule)
 
-    @pytest.mark.parametrize("options", [{"num_levels": 0}, {"num_levels": 2, "ends": (-1, 2)}])
+    @pytest.mark.parametrize("options", [{"ends": (-1, 2)}, {"ends": (1, -2)}])
     def test_complaints(self, options):
         with pytest.raises(ValueError, match="not negative, got"):
-            LevelWeights(**options)
+            LevelWeights(levels_of(2), **options)

@@ -11,8 +11,9 @@ from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion
-from pyrafuse.criteria.two_stage import RegionCriterion, TwoStageCriterion, objectness_loss
+from pyrafuse.criteria.two_stage import RegionCriterion, TwoStageCriterion
 from pyrafuse.losses.boxes import iou_loss
+from pyrafuse.losses.classification import objectness_loss
 from pyrafuse.ops.coders import DeltaCoder
 
 TARGETS = Targets.pad([torch.tensor([[0.0, 0, 20, 10]])], [torch.tensor([1])])
@@ -54,7 +55,7 @@ def test_regions():
 
 
 def test_boxes_can_be_compared_in_pixels():
-    criterion = RegionCriterion(coder=DeltaCoder(), box_loss=iou_loss, decoded=True)
+    criterion = RegionCriterion(coder=DeltaCoder(), box_loss=iou_loss)
     said = said_of(torch.zeros(1, 3, 3), torch.zeros(1, 3, 1, 4))
     losses = criterion(said, ASSIGNMENT, TARGETS, num_levels=3)
     box = Targets.pad([said.regions.boxes[0, :1]], [torch.tensor([1])])

@@ -21,11 +21,13 @@ TARGETS = Targets.pad(
     [torch.tensor([1, 2, 0]), torch.zeros(0)],
     crowd=[torch.tensor([False, False, True]), torch.zeros(0)],
 )
-assign = MaxIoUAssigner(positive_iou=0.5, negative_iou=0.5, match_best=False).assign
+ASSIGNER = MaxIoUAssigner(positive_iou=0.5, negative_iou=0.5, match_best=False)
 
 
 def test_all_are_taken_where_there_is_room():
-    drawn, assignment = RegionSampler(assign, Sampler(number=100, positive_fraction=1.0))(REGIONS, TARGETS)
+    drawn, assignment = RegionSampler(assigner=ASSIGNER, sampler=Sampler(number=100, positive_fraction=1.0))(
+        REGIONS, TARGETS
+    )
     assert drawn.boxes.shape == (2, 7, 4)
     assert assignment.objects.tolist() == [
         [0, 1, 1, 1, BACKGROUND, IGNORED, IGNORED],
@@ -43,7 +45,9 @@ def test_a_number_is_drawn():
     torch.manual_seed(0)
     seen = set()
     for _ in range(20):
-        drawn, assignment = RegionSampler(assign, Sampler(number=4, positive_fraction=0.5))(REGIONS, TARGETS)
+        drawn, assignment = RegionSampler(assigner=ASSIGNER, sampler=Sampler(number=4, positive_fraction=0.5))(
+            REGIONS, TARGETS
+        )
         assert drawn.boxes.shape == (2, 4, 4)
         assert assignment.is_positive.sum(dim=1).tolist() == [2, 0]
         assert assignment.is_negative.sum(dim=1).tolist() == [1, 3]
@@ -52,13 +56,13 @@ def test_a_number_is_drawn():
 
 
 def test_objects_can_be_left_out():
-    sampler = RegionSampler(assign, Sampler(number=100, positive_fraction=1.0), add_objects=False)
+    sampler = RegionSampler(assigner=ASSIGNER, sampler=Sampler(number=100, positive_fraction=1.0), add_objects=False)
     drawn, assignment = sampler(REGIONS, TARGETS)
     assert not drawn.is_object.any()
     assert assignment.objects.tolist() == [[1, 1, BACKGROUND, IGNORED], [BACKGROUND] * 3 + [IGNORED]]
 
 
 def test_no_rows_for_objects_at_all():
-    drawn, assignment = RegionSampler(assign)(REGIONS, Targets.empty(2, 0))
+    drawn, assignment = RegionSampler(assigner=ASSIGNER, sampler=Sampler())(REGIONS, Targets.empty(2, 0))
     assert drawn.valid.sum(dim=1).tolist() == [3, 3]
     assert not assignment.is_positive.any()
