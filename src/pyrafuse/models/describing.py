@@ -35,8 +35,8 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
     """The description of a detector.
 
     Args:
-        model: Registered name, a description, or the YAML file of one. Without it ``head`` must be given: the detector
-            is then the plainest one whose head predicts the same kind of thing, with that head.
+        model: Registered name, a description, or the YAML file of one. Without it ``head`` must be given, or the name is
+            a head's: the detector is then the plainest one whose head predicts the same kind of thing, with that head.
         changes: What is otherwise; see `DetectorSpec.with_parts`. A neck may be a graph: its file, its text, a `Graph`
             or a mapping. A head that predicts another kind of thing brings what learns and decodes for it.
 
@@ -44,6 +44,8 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
         UnknownNameError: If there is no such model or head.
         PyrafuseError: If neither a model nor a head is given, or a change is none.
     """
+    if isinstance(model, str) and model not in MODELS.names() and model in HEADS.names():
+        model, changes = None, {"head": model, **changes}
     if model is None:
         if "head" not in changes:
             raise PyrafuseError(
@@ -51,13 +53,13 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
                 f"head= one of {', '.join(HEADS.names())}"
             )
         model = _model_of(predictions_of(read_part(changes["head"]).name))
-    spec = (
-        model if isinstance(model, DetectorSpec) else read_file(model) if is_description(model) else MODELS.get(model)()
-    )
+    if isinstance(model, DetectorSpec):
+        return change(model, **changes)
+    spec = read_file(model) if is_description(model) else MODELS.get(model)()
     return change(spec, presets=presets_of(model), **changes)
 
 
-def presets_of(model: Any) -> Presets:
+def presets_of(model: str | None) -> Presets:
     """What parts begin with that are put in the place of a registered model's own; nothing for any other."""
     return MODELS.entry(model).facts.get("presets", {}) if model in MODELS.names() else {}
 
