@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Interpolation = Literal["antialias", "bicubic", "opencv"]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,8 +24,8 @@ class Preprocessing:
             pads with ``padding`` at right and bottom; ``keep_ratio`` keeps it too, pads no further than to the
             next multiples of ``pad_multiple``, and with what is 0 once normalised (mmdetection's way), so that the
             input's size follows the image.
-        interpolation: ``antialias`` is the filtered bilinear resize of Pillow; ``opencv`` the unfiltered one of
-            OpenCV, for checkpoints that were trained and measured with it.
+        interpolation: ``antialias`` is the filtered bilinear resize of Pillow, ``bicubic`` its filtered bicubic one;
+            ``opencv`` the unfiltered bilinear one of OpenCV, for checkpoints that were trained and measured with it.
         mean: Of each RGB channel, in 0..1.
         std: Of each RGB channel, in 0..1.
         pad_multiple: Pixels that both sides of the input are multiples of, where ``keep_ratio`` fits.
@@ -35,7 +37,7 @@ class Preprocessing:
 
     size: tuple[int, int] = (416, 416)
     fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
-    interpolation: Literal["antialias", "opencv"] = "antialias"
+    interpolation: Interpolation = "antialias"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pad_multiple: int = 32

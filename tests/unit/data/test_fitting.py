@@ -10,6 +10,7 @@ from pyrafuse.data.images.fitting import (
     Fit,
     blank,
     compute_inner_size,
+    compute_inner_sizes,
     compute_padded_size,
     fit_image,
     resize,
@@ -39,12 +40,16 @@ def test_opencv_preprocessing_equals_the_official_one(size):
 
 
 @pytest.mark.parametrize("size", [(416, 416), (100, 333), (700, 650)])
-def test_antialias_equals_pillow_within_a_level(size):
+@pytest.mark.parametrize(
+    ("interpolation", "filtered", "levels", "share"),
+    [("antialias", Image.Resampling.BILINEAR, 1, 0.02), ("bicubic", Image.Resampling.BICUBIC, 2, 0.05)],
+)
+def test_filtered_resizing_equals_pillows_within_a_level_or_two(size, interpolation, filtered, levels, share):
     image = noise(300, 500)
-    ours = resize(image, *size, "antialias").astype(int)
-    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
-    assert abs(ours - pillow).max() <= 1
-    assert (ours != pillow).mean() < 0.02
+    ours = resize(image, *size, interpolation).astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], filtered)).astype(int)
+    assert abs(ours - pillow).max() <= levels
+    assert (ours != pillow).mean() < share
 
 
 def test_resize_takes_windows_of_a_larger_image():
@@ -137,3 +142,20 @@ def test_another_size_keeps_the_proportion_of_the_limits():
     assert Preprocessing(size=(800, 1333), fit="keep_ratio").at_size(600).size == (600, 1000)
     assert KEEP.at_size((32, 64)).size == (32, 64)
     assert Preprocessing().at_size(608).size == (608, 608)
+
+
+@pytest.mark.parametrize(
+    ("fit", "round_down", "expected"),
+    [
+        ("stretch", False, [(96, 160), (96, 160)]),
+        ("letterbox", False, [(96, 127), (96, 64)]),  # 127.36 and 63.68
+        ("keep_ratio", False, [(96, 127), (145, 96)]),  # 144.72
+        ("keep_ratio", True, [(96, 127), (144, 96)]),
+    ],
+)
+def test_sizes_worked_out_by_hand(fit, round_down, expected):
+    preprocessing = Preprocessing(size=(96, 160), fit=fit, round_down=round_down)
+    sizes = np.array([(300, 398), (300, 199)])
+    assert compute_inner_sizes(sizes, preprocessing).tolist() == [list(size) for size in expected]
+    assert [compute_inner_size(*size, preprocessing) for size in sizes.tolist()] == expected
+    assert compute_inner_sizes(sizes[:0], preprocessing).shape == (0, 2)

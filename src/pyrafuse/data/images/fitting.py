@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.core.preprocessing import Interpolation, Preprocessing
 
 Boxes = TypeVar("Boxes", Tensor, NDArray[np.float32])
 
@@ -95,31 +95,35 @@ def compute_padded_size(height: int, width: int, preprocessing: Preprocessing) -
 
 def compute_inner_size(height: float, width: float, preprocessing: Preprocessing) -> tuple[int, int]:
     """Height and width in network pixels that an image of ``height`` and ``width`` takes up; the rest is padding."""
-    network_height, network_width = preprocessing.size
+    inner_height, inner_width = compute_inner_sizes(np.array([[height, width]]), preprocessing)[0].tolist()
+    return inner_height, inner_width
+
+
+def compute_inner_sizes(sizes: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.int64]:
+    """`compute_inner_size` of N images at once: (N, 2) heights and widths -> (N, 2) heights and widths."""
+    limits = np.asarray(preprocessing.size, np.float64)
     if preprocessing.fit == "stretch":
-        return network_height, network_width
-    if preprocessing.fit == "keep_ratio":
-        (least, most), (short, long) = sorted((height, width)), sorted(preprocessing.size)
-        scale = min(long / most, short / least)
-        added = 0.0 if preprocessing.round_down else 0.5
-        return max(1, int(height * scale + added)), max(1, int(width * scale + added))
-    scale = min(network_height / height, network_width / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+        return np.broadcast_to(limits.astype(np.int64), sizes.shape)
+    if preprocessing.fit == "letterbox":
+        scaled = np.rint(sizes * (limits / sizes).min(axis=1, keepdims=True))
+    else:
+        scales = (np.sort(limits) / np.sort(sizes, axis=1)).min(axis=1, keepdims=True)
+        scaled = np.floor(sizes * scales + (0.0 if preprocessing.round_down else 0.5))
+    return np.maximum(scaled, 1).astype(np.int64)
 
 
-def resize(
-    image: NDArray[np.uint8], height: int, width: int, interpolation: Literal["antialias", "opencv"]
-) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3) uint8 bilinearly, with Pillow's filter or OpenCV's lack of one.
+def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one.
 
-    ``antialias`` runs in torch, three to fifteen times as fast as Pillow and within one grey level of it.
+    Pillow's filters run in torch, three to fifteen times as fast as Pillow and within one grey level of it.
     """
     if image.shape[:2] == (height, width):
         return image
     if interpolation == "opencv":
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # channels last: torch resizes uint8 so without a copy
-    resized = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    mode = "bicubic" if interpolation == "bicubic" else "bilinear"
+    resized = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
