@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -93,6 +93,8 @@ class Detections:
         image_size: Height and width of the image that ``boxes`` refer to, in pixels.
         source: Where the image came from: a path, a URL, or ``video.mp4#12`` for a frame.
         image: The image itself as (3, H, W) uint8, where it was kept.
+        rows: (N,) int64, the row of the candidates that each one was; of a two-stage detector, the proposal's rank.
+            None for detections that no detector made.
     """
 
     boxes: Tensor
@@ -103,6 +105,7 @@ class Detections:
     image_size: tuple[int, int] = (0, 0)
     source: str = ""
     image: Tensor | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,9 +127,7 @@ class Detections:
             rows = [rows]
         elif isinstance(rows, np.ndarray):
             rows = torch.from_numpy(rows)
-        return replace(
-            self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], levels=self.levels[rows]
-        )
+        return self._map(lambda values: values[rows])
 
     def is_visible(self) -> Tensor:
         """(N,) whether any of the box lies within the image; not so of one without area."""
@@ -143,9 +144,12 @@ class Detections:
 
     def cpu(self) -> "Detections":
         """The same detections in main memory."""
-        return replace(
-            self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), levels=self.levels.cpu()
-        )
+        return self._map(Tensor.cpu)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Detections":
+        """The same with ``change`` done to each column of N."""
+        columns = {name: getattr(self, name) for name in ("boxes", "scores", "labels", "levels", "rows")}
+        return replace(self, **{name: change(column) for name, column in columns.items() if column is not None})
 
     @property
     def xyxy(self) -> Tensor:
