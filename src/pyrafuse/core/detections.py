@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.printable import printable
 from pyrafuse.core.captions import draw_boxes
@@ -131,16 +132,12 @@ class Detections:
 
     def is_visible(self) -> Tensor:
         """(N,) whether any of the box lies within the image; not so of one without area."""
-        boxes = self._clip_boxes()
+        boxes = clip_boxes(self.boxes, self.image_size)
         return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 
     def clip(self) -> "Detections":
         """The visible ones, cut at the edges of the image."""
-        return replace(self, boxes=self._clip_boxes())[self.is_visible()]
-
-    def _clip_boxes(self) -> Tensor:
-        height, width = self.image_size
-        return self.boxes.clamp(min=0).minimum(self.boxes.new_tensor((width, height, width, height)))
+        return replace(self, boxes=clip_boxes(self.boxes, self.image_size))[self.is_visible()]
 
     def cpu(self) -> "Detections":
         """The same detections in main memory."""

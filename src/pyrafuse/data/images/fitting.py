@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.core.preprocessing import Interpolation, Preprocessing
 
 Boxes = TypeVar("Boxes", Tensor, NDArray[np.float32])
@@ -50,7 +51,7 @@ class Fit:
     def to_image(self, boxes: Boxes, *, clip: bool = False) -> Boxes:
         """Boxes (N, 4) xyxy in pixels of the network's input, in pixels of the image; cut at its edges if ``clip``."""
         boxes = _scale(boxes, 1 / self.scale_x, 1 / self.scale_y)
-        return clip_boxes(boxes, self.height, self.width) if clip else boxes
+        return clip_boxes(boxes, (self.height, self.width)) if clip else boxes
 
 
 def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[Tensor, Fit]:
@@ -137,14 +138,6 @@ def blank(size: tuple[int, int], color: tuple[int, int, int]) -> NDArray[np.uint
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """An image (H, W, 3) as a contiguous tensor (3, H, W)."""
     return torch.from_numpy(image).permute(2, 0, 1).contiguous()
-
-
-def clip_boxes(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Boxes (N, 4) xyxy cut at the edges of an image of ``height`` and ``width``."""
-    limits = (width, height, width, height)
-    if isinstance(boxes, Tensor):
-        return boxes.clamp(min=0).minimum(boxes.new_tensor(limits))
-    return np.clip(boxes, 0, np.asarray(limits, np.float32))
 
 
 def _pad_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
