@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.preparing import choose_preprocessing

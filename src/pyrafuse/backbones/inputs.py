@@ -8,7 +8,7 @@ from typing import Any
 import timm
 import torchvision
 
-from pyrafuse.core.preprocessing import Interpolation, Preprocessing
+from pyrafuse.base.preprocessing import Interpolation, Preprocessing
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float], bool]
 """Mean and deviation of red, green and blue in 0..255, and whether blue comes first."""

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeVar
 
+from pyrafuse.base.arrays import Array, floats_like
+
 Boxes = TypeVar("Boxes")
 """An array of numpy or a tensor of torch."""
 
@@ -19,3 +21,8 @@ def clip_boxes(boxes: Boxes, size: tuple[Any, Any]) -> Boxes:
     clipped[..., 0::2] = given[..., 0::2].clip(0, width)
     clipped[..., 1::2] = given[..., 1::2].clip(0, height)
     return clipped
+
+
+def scale_boxes(boxes: Array, scale_x: float, scale_y: float) -> Array:
+    """Boxes (N, 4) xyxy of floats, times a factor along each axis."""
+    return boxes * floats_like(boxes, (scale_x, scale_y, scale_x, scale_y))

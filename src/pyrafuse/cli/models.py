@@ -24,7 +24,7 @@ def models(name: str = "", /, *, kind: str | None = None, measure: bool = False,
 
     from pyrafuse.base.errors import unknown_name
     from pyrafuse.base.paths import check_writable
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.base.writing import write_text
     from pyrafuse.inference.listing import KINDS, describe_part, find_kinds, measure_cost, tell_cost
 
     if kind is not None and kind not in KINDS:

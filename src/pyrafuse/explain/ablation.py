@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrafuse.base.boxes import clip_boxes
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.detections import Detections
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.explain.recording import Given, RecordingNeck, replace_parts

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 
 CARD_KEY = "pyrafuse"
 """The entry of a checkpoint that holds the card."""

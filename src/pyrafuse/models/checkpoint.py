@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.models.card import CARD_KEY, Card
 from pyrafuse.models.detector import Detector

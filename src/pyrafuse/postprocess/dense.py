@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyrafuse.base.boxes import clip_boxes
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import check_count
-from pyrafuse.core.detections import Detections
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms, vote_boxes

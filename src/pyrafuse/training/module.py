@@ -13,6 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from pyrafuse.backbones.staged import stop_norms
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.records import DetectionData
 from pyrafuse.core.losses import LevelCriterion
 from pyrafuse.core.targets import Batch, Targets
@@ -62,7 +63,7 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        images = self.detector.card.preprocessing.normalize(batch.images, batch.sizes)
+        images = normalize(self.detector.card.preprocessing, batch.images, batch.sizes)
         with self._watch.watching(self.detector.neck):
             predictions = self.detector(images, batch.targets, sizes=batch.sizes)
         report = self._criterion.by_level(predictions, batch.targets)
@@ -119,7 +120,7 @@ class DetectionModule(L.LightningModule):
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Detect in one batch of validation images, and compute its losses."""
         sizes, targets = [fit.size for fit in batch.fits], batch.batch.targets
-        images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
+        images = normalize(self.detector.card.preprocessing, batch.batch.images, sizes)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         if self.recipe.run.max_detections is not None:

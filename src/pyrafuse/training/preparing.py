@@ -14,11 +14,11 @@ from pyrafuse.backbones.published import name_published
 from pyrafuse.backbones.timm_pyramid import TimmPyramid
 from pyrafuse.backbones.weights import read_weights
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.fitting import compute_inner_sizes
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone
 from pyrafuse.data.formats.shapes import is_shapes
-from pyrafuse.data.images.fitting import compute_inner_sizes
 from pyrafuse.data.reading.folders import SPLIT_WORDS
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets

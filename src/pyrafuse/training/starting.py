@@ -15,7 +15,7 @@ from pyrafuse.backbones.inputs import find_input
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.paths import find_checkpoint
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.importers.loading import build, holds_detector

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyrafuse.backbones.inputs import find_input
-from pyrafuse.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -62,4 +63,4 @@ def test_caffes_numbers_act_in_its_own_order():
     given = find_input("resnet50_msra-5891d200.pth")
     assert given is not None
     expected = torch.tensor([50 - 103.53, 100 - 116.28, 200 - 123.675])
-    torch.testing.assert_close(given.normalize(image).flatten(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(normalize(given, image).flatten(), expected, atol=1e-3, rtol=0)

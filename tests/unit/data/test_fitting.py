@@ -5,17 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images.fitting import (
-    Fit,
-    blank,
-    compute_inner_size,
-    compute_inner_sizes,
-    compute_padded_size,
-    fit_image,
-    resize,
-    stack_images,
-)
+from pyrafuse.base.images.fitting import Fit, blank, compute_inner_size, compute_inner_sizes, compute_padded_size
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.data.images.fitting import fit_image, resize, stack_images
 from vectors import FOLDER
 
 OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")
@@ -34,7 +27,7 @@ def test_opencv_preprocessing_equals_the_official_one(size):
     image, fit = fit_image(np.ascontiguousarray(golden["bgr"][..., ::-1]), preprocessing)
     expected = torch.from_numpy(golden[f"val_{size}"])
     std = torch.tensor(preprocessing.std).view(3, 1, 1) * 255
-    levels = (preprocessing.normalize(image[None])[0] - expected).abs() * std
+    levels = (normalize(preprocessing, image[None])[0] - expected).abs() * std
     assert levels.max() < 1e-3
     assert (fit.scale_x, fit.scale_y) == (size / 53, size / 37)
 
@@ -128,13 +121,13 @@ def test_keep_ratio_pads_with_zeros_once_normalised_also_in_a_batch():
     fitted = [fit_image(blank(shape, (51, 102, 255)), KEEP) for shape in ((200, 400), (400, 200))]
     images = stack_images([image for image, _ in fitted])
     assert images.shape == (2, 3, 112, 112)
-    got = KEEP.normalize(images, [fit.size for _, fit in fitted])
+    got = normalize(KEEP, images, [fit.size for _, fit in fitted])
     expected = torch.zeros(2, 3, 112, 112)
     for place, (_, fit) in zip(expected, fitted, strict=True):
         place[2, : fit.size[0], : fit.size[1]] = 0.4
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(
-        replace(KEEP, bgr=True).normalize(images[:1, :, :50, :100])[0, 0], expected[0, 2, :50, :100]
+        normalize(replace(KEEP, bgr=True), images[:1, :, :50, :100])[0, 0], expected[0, 2, :50, :100]
     )
 
 

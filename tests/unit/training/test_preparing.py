@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
 from pyrafuse.training.preparing import (

@@ -10,8 +10,8 @@ import yaml
 
 from pyrafuse.backbones.inputs import find_input
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.cli.main import main
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.importers.loading import load
 from pyrafuse.models.checkpoint import save

@@ -10,8 +10,8 @@ import torchvision
 
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.paths import looks_like_file
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model, vary
 from pyrafuse.training.preparing import check_model, create_detector

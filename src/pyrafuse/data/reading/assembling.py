@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.reading import ImageHeader, read_headers
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.data.images.reading import ImageHeader, read_headers
 from pyrafuse.data.reading.judging import drop_repeats, judge_boxes, place_boxes, tell_hulls
 from pyrafuse.data.reading.listed import ListedImage, tell_found, tell_missing
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions

@@ -1,11 +1,7 @@
 """How an image becomes the network's input; stored in every checkpoint, so that evaluation needs no flags."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import torch
-from torch import Tensor
 
 Interpolation = Literal["antialias", "bicubic", "opencv"]
 
@@ -44,24 +40,6 @@ class Preprocessing:
     bgr: bool = False
     round_down: bool = False
     padding: Literal["mean", "black"] = "mean"
-
-    def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device.
-
-        Args:
-            images: Fitted.
-            sizes: Height and width that each image takes up of them; where ``keep_ratio`` fits, the rest becomes 0.
-        """
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        normalized = (images.float() - mean) / std
-        if self.bgr:
-            normalized = normalized.flip(1)
-        if self.fit == "keep_ratio":
-            for image, (height, width) in zip(normalized, sizes, strict=False):
-                image[:, height:] = 0
-                image[:, :, width:] = 0
-        return normalized
 
     def at_size(self, size: int | tuple[int, int]) -> "Preprocessing":
         """The same at another size: height and width, or one side, in pixels.
