@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyrafuse.base.detections import Detections
     from pyrafuse.base.errors import PyrafuseError
     from pyrafuse.cli.calling import train
-    from pyrafuse.core.detections import Detections
     from pyrafuse.importers.loading import load
     from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
@@ -24,7 +24,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Detections": "pyrafuse.core.detections",
+    "Detections": "pyrafuse.base.detections",
     "PyrafuseError": "pyrafuse.base.errors",
     "create_backbone": "pyrafuse.models.factory",
     "create_classifier": "pyrafuse.models.classifier",

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.detections import Detections
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.reports.history import add_history
 from pyrafuse.reports.quality import add_quality

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.cli.main import main
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.explain.fusion import explain_image
 from pyrafuse.importers.loading import load

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.formats.layout import read_split
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.importers.loading import load

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 

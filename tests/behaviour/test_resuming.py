@@ -168,7 +168,7 @@ def test_a_folder_in_use_or_with_a_best_checkpoint_alone_is_refused(data, whole,
 def test_a_killed_process_leaves_no_lock_and_its_half_written_files_are_removed(tmp_path):
     code = (
         "import os, signal\nfrom pyrafuse.base.locking import hold_folder\n"
-        "from pyrafuse.core.storage import write_atomically\n"
+        "from pyrafuse.base.writing import write_atomically\n"
         f"with hold_folder({str(tmp_path)!r}), write_atomically({str(tmp_path / 'last.ckpt')!r}) as stream:\n"
         "    stream.write(b'half')\n    stream.flush()\n    os.kill(os.getpid(), signal.SIGKILL)"
     )

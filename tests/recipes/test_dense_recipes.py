@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.preparing import choose_preprocessing
@@ -97,9 +97,9 @@ def test_the_optimizer_and_the_images():
     given = recipe.optimizer
     assert (given.name, given.lr, given.lr_batch, given.momentum) == ("sgd", 0.01, 16, 0.9)
     assert (given.weight_decay, given.decay_all, given.clip_norm) == (1e-4, True, 0)
-    assert choose_preprocessing(recipe.data) == Preprocessing(size=(800, 1333), fit="keep_ratio")
-    assert choose_preprocessing(DataSettings(size=480, fit="keep_ratio")).size == (480, 800)
-    assert choose_preprocessing(DataSettings(size=416, fit="letterbox")).size == (416, 416)
+    assert choose_preprocessing(recipe) == Preprocessing(size=(800, 1333), fit="keep_ratio")
+    assert choose_preprocessing(Recipe(data=DataSettings(size=480, fit="keep_ratio"))).size == (480, 800)
+    assert choose_preprocessing(Recipe(data=DataSettings(size=416, fit="letterbox"))).size == (416, 416)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.cli.main import main
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.formats.layout import read_splits

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images.fitting import compute_padded_size, fit_image, resize_to_fit
+from pyrafuse.base.images.fitting import compute_padded_size
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.data.images.fitting import fit_image, resize_to_fit
 from vectors import FOLDER
 
 RGB = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
@@ -54,7 +56,7 @@ def test_resized_images(arrays, image, limits):
 def test_network_inputs(arrays, image, name):
     preprocessing = create(**NETWORKS[name])
     pixels, fit = fit_image(image, preprocessing)
-    got = preprocessing.normalize(pixels[None], [fit.size])
+    got = normalize(preprocessing, pixels[None], [fit.size])
     assert tuple(got.shape) == tuple(arrays[f"{name}.input.shape"])
     assert tuple(got.shape[2:]) == compute_padded_size(*image.shape[:2], preprocessing)
     sub = got.flatten()[:: int(arrays[f"{name}.input.stride"])]

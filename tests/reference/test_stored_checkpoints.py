@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.loading import load
 from pyrafuse.models.checkpoint import save
 

@@ -9,8 +9,10 @@ import torch
 import torchvision
 from torchvision.models.detection.image_list import ImageList
 
+from pyrafuse.base.images.fitting import Fit
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.data.images.fitting import Fit, fit_image
+from pyrafuse.data.images.fitting import fit_image
 from pyrafuse.heads.multibox import ssd_head
 from pyrafuse.importers.torchvision import import_torchvision, looks_like_torchvision
 from pyrafuse.importers.torchvision_families import FAMILIES, FASTER_V2, SSD, SSDLITE
@@ -131,7 +133,7 @@ def test_images_become_the_same_input(pair, size):
     image = image_of(*size)
     listed, _ = original.transform([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
     fitted, fit = fit_image(image, ours.card.preprocessing)
-    images = ours.card.preprocessing.normalize(fitted[None], [fit.size])
+    images = normalize(ours.card.preprocessing, fitted[None], [fit.size])
     assert (images.shape, fit.size) == (listed.tensors.shape, listed.image_sizes[0])
     # ours are whole grey levels, and OpenCV's are within one of the exact ones
     std = torch.tensor(ours.card.preprocessing.std)

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.reading import read_image
 from pyrafuse.core.devices import describe_device
 from pyrafuse.data.checks.sizes import compute_sizes
 from pyrafuse.data.formats.layout import Splits, read_splits
-from pyrafuse.data.images.reading import read_image
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.explain.fusion import FusionExplanation, explain_image
 from pyrafuse.importers.loading import load

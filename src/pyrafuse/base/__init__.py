@@ -1,1 +1,1 @@
-"""What needs no torch: errors, registries, names of files, reading of pickles."""
+"""What needs no torch: errors, registries, files, preprocessing, images in and detections out."""

@@ -41,7 +41,7 @@ class DetectionData:
         names: Name of each class; the label is the rank.
         category_ids: The annotations' own id of each class (COCO ids may have gaps, or be texts); results are written
             with it.
-        layout: How it is stored: ``coco``, ``voc`` or ``yolo``.
+        layout: Registered name of its annotation format: ``coco``, ``voc``, ``yolo``.
         split: Its name: ``train``, ``val``, ``test``.
     """
 

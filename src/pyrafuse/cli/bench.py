@@ -40,9 +40,9 @@ def bench_necks(
 
     from pyrafuse.base.errors import PyrafuseError
     from pyrafuse.base.paths import check_writable
+    from pyrafuse.base.writing import write_text
     from pyrafuse.core.devices import choose_device
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import write_text
     from pyrafuse.inference import benching
     from pyrafuse.inference.plain_necks import PLAIN_FORMS
     from pyrafuse.necks.registry import NECKS, create_neck

@@ -43,7 +43,7 @@ def check(
     from rich.progress import Progress
 
     from pyrafuse.base.terminal import Terminal
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.base.writing import write_text
     from pyrafuse.data.checks import checking
     from pyrafuse.data.formats.layout import read_splits
     from pyrafuse.data.reading.options import ReadOptions

@@ -44,8 +44,8 @@ def draw(
     if Path(neck).suffix in {".yaml", ".yml"} and not Path(neck).is_file():
         raise PyrafuseError(f"cannot read the graph {neck}: there is no such file; name a file, or a neck of ours")
     from pyrafuse.base.paths import check_writable
+    from pyrafuse.base.writing import write_text
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.core.storage import write_text
     from pyrafuse.necks.graph_text import SUFFIXES, write_graph
     from pyrafuse.visualization.figures import save_figure
     from pyrafuse.visualization.pyramid_graph import plot_graph

@@ -63,9 +63,9 @@ def evaluate(
         check_data(data)
     check_writable(output, is_folder=True)
     from pyrafuse.base.terminal import Terminal
+    from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.core.storage import write_text
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.options import ReadOptions

@@ -55,8 +55,8 @@ def explain(
     for source in sources:
         (check_data if gradients else check_source)(source)
     check_writable(output, is_folder=True)
+    from pyrafuse.base.images.sources import open_source
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.images.sources import open_source
     from pyrafuse.data.reading.options import ReadOptions
     from pyrafuse.explain.report import explain_to
     from pyrafuse.importers.loading import load

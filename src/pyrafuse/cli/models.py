@@ -34,7 +34,7 @@ def models(
 
     from pyrafuse.base.errors import unknown_name
     from pyrafuse.base.paths import check_writable
-    from pyrafuse.core.storage import write_text
+    from pyrafuse.base.writing import write_text
     from pyrafuse.inference.listing import ALL_KINDS, KINDS, describe_part, find_kinds, measure_cost, tell_cost
 
     if spec:

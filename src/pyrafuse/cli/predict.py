@@ -53,8 +53,8 @@ def predict(
     for source in sources:
         check_source(source)
     check_writable(output, is_folder=True)
+    from pyrafuse.base.images.sources import open_source
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.images.sources import open_source
     from pyrafuse.importers.loading import load
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.inference.writers.registry import WRITERS

@@ -243,12 +243,13 @@ def leave_open(values: Mapping[str, Any], *, has_start: bool, is_file: bool) -> 
 
     Args:
         values: Settings of a registered recipe, or those in a user's file.
-        has_start: A checkpoint is given beside the recipe: the model is the checkpoint's, not the recipe's. Size and
-            fit stay as a user's file gives them.
+        has_start: A checkpoint is given beside the recipe: model and preprocessing are the checkpoint's, not the
+            recipe's. Size and fit stay as a user's file gives them.
         is_file: It is a user's file, which may name a checkpoint itself: what it does not give is that checkpoint's.
     """
     model, data = dict(values.get("model") or {}), dict(values.get("data") or {})
     if has_start:
+        values = {name: value for name, value in values.items() if name != "preprocessing"}
         model = {**model, **OPEN_MODEL}
         if not is_file:
             data = with_size(values, None)["data"]

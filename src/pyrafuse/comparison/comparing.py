@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 
 from pyrafuse.base.terminal import Terminal
+from pyrafuse.base.writing import write_text
 from pyrafuse.comparison.planning import Comparison, Settled, claim_folder, keep, plan_runs, read_data
 from pyrafuse.comparison.report import Report, gather
 from pyrafuse.core.devices import choose_device, describe_device
-from pyrafuse.core.storage import write_text
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.experiments.budget import check_models, set_budget, settle_precision
 from pyrafuse.experiments.costs import Cost, measure_costs

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.storage import write_text
+from pyrafuse.base.writing import write_text
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.experiments.running import Run
 from pyrafuse.necks.registry import NECKS

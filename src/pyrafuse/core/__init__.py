@@ -1,1 +1,1 @@
-"""The words every other room speaks: pyramids, targets, predictions, detections, registries, errors."""
+"""The words in tensors: pyramids, targets, predictions, files of tensors."""

@@ -35,6 +35,14 @@ class AnchorGrid:
         """(2,) width and height of the network's input in pixels: where the last cell of the finest level ends."""
         return (self.cells[-1] + 1) * self.strides[-1]
 
+    def cells_of(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W) bool of each level, finest first: whether any of the ``rows`` (B, A) of the cell is true."""
+        found = []
+        for starts, (width, height) in zip(self.starts, self.sizes.tolist(), strict=True):
+            own = starts[:, None] + torch.arange(height * width, device=starts.device)  # (S, H * W)
+            found.append(rows[:, own].any(dim=1).view(-1, height, width))
+        return tuple(found)
+
 
 @dataclass(frozen=True)
 class GuidedPredictions:
@@ -83,6 +91,11 @@ class DenseGrid:
             places.append(y_x.repeat_interleave(count // (height * width), dim=0, output_size=count))
         begins = torch.cat(places) * self.strides[:, None]
         return (begins >= sizes[:, None]).any(dim=-1)
+
+    def cells_of(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W) bool of each level, finest first: whether any of the ``rows`` (B, A) of the cell is true."""
+        levels = zip(rows.split(self.counts, dim=1), self.sizes, strict=True)
+        return tuple(x.view(len(x), *size, -1).any(dim=-1) for x, size in levels)
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,22 @@
-"""Files in and out without surprises: tensors read without executing anything, files written whole or not at all."""
+"""Tensors in files: read without executing anything, written whole or not at all."""
 
 import os
-import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.foreign_files import find_kind
 from pyrafuse.base.interrupts import hold_interrupts
-from pyrafuse.base.locking import PART
 from pyrafuse.base.paths import find_checkpoint
 from pyrafuse.base.pickled_names import Calls
 from pyrafuse.base.pickles import UnreadableError
 from pyrafuse.base.printable import list_names
+from pyrafuse.base.writing import write_atomically
 from pyrafuse.core.torch_files import read_torch_file
-
-
-@contextmanager
-def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` that takes its name only when the block ends without an error.
-
-    Raises:
-        PyrafuseError: If the file system refuses, a full disk included; whatever lay at ``path`` is still there.
-    """
-    path = Path(path)
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".{os.getpid()}{PART}", dir=path.parent)
-        # files may have names that are no UTF-8: a text tells of them as standard error does
-        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PyrafuseError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
-    with write_atomically(path, "w") as stream:
-        stream.write(text)
 
 
 def write_tensors(path: str | os.PathLike[str], content: Any) -> None:
@@ -143,9 +106,3 @@ def _why_unreadable(path: Path, error: Exception | None, refused: Collection[str
         f"{path} ({size:,} bytes) is no checkpoint that can be read, or is damaged; copy it anew, or save its "
         "state_dict with torch.save or safetensors"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

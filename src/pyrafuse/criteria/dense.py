@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import Assignment
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
-from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level, sum_over_processes
+from pyrafuse.criteria.normalizing import mean_over_processes, sum_over_processes
 from pyrafuse.criteria.registry import CRITERIA, LEVEL_WEIGHTS
 from pyrafuse.losses.classification import binary_cross_entropy, focal_of_labels
 from pyrafuse.losses.registry import LOSSES, is_of_boxes
@@ -122,23 +122,27 @@ class DenseCriterion(nn.Module):
 
     def forward(self, predictions: DensePredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses ``classification``, ``box`` and, with a quality branch, ``quality``; train on their sum."""
-        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+        return self.by_level(predictions, targets).terms
 
     def by_level(self, predictions: DensePredictions, targets: Targets) -> LevelLosses:
         """The same losses, each split by pyramid level."""
-        counts = predictions.grid.counts
+        grid = predictions.grid
+
+        def by_level(values: Tensor) -> Tensor:
+            return sum_by_level(values, grid.levels, len(grid.sizes))
+
         of_classes = self.sampler(self.assigner(predictions, targets))
         of_boxes = of_classes
         if self.box_assigner is not None:
             of_boxes = self.sampler(self.box_assigner(predictions, targets))
-        class_levels = sum_by_level(of_classes.is_positive.float(), counts)
-        box_levels = sum_by_level(of_boxes.is_positive.float(), counts)
+        class_levels = by_level(of_classes.is_positive.float())
+        box_levels = by_level(of_boxes.is_positive.float())
         class_factors = box_factors = torch.ones_like(class_levels)
         if self.level_weights is not None:
             class_factors = self.level_weights(sum_over_processes(class_levels))
             box_factors = self.level_weights(sum_over_processes(box_levels), of_boxes=True)
 
-        classes = sum_by_level(self._class_losses(predictions, of_classes, targets), counts)
+        classes = by_level(self._class_losses(predictions, of_classes, targets))
         terms = self._box_terms(predictions, of_boxes, targets)
         num_boxes = self._num_positives(of_boxes)
         divisor = num_boxes
@@ -146,11 +150,11 @@ class DenseCriterion(nn.Module):
             divisor = mean_over_processes(terms.weights.sum()).clamp(min=1)
         losses = {
             "classification": self.class_weight * class_factors * classes / self._num_positives(of_classes),
-            "box": self.box_weight * box_factors * sum_by_level(terms.box * terms.weights, counts) / divisor,
+            "box": self.box_weight * box_factors * by_level(terms.box * terms.weights) / divisor,
         }
         if terms.quality is not None:
-            losses["quality"] = self.quality_weight * box_factors * sum_by_level(terms.quality, counts) / num_boxes
-        return LevelLosses(losses=losses, num_positives=class_levels)
+            losses["quality"] = self.quality_weight * box_factors * by_level(terms.quality) / num_boxes
+        return LevelLosses(losses=losses, num_positives=class_levels, is_positive=of_classes.is_positive)
 
     def _num_positives(self, assignment: Assignment) -> Tensor:
         of_images = assignment.is_positive.sum(dim=1).clamp(min=self.least_per_image)

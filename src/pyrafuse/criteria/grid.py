@@ -6,7 +6,6 @@ predictions, objects -> assignment -> losses of rows -> sums a level over the ba
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from pyrafuse.assigners.grid import GridAssigner
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.base.parts import part
 from pyrafuse.core.assignment import IGNORED, Assignment
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.registry import CRITERIA
@@ -51,7 +50,7 @@ class GridCriterion(nn.Module):
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses ``center``, ``size``, ``objectness``, ``classification``; train on their sum."""
-        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+        return self.by_level(predictions, targets).terms
 
     def by_level(self, predictions: GuidedPredictions, targets: Targets) -> LevelLosses:
         """The same losses, each split by pyramid level."""
@@ -76,24 +75,12 @@ class GridCriterion(nn.Module):
             "objectness": self.objectness_weight * objectness * weights.where(is_positive, counts),
             "classification": self.class_weight * wrong * weights,
         }
-
-        def by_level(values: Tensor) -> Tensor:
-            return values.new_zeros(len(grid.sizes)).index_add(0, grid.levels, values.sum(dim=0))
-
+        num_levels = len(grid.sizes)
         return LevelLosses(
-            losses={name: by_level(values) for name, values in losses.items()}, num_positives=by_level(wanted)
+            losses={name: sum_by_level(values, grid.levels, num_levels) for name, values in losses.items()},
+            num_positives=sum_by_level(wanted, grid.levels, num_levels),
+            is_positive=is_positive,
         )
-
-    @torch.no_grad()
-    def positive_cells(self, predictions: GuidedPredictions, targets: Targets) -> tuple[Tensor, ...]:
-        """(B, H_l, W_l) bool for each level, finest first: whether a row of that cell answers for an object."""
-        grid = predictions.grid
-        is_positive = self.assigner(predictions, targets).is_positive
-        cells = []
-        for starts, (width, height) in zip(grid.starts, grid.sizes.tolist(), strict=True):
-            rows = starts[:, None] + torch.arange(height * width, device=starts.device)  # (S, H * W)
-            cells.append(is_positive[:, rows].any(dim=1).view(-1, height, width))
-        return tuple(cells)
 
     def _answers(self, predictions: GuidedPredictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """For boxes (B, A, 4): the centre's place in the row's cell (B, A, 2), and the log sizes (B, A, 2)."""

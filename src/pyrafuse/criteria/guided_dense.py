@@ -4,17 +4,19 @@ Wang et al., "Region Proposal by Guided Anchoring", arXiv:1901.03278, section 3.
 locations -> focal loss around the objects' centres; shapes -> bounded IoU with the object; then as any dense head
 """
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from pyrafuse.assigners.locations import LocationAssigner
 from pyrafuse.assigners.max_iou import ApproxMaxIoUAssigner
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.base.parts import part
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import Assign, DenseCriterion, Sample
-from pyrafuse.criteria.normalizing import mean_over_processes, sum_by_level
+from pyrafuse.criteria.normalizing import mean_over_processes
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.boxes import bounded_iou_loss
 from pyrafuse.losses.classification import focal
@@ -79,7 +81,7 @@ class GuidedDenseCriterion(nn.Module):
 
     def forward(self, predictions: DensePredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses: those of `DenseCriterion`, ``shape`` and ``location``; train on their sum."""
-        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+        return self.by_level(predictions, targets).terms
 
     def by_level(self, predictions: DensePredictions, targets: Targets) -> LevelLosses:
         """The same losses, each split by pyramid level.
@@ -90,7 +92,7 @@ class GuidedDenseCriterion(nn.Module):
         guides = predictions.guides
         if guides is None:
             raise ValueError("these predictions have no guides: use a head with guided anchors, or DenseCriterion")
-        counts = predictions.grid.counts
+        levels, num_levels = predictions.grid.levels, len(predictions.grid.sizes)
         report = self.dense.by_level(predictions, targets)
 
         assignment = self.shape_sampler(self.shape_assigner(predictions, targets))
@@ -106,11 +108,11 @@ class GuidedDenseCriterion(nn.Module):
         answer = 1 - places.wanted if self.inverted_locations else places.wanted
         locations = focal(guides.locations, answer) * places.weights
         num_cells = locations.numel() / CELLS_PER_LOCATION
-        return LevelLosses(
+        return replace(
+            report,
             losses={
                 **report.losses,
-                "shape": self.shape_weight * sum_by_level(shapes, counts) / num_drawn,
-                "location": self.location_weight * sum_by_level(locations, counts) / num_cells,
+                "shape": self.shape_weight * sum_by_level(shapes, levels, num_levels) / num_drawn,
+                "location": self.location_weight * sum_by_level(locations, levels, num_levels) / num_cells,
             },
-            num_positives=report.num_positives,
         )

@@ -41,8 +41,3 @@ def sum_over_processes(value: Tensor) -> Tensor:
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of ``value`` over all processes of a training, so that each object weighs the same in all of them."""
     return sum_over_processes(value) / dist.get_world_size() if _is_spread() else value
-
-
-def sum_by_level(values: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """Sums (L,) of ``values`` (B, A) over the rows of each level, of which there are ``counts``."""
-    return torch.stack([of_level.sum() for of_level in values.split(counts, dim=1)])

@@ -6,6 +6,7 @@ predictions with their samples, objects -> losses a row -> sums a level, over th
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.assignment import IGNORED, Assignment
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion, RowLoss
@@ -67,8 +68,8 @@ class RegionCriterion(nn.Module):
         classes = self.class_loss(predictions.classes, labels) * of_classes
         boxes = self._box_losses(predictions, labels, assignment, targets) * weights
         return {
-            "classification": self.class_weight * _sum_by_level(classes, predictions.levels, num_levels) / divisor,
-            "box": self.box_weight * _sum_by_level(boxes, predictions.levels, num_levels) / divisor,
+            "classification": self.class_weight * sum_by_level(classes, predictions.levels, num_levels) / divisor,
+            "box": self.box_weight * sum_by_level(boxes, predictions.levels, num_levels) / divisor,
         }
 
     def _box_losses(
@@ -128,7 +129,7 @@ class TwoStageCriterion(nn.Module):
 
     def forward(self, predictions: TwoStagePredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses by the names of `by_level`; train on their sum."""
-        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+        return self.by_level(predictions, targets).terms
 
     def by_level(self, predictions: TwoStagePredictions, targets: Targets) -> LevelLosses:
         """The losses, each split by pyramid level, and the proposals' positives.
@@ -152,9 +153,4 @@ class TwoStageCriterion(nn.Module):
             prefix = "" if len(self.stages) == 1 else f"stage{number}_"
             terms = criterion(stage, assignment, targets, num_levels=num_levels)
             losses |= {prefix + name: weight * values for name, values in terms.items()}
-        return LevelLosses(losses=losses, num_positives=first.num_positives)
-
-
-def _sum_by_level(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
-    """Sums (L,) of ``values`` (B, R) over the rows of each level (B, R)."""
-    return torch.stack([values.where(levels == level, 0).sum() for level in range(num_levels)])
+        return replace(first, losses=losses)

@@ -16,7 +16,7 @@ from pyrafuse.assigners.guided_anchor import Claims, GuidedAnchorAssigner, Guide
 from pyrafuse.assigners.max_iou import chunks, highest_of_rows, lay_out
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.base.parts import part
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.registry import CRITERIA
@@ -71,7 +71,7 @@ class YOLOv3Criterion(nn.Module):
 
     def forward(self, predictions: GuidedPredictions, targets: Targets) -> dict[str, Tensor]:
         """Scalar losses ``anchor``, ``iou``, ``l1``, ``objectness``, ``classification``; train on their sum."""
-        return {name: values.sum() for name, values in self.by_level(predictions, targets).losses.items()}
+        return self.by_level(predictions, targets).terms
 
     def by_level(self, predictions: GuidedPredictions, targets: Targets) -> LevelLosses:
         """The same losses, each split by pyramid level."""
@@ -93,29 +93,17 @@ class YOLOv3Criterion(nn.Module):
         rows = {"anchor": assignment.shapes.rows}
         held = {name: values if name == "anchor" else values.where(holds, 0) for name, values in losses.items()}
         parts = {
-            name: _sum_by_level(values, grid.levels[rows.get(name, claims.rows)], num_levels)
+            name: sum_by_level(values, grid.levels[rows.get(name, claims.rows)], num_levels)
             for name, values in held.items()
         }
         objectness = self._objectness_loss(predictions, boxes.detach(), overlap.detach(), claims, holds, targets)
-        parts["objectness"] = self.objectness_weight * _sum_by_level(objectness.sum(dim=0), grid.levels, num_levels)
+        parts["objectness"] = self.objectness_weight * sum_by_level(objectness, grid.levels, num_levels)
         batch_size = len(targets.labels)
         return LevelLosses(
             losses={name: values / batch_size for name, values in parts.items()},
-            num_positives=_sum_by_level(holds.to(boxes.dtype), grid.levels[claims.rows], num_levels),
+            num_positives=sum_by_level(holds.to(boxes.dtype), grid.levels[claims.rows], num_levels),
+            is_positive=_spread(torch.ones_like(holds), claims.rows, holds, torch.zeros_like(boxes[..., 0]).bool()),
         )
-
-    @torch.no_grad()
-    def positive_cells(self, predictions: GuidedPredictions, targets: Targets) -> tuple[Tensor, ...]:
-        """(B, H_l, W_l) bool for each level, finest first: whether a row of that cell answers for an object."""
-        grid = predictions.grid
-        claims = self.assigner(predictions, targets).positives
-        is_held = torch.zeros(predictions.objectness.shape, device=claims.rows.device)
-        is_held = is_held.scatter_reduce(1, claims.rows, claims.valid.to(is_held.dtype), "amax") > 0
-        cells = []
-        for starts, (width, height) in zip(grid.starts, grid.sizes.tolist(), strict=True):
-            rows = starts[:, None] + torch.arange(height * width, device=starts.device)  # (S, H * W)
-            cells.append(is_held[:, rows].any(dim=1).view(-1, height, width))
-        return tuple(cells)
 
     def _shape_loss(self, shapes: Tensor, claims: Claims, targets: Targets, levels: Tensor) -> Tensor:
         _, sizes = centers_and_sizes(targets.boxes)
@@ -165,11 +153,8 @@ class YOLOv3Criterion(nn.Module):
     ) -> Tensor:
         weight = (~self._is_excused(boxes, targets)).to(predictions.objectness.dtype)
         wanted = torch.zeros_like(weight)
-        # claims that hold no row write into one column past the end
-        rows = claims.rows.where(holds, weight.shape[1])
-        weight = F.pad(weight, (0, 1)).scatter(1, rows, targets.weights[:, claims.objects].to(weight.dtype))[:, :-1]
-        answer = overlap if self.iou_objectness else torch.ones_like(overlap)
-        wanted = F.pad(wanted, (0, 1)).scatter(1, rows, answer)[:, :-1]
+        weight = _spread(targets.weights[:, claims.objects].to(weight.dtype), claims.rows, holds, weight)
+        wanted = _spread(overlap if self.iou_objectness else torch.ones_like(overlap), claims.rows, holds, wanted)
         loss = F.binary_cross_entropy_with_logits(predictions.objectness, wanted, reduction="none")
         return loss * weight
 
@@ -206,6 +191,7 @@ def _is_last_claim(claims: Claims, levels: Tensor) -> Tensor:
     return claims.valid & (last == claims.objects)
 
 
-def _sum_by_level(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
-    """Sum of ``values`` over each level; ``levels`` has the same shape."""
-    return values.new_zeros(num_levels).index_add(0, levels.flatten(), values.flatten())
+def _spread(values: Tensor, rows: Tensor, holds: Tensor, into: Tensor) -> Tensor:
+    """``into`` (B, A), with ``values`` (B, C) in those of the ``rows`` (B, C) that the claim holds (B, C)."""
+    # claims that hold no row write into one column past the end
+    return F.pad(into, (0, 1)).scatter(1, rows.where(holds, into.shape[1]), values)[:, :-1]

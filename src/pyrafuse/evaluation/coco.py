@@ -11,9 +11,9 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_count
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.detections import Detections
 from pyrafuse.evaluation.faults import find_worst
 from pyrafuse.evaluation.matching import (
     IN_CROWD,

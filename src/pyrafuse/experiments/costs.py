@@ -9,9 +9,9 @@ from itertools import cycle
 
 import torch
 
+from pyrafuse.base.images.fitting import compute_padded_size
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images.fitting import compute_padded_size
 from pyrafuse.inference.measuring import count_gflops, count_parameters, measure_latencies
 from pyrafuse.models.detector import Detector
 

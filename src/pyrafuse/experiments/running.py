@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.storage import write_text
+from pyrafuse.base.writing import write_text
 from pyrafuse.training.progress import duration
 from pyrafuse.training.settings import Recipe, to_plain
 

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.boxes import clip_boxes
+from pyrafuse.base.detections import Detections
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.explain.recording import Given, RecordingNeck, replace_parts
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
-from pyrafuse.ops.boxes import clip_boxes
 
 Map = NDArray[np.float32]
 

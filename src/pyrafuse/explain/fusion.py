@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.core.detections import Detections
-from pyrafuse.core.storage import write_atomically, write_text
-from pyrafuse.data.images.fitting import Fit, compute_inner_size
-from pyrafuse.data.images.sources import Frame, open_source
+from pyrafuse.base.images.fitting import Fit, compute_inner_size
+from pyrafuse.base.images.sources import Frame, open_source
+from pyrafuse.base.writing import write_atomically, write_text
 from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows, hold_regions
 from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record

@@ -12,9 +12,10 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.storage import write_text
+from pyrafuse.base.writing import write_text
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.loading.datasets import EvalSet, LoadingError
 from pyrafuse.data.loading.loaders import collate_eval
@@ -186,7 +187,7 @@ def _match_labels(detector: Detector, data: DetectionData) -> Tensor:
 
 def _measure(detector: Detector, batch: Batch) -> SourceGradients:
     batch = batch.to(detector.device)
-    images = detector.card.preprocessing.normalize(batch.images, batch.sizes)
+    images = normalize(detector.card.preprocessing, batch.images, batch.sizes)
     return compute_source_gradients(detector, images, batch.targets)
 
 

@@ -6,17 +6,19 @@ images, objects -> losses by output level -> gradients at the sources, a backwar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.core.losses import LevelCriterion
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.core.targets import Targets
 from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives
 from pyrafuse.explain.recording import ResizingLevel, record
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.two_stage import TwoStageDetector
 
 NETWORK, WEIGHTS, SUM = "network", "weights", "sum"
 RULES: Mapping[str, str] = {
@@ -25,21 +27,6 @@ RULES: Mapping[str, str] = {
     SUM: "equation 4: sum and concatenation, which pass every output level's gradient as it is",
 }
 """Ways for an output level's gradient to reach a source level."""
-
-
-class _LevelLosses(Protocol):
-    losses: dict[str, Tensor]
-
-
-@runtime_checkable
-class PositiveCriterion(Protocol):
-    """A criterion that knows its losses and its positives by pyramid level."""
-
-    def by_level(self, predictions: Any, targets: Targets) -> _LevelLosses: ...
-
-    def positive_cells(self, predictions: Any, targets: Targets) -> Sequence[Tensor]:
-        """(B, H_l, W_l) bool of each level, finest first: whether a cell answers for an object."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +85,20 @@ def compute_source_gradients(detector: Detector, images: Tensor, targets: Target
         targets: Objects in pixels of ``images``.
 
     Raises:
-        PyrafuseError: If the detector's criterion does not tell losses and positives by level.
+        PyrafuseError: If the detector's criterion does not tell losses by level.
     """
-    criterion = detector.criterion
-    if not isinstance(criterion, PositiveCriterion):
+    # of a two-stage detector the proposals are explained: they alone have cells
+    criterion = detector.criterion.proposals if isinstance(detector, TwoStageDetector) else detector.criterion
+    if not isinstance(criterion, LevelCriterion):
         raise PyrafuseError(
-            f"gradients by level need a criterion with by_level and positive_cells, and {type(criterion).__name__} "
-            "lacks one: explain this detector without gradients"
+            f"gradients by level need a criterion with by_level, and {type(criterion).__name__} has none: explain this "
+            "detector without --gradients"
         )
     twin, neck = record(detector, cut=True)
     with torch.enable_grad():
-        predictions = twin(images)
+        predictions = twin.head(twin.pyramid(images))
         report = criterion.by_level(predictions, targets)
-        losses = torch.stack(list(report.losses.values())).sum(dim=0)
+        losses = report.of_levels
         received = {NETWORK: _stack([_pull(loss, neck.sources) for loss in losses])}
         resizing = [level for level in neck.levels if isinstance(level, ResizingLevel)]
         if neck.weights is not None and len(resizing) == len(neck.levels):
@@ -122,7 +110,7 @@ def compute_source_gradients(detector: Detector, images: Tensor, targets: Target
                 unweighted.append(_pull(resized, neck.sources, [pull] * len(resized)))
                 weighted.append(_pull(resized, neck.sources, shares))
             received |= {WEIGHTS: _stack(weighted), SUM: _stack(unweighted)}
-    positives = criterion.positive_cells(predictions, targets)
+    positives = predictions.grid.cells_of(report.is_positive)
     output_strides = detector.neck.features.strides
     strides = output_strides if neck.levels else detector.backbone.features.strides
     return SourceGradients(

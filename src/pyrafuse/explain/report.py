@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from rich.progress import MofNCompleteColumn, Progress
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between
+from pyrafuse.base.images.sources import Frame, Source, open_source
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.detections import Detections
 from pyrafuse.data.checks.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
-from pyrafuse.data.images.sources import Frame, Source, open_source
 from pyrafuse.explain.ablation import Map
 from pyrafuse.explain.fusion import cam_picture_of, explain_image, name_of
 from pyrafuse.models.detector import Detector

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.renaming import Naming, by_modules, load_renamed, unwrap_state
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.factory import create_model

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Neck
 from pyrafuse.importers.class_names import name_by_coco_id
 from pyrafuse.importers.effdet_published import PUBLISHED, Layout, find_published

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.heads.multibox import M2DET_FORMS
 from pyrafuse.importers.class_names import name_classes
 from pyrafuse.importers.mmdetection import DEPTHS

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.class_names import COCO_NAMES, VOC_NAMES, tell_classes
 from pyrafuse.importers.mmdetection_blocks import name_ssd_extra
 from pyrafuse.importers.mmdetection_config import Config, find_config, look_up

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.mmdetection_config import Config, find_config, look_up
 from pyrafuse.importers.mmdetection_names import (
     PUBLISHED_FAMILIES,

@@ -14,7 +14,7 @@ from typing import Any
 from pyrafuse.backbones.darknet import ORIGINS
 from pyrafuse.backbones.mobilenet import name_of_mmdetection
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.heads.yolov3 import Anchors
 from pyrafuse.importers.class_names import tell_classes
 from pyrafuse.importers.mmdetection import join_options

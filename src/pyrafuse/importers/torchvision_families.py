@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrafuse.backbones.resnet import name_resnet
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.renaming import Naming, by_parts, by_patterns
 from pyrafuse.importers.torchvision_blocks import (
     name_fpn,

@@ -15,9 +15,9 @@ from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.images.reading import read_image
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.augment.cropping import CenterCrop
-from pyrafuse.data.images.reading import read_image
 from pyrafuse.data.reading.class_folders import LabelledImage
 from pyrafuse.models.classifier import Classifier
 

@@ -15,12 +15,12 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pyrafuse.base.errors import DataError, check_between
+from pyrafuse.base.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.printable import printable
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.data.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
 from pyrafuse.models.detector import Detector
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
 from pyrafuse.base.parts import plain, to_plain
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.spec import DetectorSpec
-from pyrafuse.core.preprocessing import Preprocessing
 
 CARD_KEY = "pyrafuse"
 """The entry of a checkpoint that holds the card."""

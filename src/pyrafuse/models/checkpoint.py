@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyrafuse.backbones.weights import load_exactly
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.base.registry import FILLING
 from pyrafuse.base.spec import DetectorSpec, read_spec
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.models.building import rebuild
 from pyrafuse.models.card import CARD_KEY, Card

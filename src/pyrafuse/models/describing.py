@@ -35,8 +35,8 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
     """The description of a detector.
 
     Args:
-        model: Registered name, a description, or the YAML file of one. Without it ``head`` must be given, or the name is
-            a head's: the detector is then the plainest one whose head predicts the same kind of thing, with that head.
+        model: Registered name, a description, or the YAML file of one. Without it ``head`` is needed, or the name is a
+            head's: the detector is then the plainest one whose head predicts the same kind of thing, with that head.
         changes: What is otherwise; see `DetectorSpec.with_parts`. A neck may be a graph: its file, its text, a `Graph`
             or a mapping. A head that predicts another kind of thing brings what learns and decodes for it.
 

@@ -13,19 +13,20 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.habits import hint_keywords
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.images.pixels import Channels
+from pyrafuse.base.images.sources import Frame, open_source
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.detections import Detections
 from pyrafuse.core.devices import choose_device
 from pyrafuse.core.predictions import Candidates
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.images.fitting import fit_image, stack_images
-from pyrafuse.data.images.pixels import Channels
-from pyrafuse.data.images.sources import Frame, open_source
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
@@ -311,7 +312,7 @@ class Detector(nn.Module, Generic[P]):
         pixels = [frame.image for frame in frames if frame.image is not None]
         images, fits = zip(*(fit_image(image, preprocessing) for image in pixels), strict=True)
         sizes = [fit.size for fit in fits]
-        prepared = preprocessing.normalize(stack_images(images).to(self.device), sizes)
+        prepared = normalize(preprocessing, stack_images(images).to(self.device), sizes)
         detections = self.detect(
             prepared, postprocess=postprocess, sizes=sizes, scales=[(fit.scale_x, fit.scale_y) for fit in fits]
         )

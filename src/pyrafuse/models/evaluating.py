@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.detections import Detections
 from pyrafuse.data.formats.layout import read_split
 from pyrafuse.data.loading.loaders import create_eval_loader, default_num_workers
 from pyrafuse.data.reading.options import ReadOptions
@@ -115,7 +116,7 @@ def detect_all(
         try:
             for item in loader:
                 sizes = [fit.size for fit in item.fits]
-                images = preprocessing.normalize(item.batch.images.to(detector.device, non_blocking=True), sizes)
+                images = normalize(preprocessing, item.batch.images.to(detector.device, non_blocking=True), sizes)
                 scales = [(fit.scale_x, fit.scale_y) for fit in item.fits]
                 found = detector.detect(images, postprocess=postprocess, sizes=sizes, scales=scales)
                 upright = [

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from typing import Any, NoReturn, Self
 
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.detections import Detections
 
 PREDICT_REMARKS = {
     "save": "found.save(PATH) writes one image's, pyrafuse.inference.predicting.predict_to a whole source's",

@@ -49,12 +49,6 @@ def centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
 
 
-def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) cut at the borders of an image of ``size``, height and width in pixels."""
-    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
-
-
 def enclosing_boxes(boxes: Tensor, others: Tensor) -> Tensor:
     """The smallest box (..., 4) around each box (..., 4) and the other (..., 4) in the same place."""
     low = torch.minimum(boxes[..., :2], others[..., :2])

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyrafuse.base.boxes import clip_boxes
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import check_count
-from pyrafuse.core.detections import Detections
 from pyrafuse.core.predictions import Candidates, DensePredictions
-from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms, vote_boxes
 from pyrafuse.postprocess.registry import DECODERS, SELECTIONS
@@ -142,14 +142,15 @@ class DensePostprocess:
             boxes = clip_boxes(boxes, size)
             is_inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             best, boxes, labels, levels = best[is_inside], boxes[is_inside], labels[is_inside], levels[is_inside]
+            rows = rows[is_inside]
         if len(best) > self.max_candidates:
             best, order = best.topk(self.max_candidates)
-            boxes, labels, levels = boxes[order], labels[order], levels[order]
+            boxes, labels, levels, rows = boxes[order], labels[order], levels[order], rows[order]
         kept, final = self._suppress(boxes, best, labels, scale)
         if self.max_detections:
             kept, final = kept[: self.max_detections], final[: self.max_detections]
         found = vote_boxes(boxes[kept], boxes, best, iou=self.vote_iou) if self.vote_iou else boxes[kept]
-        return Detections(boxes=found, scores=final, labels=labels[kept], levels=levels[kept])
+        return Detections(boxes=found, scores=final, labels=labels[kept], levels=levels[kept], rows=rows[kept])
 
     def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, scale: tuple[float, float]) -> Kept:
         if self.suppression == "hard":

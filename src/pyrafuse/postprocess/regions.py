@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
-from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import class_aware_nms
 from pyrafuse.postprocess.registry import DECODERS, PROPOSALS

@@ -11,6 +11,7 @@ from functools import partial
 
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
+from pyrafuse.training.preprocessing import PreprocessingSettings
 from pyrafuse.training.settings import (
     DataSettings,
     ModelSettings,
@@ -51,6 +52,7 @@ def _efficientdet(name: str, *, size: int) -> Recipe:
     return Recipe(
         model=ModelSettings(name=name),
         data=DataSettings(path="coco", size=size, fit="letterbox"),
+        preprocessing=PreprocessingSettings(interpolation="antialias"),  # timm's classifiers have a bicubic one
         augmentation=Augmentation(
             color_probability=0.0,
             expand_max_ratio=2.0,

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.captions import draw_boxes
+from pyrafuse.base.captions import draw_boxes
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, Mark
 
 COLORS = {RIGHT: "#1a7f37", FALSE: "#cf222e", MISSED: "#cf222e", WRONG_CLASS: "#bc4c00", CROWD: "#57606a"}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.storage import write_text
-from pyrafuse.data.images.reading import read_image
+from pyrafuse.base.images.reading import read_image
+from pyrafuse.base.writing import write_text
 from pyrafuse.evaluation.result import EvaluationResult, ImageFaults
 from pyrafuse.reports.marking import draw_marks
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, precision_recall_panels

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loops.fit_loop import _FitLoop
 
-from pyrafuse.core.storage import write_atomically
+from pyrafuse.base.writing import write_atomically
 from pyrafuse.training.progress import Narrator
 
 NEVER = 10**9

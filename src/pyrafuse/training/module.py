@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -13,8 +13,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from pyrafuse.backbones.staged import stop_norms
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.losses import LevelCriterion
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.loading.loaders import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
@@ -25,12 +26,6 @@ from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe
 from pyrafuse.training.validating import MeanLosses, validating
 from pyrafuse.training.watching import NeckWatch
-
-
-class LevelCriterion(Protocol):
-    """A criterion that knows its losses by pyramid level."""
-
-    def by_level(self, predictions: Any, targets: Targets) -> LevelLosses: ...
 
 
 class DetectionModule(L.LightningModule):
@@ -68,19 +63,20 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        images = self.detector.card.preprocessing.normalize(batch.images, batch.sizes)
+        images = normalize(self.detector.card.preprocessing, batch.images, batch.sizes)
         with self._watch.watching(self.detector.neck):
             predictions = self.detector(images, batch.targets, sizes=batch.sizes)
-        report: LevelLosses = self._criterion.by_level(predictions, batch.targets)
-        total = torch.stack([values.sum() for values in report.losses.values()]).sum()
+        report = self._criterion.by_level(predictions, batch.targets)
+        total = torch.stack(list((terms := report.terms).values())).sum()
         self._watch.follow(total)
         size = len(images)
         self.log("train/loss_step", total, on_step=True, on_epoch=False, batch_size=size)
         values = {"train/loss": total}
-        values |= {f"train/loss_{name}": values.sum() for name, values in report.losses.items()}
+        values |= {f"train/loss_{name}": value for name, value in terms.items()}
+        of_levels = report.of_levels
         strides = self.detector.neck.features.strides
         for level, stride in enumerate(strides):
-            values[f"level/stride_{stride}/loss"] = torch.stack([v[level] for v in report.losses.values()]).sum()
+            values[f"level/stride_{stride}/loss"] = of_levels[level]
             values |= {f"level/stride_{stride}/loss_{name}": v[level] for name, v in report.losses.items()}
             values[f"level/stride_{stride}/positives"] = report.num_positives[level] / size
         averaged = {k: v.detach() for k, v in values.items()} | self._watch.weights
@@ -124,7 +120,7 @@ class DetectionModule(L.LightningModule):
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Detect in one batch of validation images, and compute its losses."""
         sizes, targets = [fit.size for fit in batch.fits], batch.batch.targets
-        images = self.detector.card.preprocessing.normalize(batch.batch.images, sizes)
+        images = normalize(self.detector.card.preprocessing, batch.batch.images, sizes)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         if self.recipe.run.max_detections is not None:

@@ -14,7 +14,9 @@ from pyrafuse.backbones.published import name_published
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import read_weights
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.fitting import compute_inner_sizes
 from pyrafuse.base.parts import Part, plain
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.pyramid import Backbone
@@ -26,7 +28,15 @@ from pyrafuse.models.building import build
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files, is_published
-from pyrafuse.training.starting import Start, choose_preprocessing, describe_preprocessing, settle, take_over
+from pyrafuse.training.starting import (
+    Start,
+    choose_preprocessing,
+    describe_preprocessing,
+    find_preprocessing,
+    of_preprocessing,
+    settle,
+    take_over,
+)
 
 
 def create_detector(
@@ -48,6 +58,8 @@ def create_detector(
     settings, size = recipe.model, recipe.data.size
     assert size is not None, "a settled recipe has a size"
     is_resumed = start is not None and start.is_resumed
+    before = find_preprocessing(settings, start)
+    preprocessing = choose_preprocessing(recipe, before)
     weights = None if is_resumed else settings.backbone_weights
     if settings.frozen and not settings.brings_weights:
         raise PyrafuseError(
@@ -55,7 +67,7 @@ def create_detector(
         )
     spec = _spec_of(settings, num_classes=len(data.names))
     if settings.anchors == "data":
-        anchors = fit_anchors(data, size=size, num_levels=3, per_level=3, seed=recipe.run.seed)
+        anchors = fit_anchors(data, preprocessing, num_levels=3, per_level=3, seed=recipe.run.seed)
         spec = spec.with_parts(head={"anchors": anchors})
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
     detector = build(spec, backbone_weights=weights)
@@ -73,21 +85,20 @@ def create_detector(
             else "label smoothing does nothing with one class: its target stays 1"
         )
     find_dropblocks(detector, recipe.dropblock)
-    of_start = start.card.preprocessing if start is not None and start.card is not None else None
     detector.card = replace(
         detector.card,
         model=settings.name or "",
         names=data.names,
         category_ids=data.category_ids,
-        preprocessing=choose_preprocessing(recipe.data, of_start),
+        preprocessing=preprocessing,
     )
     if not is_resumed:
-        for sentence in _fill(detector, weights, start):
+        for sentence in _fill(detector, weights, start, before):
             say(sentence)
     return detector
 
 
-def _fill(detector: Detector, weights: str | None, start: Start | None) -> Iterator[str]:
+def _fill(detector: Detector, weights: str | None, start: Start | None, before: Preprocessing | None) -> Iterator[str]:
     """Copy the weights of ``start`` into ``detector``; gives sentences that say where its weights come from."""
     if weights is not None:
         count = len(detector.backbone.state_dict())
@@ -97,8 +108,13 @@ def _fill(detector: Detector, weights: str | None, start: Start | None) -> Itera
     if start is not None:
         yield from start.notes
         yield take_over(detector, start, without_backbone=weights is not None)
-        yield describe_preprocessing(detector.card.preprocessing, start)
-    elif weights is None:
+        yield describe_preprocessing(detector.card.preprocessing, before, start.path)
+    elif weights is not None:
+        chosen = detector.card.preprocessing
+        if of_preprocessing(chosen) != of_preprocessing(Preprocessing()):
+            at_chosen = before and replace(before, size=chosen.size, fit=chosen.fit)
+            yield describe_preprocessing(chosen, at_chosen, weights)
+    else:
         assert detector.card.spec is not None
         backbone = detector.card.spec.backbone
         published = name_published(backbone.name, _changed_options(backbone))
@@ -229,18 +245,27 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def fit_anchors(
-    data: DetectionData, *, size: int, num_levels: int, per_level: int, seed: int, rounds: int = 100
+    data: DetectionData,
+    preprocessing: Preprocessing,
+    *,
+    num_levels: int,
+    per_level: int,
+    seed: int,
+    rounds: int = 100,
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Cluster the boxes' shapes at network size by 1 - IoU (YOLOv2's k-means, arXiv:1612.08242), small ones first.
+    """Cluster the boxes' shapes by 1 - IoU (YOLOv2's k-means, arXiv:1612.08242), small ones first.
 
     Returns:
-        Width and height in pixels, a row a level, finest first.
+        Width and height in pixels of the network's input, under the fit of ``preprocessing``; a row a level, finest
+        first.
 
     Raises:
         PyrafuseError: If the data have no boxes.
     """
-    scaled = [(r.boxes[:, 2:] - r.boxes[:, :2])[~r.crowd] * (size / r.width, size / r.height) for r in data.records]
-    shapes = np.concatenate([*scaled, np.zeros((0, 2))])
+    sizes = np.array([(record.height, record.width) for record in data.records], np.int64).reshape(-1, 2)
+    scales = (compute_inner_sizes(sizes, preprocessing) / sizes)[:, ::-1]  # along width and height
+    sides = [(record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] for record in data.records]
+    shapes = np.concatenate([*sides, np.zeros((0, 2))]) * np.repeat(scales, list(map(len, sides)), axis=0)
     if not len(shapes):
         raise PyrafuseError("anchors cannot be fitted: the training images have no objects; use model.anchors=model")
     points = torch.from_numpy(shapes).double().clamp(min=1)

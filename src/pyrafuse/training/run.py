@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.core.storage import read_tensors, write_tensors, write_text
+from pyrafuse.base.writing import write_text
+from pyrafuse.core.storage import read_tensors, write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.checks.checking import check
 from pyrafuse.data.formats.layout import Splits, read_splits

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.training.preprocessing import PreprocessingSettings
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def sizes_around(size: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they become the network's input.
+    """Which images, and at which size and fit the network sees them.
 
     Attributes:
         path: Folder, data.yaml or annotation file; or ``shapes``, the generated data.
@@ -322,6 +323,7 @@ class Recipe:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    preprocessing: PreprocessingSettings = field(default_factory=PreprocessingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation.light)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)

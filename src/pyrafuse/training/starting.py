@@ -5,18 +5,19 @@ recipe -> checkpoint read -> recipe with nothing left open, and the `Start` -> w
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from pyrafuse.backbones.inputs import find_input
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.parts import Part
 from pyrafuse.base.paths import find_checkpoint
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.spec import DetectorSpec, read_spec
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.importers.loading import build, holds_detector
@@ -25,7 +26,8 @@ from pyrafuse.models.checkpoint import card_of, is_own
 from pyrafuse.models.describing import change, describe, is_description, presets_of
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.transfer import describe_transfer, find_class_rows, match_classes, transfer
-from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, DataSettings, ModelSettings, Recipe
+from pyrafuse.training.preprocessing import PreprocessingSettings
+from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, ModelSettings, Recipe
 
 OWN_PARTS = ("backbone.", "neck.", "head.")
 """How the keys of a detector's bare parameters begin."""
@@ -68,18 +70,24 @@ def settle(recipe: Recipe) -> tuple[Recipe, Start | None]:
     """
     start = _find_start(recipe)
     card = None if start is None else start.card
-    data = recipe.data
-    preprocessing = choose_preprocessing(data, None if card is None else card.preprocessing)
+    model = recipe.model
+    if start is None or not (start.is_resumed and model.spec):  # a run's own recipe is settled already
+        model = _settle_model(model, card)
+    before = find_preprocessing(model, start)
+    preprocessing = choose_preprocessing(recipe, before)
+    colours = of_preprocessing(preprocessing)
+    if start is not None and start.is_resumed and before is not None and colours != of_preprocessing(before):
+        raise PyrafuseError(
+            f"a run goes on with the preprocessing it began with, {in_words(before)}, and this recipe asks for "
+            f"{in_words(preprocessing)}: leave its preprocessing out, or begin a new run from its weights"
+        )
     try:
-        data = replace(data, size=min(preprocessing.size), fit=preprocessing.fit)
+        data = replace(recipe.data, size=min(preprocessing.size), fit=preprocessing.fit)
     except PyrafuseError as error:
         if start is None:
             raise
         raise PyrafuseError(f"{error} (images are made ready as in {start.path}, but for what is given)") from error
-    model = recipe.model
-    if start is None or not (start.is_resumed and model.spec):  # a run's own recipe is settled already
-        model = _settle_model(model, card)
-    return replace(recipe, model=model, data=data), start
+    return replace(recipe, model=model, data=data, preprocessing=colours), start
 
 
 def _find_start(recipe: Recipe) -> Start | None:
@@ -162,21 +170,40 @@ def _without_training(spec: DetectorSpec) -> DetectorSpec:
     return replace(spec, backbone=Part(spec.backbone.name, options))
 
 
-def choose_preprocessing(settings: DataSettings, start: Preprocessing | None = None) -> Preprocessing:
-    """How images become the network's input: as in ``start``, but for the size and fit that are given.
+def find_preprocessing(settings: ModelSettings, start: Start | None) -> Preprocessing | None:
+    """That of the weights which training starts from, a detector's or a backbone's; None where nothing is known."""
+    if start is not None and start.card is not None:
+        return start.card.preprocessing
+    if settings.backbone_weights is None:
+        return None
+    backbone = settings.spec["backbone"]  # a settled recipe has it
+    return find_input(settings.backbone_weights, backbone=backbone["name"], style=backbone.get("style", ""))
 
-    Means, deviations, order of colours, interpolation and padding are what the weights were trained with: they stay.
+
+def choose_preprocessing(recipe: Recipe, before: Preprocessing | None = None) -> Preprocessing:
+    """How images become the network's input: as ``before``, but for what the recipe gives.
+
+    Args:
+        recipe: Its ``data`` give size and fit, its ``preprocessing`` all else.
+        before: That of the weights which training starts from.
     """
-    base = start or Preprocessing(size=(DEFAULT_SIZE, DEFAULT_SIZE))
-    fit = settings.fit or base.fit
-    short = settings.size or min(base.size)
-    is_as_before = start is not None and fit == start.fit and short == min(start.size)
-    if is_as_before and settings.longest in (None, max(base.size)):
+    data = recipe.data
+    given = {name: value for name, value in vars(recipe.preprocessing).items() if value is not None}
+    base = replace(before or Preprocessing(size=(DEFAULT_SIZE, DEFAULT_SIZE)), **given)
+    fit = data.fit or base.fit
+    short = data.size or min(base.size)
+    is_as_before = before is not None and fit == base.fit and short == min(base.size)
+    if is_as_before and data.longest in (None, max(base.size)):
         return base
     if fit != "keep_ratio":
         return replace(base, size=(short, short), fit=fit)
     in_proportion = short * max(base.size) / min(base.size) if base.fit == "keep_ratio" else short * 5 / 3
-    return replace(base, size=(short, settings.longest or round(in_proportion)), fit=fit)
+    return replace(base, size=(short, data.longest or round(in_proportion)), fit=fit)
+
+
+def of_preprocessing(given: Preprocessing) -> PreprocessingSettings:
+    """The section of a recipe that asks for ``given``."""
+    return PreprocessingSettings(**{field.name: getattr(given, field.name) for field in fields(PreprocessingSettings)})
 
 
 def take_over(detector: Detector, start: Start, *, without_backbone: bool = False) -> str:
@@ -210,15 +237,12 @@ def take_over(detector: Detector, start: Start, *, without_backbone: bool = Fals
     return describe_transfer(done, classes, find_class_rows(detector), source=start.path)
 
 
-def describe_preprocessing(chosen: Preprocessing, start: Start) -> str:
-    """How images are made ready, and what differs from ``start``."""
-    before = start.card.preprocessing if start.card is not None else None
+def describe_preprocessing(chosen: Preprocessing, before: Preprocessing | None, source: str) -> str:
+    """How images are made ready, and what differs from ``before``, that of the weights in ``source``."""
     text = f"images: {in_words(chosen)}"
     if before is None:
         return text
-    if before == chosen:
-        return f"{text}, as in {start.path}"
-    return f"{text}; in {start.path}: {in_words(before)}"
+    return f"{text}, as in {source}" if before == chosen else f"{text}; in {source}: {in_words(before)}"
 
 
 def in_words(given: Preprocessing) -> str:

@@ -33,7 +33,7 @@ class MeanLosses:
 
     def add(self, report: LevelLosses, *, num_images: int) -> None:
         """Count in the losses of a batch."""
-        self._batches.append(({name: values.detach().sum() for name, values in report.losses.items()}, num_images))
+        self._batches.append(({name: value.detach() for name, value in report.terms.items()}, num_images))
 
     def sums(self) -> dict[str, float]:
         """Losses times images of all batches added here, by name; ``images`` is their number."""

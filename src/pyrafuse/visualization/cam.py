@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.detections import Detections
 from pyrafuse.visualization.figures import LEVEL_COLORS, plain
 from pyrafuse.visualization.maps import MapPage, corners_of, draw_map, show
 

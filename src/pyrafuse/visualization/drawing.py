@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from pyrafuse.base.captions import draw_boxes
+from pyrafuse.base.detections import PALETTE, Detections
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.core.captions import draw_boxes
-from pyrafuse.core.detections import PALETTE, Detections
 
 _GAP = 8  # pixels between the two pictures
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.storage import write_atomically
+from pyrafuse.base.writing import write_atomically
 
 LEVEL_COLORS = ("#ff4b3e", "#22c55e", "#3b82f6", "#facc15", "#e879f9", "#22d3ee", "#fb923c")
 """One colour a pyramid level, finest first, bright enough for a photograph."""

@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.captions import place_captions
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.captions import place_captions
+from pyrafuse.base.detections import Detections
 from pyrafuse.visualization.figures import LEVEL_COLORS, plain
 from pyrafuse.visualization.maps import MapPage, draw_detections, draw_map
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from pyrafuse.core.detections import Detections
+from pyrafuse.base.detections import Detections
 from pyrafuse.visualization.figures import LEVEL_COLORS
 
 # the paper's order of colours without jet's false edges; turbo's almost black ends would hide the image

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.core.storage import write_text
+from pyrafuse.base.writing import write_text
 from pyrafuse.visualization.figures import encode_figure
 
 Picture = Tensor | NDArray[np.uint8] | str | os.PathLike[str]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.ops.anchors import anchor_shapes, lay_anchors, lay_points, octave_scales, ssd_shapes
-from pyrafuse.ops.boxes import clip_boxes
 from pyrafuse.ops.coders import DeltaCoder, DistanceCoder
 from pyrafuse.ops.suppression import class_aware_nms, soft_nms
 from vectors import FOLDER

@@ -9,6 +9,7 @@ import torch
 
 import pyrafuse
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.cli.main import main
 from pyrafuse.data.images.fitting import fit_image
 from pyrafuse.importers.loading import build
@@ -112,7 +113,7 @@ def test_from_the_image_to_detections_and_back(folder, tmp_path, capsys):
     (seen,) = detector.predict(pixels, score=0.05)
     fitted, fit = fit_image(pixels, detector.card.preprocessing)
     assert (fit.size, tuple(fitted.shape)) == ((120, 200), (3, 128, 224))
-    (expected,) = detector.detect(detector.card.preprocessing.normalize(fitted[None], [fit.size]), sizes=[fit.size])
+    (expected,) = detector.detect(normalize(detector.card.preprocessing, fitted[None], [fit.size]), sizes=[fit.size])
     assert len(seen) == len(expected) > 0
     torch.testing.assert_close(seen.boxes, expected.boxes * 150 / 200, atol=1e-3, rtol=0)
     assert expected.boxes[:, 3].max() <= 120

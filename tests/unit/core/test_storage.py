@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.paths import check_writable
-from pyrafuse.core.storage import read_tensors, write_atomically, write_tensors, write_text
+from pyrafuse.base.writing import write_atomically, write_text
+from pyrafuse.core.storage import read_tensors, write_tensors
 
 
 class TestWriting:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.targets import Targets
 
 
@@ -34,6 +35,6 @@ def test_empty():
 def test_normalize():
     preprocessing = Preprocessing(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
-    torch.testing.assert_close(preprocessing.normalize(images).flatten(), torch.tensor([0.0, 1.0, -3.2]))
+    torch.testing.assert_close(normalize(preprocessing, images).flatten(), torch.tensor([0.0, 1.0, -3.2]))
     assert preprocessing.fill_color() == (0, 128, 255)
     assert replace(preprocessing, padding="black").fill_color() == (0, 0, 0)

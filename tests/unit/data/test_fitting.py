@@ -5,16 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images.fitting import (
-    Fit,
-    blank,
-    compute_inner_size,
-    compute_padded_size,
-    fit_image,
-    resize,
-    stack_images,
-)
+from pyrafuse.base.images.fitting import Fit, blank, compute_inner_size, compute_inner_sizes, compute_padded_size
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.data.images.fitting import fit_image, resize, stack_images
 from vectors import FOLDER
 
 OPENCV_64 = Preprocessing(size=(64, 64), interpolation="opencv")
@@ -33,18 +27,22 @@ def test_opencv_preprocessing_equals_the_official_one(size):
     image, fit = fit_image(np.ascontiguousarray(golden["bgr"][..., ::-1]), preprocessing)
     expected = torch.from_numpy(golden[f"val_{size}"])
     std = torch.tensor(preprocessing.std).view(3, 1, 1) * 255
-    levels = (preprocessing.normalize(image[None])[0] - expected).abs() * std
+    levels = (normalize(preprocessing, image[None])[0] - expected).abs() * std
     assert levels.max() < 1e-3
     assert (fit.scale_x, fit.scale_y) == (size / 53, size / 37)
 
 
 @pytest.mark.parametrize("size", [(416, 416), (100, 333), (700, 650)])
-def test_antialias_equals_pillow_within_a_level(size):
+@pytest.mark.parametrize(
+    ("interpolation", "filtered", "levels", "share"),
+    [("antialias", Image.Resampling.BILINEAR, 1, 0.02), ("bicubic", Image.Resampling.BICUBIC, 2, 0.05)],
+)
+def test_filtered_resizing_equals_pillows_within_a_level_or_two(size, interpolation, filtered, levels, share):
     image = noise(300, 500)
-    ours = resize(image, *size, "antialias").astype(int)
-    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
-    assert abs(ours - pillow).max() <= 1
-    assert (ours != pillow).mean() < 0.02
+    ours = resize(image, *size, interpolation).astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize(size[::-1], filtered)).astype(int)
+    assert abs(ours - pillow).max() <= levels
+    assert (ours != pillow).mean() < share
 
 
 def test_resize_takes_windows_of_a_larger_image():
@@ -123,13 +121,13 @@ def test_keep_ratio_pads_with_zeros_once_normalised_also_in_a_batch():
     fitted = [fit_image(blank(shape, (51, 102, 255)), KEEP) for shape in ((200, 400), (400, 200))]
     images = stack_images([image for image, _ in fitted])
     assert images.shape == (2, 3, 112, 112)
-    got = KEEP.normalize(images, [fit.size for _, fit in fitted])
+    got = normalize(KEEP, images, [fit.size for _, fit in fitted])
     expected = torch.zeros(2, 3, 112, 112)
     for place, (_, fit) in zip(expected, fitted, strict=True):
         place[2, : fit.size[0], : fit.size[1]] = 0.4
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(
-        replace(KEEP, bgr=True).normalize(images[:1, :, :50, :100])[0, 0], expected[0, 2, :50, :100]
+        normalize(replace(KEEP, bgr=True), images[:1, :, :50, :100])[0, 0], expected[0, 2, :50, :100]
     )
 
 
@@ -137,3 +135,20 @@ def test_another_size_keeps_the_proportion_of_the_limits():
     assert Preprocessing(size=(800, 1333), fit="keep_ratio").at_size(600).size == (600, 1000)
     assert KEEP.at_size((32, 64)).size == (32, 64)
     assert Preprocessing().at_size(608).size == (608, 608)
+
+
+@pytest.mark.parametrize(
+    ("fit", "round_down", "expected"),
+    [
+        ("stretch", False, [(96, 160), (96, 160)]),
+        ("letterbox", False, [(96, 127), (96, 64)]),  # 127.36 and 63.68
+        ("keep_ratio", False, [(96, 127), (145, 96)]),  # 144.72
+        ("keep_ratio", True, [(96, 127), (144, 96)]),
+    ],
+)
+def test_sizes_worked_out_by_hand(fit, round_down, expected):
+    preprocessing = Preprocessing(size=(96, 160), fit=fit, round_down=round_down)
+    sizes = np.array([(300, 398), (300, 199)])
+    assert compute_inner_sizes(sizes, preprocessing).tolist() == [list(size) for size in expected]
+    assert [compute_inner_size(*size, preprocessing) for size in sizes.tolist()] == expected
+    assert compute_inner_sizes(sizes[:0], preprocessing).shape == (0, 2)

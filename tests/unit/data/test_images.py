@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.images.reading import (
+from pyrafuse.base.images.reading import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     REMEDIES,

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.images import sources
-from pyrafuse.data.images.sources import Frame, open_source
+from pyrafuse.base.images import sources
+from pyrafuse.base.images.sources import Frame, open_source
 
 RED = (255, 0, 0)
 

@@ -11,9 +11,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.core.detections import no_detections
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import FIGURES
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.detections import Detections
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import EvaluationResult
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.experiments import costs
 from pyrafuse.experiments.costs import Cost, measure_costs, spread_sizes
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.images.sources import Frame
 from pyrafuse.data.images.fitting import fit_image
-from pyrafuse.data.images.sources import Frame
 from pyrafuse.explain.ablation import find_rows
 from pyrafuse.explain.cam import compute_cams
 from pyrafuse.explain.fusion import explain_image
 
 
 def images_of(detector, photo):
-    return detector.card.preprocessing.normalize(fit_image(photo, detector.card.preprocessing)[0][None])
+    return normalize(detector.card.preprocessing, fit_image(photo, detector.card.preprocessing)[0][None])
 
 
 @pytest.mark.parametrize("name", ["asff", "plain"])
@@ -25,7 +26,7 @@ def test_changes_are_those_of_a_level_replaced_by_its_mean(name, photo, request)
     assert ablation.strides == (8, 16, 32)
     with torch.inference_mode():
         prepared, fit = fit_image(photo, detector.card.preprocessing)
-        images = detector.card.preprocessing.normalize(prepared[None])
+        images = normalize(detector.card.preprocessing, prepared[None])
         pyramid = detector.backbone(images)
         before = detector.neck(pyramid)
         whole = detector.decode(images)

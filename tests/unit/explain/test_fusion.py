@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.core.detections import Detections
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.images.sources import Frame
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.images.fitting import fit_image
-from pyrafuse.data.images.sources import Frame
 from pyrafuse.explain.fusion import FusionExplanation, explain_image, name_of
 
 STRIDES = (8, 16, 32)
@@ -26,7 +27,7 @@ def explained(asff, photo):
 @pytest.fixture(scope="module")
 def pyramid(asff, photo):
     """What ASFF reads."""
-    images = asff.card.preprocessing.normalize(fit_image(photo, asff.card.preprocessing)[0][None])
+    images = normalize(asff.card.preprocessing, fit_image(photo, asff.card.preprocessing)[0][None])
     with torch.inference_mode():
         return asff.neck.necks[0](asff.backbone(images))
 
@@ -120,7 +121,7 @@ def test_padding_changes_with_the_fit(asff, photo, plain):
 def test_a_neck_without_weights_shows_its_output(plain, photo):
     explained = explain_image(plain, photo, score=0)
     assert (explained.weights, explained.shares, explained.detection_weights) == (None, None, None)
-    images = plain.card.preprocessing.normalize(fit_image(photo, plain.card.preprocessing)[0][None])
+    images = normalize(plain.card.preprocessing, fit_image(photo, plain.card.preprocessing)[0][None])
     with torch.inference_mode():
         output = plain.neck(plain.backbone(images))
     for got, expected in zip(explained.fused, output, strict=True):

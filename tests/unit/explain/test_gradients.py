@@ -111,7 +111,8 @@ def test_at_a_levels_own_resolution_the_weights_multiply_each_position(asff, bat
 
 
 def test_positives_are_those_of_the_criterion(asff, batch, gradients):
-    cells = asff.criterion.positive_cells(asff(batch[0]), batch[1])
+    predictions = asff(batch[0])
+    cells = predictions.grid.cells_of(asff.criterion.by_level(predictions, batch[1]).is_positive)
     for level, is_positive in enumerate(gradients.is_positive):
         torch.testing.assert_close(is_positive[level], cells[level])
     assert gradients.source_strides == gradients.output_strides == (8, 16, 32)
@@ -164,5 +165,5 @@ def test_nothing_is_left_in_the_detector(asff, batch):
 
 
 def test_a_criterion_that_knows_no_levels_is_refused(asff, batch):
-    with pytest.raises(PyrafuseError, match="Identity lacks one: explain this detector without gradients"):
+    with pytest.raises(PyrafuseError, match="Identity has none: explain this detector without --gradients"):
         compute_source_gradients(replace_parts(asff, criterion=nn.Identity()), *batch)

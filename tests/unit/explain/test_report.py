@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.data.images.sources import Frame, Source
+from pyrafuse.base.images.sources import Frame, Source
 from pyrafuse.explain import report as reports
 from pyrafuse.explain.fusion import explain_image
 from pyrafuse.explain.report import explain_to

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.explain.ablation import decode_pyramid, find_rows, hold_regions
 from pyrafuse.explain.fusion import explain_image
 from pyrafuse.models.factory import create_model

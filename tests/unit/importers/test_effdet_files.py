@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pyrafuse.base.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pyrafuse.importers import effdet
 from pyrafuse.importers.effdet import create_published, import_effdet, looks_like_effdet, naming_of
 from pyrafuse.importers.effdet_published import PUBLISHED, Layout, find_published

@@ -6,6 +6,7 @@ import torch
 import pyrafuse
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.cli.main import main
 from pyrafuse.importers.class_names import COCO_NAMES, name_classes, tell_classes
 from pyrafuse.importers.m2det import import_m2det, naming_mlfpn
@@ -58,8 +59,8 @@ def test_the_weights_arrive(detector, state, tmp_path, capsys):
     preprocessing = ours.card.preprocessing
     assert preprocessing.bgr
     pixels = torch.tensor([123, 117, 104], dtype=torch.uint8).view(1, 3, 1, 1)
-    assert preprocessing.normalize(pixels).abs().max() < 1e-4
-    assert preprocessing.normalize(pixels + 10)[0, 0, 0, 0].item() == pytest.approx(10)
+    assert normalize(preprocessing, pixels).abs().max() < 1e-4
+    assert normalize(preprocessing, pixels + 10)[0, 0, 0, 0].item() == pytest.approx(10)
 
 
 def test_a_size_that_nothing_tells_must_be_said(state, tmp_path, capsys):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.core.detections import Detections
-from pyrafuse.core.preprocessing import Preprocessing
-from pyrafuse.data.images.reading import read_size
-from pyrafuse.data.images.sources import Frame, Source, open_source
+from pyrafuse.base.images.reading import read_size
+from pyrafuse.base.images.sources import Frame, Source, open_source
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.inference.writers.registry import WRITERS
 from pyrafuse.models.card import Card

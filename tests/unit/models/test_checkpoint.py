@@ -9,8 +9,8 @@ import torch
 
 import pyrafuse
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.registry import Entry
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.importers.loading import load
 from pyrafuse.models.card import CARD_KEY
 from pyrafuse.models.checkpoint import save

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.sources import Frame, Source
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.predictions import Candidates
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.formats.layout import read_split
-from pyrafuse.data.images.sources import Frame, Source
 from pyrafuse.importers.loading import load
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.evaluating import evaluate

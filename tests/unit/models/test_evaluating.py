@@ -13,9 +13,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.predictions import Candidates
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.coco import read_coco
 from pyrafuse.data.reading.folders import Tree

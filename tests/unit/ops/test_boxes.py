@@ -7,7 +7,6 @@ from pyrafuse.ops.boxes import (
     box_area,
     centerness,
     centers_and_sizes,
-    clip_boxes,
     enclosing_boxes,
     paired_iou,
     pairwise_intersection,
@@ -70,13 +69,6 @@ def test_gradients(overlap):
     corners = torch.rand(5, 2, generator=generator, dtype=torch.float64)
     boxes = torch.cat((corners, corners + 0.5 + torch.rand(5, 2, generator=generator, dtype=torch.float64)), dim=1)
     assert torch.autograd.gradcheck(overlap, (boxes.clone().requires_grad_(), boxes.flip(0).requires_grad_()))
-
-
-def test_clipping():
-    assert clip_boxes(torch.tensor([[-3.0, 4, 90, 70], [20, -9, 30, -2]]), (50, 80)).tolist() == [
-        [0, 4, 80, 50],
-        [20, 0, 30, 0],
-    ]
 
 
 def test_enclosing():

@@ -26,6 +26,8 @@ def test_every_class_that_scores():
     (found,) = DensePostprocess(score=0.25, nms_iou=0.5, multi_label=True)(CANDIDATES)
     assert rows(found) == [(0, 0, 0.9), (2, 1, 0.7), (3, 0, 0.6), (0, 1, 0.3)]
     assert found.levels.tolist() == [0, 1, 1, 0]
+    assert found.rows.tolist() == [0, 2, 3, 0]
+    assert found[1:3].rows.tolist() == [2, 3]
 
 
 def test_a_score_at_the_threshold_does_not_pass_with_every_class():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.detections import Detections
 from pyrafuse.evaluation.coco import CocoEvaluator
 
 BOXES = np.asarray([[5, 5, 45, 45], [55, 5, 95, 45], [5, 50, 45, 75]], np.float32)

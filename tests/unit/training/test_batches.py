@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.batches import check_memory, count_kept_bytes, find_available_memory, fit_batch, memory_errors
 from pyrafuse.training.settings import DataSettings, Recipe, RunSettings

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
@@ -44,38 +45,67 @@ def data_of(sizes, *, width: int = 100, height: int = 100, crowd=None) -> Detect
     return DetectionData((record,), ("thing", "other"), (1, 2), "coco", "train")
 
 
+def at(size: int) -> Preprocessing:
+    return Preprocessing(size=(size, size))
+
+
 class TestAnchors:
     CLUSTERS = ((10, 10), (20, 40), (60, 30))
 
     def test_are_the_clusters_small_ones_first(self):
         sizes = [(w + d, h) for w, h in self.CLUSTERS for d in (-1, 0, 0, 0, 1)]
-        anchors = fit_anchors(data_of(sizes), size=100, num_levels=3, per_level=1, seed=0)
+        anchors = fit_anchors(data_of(sizes), at(100), num_levels=3, per_level=1, seed=0)
         assert anchors == (((10.0, 10.0),), ((20.0, 40.0),), ((60.0, 30.0),))
 
     def test_at_the_networks_size(self):
-        anchors = fit_anchors(data_of(self.CLUSTERS, width=200, height=50), size=400, num_levels=1, per_level=3, seed=0)
+        anchors = fit_anchors(data_of(self.CLUSTERS, width=200, height=50), at(400), num_levels=1, per_level=3, seed=0)
         assert anchors == (((20.0, 80.0), (40.0, 320.0), (120.0, 240.0)),)
+
+    @pytest.mark.parametrize(
+        ("preprocessing", "expected"),
+        [
+            # 10 x 20 in 200 x 100 px, 30 x 10 in 50 x 100 px
+            (Preprocessing(size=(80, 120)), ((6.0, 16.0), (72.0, 8.0))),  # by 0.6 and 0.8; by 2.4 and 0.8
+            (Preprocessing(size=(80, 120), fit="letterbox"), ((6.0, 12.0), (24.0, 8.0))),  # by 0.6; by 0.8
+            (Preprocessing(size=(80, 120), fit="keep_ratio"), ((6.0, 12.0), (36.0, 12.0))),  # by 0.6; by 1.2
+        ],
+    )
+    def test_under_the_fit_that_is_used(self, preprocessing, expected):
+        wide, tall = (
+            data_of([shape], width=w, height=h) for shape, w, h in (((10, 20), 200, 100), ((30, 10), 50, 100))
+        )
+        data = replace(wide, records=(*wide.records, *tall.records))
+        anchors = fit_anchors(data, preprocessing, num_levels=2, per_level=1, seed=0)
+        assert anchors == tuple((row,) for row in expected)
+
+    def test_are_fitted_as_the_recipe_fits_the_images(self):
+        data = data_of([(10, 10)] * 20, width=128, height=64)
+        for fit, expected in (("stretch", "10x20"), ("letterbox", "10x10")):
+            said = []
+            model = ModelSettings(name="yolov3", backbone="mobilenet_v2", options=SMALL, anchors="data")
+            create_detector(Recipe(model=model, data=DataSettings(size=128, fit=fit)), data, say=said.append)
+            assert expected in said[0]
 
     def test_crowds_do_not_count(self):
         data = data_of([(10, 10), (90, 90)], crowd=[False, True])
-        assert fit_anchors(data, size=100, num_levels=1, per_level=1, seed=0) == (((10.0, 10.0),),)
+        assert fit_anchors(data, at(100), num_levels=1, per_level=1, seed=0) == (((10.0, 10.0),),)
 
     def test_fewer_boxes_than_anchors(self):
-        anchors = fit_anchors(data_of([(10, 20)]), size=100, num_levels=3, per_level=3, seed=0)
+        anchors = fit_anchors(data_of([(10, 20)]), at(100), num_levels=3, per_level=3, seed=0)
         assert [len(row) for row in anchors] == [3, 3, 3]
         assert np.isfinite(anchors).all()
         assert (10.0, 20.0) in anchors[0] + anchors[1] + anchors[2]
 
     def test_same_seed_same_anchors(self):
         sizes = np.random.default_rng(0).uniform(5, 95, (200, 2))
-        first, second = (fit_anchors(data_of(sizes), size=64, num_levels=3, per_level=3, seed=3) for _ in range(2))
+        first, second = (fit_anchors(data_of(sizes), at(64), num_levels=3, per_level=3, seed=3) for _ in range(2))
         assert first == second
 
     @pytest.mark.parametrize("crowd", [None, [True]])
     def test_no_objects(self, crowd):
         data = data_of([(10, 10)] if crowd else [], crowd=crowd)
         with pytest.raises(PyrafuseError, match=r"the training images have no objects; use model\.anchors"):
-            fit_anchors(data, size=100, num_levels=3, per_level=3, seed=0)
+            fit_anchors(data, at(100), num_levels=3, per_level=3, seed=0)
 
 
 def test_a_recipes_detector_knows_its_data():

@@ -10,8 +10,8 @@ import torchvision
 
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.paths import looks_like_file
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.preparing import check_model, create_detector
@@ -238,18 +238,18 @@ class TestPreprocessing:
         ],
     )
     def test_size_and_fit_may_be_given_and_nothing_else_changes(self, given, size, fit):
-        chosen = choose_preprocessing(given, CAFFE)
+        chosen = choose_preprocessing(Recipe(data=given), CAFFE)
         assert chosen == replace(CAFFE, size=size, fit=fit)
 
     def test_sides_that_differ_stay(self):
         wide = Preprocessing(size=(96, 160), fit="letterbox", padding="black")
-        assert choose_preprocessing(DataSettings(), wide) == wide
-        assert choose_preprocessing(DataSettings(size=128), wide) == replace(wide, size=(128, 128))
-        assert choose_preprocessing(DataSettings(fit="keep_ratio"), wide).size == (96, 160)
+        assert choose_preprocessing(Recipe(data=DataSettings()), wide) == wide
+        assert choose_preprocessing(Recipe(data=DataSettings(size=128)), wide) == replace(wide, size=(128, 128))
+        assert choose_preprocessing(Recipe(data=DataSettings(fit="keep_ratio")), wide).size == (96, 160)
 
     def test_without_a_start(self):
-        assert choose_preprocessing(DataSettings()) == Preprocessing()
-        assert choose_preprocessing(DataSettings(size=96, fit="keep_ratio")).size == (96, 160)
+        assert choose_preprocessing(Recipe(data=DataSettings())) == Preprocessing()
+        assert choose_preprocessing(Recipe(data=DataSettings(size=96, fit="keep_ratio"))).size == (96, 160)
 
     def test_a_size_that_cannot_be_trained_at(self, retinanet, tmp_path):
         _, given = retinanet

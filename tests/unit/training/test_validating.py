@@ -18,7 +18,9 @@ TWO_STAGE = {
 
 
 def report(box, classes):
-    return LevelLosses({"box": torch.tensor(box), "class": torch.tensor(classes)}, torch.zeros(len(box)))
+    return LevelLosses(
+        {"box": torch.tensor(box), "class": torch.tensor(classes)}, torch.zeros(len(box)), torch.zeros(1, 0).bool()
+    )
 
 
 def test_means_are_over_images_not_batches():

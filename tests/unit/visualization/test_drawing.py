@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import ImageColor
 
+from pyrafuse.base.detections import PALETTE, Detections
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.core.detections import PALETTE, Detections, no_detections
+from pyrafuse.core.detections import no_detections
 from pyrafuse.visualization.drawing import draw_ground_truth_beside, draw_objects
 
 

@@ -8,7 +8,8 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.base.detections import Detections
+from pyrafuse.core.detections import no_detections
 from pyrafuse.visualization.figures import LEVEL_COLORS, encode_figure
 from pyrafuse.visualization.fusion import plot_fusion
 

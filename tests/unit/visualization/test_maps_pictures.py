@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.core.detections import Detections, no_detections
+from pyrafuse.base.detections import Detections
+from pyrafuse.core.detections import no_detections
 from pyrafuse.visualization.cam import plot_cams
 from pyrafuse.visualization.fusion import MAX_BARS, plot_fusion
 from pyrafuse.visualization.gradients import plot_gradients

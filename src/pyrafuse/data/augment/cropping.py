@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pyrafuse.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CenterCrop:
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation, on the images' device."""
-        return Preprocessing(mean=self.mean, std=self.std).normalize(images)
+        return normalize(Preprocessing(mean=self.mean, std=self.std), images)
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (self.mean, self.std))

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from pyrafuse.base.images.fitting import blank
 from pyrafuse.data.augment.operations import keep_visible
 from pyrafuse.data.augment.sample import Sample
-from pyrafuse.data.images.fitting import blank, resize
+from pyrafuse.data.images.fitting import resize
 
 MIXUP_ROWS = 32
 """Rows blended at once, so that they stay in the processor's cache."""

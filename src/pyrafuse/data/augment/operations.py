@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.images.fitting import Fit, blank, compute_inner_size, pad
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
-from pyrafuse.data.images.fitting import Fit, blank, compute_inner_size, pad, resize, resize_to_fit
+from pyrafuse.data.images.fitting import resize, resize_to_fit
 
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 """A patch has this IoU with one object at least (SSD, arXiv:1512.02325, section 2.2)."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.records import ImageRecord
 
 
@@ -37,7 +38,7 @@ class Sample:
         """
         height, width = image.shape[:2]
         scales = np.asarray((width / record.width, height / record.height) * 2, np.float32)
-        boxes = np.clip(record.boxes * scales, 0, np.asarray((width, height) * 2, np.float32))
+        boxes = clip_boxes(record.boxes * scales, (height, width))
         sample = cls(image, boxes, record.labels, np.ones(len(boxes), np.float32), record.crowd)
         return sample.keep(np.all(boxes[:, 2:] > boxes[:, :2], axis=1))
 

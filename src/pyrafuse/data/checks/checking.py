@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError, fold_name
+from pyrafuse.base.images.reading import read_picture
 from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.checks.sizes import ClassSizes, compute_sizes, format_sizes
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.data.formats.registry import format_of
-from pyrafuse.data.images.reading import read_picture
 from pyrafuse.data.reading.passed_over import tell_one_folder
 from pyrafuse.data.reading.problems import Problem
 

@@ -19,7 +19,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.coco_objects import as_written, read_objects, spell
 from pyrafuse.data.formats.foreign import recognise
-from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, Found
+from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_groups import find_groups
 from pyrafuse.data.reading.finding import image_finder
@@ -54,21 +54,21 @@ class COCOFormat(AnnotationFormat):
         "if they are single objects, set iscrowd to 0; tools write 1 for masks drawn with a brush",
     )
 
-    def open(self, file: Path) -> Found | None:
+    def open(self, file: Path) -> DataSet | None:
         if file.suffix.lower() != ".json":
             return None
         root = file.parent.parent if file.parent.name.casefold() in ANNOTATION_FOLDERS else file.parent
         split = split_of_file(file.stem) or split_of_folder(file.parent, root)
         reader = partial(_read_found, file, split, Tree(root))
-        return Found(file, {split: reader}, unnamed=None if split else file)  # without the tree: spares a walk
+        return DataSet(file, {split: reader}, unnamed=None if split else file)  # without the tree: spares a walk
 
-    def find(self, tree: Tree) -> Found | None:
+    def find(self, tree: Tree) -> DataSet | None:
         files = find_coco(tree)
         if not files:
             return None
         unnamed = files.get("")
         readers = {split: partial(_read_found, file, split, tree) for split, file in files.items()}
-        return Found(tree.root, readers, tree, unnamed if isinstance(unnamed, Path) else None)
+        return DataSet(tree.root, readers, tree, unnamed if isinstance(unnamed, Path) else None)
 
 
 def _read_found(file: Path | DataError, split: str, tree: Tree, options: ReadOptions) -> Reading:

@@ -11,7 +11,7 @@ from pyrafuse.base.paths import check_data
 from pyrafuse.base.printable import list_names
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.foreign import find_foreign, recognise
-from pyrafuse.data.formats.registry import Found, all_formats, format_of
+from pyrafuse.data.formats.registry import DataSet, all_formats, format_of
 from pyrafuse.data.formats.shapes import cached_shapes, is_shapes
 from pyrafuse.data.reading.class_groups import leave_out_groups
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree
@@ -127,7 +127,7 @@ def read_split(
     raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
 
 
-def _look(path: str | os.PathLike[str]) -> Found:
+def _look(path: str | os.PathLike[str]) -> DataSet:
     """The data set at ``path``, of the first format that recognises it."""
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
@@ -143,7 +143,7 @@ def _look(path: str | os.PathLike[str]) -> Found:
     raise DataError(f"{path} is no data set; name its folder, its data.yaml or its COCO JSON file")
 
 
-def _look_into(folder: Path) -> Found:
+def _look_into(folder: Path) -> DataSet:
     tree, formats = Tree(folder), all_formats()
     looks = [(name, each.find_description) for name, each in formats] + [(name, each.find) for name, each in formats]
     for name, look in looks:
@@ -160,7 +160,7 @@ def _look_into(folder: Path) -> Found:
     raise DataError(f"no data set in {folder}, which holds {held}; looked for {looked_for}{hint}")
 
 
-def _training_split(found: Found) -> str:
+def _training_split(found: DataSet) -> str:
     for split in ("train", "trainval", ""):
         if split in found.readers:
             return split
@@ -170,7 +170,7 @@ def _training_split(found: Found) -> str:
     )
 
 
-def _read_validation(found: Found, training_split: str, options: ReadOptions) -> Reading | None:
+def _read_validation(found: DataSet, training_split: str, options: ReadOptions) -> Reading | None:
     """The split meant for validation, or None if one has to be drawn."""
     splits = ("test",) if training_split == "trainval" else ("val", "test")  # trainval holds val
     for split in splits:
@@ -179,7 +179,7 @@ def _read_validation(found: Found, training_split: str, options: ReadOptions) ->
     return None
 
 
-def _read_given(found: Found, given: str, options: ReadOptions) -> Reading:
+def _read_given(found: DataSet, given: str, options: ReadOptions) -> Reading:
     """The split called ``given``, or the one that lies there."""
     split = SPLIT_WORDS.get(given, given)
     if split in found.readers:
@@ -276,5 +276,5 @@ def _list_names(names: tuple[str, ...]) -> str:
     return f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {list_names(names, most=10)}"
 
 
-def _list_splits(found: Found) -> str:
+def _list_splits(found: DataSet) -> str:
     return ", ".join(split or "one without a name" for split in found.readers)

@@ -1,6 +1,6 @@
 """All annotation formats by name: what a format tells of itself, how it is recognised, and how its splits are read.
 
-folder or file -> `AnnotationFormat` that recognises it -> `Found`, a reader a split -> `Reading`
+folder or file -> `AnnotationFormat` that recognises it -> `DataSet`, a reader a split -> `Reading`
 """
 
 from abc import ABC, abstractmethod
@@ -16,26 +16,26 @@ from pyrafuse.data.reading.problems import Reading
 
 
 @dataclass(frozen=True)
-class Found:
+class DataSet:
     """A data set of one format, and how to read each of its splits.
 
     Attributes:
         path: Its folder, or the file that describes it.
-        readers: What reads each split; ``""`` is the split that nothing names.
+        readers: What reads each split, given ``options=``; ``""`` is the split that nothing names.
         tree: Its files, if they were walked.
         unnamed: File of annotations whose name speaks of no split, to be told of where it is not used.
         layout: Registered name of the format.
     """
 
     path: Path
-    readers: Mapping[str, Callable[[ReadOptions], Reading]]
+    readers: Mapping[str, Callable[..., Reading]]
     tree: Tree | None = None
     unnamed: Path | None = None
     layout: str = ""
 
     def read(self, split: str, options: ReadOptions) -> Reading:
         """Read ``split``, one of ``readers``."""
-        reading = self.readers[split](options)
+        reading = self.readers[split](options=options)
         return replace(reading, data=replace(reading.data, layout=self.layout, split=split))
 
 
@@ -56,16 +56,16 @@ class AnnotationFormat(ABC):
     set_aside: ClassVar[tuple[str, str]] = ("set aside", "annotate them as objects")
     naming: ClassVar[str] = ""
 
-    def open(self, file: Path) -> Found | None:  # noqa: ARG002
+    def open(self, file: Path) -> DataSet | None:  # noqa: ARG002
         """The data set that ``file`` describes; None if it is no file of this format."""
         return None
 
-    def find_description(self, tree: Tree) -> Found | None:  # noqa: ARG002
+    def find_description(self, tree: Tree) -> DataSet | None:  # noqa: ARG002
         """The data set that a file in the folder itself describes, before any format looks at the other files."""
         return None
 
     @abstractmethod
-    def find(self, tree: Tree) -> Found | None:
+    def find(self, tree: Tree) -> DataSet | None:
         """The data set that the files of a folder make up; None if they are not of this format."""
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pyrafuse.base.errors import same_but_for_case
 from pyrafuse.base.records import DetectionData
-from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, Found
+from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.formats.voc_lists import find_lists, read_list_of_names
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_lists import find_class_lists, join_class_lists
@@ -92,15 +92,13 @@ class VOCFormat(AnnotationFormat):
     rank = 20
     set_aside = ("difficult", "if they are to be found, set <difficult> to 0")
 
-    def find(self, tree: Tree) -> Found | None:
+    def find(self, tree: Tree) -> DataSet | None:
         folder = find_voc(tree)
-        return folder and Found(
-            tree.root, {split: partial(_read_found, folder, split, tree) for split in folder.splits}, tree
+        if folder is None:
+            return None
+        return DataSet(
+            tree.root, {split: partial(read_voc, folder, split=split, tree=tree) for split in folder.splits}, tree
         )
-
-
-def _read_found(folder: VOCFolder, split: str, tree: Tree, options: ReadOptions) -> Reading:
-    return read_voc(folder, split=split, tree=tree, options=options)
 
 
 def find_voc(tree: Tree) -> VOCFolder | None:

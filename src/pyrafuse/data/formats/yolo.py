@@ -11,7 +11,7 @@ import numpy as np
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.foreign import recognise
-from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, Found
+from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.formats.yolo_labels import expected_labels, find_labels, find_orphans, tell_labels
 from pyrafuse.data.formats.yolo_lists import SUFFIXES, YOLOFolder, find_list, find_yolo, read_list
 from pyrafuse.data.reading.assembling import assemble
@@ -44,26 +44,22 @@ class YOLOFormat(AnnotationFormat):
     rank = 30
     naming = "put a classes.txt with a name a line beside the labels, or names into the data.yaml"
 
-    def open(self, file: Path) -> Found | None:
-        return _found(read_list(file)) if file.suffix.lower() in SUFFIXES else None
+    def open(self, file: Path) -> DataSet | None:
+        return _data_set(read_list(file)) if file.suffix.lower() in SUFFIXES else None
 
-    def find_description(self, tree: Tree) -> Found | None:
+    def find_description(self, tree: Tree) -> DataSet | None:
         listing = find_list(tree)
-        return listing and _found(read_list(listing))
+        return listing and _data_set(read_list(listing))
 
-    def find(self, tree: Tree) -> Found | None:
+    def find(self, tree: Tree) -> DataSet | None:
         if listing := find_list(tree, (1, 2)):  # archives are often unpacked into a folder of their own
-            return _found(read_list(listing))
+            return _data_set(read_list(listing))
         folder = find_yolo(tree)
-        return folder and _found(folder, tree)
+        return folder and _data_set(folder, tree)
 
 
-def _found(folder: YOLOFolder, tree: Tree | None = None) -> Found:
-    return Found(folder.file, {split: partial(_read_found, folder, split) for split in folder.splits}, tree)
-
-
-def _read_found(folder: YOLOFolder, split: str, options: ReadOptions) -> Reading:
-    return read_yolo(folder, split=split, options=options)
+def _data_set(folder: YOLOFolder, tree: Tree | None = None) -> DataSet:
+    return DataSet(folder.file, {split: partial(read_yolo, folder, split=split) for split in folder.splits}, tree)
 
 
 def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.reading.finding import FileFinder, Found, say_rule
 from pyrafuse.data.reading.folders import (
     CLASS_FILES,

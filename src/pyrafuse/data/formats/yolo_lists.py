@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.formats.yolo_labels import find_labels, label_folders
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.reading.class_lists import ClassList, agree, find_class_lists, join_class_lists
 from pyrafuse.data.reading.finding import Found, image_finder
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree, follow, read_text, split_of_folder

@@ -1,1 +1,1 @@
-"""Pixels: from files, cameras and arrays, fitted to the network."""
+"""Images as the loader takes them: kept in memory, fitted as tensors."""

@@ -1,63 +1,22 @@
-"""An image and its boxes, to the network's input and back."""
+"""Images as torch tensors: resized and fitted to the network's input, stacked into a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.core.preprocessing import Preprocessing
-
-Boxes = TypeVar("Boxes", Tensor, NDArray[np.float32])
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How an image was laid into the network's input: at its top left corner, scaled.
-
-    Attributes:
-        scale_x: Network pixels an image pixel, along the width.
-        scale_y: Likewise along the height.
-        height: Of the image itself, in pixels.
-        width: Likewise.
-    """
-
-    scale_x: float
-    scale_y: float
-    height: int
-    width: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in network pixels that the image takes up; the rest is padding."""
-        return round(self.height * self.scale_y), round(self.width * self.scale_x)
-
-    @classmethod
-    def of(cls, height: int, width: int, preprocessing: Preprocessing) -> "Fit":
-        """How an image of ``height`` and ``width`` is laid."""
-        inner_height, inner_width = compute_inner_size(height, width, preprocessing)
-        return cls(inner_width / width, inner_height / height, height, width)
-
-    def to_network(self, boxes: Boxes) -> Boxes:
-        """Boxes (G, 4) xyxy in pixels of the image, in pixels of the network's input."""
-        return _scale(boxes, self.scale_x, self.scale_y)
-
-    def to_image(self, boxes: Boxes, *, clip: bool = False) -> Boxes:
-        """Boxes (N, 4) xyxy in pixels of the network's input, in pixels of the image; cut at its edges if ``clip``."""
-        boxes = _scale(boxes, 1 / self.scale_x, 1 / self.scale_y)
-        return clip_boxes(boxes, self.height, self.width) if clip else boxes
+from pyrafuse.base.images import fitting
+from pyrafuse.base.images.fitting import Fit, compute_inner_size
+from pyrafuse.base.preprocessing import Interpolation, Preprocessing
 
 
 def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[Tensor, Fit]:
     """Turn an image (H, W, 3) uint8 RGB into the network's input (3, h, w) uint8, not yet normalised."""
-    height, width = image.shape[:2]
-    fitted = pad(resize_to_fit(image, preprocessing), preprocessing)
-    return to_tensor(fitted), Fit.of(height, width, preprocessing)
+    fitted, fit = fitting.fit_image(image, preprocessing, resize=resize)
+    return to_tensor(fitted), fit
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:
@@ -74,84 +33,22 @@ def stack_images(images: Sequence[Tensor]) -> Tensor:
 def resize_to_fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize an image (H, W, 3) to what it takes up of the network's input."""
     height, width = image.shape[:2]
-    inner_height, inner_width = compute_inner_size(height, width, preprocessing)
-    return resize(image, inner_height, inner_width, preprocessing.interpolation)
+    return resize(image, *compute_inner_size(height, width, preprocessing), preprocessing.interpolation)
 
 
-def pad(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Lay a resized image (h, w, 3) into the network's input, top left."""
-    size = _pad_size(image.shape[0], image.shape[1], preprocessing)
-    if image.shape[:2] == size:
-        return image
-    canvas = blank(size, preprocessing.fill_color())
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas
+def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one.
 
-
-def compute_padded_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Height and width of the network's input for an image of ``height`` and ``width``."""
-    return _pad_size(*compute_inner_size(height, width, preprocessing), preprocessing)
-
-
-def compute_inner_size(height: float, width: float, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Height and width in network pixels that an image of ``height`` and ``width`` takes up; the rest is padding."""
-    network_height, network_width = preprocessing.size
-    if preprocessing.fit == "stretch":
-        return network_height, network_width
-    if preprocessing.fit == "keep_ratio":
-        (least, most), (short, long) = sorted((height, width)), sorted(preprocessing.size)
-        scale = min(long / most, short / least)
-        added = 0.0 if preprocessing.round_down else 0.5
-        return max(1, int(height * scale + added)), max(1, int(width * scale + added))
-    scale = min(network_height / height, network_width / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize(
-    image: NDArray[np.uint8], height: int, width: int, interpolation: Literal["antialias", "opencv"]
-) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3) uint8 bilinearly, with Pillow's filter or OpenCV's lack of one.
-
-    ``antialias`` runs in torch, three to fifteen times as fast as Pillow and within one grey level of it.
+    Pillow's filters run in torch, three to fifteen times as fast as Pillow and within one grey level of it.
     """
-    if image.shape[:2] == (height, width):
-        return image
-    if interpolation == "opencv":
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if interpolation == "opencv" or image.shape[:2] == (height, width):
+        return fitting.resize(image, height, width, interpolation)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]  # channels last: torch resizes uint8 so without a copy
-    resized = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    mode = "bicubic" if interpolation == "bicubic" else "bilinear"
+    resized = F.interpolate(pixels, (height, width), mode=mode, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
-
-
-def blank(size: tuple[int, int], color: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """An image of ``size`` (height, width) in one RGB colour."""
-    canvas = np.empty((*size, 3), np.uint8)
-    cv2.rectangle(canvas, (0, 0), (size[1], size[0]), color, cv2.FILLED)  # numpy's broadcast takes ten times as long
-    return canvas
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """An image (H, W, 3) as a contiguous tensor (3, H, W)."""
     return torch.from_numpy(image).permute(2, 0, 1).contiguous()
-
-
-def clip_boxes(boxes: Boxes, height: float, width: float) -> Boxes:
-    """Boxes (N, 4) xyxy cut at the edges of an image of ``height`` and ``width``."""
-    limits = (width, height, width, height)
-    if isinstance(boxes, Tensor):
-        return boxes.clamp(min=0).minimum(boxes.new_tensor(limits))
-    return np.clip(boxes, 0, np.asarray(limits, np.float32))
-
-
-def _pad_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    if preprocessing.fit != "keep_ratio":
-        return preprocessing.size
-    multiple = preprocessing.pad_multiple
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-
-def _scale(boxes: Boxes, scale_x: float, scale_y: float) -> Boxes:
-    scales = (scale_x, scale_y, scale_x, scale_y)
-    if isinstance(boxes, Tensor):
-        return boxes * boxes.new_tensor(scales)
-    return boxes * np.asarray(scales, np.float32)

@@ -7,15 +7,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.fitting import Fit, compute_padded_size, pad
+from pyrafuse.base.images.reading import read_image
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.augment.mixing import mixup, mosaic
 from pyrafuse.data.augment.operations import augment
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.images.caching import ImageCache
-from pyrafuse.data.images.fitting import Fit, compute_padded_size, pad, resize, resize_to_fit
-from pyrafuse.data.images.reading import read_image
+from pyrafuse.data.images.fitting import resize, resize_to_fit
 from pyrafuse.data.loading.batching import VARIATION, Request, create_generator
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyrafuse.base.images.fitting import Fit
 from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
-from pyrafuse.data.images.fitting import Fit
 from pyrafuse.data.loading.batching import EpochBatchSampler
 from pyrafuse.data.loading.datasets import EvalSet, TrainSet
 

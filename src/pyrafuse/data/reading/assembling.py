@@ -11,9 +11,10 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.reading import ImageHeader, read_headers
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.data.images.reading import ImageHeader, read_headers
 from pyrafuse.data.reading.judging import drop_repeats, judge_boxes, place_boxes, tell_hulls
 from pyrafuse.data.reading.listed import ListedImage, tell_found, tell_missing
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
@@ -79,7 +80,8 @@ def assemble(
         boxes = boxes.astype(np.float32)
 
     is_sound, box_problems = judge_boxes(boxes, box_sizes, is_known, images, objects, placed.is_rotated)
-    boxes = np.clip(boxes, 0, np.tile(box_sizes, 2).astype(np.float32))
+    widths, heights = np.split(box_sizes.astype(np.float32), 2, axis=1)
+    boxes = clip_boxes(boxes, (heights, widths))
     sound, repeat_problems = drop_repeats(boxes, np.flatnonzero(is_sound), rows, images, objects)
     problems += box_problems + repeat_problems + tell_hulls(images, objects, sound, placed.is_rotated)
     areas = objects.areas if placed.has_own_areas else np.full(len(rows), np.nan)

@@ -10,7 +10,7 @@ from pathlib import Path
 from timm.data import ImageNetInfo  # type: ignore[attr-defined]
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

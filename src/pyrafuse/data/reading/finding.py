@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pyrafuse.base.errors import nearest
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.reading.folders import PICTURE_SUFFIXES, Tree, split_part_of
 from pyrafuse.data.reading.names import RULES, SPELLINGS, find_rule, has_suffix, spell, spell_folder, split_name
 

@@ -4,17 +4,15 @@ import codecs
 import math
 import os
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES
+from pyrafuse.base.folders import list_files
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.reading.names import spell_folder
-
-MAX_FILES = 3_000_000
 
 UNREAD_SUFFIXES = (
     frozenset({
@@ -41,8 +39,6 @@ SPLIT_WORDS = {
     "trainval": "trainval",
 }
 """What the splits are called out there -> here."""
-
-_SPLITS = ("", *dict.fromkeys(SPLIT_WORDS.values()))
 
 CLASS_FILES = (
     "classes.txt", "labels.txt", "obj.names", "names.txt", "class_names.txt", "_darknet.labels",
@@ -76,17 +72,9 @@ class Tree:
         """Every file, in sorted order.
 
         Raises:
-            DataError: If there are more than `MAX_FILES`, or a folder cannot be read.
+            DataError: As `list_files`.
         """
-        found: list[str] = []
-        for folder, names in _walk(self.root):
-            found.extend(os.path.join(folder, name) for name in names)
-            if len(found) > MAX_FILES:
-                raise DataError(
-                    f"{self.root} holds more than {MAX_FILES:,} files; name the data set's own folder, or its "
-                    "annotation file"
-                )
-        return tuple(map(Path, sorted(found)))  # to compare texts is far quicker than to compare paths
+        return list_files(self.root, kind_of=lambda folder: split_of_folder(folder, self.root))
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -96,37 +84,6 @@ class Tree:
     def named(self, *suffixes: str) -> tuple[Path, ...]:
         """The files with one of ``suffixes`` (lower case, with the dot)."""
         return tuple(path for path in self.files if path.suffix.lower() in suffixes)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder and the names of its files. Links wait until all else was walked: they lead to what may have been."""
-    top = os.path.realpath(root)
-    seen: set[tuple[str, str]] = set()
-    folders, links = [os.fspath(root)], deque[str]()
-    while folders or links:
-        is_link = not folders
-        folder = folders.pop() if folders else links.popleft()
-        real = os.path.realpath(folder)
-        split = split_of_folder(Path(folder), root)
-        is_known = (real, split) in seen or (not split and any((real, word) in seen for word in _SPLITS))
-        if is_known or (is_link and Path(top).is_relative_to(real)):
-            continue
-        seen.add((real, split))
-        names = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
-                        continue
-                    if not entry.is_dir():
-                        names.append(entry.name)
-                    elif entry.is_symlink():
-                        links.append(entry.path)
-                    else:
-                        folders.append(entry.path)
-        except OSError as error:
-            raise DataError(f"{folder} cannot be read: {error.strerror}; make it readable or remove it") from error
-        yield folder, names
 
 
 def split_of_file(stem: str) -> str:

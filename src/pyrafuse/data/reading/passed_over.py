@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.reading import REMEDIES, read_header
 from pyrafuse.base.records import DetectionData
-from pyrafuse.data.images.reading import REMEDIES, read_header
 from pyrafuse.data.reading.folders import UNREAD_SUFFIXES, Tree
 from pyrafuse.data.reading.problems import Problem
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from pyrafuse.core.detections import MAX_SIDE_PX, no_detections
+from pyrafuse.base.detections import MAX_SIDE_PX
+from pyrafuse.core.detections import no_detections
 from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, Places, Writer
 from pyrafuse.inference.writers.video import Video, fit_video
 

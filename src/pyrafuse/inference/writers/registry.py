@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.registry import Registry
-from pyrafuse.core.detections import Detections
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyrafuse.core.detections import Detections
-from pyrafuse.core.storage import write_text
+from pyrafuse.base.detections import Detections
+from pyrafuse.base.writing import write_text
 from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, Writer
 
 

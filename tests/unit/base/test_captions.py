@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import ImageColor, ImageDraw
 
-from pyrafuse.core.captions import draw_boxes, place_captions
+from pyrafuse.base.captions import draw_boxes, place_captions
 
 BLUE = "#4363d8"
 
@@ -55,7 +55,7 @@ def test_many_small_objects_stay_visible_under_short_captions_and_a_legend(writt
 
 def test_captions_never_cover_each_other(monkeypatch):
     spots = []
-    monkeypatch.setattr("pyrafuse.core.captions._write", lambda draw, spot, *_: spots.append(spot.tolist()))
+    monkeypatch.setattr("pyrafuse.base.captions._write", lambda draw, spot, *_: spots.append(spot.tolist()))
     draw(grey(300, 300), [[100 + 3 * i, 100 + 2 * i, 160 + 3 * i, 170 + 2 * i] for i in range(12)])
     *captions, _ = spots  # the legend is last
     assert len(captions) > 4

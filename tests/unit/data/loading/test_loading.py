@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.images.fitting import Fit
+from pyrafuse.base.images.reading import read_image
 from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.core.preprocessing import Preprocessing
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.images.caching import ImageCache
-from pyrafuse.data.images.fitting import Fit, fit_image
-from pyrafuse.data.images.reading import read_image
+from pyrafuse.data.images.fitting import fit_image
 from pyrafuse.data.loading.batching import EpochBatchSampler, create_generator
 from pyrafuse.data.loading.loaders import (
     collate,

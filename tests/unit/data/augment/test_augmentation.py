@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.preprocessing import Preprocessing
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.augment.operations import (
     CROP_OVERLAPS,
     ColorShift,

@@ -20,14 +20,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
+from pyrafuse.base.arrays import Array, is_tensor
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.folders import list_files
+from pyrafuse.base.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
+from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
 from pyrafuse.base.paths import check_source
 from pyrafuse.base.printable import printable
-from pyrafuse.data.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
-from pyrafuse.data.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
-from pyrafuse.data.reading.folders import Tree
 
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
 """URLs that are read as cameras are, until they are stopped."""
@@ -149,7 +149,7 @@ def open_source(
 def _open_item(
     source: Any, rank: int, stride: int, channels: Channels, leave_out: str | os.PathLike[str] | None
 ) -> Source:
-    if isinstance(source, np.ndarray | Tensor | Image.Image):
+    if isinstance(source, np.ndarray | Image.Image) or is_tensor(source):
         pictures = _to_pictures(source, channels)
         names = [f"image{rank}" + (f".{row}" if len(pictures) > 1 else "") for row in range(len(pictures))]
         frames = [Frame(n, p.pixels, notes=p.notes) for n, p in zip(names, pictures, strict=True)]
@@ -187,7 +187,7 @@ def _chain(sources: Sequence[Source]) -> Source:
 
 
 def _open_folder(folder: Path, stride: int, leave_out: str | os.PathLike[str] | None) -> Source:
-    files = Tree(folder).files  # hidden ones apart; a link that leads nowhere is among them, a fault to be told
+    files = list_files(folder)  # a link that leads nowhere is among them, a fault to be told
     left_out = 0
     if leave_out is not None:
         results = Path(leave_out).resolve()
@@ -382,9 +382,9 @@ def _download(url: str) -> Path:
     return path
 
 
-def _to_pictures(source: NDArray[Any] | Tensor | Image.Image, channels: Channels) -> list[Picture]:
+def _to_pictures(source: Array | Image.Image, channels: Channels) -> list[Picture]:
     if isinstance(source, Image.Image):
         return [from_pillow(ImageOps.exif_transpose(source), name=f"a PIL image of mode {source.mode}")]
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         return from_tensor(source, name="a tensor", channels=channels)
     return [from_array(source, name="an array", channels=channels)]

@@ -1,11 +1,9 @@
 """How an image becomes the network's input; stored in every checkpoint, so that evaluation needs no flags."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
+Interpolation = Literal["antialias", "bicubic", "opencv"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,8 +20,8 @@ class Preprocessing:
             pads with ``padding`` at right and bottom; ``keep_ratio`` keeps it too, pads no further than to the
             next multiples of ``pad_multiple``, and with what is 0 once normalised (mmdetection's way), so that the
             input's size follows the image.
-        interpolation: ``antialias`` is the filtered bilinear resize of Pillow; ``opencv`` the unfiltered one of
-            OpenCV, for checkpoints that were trained and measured with it.
+        interpolation: ``antialias`` is the filtered bilinear resize of Pillow, ``bicubic`` its filtered bicubic one;
+            ``opencv`` the unfiltered bilinear one of OpenCV, for checkpoints that were trained and measured with it.
         mean: Of each RGB channel, in 0..1.
         std: Of each RGB channel, in 0..1.
         pad_multiple: Pixels that both sides of the input are multiples of, where ``keep_ratio`` fits.
@@ -35,31 +33,13 @@ class Preprocessing:
 
     size: tuple[int, int] = (416, 416)
     fit: Literal["stretch", "letterbox", "keep_ratio"] = "stretch"
-    interpolation: Literal["antialias", "opencv"] = "antialias"
+    interpolation: Interpolation = "antialias"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     pad_multiple: int = 32
     bgr: bool = False
     round_down: bool = False
     padding: Literal["mean", "black"] = "mean"
-
-    def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]] = ()) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> float32 with zero mean and unit deviation; works on the images' device.
-
-        Args:
-            images: Fitted.
-            sizes: Height and width that each image takes up of them; where ``keep_ratio`` fits, the rest becomes 0.
-        """
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1) * 255
-        normalized = (images.float() - mean) / std
-        if self.bgr:
-            normalized = normalized.flip(1)
-        if self.fit == "keep_ratio":
-            for image, (height, width) in zip(normalized, sizes, strict=False):
-                image[:, height:] = 0
-                image[:, :, width:] = 0
-        return normalized
 
     def at_size(self, size: int | tuple[int, int]) -> "Preprocessing":
         """The same at another size: height and width, or one side, in pixels.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
-from torch import Tensor
 
+from pyrafuse.base.arrays import Array, to_numpy
 from pyrafuse.base.errors import DataError
 
 BITS = (8, 10, 12, 14, 16)
@@ -62,8 +62,8 @@ def from_array(values: NDArray[Any], *, name: str, channels: Channels = "rgb") -
     return Picture(np.ascontiguousarray(pixels), (note,) if note else ())
 
 
-def from_tensor(values: Tensor, *, name: str, channels: Channels = "rgb") -> list[Picture]:
-    """Convert a tensor (C, H, W), or each of a batch (B, C, H, W), of 1, 3 or 4 channels, as `from_array` does.
+def from_tensor(values: Array, *, name: str, channels: Channels = "rgb") -> list[Picture]:
+    """Convert a torch tensor (C, H, W), or each of a batch (B, C, H, W), of 1, 3 or 4 channels, as `from_array` does.
 
     Raises:
         DataError: As `from_array`.
@@ -75,8 +75,8 @@ def from_tensor(values: Tensor, *, name: str, channels: Channels = "rgb") -> lis
         )
     if values.numel() == 0:
         raise DataError(f"{name} of shape {tuple(values.shape)} has no pixels")
-    values = values.detach().cpu().movedim(-3, -1)
-    pixels = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+    values = values.movedim(-3, -1)
+    pixels = to_numpy(values.float() if values.is_floating_point() else values)  # numpy knows no bfloat16
     rows = pixels if pixels.ndim == 4 else pixels[None]
     return [from_array(row, name=name, channels=channels) for row in rows]
 

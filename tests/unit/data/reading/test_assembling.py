@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrafuse.data.images.reading import read_image
+from pyrafuse.base.images.reading import read_image
 from pyrafuse.data.reading.assembling import assemble, turn_boxes
 from pyrafuse.data.reading.listed import ListedImage
 from pyrafuse.data.reading.options import BoxFormat, ReadOptions

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import cache, partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
-from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from pyrafuse.base.arrays import Array, to_numpy
+from pyrafuse.base.pictures import like_image, to_pillow
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -20,9 +20,7 @@ _MIN_FONT_PX = 10
 _MIN_LINE_PX = 2
 
 
-def draw_boxes(
-    image: Tensor, boxes: Tensor, names: Sequence[str], marks: Sequence[str], colors: Sequence[str]
-) -> Tensor:
+def draw_boxes(image: Array, boxes: Array, names: Sequence[str], marks: Sequence[str], colors: Sequence[str]) -> Array:
     """Draw boxes, and a caption at each where there is room for one; lines and letters grow with the image.
 
     A caption is the name and the mark, such as "penguin 0.91"; where that covers another's mark or much of a box, the
@@ -37,17 +35,16 @@ def draw_boxes(
         colors: Of each box, as "#rrggbb", dark enough for white letters.
 
     Returns:
-        (3, H, W) uint8, a new image.
+        (3, H, W) uint8, a new image of the kind of ``image``, in main memory.
     """
-    picture = to_pil_image(image).convert("RGB")
+    picture = to_pillow(image)
     draw = ImageDraw.Draw(picture)
     side = sum(picture.size) / 2
     line = max(_MIN_LINE_PX, round(side / 300))
     font = ImageFont.load_default(max(_MIN_FONT_PX, round(side / 45)))
-    limits = torch.tensor([picture.width - 1, picture.height - 1] * 2)
-    inside = torch.minimum(boxes.cpu().nan_to_num().round().clamp(min=0), limits).long()
-    corners = inside.view(-1, 2, 2).sort(dim=1).values
-    edges = corners.view(-1, 4).numpy() + line // 2 * np.asarray([-1, -1, 1, 1])
+    limits = np.asarray([picture.width - 1, picture.height - 1] * 2)
+    inside = np.clip(np.rint(np.nan_to_num(to_numpy(boxes))), 0, limits).astype(np.int64)
+    edges = np.sort(inside.reshape(-1, 2, 2), axis=1).reshape(-1, 4) + line // 2 * np.asarray([-1, -1, 1, 1])
     for edge, color in zip(edges.tolist(), colors, strict=True):
         draw.rectangle(edge, outline=color, width=line)
 
@@ -74,7 +71,7 @@ def draw_boxes(
     }
     if unnamed:
         _draw_legend(draw, unnamed, font, picture.size, np.vstack([edges, spots]))
-    return pil_to_tensor(picture)
+    return like_image(image, picture)
 
 
 def place_captions(

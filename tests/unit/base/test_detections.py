@@ -11,8 +11,9 @@ import supervision
 import torch
 from PIL import Image
 
+from pyrafuse.base.detections import Detection, Detections
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.core.detections import Detection, Detections, no_detections
+from pyrafuse.core.detections import no_detections
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from PIL import (
 )
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images.pixels import Picture, from_array, from_pillow, has_unnamed_band, tell_bands
 from pyrafuse.base.printable import printable
-from pyrafuse.data.images.pixels import Picture, from_array, from_pillow, has_unnamed_band, tell_bands
 
 with suppress(ImportError):
     import_module("pillow_heif").register_heif_opener()  # phones' .heic, for those who have installed it

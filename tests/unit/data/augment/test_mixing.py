@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from pyrafuse.base.images.fitting import blank
 from pyrafuse.data.augment.mixing import lay_around, mixup, mosaic
 from pyrafuse.data.augment.sample import Sample
-from pyrafuse.data.images.fitting import blank
 from vectors import FOLDER
 
 
