@@ -192,6 +192,14 @@ class TestFreezing:
         assert not any(part.training for part in (*backbone.stem.modules(), *backbone.stages[0].modules()))
         assert backbone.stages[1].training
 
+    @pytest.mark.parametrize(("frozen_stages", "layers"), [(-1, 0), (0, 2), (1, 4), (2, 7), (4, 18)])
+    def test_stages_of_mobilenet_v2_end_where_the_stride_grows(self, frozen_stages, layers):
+        backbone = create_backbone("mobilenet_v2", width=0.25, frozen_stages=frozen_stages).train()
+        assert [not any(p.requires_grad for p in layer.parameters()) for layer in backbone.layers] == [
+            number < layers for number in range(18)
+        ]
+        assert [layer.training for layer in backbone.layers] == [number >= layers for number in range(18)]
+
     def test_no_such_stage(self):
         with pytest.raises(PyrafuseError, match="up to 4 stages, got 5"):
             create_backbone("resnet18", frozen_stages=5)

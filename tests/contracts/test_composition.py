@@ -157,7 +157,7 @@ def test_every_part_is_among_them():
             {"neck": ("fpn", "nas_fpn"), "necks": {"fpn": {"num_levels": 6}}},
             "NAS-FPN's cells were found for 5 levels, and 6 are read",
         ),
-        ({"necks": {"fpn": {"num_levels": 2}}}, "cannot build atss: num_levels=2 is less than the 3 levels"),
+        ({"necks": {"fpn": {"num_levels": 2}}}, "cannot build the neck fpn: num_levels=2 is less than the 3 levels"),
         ({"neck": ("fpn", "bfp"), "necks": {"bfp": {"level": 7}}}, r"level must lie in 0\.\.4, got 7"),
     ],
 )

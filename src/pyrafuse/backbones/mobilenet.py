@@ -16,9 +16,9 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from pyrafuse.backbones.registry import BACKBONES
-from pyrafuse.backbones.staged import check_strides, stop_norms
+from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ACTIVATIONS
 from pyrafuse.layers.eca import ECA
@@ -50,13 +50,13 @@ class MobileNetV2(Backbone):
         strides: Which maps to give, of 2, 4, 8, 16 and 32; layers behind the last are left out.
         weights: Checkpoint of torchvision's ``mobilenet_v2``, of ECA-Net's, or of mmdetection, alone or in a detector;
             a file or ``torchvision/mobilenet_v2``.
-        frozen: Leading layers, 0 to 6, that keep their weights and statistics. Four of them are the maps at strides 2
-            and 4: a few edge filters, and two thirds of the backbone's time in training.
+        frozen_stages: -1 freezes nothing, 0 the layers up to stride 2, n the n stages behind these too, each up to the
+            end of its stride.
         norm_eval: Batch norms normalise by their stored statistics in training too.
         activation: A key of `ACTIVATIONS`; mmdetection's YOLOv3 was trained with ``leaky_relu``.
 
     Raises:
-        PyrafuseError: If there is no map at one of ``strides``, they do not grow, ``frozen`` is out of its bounds, or
+        PyrafuseError: If there is no map at one of ``strides``, they do not grow, there is no such stage, or
             there is no such ``activation``.
         CheckpointError: If ``weights`` do not fit.
     """
@@ -69,15 +69,14 @@ class MobileNetV2(Backbone):
         eca: bool = False,
         strides: Sequence[int] = (8, 16, 32),
         weights: str | os.PathLike[str] | None = None,
-        frozen: int = 0,
+        frozen_stages: int = -1,
         norm_eval: bool = False,
         activation: str = "relu6",
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
-        if not 0 <= frozen <= 6:
-            raise PyrafuseError(f"mobilenet_v2 can freeze its first 0 to 6 layers, got frozen={frozen}")
+        check_frozen_stages(frozen_stages, len(TAPS) - 1)
         check_strides(strides, tuple(TAPS))
         layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
         for part in layers.modules():
@@ -100,14 +99,14 @@ class MobileNetV2(Backbone):
             left_out = [naming(f"layers.{layer}.") for layer in range(len(layers), len(MODULES))]
             unused = [re.escape(prefix) for prefix in (rest, *left_out)]
             load_exactly(self, state, source=weights, naming=naming, unused=unused)
-        self._frozen = frozen
+        self._num_frozen = 0 if frozen_stages < 0 else [tap + 1 for tap in TAPS.values()][frozen_stages]
         self._norm_eval = norm_eval
-        layers[:frozen].requires_grad_(requires_grad=False)
+        layers[: self._num_frozen].requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "MobileNetV2":
         """Set the mode of all layers but the frozen ones and, with ``norm_eval``, the norms: their statistics stay."""
         super().train(mode)
-        self.layers[: self._frozen].eval()
+        self.layers[: self._num_frozen].eval()
         if self._norm_eval:
             stop_norms(self)
         return self

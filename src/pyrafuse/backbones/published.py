@@ -21,7 +21,7 @@ TORCHVISION = frozenset(
 TIMM = frozenset({"dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"})
 """Those that timm does."""
 
-KEEPING = frozenset({"strides", "expanded", "frozen", "frozen_stages", "norm_eval"})
+KEEPING = frozenset({"strides", "expanded", "frozen_stages", "norm_eval"})
 """Options that leave a backbone's parameters, and what they were trained for, as they were published."""
 
 

@@ -57,7 +57,7 @@ def read_earlier(model: str, options: Options, defaults: Options | None) -> Dete
 
 def _described(options: Options) -> dict[str, Any]:
     """The options of a backbone that say what it is."""
-    return {key: value for key, value in options.items() if key not in FILLING}
+    return {key: value for key, value in options.items() if key not in {*FILLING, "frozen"}}
 
 
 def _is_recursive(model: str, backbone: str | None) -> bool:

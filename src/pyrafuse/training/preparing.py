@@ -130,7 +130,18 @@ def _changed_options(backbone: Part) -> dict[str, Any]:
 
 def _spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:
     spec = read_spec({**settings.spec, "num_classes": num_classes})
-    return spec.with_parts(backbone={"frozen": settings.frozen}) if settings.frozen else spec
+    return replace(spec, backbone=_freeze(spec.backbone, settings.frozen)) if settings.frozen else spec
+
+
+def _freeze(backbone: Part, count: int) -> Part:
+    """``backbone`` with its first ``count`` stages, the stem among them, as they are; so its own, where it has one."""
+    if isinstance(inner := backbone.options.get("backbone"), Part):
+        return backbone.with_options(backbone=_freeze(inner, count))
+    if "frozen_stages" not in BACKBONES.options(backbone.name):
+        raise PyrafuseError(
+            f"model.frozen={count}: the backbone {backbone.name} has no option frozen_stages to keep a part of it"
+        )
+    return backbone.with_options(frozen_stages=count - 1)
 
 
 def check_model(recipe: Recipe, start: Start | None = None) -> None:

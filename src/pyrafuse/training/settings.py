@@ -21,7 +21,8 @@ class ModelSettings:
             given here changes it.
         backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
         backbone_weights: Pretrained weights of the backbone: a file, ``torchvision/NAME`` or ``timm/NAME``.
-        frozen: Number of leading layers of the backbone that keep the weights they start from, for little data.
+        frozen: Number of leading stages of the backbone that keep the weights they start from, for little data: 1 is
+            its stem, 2 the stem and the first stage, and so on; the same for every backbone.
         neck: Other necks than the model's own, in a row.
         options: Other parts than the model's own, or other options of them: by ``head``, ``necks``, ``criterion``,
             ``postprocess`` and so on.

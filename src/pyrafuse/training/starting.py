@@ -32,8 +32,8 @@ from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, ModelSetting
 OWN_PARTS = ("backbone.", "neck.", "head.")
 """How the keys of a detector's bare parameters begin."""
 
-FREEZING = frozenset({"frozen", "frozen_stages"})
-"""Options of a backbone that say how it was trained, not what it is: the next training has its own."""
+FREEZING = "frozen_stages"
+"""Option of a backbone that says how it was trained, not what it is: the next training has its own."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,12 @@ def describe_model(settings: ModelSettings, base: DetectorSpec) -> DetectorSpec:
 
 def _without_training(spec: DetectorSpec) -> DetectorSpec:
     """``spec`` without what of its backbone was frozen."""
-    options = {key: value for key, value in spec.backbone.options.items() if key not in FREEZING}
-    return replace(spec, backbone=Part(spec.backbone.name, options))
+
+    def thaw(part: Part) -> Part:
+        inner = {key: thaw(value) if isinstance(value, Part) else value for key, value in part.options.items()}
+        return Part(part.name, {key: value for key, value in inner.items() if key != FREEZING})
+
+    return replace(spec, backbone=thaw(spec.backbone))
 
 
 def find_preprocessing(settings: ModelSettings, start: Start | None) -> Preprocessing | None:

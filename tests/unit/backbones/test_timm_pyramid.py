@@ -174,7 +174,7 @@ class TestSizes:
                 InputSizes(only=224),
                 "224 x 224 px alone, .* give --size 224, or build it for",
             ),
-            ("coat_lite_tiny", InputSizes(only=224), r"alone, .*backbone_options '\{img_size: 320\}'"),
+            ("coat_lite_tiny", InputSizes(only=224), r"alone, .*options.backbone '\{img_size: 320\}'"),
         ],
     )
     def test_sizes_that_it_cannot_take_are_refused_with_those_that_it_can(self, name, sizes, said):

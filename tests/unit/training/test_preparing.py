@@ -282,7 +282,7 @@ class TestOptimizer:
         assert {g["weight_decay"] for g in groups} == {5e-4}
 
     def test_frozen_parameters_are_left_out(self):
-        options = {"backbone": {"width": 0.25, "frozen": 4}}
+        options = {"backbone": {"width": 0.25, "frozen_stages": 1}}
         detector = create_model("yolov3_small", num_classes=1, **options)
         groups = create_optimizer(detector, OptimizerSettings(name="adamw", momentum=0.8), lr=1.0).param_groups
         assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in detector.parameters())
