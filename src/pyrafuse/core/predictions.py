@@ -150,12 +150,15 @@ class Candidates:
         levels: (A,) int64, the pyramid level that each row came from, 0 the finest; (B, A) where images differ.
         quality: (B, A) float32 in 0..1, how well the box lies, where the head says so: multiplies the scores of the
             rows that pass the threshold.
+        counts: Number of rows of each level, where the rows of a level follow each other and the numbers are known
+            without asking the device.
     """
 
     boxes: Tensor
     scores: Tensor
     levels: Tensor
     quality: Tensor | None = None
+    counts: tuple[int, ...] = ()
 
 
 for _leaves_forward in (AnchorGrid, GuidedPredictions, DenseGrid, AnchorGuides, DensePredictions, Candidates):

@@ -49,6 +49,22 @@ def centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
 
 
+def clip_in_batch(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes (B, ..., 4) cut at the borders of images of ``sizes`` (B, 2), height and width in pixels."""
+    limits = sizes.flip(-1).repeat(1, 2).view(-1, *[1] * (boxes.ndim - 2), 4)
+    return boxes.clamp(min=0).minimum(limits.to(boxes))
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """Whether boxes (..., 4) have any width and height."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
+def take(boxes: Tensor, rows: Tensor) -> Tensor:
+    """Boxes (B, A, 4) at rows (B, N) of each image -> (B, N, 4)."""
+    return boxes.gather(1, rows[..., None].expand(-1, -1, boxes.shape[2]))
+
+
 def enclosing_boxes(boxes: Tensor, others: Tensor) -> Tensor:
     """The smallest box (..., 4) around each box (..., 4) and the other (..., 4) in the same place."""
     low = torch.minimum(boxes[..., :2], others[..., :2])

@@ -1,12 +1,94 @@
-"""Non-maximum suppression per class, over one call however many classes there are, and its soft form."""
+"""Suppression of a whole batch, per class: greedy, soft and by matrix; and box voting.
+
+Each takes N boxes per image, best first, and gives a score below 0 to those that are dropped. Shapes never depend on
+values, so that a graph can be exported.
+"""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops import while_loop
 from torchvision.ops import nms
 
-from pyrafuse.ops.boxes import paired_iou, pairwise_iou
+from pyrafuse.ops.boxes import paired_iou, pairwise_intersection, pairwise_iou
+
+BLOCK = 512
+"""Boxes that are compared with all others at once where no kernel suppresses: bounds memory to B x 512 x N overlaps."""
+
+
+def is_traced() -> bool:
+    """Whether operations are recorded for a graph, instead of computed at once."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
+
+
+def nms_of_batch(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float) -> Tensor:
+    """(B, N) bool: no better box of the same label that is kept covers the box by more than ``iou``.
+
+    torchvision's kernel decides, image by image; in a graph, `nms_by_rounds`, which keeps the same boxes.
+
+    Args:
+        boxes: (B, N, 4) xyxy in pixels, best first.
+        labels: (B, N) int64.
+        is_valid: (B, N), valid ones first: what is not valid neither covers nor is kept. By default all are valid.
+        iou: Largest overlap of two kept boxes of one label.
+    """
+    if is_traced():
+        return nms_by_rounds(boxes, labels, is_valid, iou=iou)
+    ranks = torch.arange(boxes.shape[1], 0, -1, device=boxes.device)
+    counts = [boxes.shape[1]] * len(boxes)
+    if is_valid is not None and boxes.is_cpu:  # a GPU is not asked: it would be waited for
+        counts = is_valid.sum(dim=1).tolist()
+    kept = torch.zeros_like(labels, dtype=torch.bool)
+    for image, count in enumerate(counts):
+        best = class_aware_nms(boxes[image, :count], ranks[:count], labels[image, :count], iou=iou)
+        kept[image].index_fill_(0, best, True)
+    return kept if is_valid is None else kept & is_valid
+
+
+def nms_by_rounds(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float) -> Tensor:
+    """`nms_of_batch` in plain tensor operations.
+
+    Within a block of boxes, which ones are kept follows from which better ones are kept: rounds of this rule, from all,
+    until nothing changes. So many are needed as the longest chain of boxes that cover each other. Then the block's kept
+    boxes suppress what follows.
+    """
+    boxes = boxes.double()  # as the kernel computes
+    kept, left = [], torch.ones_like(labels, dtype=torch.bool) if is_valid is None else is_valid
+    for start in range(0, boxes.shape[1], BLOCK):
+        block, rest = slice(start, start + BLOCK), slice(start + BLOCK, None)
+        covers = _covers(boxes[:, block], labels[:, block], boxes[:, block], labels[:, block], iou=iou).triu(1)
+        kept.append(_settle(covers, left[:, block]))
+        hit = _covers(boxes[:, block], labels[:, block], boxes[:, rest], labels[:, rest], iou=iou)
+        is_hit = (hit & kept[-1][:, :, None]).any(dim=1)
+        left = torch.cat((left[:, : start + BLOCK], left[:, rest] & ~is_hit), dim=1)
+    return torch.cat(kept, dim=1) if kept else left
+
+
+def _covers(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, *, iou: float) -> Tensor:
+    """(B, N, M) bool: box and other are of one label and overlap by more than ``iou``."""
+    area, other_area = (((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])) for b in (boxes, others))
+    shared = pairwise_intersection(boxes, others)
+    overlap = shared / (area[..., :, None] + other_area[..., None, :] - shared)  # no area: NaN, which exceeds nothing
+    return (overlap > iou) & (labels[..., :, None] == other_labels[..., None, :])
+
+
+def _settle(covers: Tensor, left: Tensor) -> Tensor:
+    """(B, T) bool: the boxes of ``left`` that no kept box before them ``covers`` (B, T, T, upper triangular)."""
+
+    def one_round(kept: Tensor) -> Tensor:
+        return left & ~(covers & kept[:, :, None]).any(dim=1)
+
+    if is_traced():
+        return while_loop(
+            lambda before, after: (before != after).any(),
+            lambda _, after: (after.clone(), one_round(after)),
+            (left, one_round(left)),
+        )[1]
+    before, after = left, one_round(left)
+    while not torch.equal(before, after):
+        before, after = after, one_round(after)
+    return after
 
 
 def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float) -> Tensor:
@@ -24,97 +106,101 @@ def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float
 def soft_nms(
     boxes: Tensor,
     scores: Tensor,
+    labels: Tensor,
     *,
+    num_labels: int,
     method: Literal["linear", "gaussian"] = "gaussian",
     iou: float = 0.3,
     sigma: float = 0.5,
     least_score: float = 0.001,
-    pixel_offset: float | tuple[float, float] = 0.0,
     most: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Lower the scores of covered boxes instead of dropping them (Bodla et al., arXiv:1704.04503).
 
-    One class at a time. Each step costs one pass over the boxes that are left, so call it on candidates.
+    Each step takes the best box of every label in every image at once; of equal scores, the first box.
 
     Args:
-        boxes: (N, 4) xyxy in pixels.
-        scores: (N,).
+        boxes: (B, N, 4) xyxy in pixels.
+        scores: (B, N).
+        labels: (B, N) int64; boxes of different labels do not act on each other.
+        num_labels: Number of labels.
         method: ``linear`` multiplies by 1 - IoU where the overlap exceeds ``iou``; ``gaussian`` always multiplies, by
             exp(-IoU^2 / ``sigma``).
-        iou: Of the linear form alone; M2Det's published settings act like 0.3, whatever its files say.
-        sigma: Of the Gaussian form alone.
+        iou: Overlap above which the linear form acts; M2Det's published settings act like 0.3, whatever its files say.
+        sigma: Width of the Gaussian form.
         least_score: Boxes below are dropped.
-        pixel_offset: Added to every side, or to width and height: 1 where a box holds its last pixel (M2Det), else 0.
-        most: Kept, the best first; 0 keeps all.
+        most: Maximum number of boxes per label, the best first; 0 keeps all.
 
     Returns:
-        Indices of the kept boxes, best decayed score first, and these scores.
+        The decayed scores (B, N); -1 for boxes that are dropped.
 
     Raises:
         ValueError: If ``method`` is another one.
     """
     if method not in ("linear", "gaussian"):
         raise ValueError(f"soft suppression is linear or gaussian, not {method!r}")
-    across, down = pixel_offset if isinstance(pixel_offset, tuple) else (pixel_offset, pixel_offset)
-    grown = boxes + boxes.new_tensor((0.0, 0.0, across, down))
-    left = torch.arange(len(boxes), device=boxes.device)
-    current, kept, kept_scores = scores.clone(), [], []
-    while len(left) and not (most and len(kept) == most):
-        place = current.argmax()
-        if current[place] < least_score:
+    count = boxes.shape[1]
+    index = torch.arange(count, device=boxes.device).expand_as(labels)
+    current, final = scores, torch.full_like(scores, -1)
+    is_left = current >= least_score
+    for _ in range(min(most, count) if most else count):
+        if current.is_cpu and not is_traced() and not is_left.any():  # a GPU is not asked: it would be waited for
             break
-        best = left[place]
-        kept.append(best)
-        kept_scores.append(current[place])
-        others = torch.arange(len(left), device=boxes.device) != place
-        left, current = left[others], current[others]
-        overlap = paired_iou(grown[best], grown[left])
+        best = _first_best(current.where(is_left, -1), labels, index, num_labels)
+        is_best = is_left & (index == best)
+        final = current.where(is_best, final)
+        overlap = paired_iou(boxes.gather(1, best[..., None].expand(-1, -1, 4)), boxes)
         if method == "linear":
             current = torch.where(overlap > iou, current * (1 - overlap), current)
         else:
             current = current * (-(overlap**2) / sigma).exp()
-        alive = current >= least_score
-        left, current = left[alive], current[alive]
-    if not kept:
-        return left[:0], current[:0]
-    return torch.stack(kept), torch.stack(kept_scores)
+        is_left = is_left & ~is_best & (current >= least_score)
+    return final
 
 
-def class_aware_soft_nms(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    *,
-    iou: float,
-    pixel_offset: float | tuple[float, float] = 0.0,
-    most: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Linear `soft_nms` of each label alone, of which ``most`` boxes are kept: indices, best first, and scores."""
-    kept, decayed = [labels[:0]], [scores[:0]]
-    for label in labels.unique():
-        rows = (labels == label).nonzero().squeeze(1)
-        best, its_scores = soft_nms(
-            boxes[rows], scores[rows], method="linear", iou=iou, pixel_offset=pixel_offset, most=most
-        )
-        kept.append(rows[best])
-        decayed.append(its_scores)
-    indices, values = torch.cat(kept), torch.cat(decayed)
-    values, order = values.sort(descending=True, stable=True)
-    return indices[order], values
+def _first_best(scores: Tensor, labels: Tensor, index: Tensor, num_labels: int) -> Tensor:
+    """(B, N): for each box, the index of the first box of its label that has the label's best score."""
+    count = index.shape[1]
+    peaks = scores.new_full((len(scores), num_labels), -1).scatter_reduce(1, labels, scores, "amax")
+    places = index.where(scores == peaks.gather(1, labels), count - 1)
+    first = labels.new_full((len(labels), num_labels), count - 1).scatter_reduce(1, labels, places, "amin")
+    return first.gather(1, labels)
+
+
+def matrix_nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, sigma: float = 0.5) -> Tensor:
+    """Lower the scores of covered boxes all at once (Wang et al., "SOLOv2", arXiv:2003.10152, section 3.3).
+
+    A better box of the same label lowers a score the less, the more it is covered itself: the Gaussian form,
+    exp(-IoU^2 / sigma). The paper compares masks; here boxes stand for them.
+
+    Args:
+        boxes: (B, N, 4) xyxy in pixels, best first.
+        scores: (B, N), those below 0 last.
+        labels: (B, N) int64.
+        sigma: Width of the Gaussian.
+
+    Returns:
+        The decayed scores (B, N).
+    """
+    is_same = (labels[..., :, None] == labels[..., None, :]) & (scores >= 0)[..., :, None]
+    overlap = (pairwise_iou(boxes, boxes) * is_same).triu(1)
+    most_covered = overlap.amax(dim=1) if overlap.shape[1] else scores
+    decay = ((most_covered[..., :, None] ** 2 - overlap**2) / sigma).exp().where(overlap > 0, 1)
+    return scores * decay.amin(dim=1) if overlap.shape[1] else scores
 
 
 def vote_boxes(boxes: Tensor, voters: Tensor, scores: Tensor, *, iou: float) -> Tensor:
-    """Box voting: each box (K, 4) becomes the mean, weighed by score, of the voters that overlap it.
+    """Box voting: each box (..., K, 4) becomes the mean, weighed by score, of the voters that overlap it.
 
     Gidaris and Komodakis, arXiv:1505.01749, section 4. Neighbours that found the same object err apart, and their mean
     errs less.
 
     Args:
-        boxes: (K, 4) xyxy in pixels, what suppression has kept.
-        voters: (N, 4), all that it chose from; each box is among them.
-        scores: (N,) of the voters, above 0.
+        boxes: (..., K, 4) xyxy in pixels, what suppression has kept.
+        voters: (..., N, 4), all that it chose from; each box is among them.
+        scores: (..., N) of the voters, above 0; one of 0 has no vote.
         iou: Least overlap of a voter with the box.
     """
-    weights = scores * (pairwise_iou(boxes, voters) >= iou)
-    total = weights.sum(dim=1, keepdim=True)
+    weights = scores[..., None, :] * (pairwise_iou(boxes, voters) >= iou)
+    total = weights.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, weights @ voters / total, boxes)

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
+from pyrafuse.ops.boxes import clip_in_batch, has_area, take
 from pyrafuse.ops.coders import BoxCoder
-from pyrafuse.ops.suppression import class_aware_nms, class_aware_soft_nms, vote_boxes
+from pyrafuse.ops.suppression import matrix_nms, nms_of_batch, soft_nms, vote_boxes
+from pyrafuse.postprocess.pairs import Pairs, best_of, best_of_levels, best_pairs, limit_levels, rank
 from pyrafuse.postprocess.registry import DECODERS, SELECTIONS
+from pyrafuse.postprocess.selected import Selected
 
-Kept = tuple[Tensor, Tensor]
-"""Indices, best first, and their scores."""
+Suppression = Literal["hard", "soft", "matrix"]
 
 
 @DECODERS.register("dense")
@@ -31,6 +32,7 @@ def decode_dense(predictions: DensePredictions, *, coder: BoxCoder) -> Candidate
         scores=scores,
         levels=predictions.grid.levels,
         quality=None if predictions.quality is None else predictions.quality.sigmoid(),
+        counts=predictions.grid.counts,
     )
 
 
@@ -52,10 +54,11 @@ class DensePostprocess:
         clip: Cut boxes at the borders of the image, and drop what lies outside.
         joint_quality: What is compared with the threshold is the geometric mean of score and quality (torchvision's
             FCOS); else the score alone, which the quality multiplies afterwards.
-        suppression: ``soft`` lowers the scores of covered boxes instead of dropping them, see `soft_nms`; it alone
-            reads what follows.
-        pixel_offset: Pixels of the image itself that are added to width and height where boxes are compared.
-        max_per_class: Kept of a class; 0 keeps all.
+        suppression: ``hard`` drops covered boxes. ``soft`` lowers their scores one after the other, see `soft_nms`.
+            ``matrix`` lowers them all at once, see `matrix_nms`: it reads no ``nms_iou``, and drops boxes whose score
+            falls below ``score``.
+        pixel_offset: Pixels of the image itself that ``soft`` adds to width and height where it compares boxes.
+        max_per_class: Maximum number of boxes per class that ``soft`` keeps; 0 keeps all.
         labels: The classes that are kept; empty keeps all.
         vote_iou: A box that is kept becomes the mean of all that overlap it by as much, see `vote_boxes`; 0 leaves it.
 
@@ -74,15 +77,15 @@ class DensePostprocess:
     max_pairs_per_class: int = 0
     clip: bool = False
     joint_quality: bool = False
-    suppression: Literal["hard", "soft"] = "hard"
+    suppression: Suppression = "hard"
     pixel_offset: float = 0.0
     max_per_class: int = 0
     vote_iou: float = 0.0
     labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.suppression not in ("hard", "soft"):
-            raise ValueError(f"suppression is hard or soft, not {self.suppression!r}")
+        if self.suppression not in get_args(Suppression):
+            raise ValueError(f"suppression is hard, soft or matrix, not {self.suppression!r}")
         for name in ("max_detections", "max_per_level", "max_pairs", "max_pairs_per_class", "max_per_class"):
             check_count(name, getattr(self, name))
         check_count("max_candidates", self.max_candidates, 1)
@@ -93,77 +96,123 @@ class DensePostprocess:
         sizes: Sequence[tuple[int, int]] | None = None,
         scales: Sequence[tuple[float, float]] | None = None,
     ) -> tuple[Detections, ...]:
-        """One `Detections` an image, in pixels of the network's input, of which it takes up ``sizes``.
+        """One `Detections` per image, in main memory and in pixels of the network's input; arguments as in `select`."""
+        device = candidates.boxes.device
+        return self.select(
+            candidates,
+            None if sizes is None else torch.tensor(sizes).to(device, non_blocking=True),
+            None if scales is None else torch.tensor(scales).to(device, non_blocking=True),
+        ).to_detections()
+
+    def select(self, candidates: Candidates, sizes: Tensor | None = None, scales: Tensor | None = None) -> Selected:
+        """The best of each image, in ``max_detections`` places.
+
+        Of equal scores the lower row comes first, then the lower class; which of them pass at a limit is left open.
+        Shapes follow from the settings and the candidates' shapes. On a CPU alone, steps in between leave out places
+        that no image fills.
 
         Args:
-            candidates: Of the whole batch.
-            sizes: Height and width of each image, needed to clip.
-            scales: Network pixels that a pixel of each image takes up across and down, which ``pixel_offset`` is of;
-                1 by default.
+            candidates: Candidates of the whole batch.
+            sizes: (B, 2) height and width that each image takes up of the network's input, needed to clip.
+            scales: (B, 2) network pixels that a pixel of each image takes up across and down, the unit of
+                ``pixel_offset``; 1 by default.
         """
-        return tuple(
-            self._of_image(
-                i, candidates, None if sizes is None else sizes[i], (1.0, 1.0) if scales is None else scales[i]
-            )
-            for i in range(len(candidates.boxes))
-        )
-
-    def _of_image(
-        self, image: int, candidates: Candidates, size: tuple[int, int] | None, scale: tuple[float, float]
-    ) -> Detections:
-        boxes, scores = candidates.boxes[image], candidates.scores[image]
-        of_rows = candidates.levels if candidates.levels.ndim == 1 else candidates.levels[image]
-        quality = None if candidates.quality is None else candidates.quality[image]
-        if self.joint_quality and quality is not None:
-            scores, quality = (scores * quality[:, None]).sqrt(), None
-        if 0 < self.max_pairs_per_class < len(scores):
-            least = scores.topk(self.max_pairs_per_class, dim=0).values[-1]
-            scores = scores.where(scores >= least, -1)  # below any threshold, 0 too
-        if self.multi_label:
-            rows, labels = (scores > self.score).nonzero().unbind(1)
-            best = scores[rows, labels]
+        sizes = sizes if self.clip else None
+        scores, labels = self._score(candidates)
+        quality = None if self.joint_quality else candidates.quality
+        if self.max_per_level or self.max_pairs:
+            pairs = self._limit(scores, candidates).name(labels)
+            if quality is not None:
+                pairs = pairs.weigh(quality.gather(1, pairs.rows))
+            if sizes is not None:
+                pairs = pairs.only(has_area(_boxes_of(candidates, pairs, sizes)))
+            pairs = pairs.take(best_of(pairs.scores, self.max_candidates)[1])
         else:
-            best, labels = scores.max(dim=1)
-            rows = (best >= self.score).nonzero().squeeze(1)
-            best, labels = best[rows], labels[rows]
+            if quality is not None:
+                scores = (scores * quality[..., None]).where(scores >= 0, -1)
+            if sizes is not None:
+                scores = scores.where(_lies_inside(candidates.boxes, labels, sizes), -1)
+            pairs = best_pairs(scores, self.max_candidates).name(labels)
+        pairs = rank(pairs, candidates.scores.shape[2])
+        boxes = _boxes_of(candidates, pairs, sizes)
+        final = self._suppress(boxes, pairs, scales, candidates.scores.shape[2])
+        order = final.argsort(dim=1, descending=True, stable=True)[:, : self.max_detections or None]
+        kept, found = Pairs(final, pairs.rows, pairs.classes).take(order), take(boxes, order)
+        if self.vote_iou:
+            found = vote_boxes(found, boxes, pairs.scores.clamp(min=0), iou=self.vote_iou)
+        return Selected(
+            rows=kept.rows,
+            boxes=found,
+            scores=kept.scores,
+            labels=kept.classes,
+            levels=_levels_of(candidates, kept.rows),
+            valid=kept.scores >= 0,
+        ).in_places(self.max_detections)
+
+    def _score(self, candidates: Candidates) -> tuple[Tensor, Tensor | None]:
+        """Scores (B, A, C), below 0 where they do not pass; of best classes (B, A, 1), and their labels (B, A)."""
+        scores = candidates.scores
+        if self.joint_quality and candidates.quality is not None:
+            scores = (scores * candidates.quality[..., None]).sqrt()
+        if 0 < self.max_pairs_per_class < scores.shape[1]:
+            least = scores.topk(self.max_pairs_per_class, dim=1).values[:, -1:]
+            scores = scores.where(scores >= least, -1)  # below any threshold, 0 too
+        wanted = torch.tensor(self.labels, device=scores.device)
+        if self.multi_label:
+            passes = scores > self.score
+            if self.labels:
+                passes &= torch.isin(torch.arange(scores.shape[2], device=scores.device), wanted)
+            return scores.where(passes, -1), None
+        best, labels = scores.max(dim=2)
+        passes = best >= self.score
         if self.labels:
-            is_wanted = torch.isin(labels, labels.new_tensor(self.labels))
-            best, rows, labels = best[is_wanted], rows[is_wanted], labels[is_wanted]
-        if self.max_per_level:
-            order = self._best_of_levels(best, of_rows[rows])
-            best, rows, labels = best[order], rows[order], labels[order]
-        if self.max_pairs and len(best) > self.max_pairs:
-            best, order = best.topk(self.max_pairs)
-            rows, labels = rows[order], labels[order]
-        if quality is not None:
-            best = best * quality[rows]
-        boxes, levels = boxes[rows] if boxes.ndim == 2 else boxes[rows, labels], of_rows[rows]
-        if self.clip and size is not None:
-            boxes = clip_boxes(boxes, size)
-            is_inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-            best, boxes, labels, levels = best[is_inside], boxes[is_inside], labels[is_inside], levels[is_inside]
-            rows = rows[is_inside]
-        if len(best) > self.max_candidates:
-            best, order = best.topk(self.max_candidates)
-            boxes, labels, levels, rows = boxes[order], labels[order], levels[order], rows[order]
-        kept, final = self._suppress(boxes, best, labels, scale)
-        if self.max_detections:
-            kept, final = kept[: self.max_detections], final[: self.max_detections]
-        found = vote_boxes(boxes[kept], boxes, best, iou=self.vote_iou) if self.vote_iou else boxes[kept]
-        return Detections(boxes=found, scores=final, labels=labels[kept], levels=levels[kept], rows=rows[kept])
+            passes &= torch.isin(labels, wanted)
+        return best.where(passes, -1)[..., None], labels
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, scale: tuple[float, float]) -> Kept:
+    def _limit(self, scores: Tensor, candidates: Candidates) -> Pairs:
+        """The best pairs of each level, and of all levels together."""
+        if not self.max_per_level:
+            return best_pairs(scores, self.max_pairs)
+        if candidates.counts:
+            pairs = best_of_levels(scores, candidates.counts, self.max_per_level)
+        else:
+            pairs = rank(best_pairs(scores), scores.shape[2])
+            pairs = limit_levels(pairs, _levels_of(candidates, pairs.rows), self.max_per_level)
+        return pairs.take(best_of(pairs.scores, self.max_pairs)[1])
+
+    def _suppress(self, boxes: Tensor, pairs: Pairs, scales: Tensor | None, num_classes: int) -> Tensor:
+        """The final scores (B, N), below 0 where suppression drops a box."""
+        scores, labels = pairs.scores, pairs.classes
         if self.suppression == "hard":
-            kept = class_aware_nms(boxes, scores, labels, iou=self.nms_iou)
-            return kept, scores[kept]
-        offset = (self.pixel_offset * scale[0], self.pixel_offset * scale[1])
-        most = self.max_per_class
-        return class_aware_soft_nms(boxes, scores, labels, iou=self.nms_iou, pixel_offset=offset, most=most)
+            return scores.where(nms_of_batch(boxes, labels, scores >= 0, iou=self.nms_iou), -1)
+        if self.suppression == "matrix":
+            decayed = matrix_nms(boxes, scores, labels)
+            return decayed.where((scores >= 0) & (decayed >= self.score), -1)
+        sides = boxes.new_full((1, 1, 2), self.pixel_offset)
+        sides = sides if scales is None else sides * scales[:, None]
+        grown = torch.cat((boxes[..., :2], boxes[..., 2:] + sides), dim=-1)
+        # the best of all hold no more of a class than the best of the class
+        most = min(filter(None, (self.max_per_class, self.max_detections)), default=0)
+        return soft_nms(grown, scores, labels, num_labels=num_classes, method="linear", iou=self.nms_iou, most=most)
 
-    def _best_of_levels(self, scores: Tensor, levels: Tensor) -> Tensor:
-        """Indices of the best ``max_per_level`` of each level."""
-        kept = []
-        for level in levels.unique():
-            rows = (levels == level).nonzero().squeeze(1)
-            kept.append(rows[scores[rows].topk(min(self.max_per_level, len(rows))).indices])
-        return torch.cat(kept) if kept else levels[:0]
+
+def _boxes_of(candidates: Candidates, pairs: Pairs, sizes: Tensor | None) -> Tensor:
+    """(B, N, 4), cut at ``sizes`` where these are given."""
+    boxes, rows = candidates.boxes, pairs.rows
+    if boxes.ndim == 4:
+        boxes, rows = boxes.flatten(1, 2), rows * boxes.shape[2] + pairs.classes
+    boxes = take(boxes, rows)
+    return boxes if sizes is None else clip_in_batch(boxes, sizes)
+
+
+def _lies_inside(boxes: Tensor, labels: Tensor | None, sizes: Tensor) -> Tensor:
+    """(B, A, C or 1): any of the box lies within its image."""
+    inside = has_area(clip_in_batch(boxes, sizes))
+    if inside.ndim == 2:
+        return inside[..., None]
+    return inside if labels is None else inside.gather(2, labels[..., None])
+
+
+def _levels_of(candidates: Candidates, rows: Tensor) -> Tensor:
+    levels = candidates.levels
+    return levels[rows] if levels.ndim == 1 else levels.gather(1, rows)

@@ -12,4 +12,5 @@ def decode_multibox(predictions: DensePredictions, *, coder: BoxCoder) -> Candid
         boxes=coder.decode(predictions.anchors, predictions.deltas),
         scores=predictions.classes.softmax(dim=-1)[..., :-1],
         levels=predictions.grid.levels,
+        counts=predictions.grid.counts,
     )

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
+from pyrafuse.ops.boxes import clip_in_batch, has_area, take
 from pyrafuse.ops.coders import BoxCoder
-from pyrafuse.ops.suppression import class_aware_nms
+from pyrafuse.ops.suppression import nms_of_batch
 from pyrafuse.postprocess.registry import DECODERS, PROPOSALS
 
 
@@ -53,10 +53,11 @@ class Propose:
         boxes = self.coder.decode(take(anchors, rows), take(predictions.deltas, rows))
         boxes = _clip(boxes, sizes)
         levels = predictions.grid.levels[rows]
-        # image by image: the suppression's work and memory grow with the square of the boxes
-        survives = torch.stack([self._survivors(*image) for image in zip(boxes, scores, levels, strict=True)])
-        is_box = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
-        scores, order = scores.where(survives & is_box, -1).topk(min(self.max_regions, scores.shape[1]), dim=1)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        scores, boxes = scores.gather(1, order), take(boxes, order)
+        survives = nms_of_batch(boxes, levels.gather(1, order), iou=self.nms_iou)
+        scores = scores.where(survives & has_area(boxes), -1)
+        scores, order = scores.topk(min(self.max_regions, scores.shape[1]), dim=1)
         valid = scores >= 0
         return Regions(
             boxes=take(boxes, order).where(valid[..., None], 0),
@@ -72,10 +73,6 @@ class Propose:
             rows.append(of_level.topk(min(self.max_per_level, count), dim=1).indices + start)
             start += count
         return torch.cat(rows, dim=1)
-
-    def _survivors(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
-        kept = class_aware_nms(boxes, scores, levels, iou=self.nms_iou)
-        return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, kept, True)
 
 
 @torch.no_grad()
@@ -117,9 +114,4 @@ def decode_two_stage(predictions: TwoStagePredictions, *, coder: BoxCoder) -> Ca
 
 
 def _clip(boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-    return torch.stack([clip_boxes(image, size) for image, size in zip(boxes, sizes, strict=True)])
-
-
-def take(values: Tensor, rows: Tensor) -> Tensor:
-    """Values (B, A, 4) at rows (B, N) of each image -> (B, N, 4)."""
-    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[2]))
+    return clip_in_batch(boxes, torch.tensor(sizes).to(boxes.device, non_blocking=True))

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
-from pyrafuse.ops.suppression import class_aware_nms, soft_nms, vote_boxes
+from pyrafuse.ops.suppression import class_aware_nms, matrix_nms, nms_by_rounds, nms_of_batch, soft_nms, vote_boxes
 
 
 def test_by_hand():
@@ -43,30 +43,92 @@ SOFT_BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]])
 SOFT_SCORES = torch.tensor([0.8, 0.6, 0.4])
 
 
+def soften(scores=SOFT_SCORES, labels=(0, 0, 0), **options) -> list[float]:
+    """The final scores of one image."""
+    final = soft_nms(SOFT_BOXES[None], scores[None], torch.tensor([labels]), num_labels=2, **options)
+    return final[0].tolist()
+
+
 def test_soft_by_hand():
-    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear")
-    assert kept.tolist() == [0, 2, 1]
-    torch.testing.assert_close(scores, torch.tensor([0.8, 0.4, 0.3]))
-    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="gaussian", sigma=1.0)
-    assert kept.tolist() == [0, 1, 2]
-    torch.testing.assert_close(scores, torch.tensor([0.8, 0.6 * math.exp(-0.25), 0.4]))
+    assert soften(method="linear") == pytest.approx([0.8, 0.3, 0.4])
+    assert soften(method="gaussian", sigma=1.0) == pytest.approx([0.8, 0.6 * math.exp(-0.25), 0.4])
+
+
+def test_soft_acts_within_labels_and_images():
+    assert soften(labels=(0, 1, 0)) == pytest.approx([0.8, 0.6, 0.4])
+    two = soft_nms(
+        torch.stack((SOFT_BOXES, SOFT_BOXES.flip(0))),
+        torch.stack((SOFT_SCORES, SOFT_SCORES.flip(0))),
+        torch.zeros(2, 3, dtype=torch.int64),
+        num_labels=1,
+        method="linear",
+    )
+    torch.testing.assert_close(two, torch.tensor([[0.8, 0.3, 0.4], [0.4, 0.3, 0.8]]))
 
 
 def test_soft_overlap_below_the_bound_is_left_alone():
-    kept, scores = soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear", iou=0.5)
-    assert scores.tolist() == SOFT_SCORES.tolist()
-    assert kept.tolist() == [0, 1, 2]
+    assert soften(method="linear", iou=0.5) == SOFT_SCORES.tolist()
 
 
 def test_soft_drops_what_decays():
-    assert soft_nms(SOFT_BOXES, SOFT_SCORES, method="linear", least_score=0.35)[0].tolist() == [0, 2]
-    assert soft_nms(SOFT_BOXES[:0], SOFT_SCORES[:0])[0].tolist() == []
-    assert soft_nms(SOFT_BOXES, SOFT_SCORES, least_score=0.9)[0].tolist() == []
+    assert soften(method="linear", least_score=0.35) == pytest.approx([0.8, -1, 0.4])
+    assert soften(least_score=0.9) == [-1, -1, -1]
+    assert soften(method="linear", most=2) == pytest.approx([0.8, -1, 0.4])
 
 
 def test_soft_complaint():
     with pytest.raises(ValueError, match="not 'hard'"):
-        soft_nms(SOFT_BOXES, SOFT_SCORES, method="hard")
+        soften(method="hard")
+
+
+def test_matrix_by_hand():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4], [0, 0, 10, 10]]])
+    scores = torch.tensor([[0.9, 0.8, 0.7, -1.0]])
+    found = matrix_nms(boxes, scores, torch.zeros(1, 4, dtype=torch.int64), sigma=0.5)
+    # overlaps 0.5 (first, second), 0.4 (first, third), 0.8 (second, third); the second is itself covered by 0.5
+    third = min(math.exp(-(0.4**2) / 0.5), math.exp((0.5**2 - 0.8**2) / 0.5))
+    torch.testing.assert_close(found[:, :3], torch.tensor([[0.9, 0.8 * math.exp(-(0.5**2) / 0.5), 0.7 * third]]))
+    assert found[0, 3] < 0
+    apart = matrix_nms(boxes, scores, torch.tensor([[0, 1, 2, 0]]))
+    torch.testing.assert_close(apart[:, :3], scores[:, :3])
+    assert matrix_nms(boxes[:, :0], scores[:, :0], torch.zeros(1, 0, dtype=torch.int64)).shape == (1, 0)
+
+
+def naive(boxes, labels, count, iou) -> list[bool]:
+    kept: list[bool] = []
+    for i in range(len(boxes)):
+        better = [j for j in range(i) if kept[j] and labels[j] == labels[i]]
+        covered = [box_iou(boxes[j][None], boxes[i][None]).item() > iou for j in better]
+        kept.append(i < count and not any(covered))
+    return kept
+
+
+def chain(length: int) -> torch.Tensor:
+    """Boxes of which each covers its neighbours in the row alone, by two thirds."""
+    starts = torch.arange(length)[:, None] * torch.tensor([2.0, 0, 2, 0])
+    return starts + torch.tensor([0.0, 0, 10, 10])
+
+
+@pytest.mark.parametrize("suppress", [nms_of_batch, nms_by_rounds])
+@pytest.mark.parametrize("iou", [0.0, 0.3, 0.5, 0.7])
+def test_a_batch_as_a_naive_loop(suppress, iou, monkeypatch):
+    monkeypatch.setattr("pyrafuse.ops.suppression.BLOCK", 16)
+    generator = torch.Generator().manual_seed(int(iou * 10))
+    corners = torch.randint(0, 40, (3, 70, 2), generator=generator).double()
+    boxes = torch.cat((corners, corners + torch.randint(0, 30, (3, 70, 2), generator=generator)), dim=2)
+    boxes[2] = chain(70)
+    labels = torch.randint(0, 3, (3, 70), generator=generator)
+    labels[2] = 0
+    counts = [70, 33, 70]
+    is_valid = torch.arange(70) < torch.tensor(counts)[:, None]
+    kept = suppress(boxes, labels, is_valid, iou=iou)
+    expected = [naive(*image, iou) for image in zip(boxes, labels, counts, strict=True)]
+    assert kept.tolist() == expected
+    assert torch.equal(suppress(boxes, labels, iou=iou)[[0, 2]], kept[[0, 2]])
+    if iou == 0.5:
+        assert expected[2] == [i % 2 == 0 for i in range(70)]  # each is let in by the one that its neighbour drops
+    none = suppress(boxes[:, :0], labels[:, :0], is_valid[:, :0], iou=iou)
+    assert none.shape == (3, 0)
 
 
 def test_votes_by_hand():

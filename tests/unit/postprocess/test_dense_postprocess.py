@@ -147,5 +147,5 @@ class TestForms:
         assert found.levels.tolist() == [0, 1]
 
     def test_no_such_suppression(self):
-        with pytest.raises(ValueError, match="suppression is hard or soft, not 'gentle'"):
+        with pytest.raises(ValueError, match="suppression is hard, soft or matrix, not 'gentle'"):
             DensePostprocess(suppression="gentle")
