@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.models.efficientdet import SCALINGS
+from pyrafuse.models.families.efficientdet import SCALINGS
 
 _SUFFIX = re.compile(r"(_\d+)?(-[0-9a-f]{8})?(\.pth(\.tar)?|\.safetensors)?$")
 """What follows the name in that of a published file: its AP, a digest."""
