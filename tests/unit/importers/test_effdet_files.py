@@ -10,7 +10,7 @@ import torch
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pyrafuse.importers.effdet.detectors import EFFDET, edit_of, model_of, naming_of, read_layout
-from pyrafuse.importers.effdet.published import PUBLISHED, Layout, find_published
+from pyrafuse.importers.effdet.published import PUBLISHED, Structure, find_published
 from pyrafuse.importers.engine import File, create
 from pyrafuse.importers.registry import find_importer
 
@@ -223,7 +223,7 @@ def test_d6_or_d7_is_not_guessed():
 
 
 def test_other_forms_and_fusions_are_those_of_d0_to_d5():
-    d1 = Layout(320, 88, 4, 3)
+    d1 = Structure(320, 88, 4, 3)
     for layout in (d1, replace(d1, form="pan"), replace(d1, form="qufpn", is_weighted=False)):
         assert find_published(layout, source="best.pth", published=None) == "efficientdet_d1"
     for layout in (replace(D6, form="pan"), replace(D6, is_weighted=True), replace(d1, num_levels=6)):

@@ -15,7 +15,7 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Neck
 from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_by_coco_id
-from pyrafuse.importers.effdet.published import PUBLISHED, Layout, find_published
+from pyrafuse.importers.effdet.published import PUBLISHED, Structure, find_published
 from pyrafuse.importers.engine import Changes, File, Found, Importer, Keys, State
 from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns, has_keys
 from pyrafuse.models.detector import Detector
@@ -84,18 +84,18 @@ def describe_effdet(file: File) -> Found:
     )
 
 
-def model_of(name: str, layout: Layout) -> str:
+def model_of(name: str, layout: Structure) -> str:
     """Our model that the one of `PUBLISHED` called ``name`` is a form of."""
     base = name.removesuffix("_ap")
     return base if base in list_models() else f"{'tf_' if layout.is_tensorflow else ''}efficientdet_d0"
 
 
-def edit_of(name: str, layout: Layout) -> Changes:
+def edit_of(name: str, layout: Structure) -> Changes:
     """What sets the one of `PUBLISHED` called ``name`` apart from `model_of` it.
 
     Args:
         name: effdet's.
-        layout: Layout of the file, whose form and fusion of the BiFPN may be others than the published ones.
+        layout: Structure of the file, whose form and fusion of the BiFPN may be others than the published ones.
     """
     told = PUBLISHED[name]
     bifpn = {
@@ -167,7 +167,7 @@ def _classifier_of(state: Mapping[str, Tensor]) -> str:
     return f"class_net.predict.conv{'_pw' if _is_separable(state) else ''}.weight"
 
 
-def read_layout(file: File) -> Layout:
+def read_layout(file: File) -> Structure:
     """The layout, as keys and shapes tell it."""
     state = file.state
 
@@ -184,7 +184,7 @@ def read_layout(file: File) -> Layout:
             f"{file.source} looks like {_LAYOUT}, but its cells of {nodes} merges on {num_levels} levels are no BiFPN, "
             "PAN or QuFPN"
         )
-    return Layout(
+    return Structure(
         last=last,
         channels=channels,
         repeats=count(r"fpn\.cell\.(\d+)\."),

@@ -27,7 +27,7 @@ _LEVELS = 3
 
 
 @dataclass(frozen=True)
-class Trunk:
+class YoloTrunk:
     """A backbone that YOLOv3 was published on, and all that goes with it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Trunk:
 
 _LIGHT = (96,) * _LEVELS
 TRUNKS = (
-    Trunk(
+    YoloTrunk(
         "Darknet-53",
         r"backbone\.conv_res_block\d\.",
         ORIGINS["conv1.conv.weight"].name,
@@ -82,7 +82,7 @@ TRUNKS = (
         mean=(0, 0, 0),
         std=(255, 255, 255),
     ),
-    Trunk(
+    YoloTrunk(
         "MobileNetV2",
         r"backbone\.layer\d\.\d\.linear_conv\.",
         name_of_mmdetection,
@@ -130,7 +130,7 @@ def describe_yolov3(file: File) -> Found:
     )
 
 
-def _naming(trunk: Trunk) -> Naming:
+def _naming(trunk: YoloTrunk) -> Naming:
     """Their head has the neck's last convolutions too, and counts from the coarsest level."""
     parts = by_parts(
         {
@@ -148,7 +148,7 @@ def _naming(trunk: Trunk) -> Naming:
     return name
 
 
-def _tell_use(file: File, trunk: Trunk) -> tuple[dict[str, Any], Preprocessing, str]:
+def _tell_use(file: File, trunk: YoloTrunk) -> tuple[dict[str, Any], Preprocessing, str]:
     """Changes of the model, preprocessing, and what told them."""
     size = trunk.size_of(file.name)
     if file.published is not None:

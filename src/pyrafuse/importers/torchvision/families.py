@@ -1,7 +1,7 @@
 """What torchvision's detectors are here: model, options, preprocessing, and the names of their parameters.
 
 What a key means was learnt from the published files' keys and shapes.
-torchvision's name -> `Family`; its detector -> our key -> theirs
+torchvision's name -> `Original`; its detector -> our key -> theirs
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ KEEP_RATIO = Preprocessing(size=(800, 1333), fit="keep_ratio", interpolation="op
 
 
 @dataclass(frozen=True)
-class Family:
+class Original:
     """One of the detectors.
 
     Attributes:
@@ -105,8 +105,8 @@ RETINA, FASTER, FASTER_V2 = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn",
 SSD, SSDLITE = "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"
 FROZEN = (RETINA, FASTER)
 """Those whose keys leave out what their batch norms add to the variance."""
-FAMILIES: Mapping[str, Family] = {
-    RETINA: Family(
+FAMILIES: Mapping[str, Original] = {
+    RETINA: Original(
         "retinanet",
         {
             "neck": {"extra": "output", "relu_before_extra": True},
@@ -116,7 +116,7 @@ FAMILIES: Mapping[str, Family] = {
         9,
         _RETINA,
     ),
-    "retinanet_resnet50_fpn_v2": Family(
+    "retinanet_resnet50_fpn_v2": Original(
         "retinanet",
         {
             "neck": {"extra": "input", "relu_before_extra": True},
@@ -127,7 +127,7 @@ FAMILIES: Mapping[str, Family] = {
         9,
         _RETINA,
     ),
-    "fcos_resnet50_fpn": Family(
+    "fcos_resnet50_fpn": Original(
         "fcos",
         {
             "neck": {"extra": "output", "relu_before_extra": True},
@@ -149,7 +149,7 @@ FAMILIES: Mapping[str, Family] = {
             "head.quality": (f"head.{BOXES}.bbox_ctrness", str),
         },
     ),
-    FASTER: Family(
+    FASTER: Original(
         "faster_rcnn",
         {
             "head": {"whole_pixels": True},
@@ -161,7 +161,7 @@ FAMILIES: Mapping[str, Family] = {
         _REGION_CLASSIFIER,
         background=1,
     ),
-    FASTER_V2: Family(
+    FASTER_V2: Original(
         "faster_rcnn",
         {
             "neck": {"norm": "batch_norm"},
@@ -174,7 +174,7 @@ FAMILIES: Mapping[str, Family] = {
         _REGION_CLASSIFIER,
         background=1,
     ),
-    SSD: Family(
+    SSD: Original(
         "ssd300",
         {
             "head": {
@@ -202,7 +202,7 @@ FAMILIES: Mapping[str, Family] = {
             std=(1 / 255, 1 / 255, 1 / 255),
         ),
     ),
-    SSDLITE: Family(
+    SSDLITE: Original(
         "ssdlite320",
         {},
         6,
@@ -222,7 +222,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def naming_of(family: Family, detector: Detector) -> Naming:
+def naming_of(family: Original, detector: Detector) -> Naming:
     """Key of ``detector``, made as ``family`` says -> torchvision's."""
     on_fpn = {}
     if isinstance(detector.neck, GraphNeck):
