@@ -6,7 +6,7 @@ import torch
 
 import pyrafuse
 from pyrafuse.core.targets import Targets
-from pyrafuse.importers.asff import LAYOUTS, asff_naming, import_asff
+from pyrafuse.importers.asff import ASFF, LAYOUTS, asff_naming
 from pyrafuse.models.checkpoint import save
 from pyrafuse.postprocess.dense import DensePostprocess
 from pyrafuse.postprocess.yolov3 import decode_yolov3
@@ -90,7 +90,7 @@ def test_detections(forward, thresholds, score, nms_iou):
 @pytest.fixture(scope="module")
 def training(model, goldens):
     """One forward in training mode and float64; everything below asks of it."""
-    detector = import_asff(goldens.state(model), source=model).train().double()
+    detector = ASFF.build(goldens.state(model), source=model).train().double()
     predictions = detector(goldens.image(0, 2, 3, 320, 320).double())
     return detector, predictions, goldens.load(f"train_{model}.npz")
 
@@ -219,7 +219,7 @@ class TestFiles:
         halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
         torch.save(halves, tmp_path / "a.pth")
         loaded = pyrafuse.load(tmp_path / "a.pth")
-        wide = import_asff({key: value.float() for key, value in halves.items()}, source="memory")
+        wide = ASFF.build({key: value.float() for key, value in halves.items()}, source="memory")
         for (name, got), expected in zip(loaded.state_dict().items(), wide.state_dict().values(), strict=True):
             assert got.dtype == expected.dtype
             assert torch.equal(got, expected), name
@@ -230,7 +230,7 @@ class TestFiles:
         content = {prefix + key: value for key, value in state.items()}
         torch.save(content, path, _use_new_zipfile_serialization=is_zip)
         loaded = pyrafuse.load(path)
-        direct = import_asff(state, source="memory")
+        direct = ASFF.build(state, source="memory")
         assert not loaded.training
         assert loaded.card == direct.card
         assert loaded.card.preprocessing.size == (416, 416)
@@ -240,7 +240,7 @@ class TestFiles:
             assert torch.equal(got, expected), name
 
     def test_saved_as_our_own(self, state, goldens, tmp_path):
-        detector = import_asff(state, source="memory").eval()
+        detector = ASFF.build(state, source="memory").eval()
         save(detector, tmp_path / "ours.ckpt")
         again = pyrafuse.load(tmp_path / "ours.ckpt")
         images = goldens.image(5, 1, 3, 64, 64)
@@ -257,7 +257,7 @@ def test_twenty_classes(goldens, model):
     for level in range(3):
         for kind in ("weight", "bias"):
             shapes[f"level_{level}_header.conv.{kind}"][0] = 4 * (5 + 20)
-    detector = import_asff(goldens.fill_in(shapes, "mobile"), source="voc").eval()
+    detector = ASFF.build(goldens.fill_in(shapes, "mobile"), source="voc").eval()
     assert detector.card.origin.endswith(", 20 classes")
     assert detector.names == tuple(str(i) for i in range(20))
     with torch.no_grad():
@@ -268,26 +268,26 @@ class TestComplaints:
     def test_missing(self, state):
         del state["level_1_header.guide_wh.bias"]
         with pytest.raises(pyrafuse.PyrafuseError, match=r"^a\.pth .*missing: level_1_header\.guide_wh\.bias$"):
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
 
     def test_extra(self, state):
         state["level_3_header.conv.bias"] = torch.zeros(1)
         with pytest.raises(pyrafuse.PyrafuseError, match=r"extra: level_3_header\.conv\.bias$"):
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
 
     def test_shape(self, state):
         state["level_2_conv.expand.conv.weight"] = torch.zeros(3, 4, 1, 1)
         with pytest.raises(
             pyrafuse.PyrafuseError, match=r"level_2_conv\.expand\.conv\.weight is \(3, 4, 1, 1\), needs"
         ):
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
 
     def test_no_head(self, state):
         for level in range(3):
             for kind in ("weight", "bias"):
                 del state[f"level_{level}_header.conv.{kind}"]
         with pytest.raises(pyrafuse.PyrafuseError, match=r"level_2_header\.conv\.weight is missing"):
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
 
     @pytest.mark.parametrize(
         "key", ["module_list.0.0.weight", "level_2_header.conv.weight", "level_0_conv.weight_level_0.conv.weight"]
@@ -297,18 +297,18 @@ class TestComplaints:
         shape = tuple(state[key].shape)
         state[key] = torch.zeros(shape[0] + 4, *shape[1:])
         with pytest.raises(pyrafuse.PyrafuseError) as caught:
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
         found, needed = f"({shape[0] + 4}, {str(shape)[1:].partition(', ')[2]}", shape
         assert str(caught.value).endswith(f"ASFF on MobileNetV2, but does not fit; of another shape: {key} is {found}, "
                                           f"needs {needed}")  # fmt: skip
         del state[key]
         with pytest.raises(pyrafuse.PyrafuseError) as caught:
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
         assert str(caught.value).endswith(f"ASFF on MobileNetV2, but does not fit; missing: {key}")
 
     @pytest.mark.parametrize("key", ["level_0_fusion.stride_level_1.x", "y.rfb.z", "module_list.0.conv.weight"])
     def test_a_stray_key_does_not_change_the_layout(self, goldens, key):
         state = {**goldens.state("mobile"), key: torch.zeros(1)}
         with pytest.raises(pyrafuse.PyrafuseError) as caught:
-            import_asff(state, source="a.pth")
+            ASFF.build(state, source="a.pth")
         assert str(caught.value) == f"a.pth looks like YOLOv3 on MobileNetV2, but does not fit; extra: {key}"

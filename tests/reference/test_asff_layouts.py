@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from pyrafuse.importers.asff import LAYOUTS, asff_naming, import_asff
+from pyrafuse.importers.asff import ASFF, LAYOUTS, asff_naming
 from pyrafuse.postprocess.yolov3 import decode_yolov3
 
 FIRST = (((116, 90), (156, 198), (121, 240)), ((30, 61), (62, 45), (42, 119)), ((10, 13), (16, 30), (33, 23)))
@@ -172,7 +172,7 @@ def state_of(goldens, model: str, num_classes: int) -> dict[str, Tensor]:
 )
 def test_predictions_and_gradients(goldens, model, num_classes, said):
     state = state_of(goldens, model, num_classes)
-    detector = import_asff(state, source=model).double()
+    detector = ASFF.build(state, source=model).double()
     assert detector.card.origin == f"official ASFF checkpoint: {said}, {num_classes} classes"
     state = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
     leaves = {key: state[key].requires_grad_() for key in state if key.endswith((".weight", ".bias"))}

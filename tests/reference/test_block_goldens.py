@@ -1,16 +1,33 @@
 """Blocks and small necks, against what mmdetection, mmcv and torchvision computed."""
 
+import re
+
 import pytest
 import torch
 
-from pyrafuse.importers.mmdetection_blocks import name_sac
-from pyrafuse.importers.renaming import load_renamed
-from pyrafuse.importers.torchvision_blocks import name_aspp
+from pyrafuse.importers.renaming import by_patterns, load_renamed
 from pyrafuse.layers.aspp import ASPP
 from pyrafuse.layers.deformable import DeformableConv2d
 from pyrafuse.layers.spp import SpatialPyramidPooling
 from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS
+
+name_sac = by_patterns([(r"^offset_near\.", "offset_s."), (r"^offset_far\.", "offset_l.")])
+"""Of a `SwitchableAtrousConv`."""
+
+
+def name_aspp(key: str, *, num_rates: int = 3) -> str:
+    """Of an `ASPP`: torchvision numbers its branches, the 1x1 first, the global mean last."""
+    places = {"conv": 0, "norm": 1}
+    if found := re.fullmatch(r"(branches\.(\d+)|whole|project)\.(conv|norm)\.(\w+)", key):
+        part, branch, place, rest = found.groups()
+        if part == "project":
+            return f"project.{places[place]}.{rest}"
+        if part == "whole":
+            return f"convs.{num_rates + 1}.{places[place] + 1}.{rest}"  # a pooling layer comes first in its branch
+        return f"convs.{branch}.{places[place]}.{rest}"
+    raise LookupError(f"{key!r} is no key of an ASPP")
+
 
 RTOL = 3e-6
 

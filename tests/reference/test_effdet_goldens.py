@@ -6,7 +6,7 @@ import torch
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.heads.efficientdet import Branch, EfficientDetHead
-from pyrafuse.importers.effdet import import_effdet, looks_like_effdet, naming_branch, reorder_boxes
+from pyrafuse.importers.effdet.detectors import EFFDET, naming_branch, reorder_boxes
 from pyrafuse.importers.renaming import load_renamed
 
 NAMES = ("tf_efficientdet_d0", "efficientdet_d0")
@@ -53,8 +53,8 @@ def test_anchors_where_the_coarsest_stride_does_not_fit():
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_detectors(vectors, name):
     state, golden = state_of(vectors, name), vectors.npz("misc/effdet.npz")
-    assert looks_like_effdet(state)
-    detector = import_effdet(state, source=f"{name}.pth").eval()
+    assert EFFDET.recognizes(state)
+    detector = EFFDET.build(state, source=f"{name}.pth").eval()
     assert detector.card.model == name
     assert sum(p.numel() for p in detector.parameters()) == vectors.json("misc/index_effdet.json")[name]["params"]
     assert (detector.card.preprocessing.size, detector.card.preprocessing.fit) == ((512, 512), "letterbox")
@@ -76,7 +76,7 @@ def test_whole_detectors(vectors, name):
 def test_what_a_trainer_wraps(vectors):
     state = state_of(vectors, "efficientdet_d0")
     wrapped = {f"model.{key}": value for key, value in state.items()} | {"anchors.boxes": torch.zeros(49104, 4)}
-    detector = import_effdet({"state_dict_ema": wrapped}, source="bench.pth")
+    detector = EFFDET.build({"state_dict_ema": wrapped}, source="bench.pth")
     assert torch.equal(detector.state_dict()["backbone.trunk.conv_stem.weight"], state["backbone.conv_stem.weight"])
 
 
@@ -84,13 +84,13 @@ def test_other_trunks_and_scalings(vectors):
     state = state_of(vectors, "efficientdet_d0")
     narrow = {key: value for key, value in state.items() if not key.startswith("fpn.cell.2.")}
     with pytest.raises(CheckpointError, match="64 channels, 2 cells and 5 levels and towers of 3 on maps of up to 320"):
-        import_effdet(narrow, source="x.pth")
+        EFFDET.build(narrow, source="x.pth")
     other = {key: value for key, value in state.items() if ".blocks.6." not in key}
     with pytest.raises(CheckpointError, match=r"missing: backbone.blocks.6.0.conv_pw.weight, "):
-        import_effdet(other, source="x.pth")
+        EFFDET.build(other, source="x.pth")
     fewer = {key: value for key, value in state.items() if ".fnode.7." not in key}
     with pytest.raises(CheckpointError, match="cells of 7 merges on 5 levels are no BiFPN, PAN or QuFPN"):
-        import_effdet(fewer, source="x.pth")
+        EFFDET.build(fewer, source="x.pth")
     del state["class_net.conv_rep.1.conv_pw.weight"]
     with pytest.raises(CheckpointError, match=r"missing: class_net.conv_rep.1.conv_pw.weight"):
-        import_effdet(state, source="x.pth")
+        EFFDET.build(state, source="x.pth")

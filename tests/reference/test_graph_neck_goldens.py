@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.importers import effdet, mmdetection_necks, torchvision_blocks
+from pyrafuse.importers.effdet import detectors as effdet
+from pyrafuse.importers.mmdetection import necks as mmdetection_necks
 from pyrafuse.importers.renaming import load_renamed
+from pyrafuse.importers.torchvision import blocks as torchvision_blocks
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.nas_fpn import nas_fpn

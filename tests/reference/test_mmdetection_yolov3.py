@@ -6,7 +6,7 @@ import torch
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.targets import Targets
 from pyrafuse.importers.loading import build
-from pyrafuse.importers.mmdetection_yolov3 import import_mmdetection_yolov3
+from pyrafuse.importers.mmdetection.yolov3 import YOLOV3
 
 NAME = "yolov3_d53_mstrain-608_273e_coco_20210518_115020-a2c3acb8.pth"
 TERMS = {"loss_cls": "classification", "loss_conf": "objectness", "loss_xy": "center", "loss_wh": "size"}
@@ -31,9 +31,7 @@ def meta(vectors):
 @pytest.fixture(scope="module")
 def detector(vectors, meta):
     state = vectors.state(vectors.json("mmdet/yolov3_d53.manifest.json"), meta["gains"])
-    return import_mmdetection_yolov3(
-        {"state_dict": state}, source=NAME, options={"backbone_options": {"norm_eval": True}}
-    )
+    return YOLOV3.build({"state_dict": state}, source=NAME, backbone={"norm_eval": True})
 
 
 def zeros(vectors, *, num_classes: int = 80) -> dict[str, torch.Tensor]:
@@ -117,7 +115,7 @@ def test_settings_in_the_file(vectors):
     assert shapes[0].tolist() == [[10, 15], [24, 36], [72, 42]]
     test = detector.postprocess
     assert (test.score, test.nms_iou, test.max_pairs, test.max_detections) == (0.1, 0.6, 500, 50)
-    assert detector.card.options["least_objectness"] == 0.01
+    assert detector.card.spec.decode.options["least_objectness"] == 0.01
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from pyrafuse.backbones.registry import create_backbone
-from pyrafuse.base.parts import part
-from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
+from pyrafuse.importers.mmdetection.blocks import naming_recursive_fpn
 from pyrafuse.importers.renaming import load_renamed
 from pyrafuse.models.recursive_fpn import RecursiveFPN
 
 SMALL = {
-    "backbone": part("resnet50", strides=(4, 8, 16, 32), width=8),
-    "neck": part("fpn", num_levels=5, out_channels=16),
+    "backbone": {"strides": (4, 8, 16, 32), "width": 8},
+    "neck": {"num_levels": 5, "out_channels": 16},
 }
 
 

@@ -4,20 +4,34 @@ import pytest
 import torch
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.importers.mmdetection_blocks import (
-    name_bfp,
-    name_ssd_extra,
-    name_ssd_extra_depthwise,
-    naming_dilated_encoder,
-    naming_yolov3_neck,
-)
-from pyrafuse.importers.renaming import load_renamed
+from pyrafuse.importers.mmdetection.necks import name_bfp, name_ssd_extra, naming_yolov3_neck
+from pyrafuse.importers.renaming import Naming, by_modules, by_patterns, load_renamed
 from pyrafuse.necks.bfp import BFP
 from pyrafuse.necks.dilated_encoder import DilatedEncoder
 from pyrafuse.necks.ssd_extra import SSDExtraLevels
 from pyrafuse.necks.yolo_fpn import YOLOFPN
 
 RTOL = 3e-6
+
+name_ssd_extra_depthwise = by_patterns(
+    [
+        (r"^extra_levels\.(\d+)\.reduce\.", r"extra_layers.\1.0."),
+        (r"^extra_levels\.(\d+)\.down\.", r"extra_layers.\1.1.depthwise_conv."),
+        (r"^extra_levels\.(\d+)\.expand\.", r"extra_layers.\1.1.pointwise_conv."),
+        (r"\.norm\.", ".bn."),
+    ]
+)
+"""Of separable `SSDExtraLevels`."""
+
+
+def naming_dilated_encoder(num_blocks: int = 4) -> Naming:
+    """Of a `DilatedEncoder` of one level."""
+    names = ("lateral_conv", "lateral_norm", "fpn_conv", "fpn_norm")
+    pairs = [(f"levels.0.{i}", theirs) for i, theirs in enumerate(names)]
+    for block in range(num_blocks):
+        ours, theirs = f"levels.0.{block + len(names)}", f"dilated_encoder_blocks.{block}"
+        pairs += [(f"{ours}.{part}", f"{theirs}.conv{i}") for i, part in enumerate(("reduce", "look", "expand"), 1)]
+    return by_modules(pairs, then=by_patterns([(r"^norm\.", "bn.")]))
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torchvision
 from torchvision.models.detection.image_list import ImageList
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.importers.torchvision import import_torchvision, looks_like_torchvision
-from pyrafuse.importers.torchvision_families import FASTER, FASTER_V2, RETINA
+from pyrafuse.importers.torchvision.detectors import TORCHVISION
+from pyrafuse.importers.torchvision.families import FASTER, FASTER_V2, RETINA
 
 OLD = "retinanet_resnet50_fpn_coco-eeacb38b"
 
@@ -40,8 +40,8 @@ def pair(request):
                 module.running_var.mul_(1e-3)  # for what is added to matter
                 module.weight.data.mul_(0.03)
         state = age(state)
-    assert looks_like_torchvision(state)
-    return original, import_torchvision(state, source=f"{request.param}.pth").eval()
+    assert TORCHVISION.recognizes(state)
+    return original, TORCHVISION.build(state, source=f"{request.param}.pth").eval()
 
 
 def age(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -102,7 +102,7 @@ def test_two_stages(source):
                 module.eps = 0
         state = age(state)
         state = {re.sub(r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv.", key): value for key, value in state.items()}
-    ours = import_torchvision(state, source=source).eval()
+    ours = TORCHVISION.build(state, source=source).eval()
     assert (ours.card.names[0], ours.card.names[11], ours.card.category_ids[-1]) == ("person", "unused 12", 90)
     size = (160, 224)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -151,9 +151,9 @@ def test_the_card(pair):
 )
 def test_what_is_not_read(keys, message):
     state = {key: torch.zeros(1) for key in keys}
-    assert looks_like_torchvision(state)
+    assert TORCHVISION.recognizes(state)
     with pytest.raises(CheckpointError, match=message):
-        import_torchvision(state, source="some.pth")
+        TORCHVISION.build(state, source="some.pth")
 
 
 def test_what_is_not_read_is_named(vectors):
@@ -161,7 +161,7 @@ def test_what_is_not_read_is_named(vectors):
     state = {key: torch.zeros(()).expand(shape) for key, shape in manifest}
     state["roi_heads.mask_head.0.0.weight"] = torch.zeros(())
     with pytest.raises(CheckpointError, match=r"some\.pth is maskrcnn_resnet50_fpn_v2 of torchvision, which is not"):
-        import_torchvision(state, source="some.pth")
+        TORCHVISION.build(state, source="some.pth")
 
 
 def test_manifests(vectors, pair):
@@ -171,5 +171,5 @@ def test_manifests(vectors, pair):
     manifest = vectors.json(f"misc/manifest_tv_{name}.json")
     state = vectors.state(manifest, 0.5)
     frozen = {key: value for key, value in state.items() if "num_batches" not in key}
-    detector = import_torchvision({"model": frozen}, source="x")
+    detector = TORCHVISION.build({"model": frozen}, source="x")
     assert sum(p.numel() for p in detector.parameters()) == vectors.json("misc/index_torchvision.json")[name]["params"]

@@ -14,8 +14,8 @@ from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.images.fitting import fit_image
 from pyrafuse.heads.multibox import ssd_head
-from pyrafuse.importers.torchvision import import_torchvision, looks_like_torchvision
-from pyrafuse.importers.torchvision_families import FAMILIES, FASTER_V2, SSD, SSDLITE
+from pyrafuse.importers.torchvision.detectors import TORCHVISION
+from pyrafuse.importers.torchvision.families import FAMILIES, FASTER_V2, SSD, SSDLITE
 
 LIMITS, NUM_REGIONS = (96, 160), 60  # small, for the sake of time
 
@@ -29,8 +29,8 @@ def pair(request):
     original = build(weights=None, weights_backbone=None, **(sizes if request.param == FASTER_V2 else {})).eval()
     state = original.state_dict()
     {FASTER_V2: fill_faster_rcnn, SSD: fill_ssd, SSDLITE: fill_ssdlite}[request.param](state)
-    assert looks_like_torchvision(state)
-    ours = import_torchvision(state, source="x.pth").eval()
+    assert TORCHVISION.recognizes(state)
+    ours = TORCHVISION.build(state, source="x.pth").eval()
     if request.param == FASTER_V2:
         assert ours.card.preprocessing.size == (800, 1333)
         ours.card = replace(ours.card, preprocessing=replace(ours.card.preprocessing, size=LIMITS))
@@ -163,8 +163,8 @@ def test_anchors_of_ssd(name, size, sides, strides):
     theirs = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).anchor_generator
     features = [torch.zeros(1, 1, side, side) for side in sides]
     (expected,) = theirs(ImageList(torch.zeros(1, 3, size, size), [(size, size)]), features)
-    head_options = FAMILIES[SSD].options["head_options"] if name == SSD else {"size": size, "clip": True}
-    head = ssd_head(PyramidSpec((1,) * 6, strides), num_classes=1, **head_options)
+    changes = FAMILIES[SSD].changes["head"] if name == SSD else {"size": size, "clip": True}
+    head = ssd_head(PyramidSpec((1,) * 6, strides), num_classes=1, **changes)
     torch.testing.assert_close(head(tuple(features)).grid.anchors, expected, rtol=0, atol=1e-4)
 
 
@@ -185,12 +185,12 @@ def test_ssdlite_with_the_whole_tail_of_a_classifier():
         for key in [key for key in state if key.startswith(prefix)]:
             shape = [960 if side == 480 else side for side in state[key].shape]
             state[key] = torch.zeros(shape)
-    detector = import_torchvision(state, source="x.pth")
+    detector = TORCHVISION.build(state, source="x.pth")
     assert detector.backbone.features.channels == (672, 960)
 
 
 def test_every_key_of_the_published_faster_rcnn(vectors):
     manifest = vectors.json(f"misc/manifest_tv_{FASTER_V2}.json")
-    detector = import_torchvision(vectors.state(manifest, 0.5), source="x.pth")
+    detector = TORCHVISION.build(vectors.state(manifest, 0.5), source="x.pth")
     published = vectors.json("misc/index_torchvision.json")[FASTER_V2]
     assert sum(p.numel() for p in detector.parameters()) + 4 * 1025 == published["params"]  # no box of the background

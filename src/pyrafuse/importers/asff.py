@@ -4,33 +4,21 @@ arXiv:1911.09516. What a key means was learnt from the published files' keys and
 state dict -> which of five layouts -> our detector -> every key renamed, none left over
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.importers.renaming import Naming, by_modules, load_renamed, unwrap_state
-from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model
-from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.importers import origins
+from pyrafuse.importers.class_names import name_classes
+from pyrafuse.importers.engine import File, Found, Importer, Keys, State
+from pyrafuse.importers.renaming import Naming, by_modules
 
-COCO_NAMES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
-    "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 MOBILE_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (42, 119)), ((116, 90), (156, 198), (373, 326)))
 MARK = ".guide_wh.weight"
 LEVELS = 3
@@ -94,23 +82,14 @@ LAYOUTS = {
 }
 
 
-def looks_like_asff(content: Any) -> bool:
-    """Whether ``content``, as read from a file, holds one of the official models."""
-    state = unwrap_state(content)
+def looks_like_asff(state: State) -> bool:
+    """Whether the parameters are of one of the official models."""
     return any(key.endswith(MARK) for key in state) and any(key.startswith("module_list.0.") for key in state)
 
 
-def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
-    """Build our detector from an official checkpoint, with its own anchors, preprocessing and test settings.
-
-    Args:
-        content: What the file holds: a state dict, with or without ``module.``, or one wrapped.
-        source: Of the file, for messages.
-
-    Raises:
-        CheckpointError: If a key is missing, extra or of a wrong shape; each is named as the file names it.
-    """
-    state = unwrap_state(content)
+def describe_asff(file: File) -> Found:
+    """Which of the official models ``file`` is, with its own anchors, preprocessing and test settings."""
+    state = file.state
     is_mobile = any(re.match(r"module_list\.\d+\.conv\.\d", key) for key in state)
     is_fused = any(key.endswith(".weight_levels.weight") for key in state)
     has_rfb = not is_mobile and any(key.endswith(".rfb.branch_3.2.weight") for key in state)
@@ -120,23 +99,23 @@ def import_asff(content: Any, *, source: str | os.PathLike[str]) -> Detector:
     if num_channels % SLOTS or num_channels // SLOTS < 6:
         found = f"is {tuple(state[outputs[0]].shape)}" if outputs[0] in state else "is missing"
         raise CheckpointError(
-            f"{source} looks like {layout.name}, but {outputs[0]} {found}; it needs {SLOTS} x (5 + classes) channels"
+            f"{file.source} looks like {layout.name}, but {outputs[0]} {found}; it needs {SLOTS} x (5 + classes) "
+            "channels"
         )
     num_classes = num_channels // SLOTS - 5
-    options = _options(layout, has_rfb=has_rfb, weight_channels=_weight_channels(state))
-    with Uninitialized():
-        detector = create_model("yolov3_asff" if is_fused else "yolov3", num_classes=num_classes, **options)
     name = f"{layout.name}{', RFB (ASFF*)' if has_rfb else ''}"
-    load_renamed(detector, state, asff_naming(layout), source=source, layout=name, change=_reorder)
-    is_coco = num_classes == len(COCO_NAMES)
-    detector.card = replace(
-        detector.card,
-        names=COCO_NAMES if is_coco else tuple(str(i) for i in range(num_classes)),
-        category_ids=COCO_IDS if is_coco else tuple(range(1, num_classes + 1)),
+    return Found(
+        layout=name,
+        model="yolov3_asff" if is_fused else "yolov3",
+        edits=[_edit(layout, has_rfb=has_rfb, weight_channels=_weight_channels(state))],
+        keys=lambda _: Keys(asff_naming(layout), change=_reorder),
+        classes=name_classes(num_classes, knows_voc=False),
         preprocessing=Preprocessing(size=(416, 416) if is_mobile else (608, 608), interpolation="opencv"),
         origin=f"official ASFF checkpoint: {name}, {num_classes} classes",
     )
-    return detector
+
+
+ASFF = Importer(origins.ASFF, looks_like_asff, describe_asff, tells_all=True)
 
 
 def asff_naming(layout: Layout) -> Naming:
@@ -154,26 +133,20 @@ def _most_common(numbers: Iterable[int]) -> int:
     return next((number for number, _ in Counter(numbers).most_common(1)), 0)
 
 
-def _options(layout: Layout, *, has_rfb: bool, weight_channels: int) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        # what the published evaluation used: every box that scores, none capped
-        "postprocess_options": {"score": 0.001, "nms_iou": 0.65, "max_detections": 0, "max_candidates": 100_000},
-    }
-    asff = {"weight_channels": weight_channels}
+def _edit(layout: Layout, *, has_rfb: bool, weight_channels: int) -> dict[str, Any]:
+    necks: dict[str, dict[str, Any]] = {"asff": {"weight_channels": weight_channels}} if layout.is_fused else {}
+    head: dict[str, Any] = {"rfb": True} if has_rfb else {}
+    # what the published evaluation used: every box that scores, none capped
+    postprocess = {"score": 0.001, "nms_iou": 0.65, "max_detections": 0, "max_candidates": 100_000}
+    changes: dict[str, Any] = {"necks": necks, "head": head, "postprocess": postprocess}
     if layout.is_mobile:
-        options["backbone"] = "mobilenet_v2"
-        options["backbone_options"] = {"classifier_conv": True}
-        options["head_options"] = {"anchors": MOBILE_ANCHORS, "adaption": False}
-        yolo: dict[str, Any] = {"activation": "relu6"}
-        options["neck_options"] = {"yolo_fpn": yolo}
+        changes["backbone"] = {"name": "mobilenet_v2", "classifier_conv": True}
+        head |= {"anchors": MOBILE_ANCHORS, "adaption": False}
+        necks["yolo_fpn"] = {"activation": "relu6"}
         if layout.is_fused:
-            yolo["widen"] = (False, False, False)
-            options["neck_options"]["asff"] = {"activation": "relu6", **asff}
-    elif layout.is_fused:
-        options["neck_options"] = {"asff": asff}
-    if has_rfb:
-        options["head_options"] = {**options.get("head_options", {}), "rfb": True}
-    return options
+            necks["yolo_fpn"]["widen"] = (False, False, False)
+            necks["asff"]["activation"] = "relu6"
+    return changes
 
 
 def _module_pairs(layout: Layout) -> Iterator[tuple[str, str]]:

@@ -5,8 +5,18 @@ from collections.abc import Sequence
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.printable import list_names
-from pyrafuse.importers.asff import COCO_IDS, COCO_NAMES
 
+COCO_NAMES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
+    "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -17,12 +27,12 @@ Classes = tuple[tuple[str, ...], tuple[int, ...]]
 """Names and the data's own ids."""
 
 
-def name_classes(num_classes: int) -> Classes:
-    """COCO's 80 or Pascal VOC's 20; any other number is told by rank."""
+def name_classes(num_classes: int, *, knows_voc: bool = True) -> Classes:
+    """COCO's 80, and with ``knows_voc`` Pascal VOC's 20; any other number is told by rank."""
     if num_classes == len(COCO_NAMES):
         return COCO_NAMES, COCO_IDS
-    names = VOC_NAMES if num_classes == len(VOC_NAMES) else tuple(str(i) for i in range(num_classes))
-    return names, tuple(range(1, num_classes + 1))
+    is_voc = knows_voc and num_classes == len(VOC_NAMES)
+    return VOC_NAMES if is_voc else tuple(map(str, range(num_classes))), tuple(range(1, num_classes + 1))
 
 
 def name_by_coco_id(num_classes: int, *, first: int) -> Classes:
@@ -37,7 +47,9 @@ def name_by_coco_id(num_classes: int, *, first: int) -> Classes:
     return tuple(known.get(i, f"unused {i}") for i in ids), ids
 
 
-def tell_classes(told: Sequence[str], num_classes: int, *, source: str | os.PathLike[str]) -> Classes:
+def tell_classes(
+    told: Sequence[str], num_classes: int, *, source: str | os.PathLike[str], knows_voc: bool = True
+) -> Classes:
     """The classes that a file names; where it names none, as `name_classes` has it.
 
     Raises:
@@ -51,5 +63,5 @@ def tell_classes(told: Sequence[str], num_classes: int, *, source: str | os.Path
         )
     # older files have underscores: traffic_light
     if not told or tuple(name.replace("_", " ") for name in told) == COCO_NAMES:
-        return name_classes(num_classes)
+        return name_classes(num_classes, knows_voc=knows_voc)
     return tuple(told), tuple(range(1, num_classes + 1))

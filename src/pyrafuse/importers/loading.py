@@ -13,8 +13,9 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.printable import list_names
 from pyrafuse.core.devices import choose_device
 from pyrafuse.core.storage import read_tensors
+from pyrafuse.importers.engine import name_is_needless
 from pyrafuse.importers.origins import ORIGINS
-from pyrafuse.importers.registry import find_importer, tells_all
+from pyrafuse.importers.registry import find_importer
 from pyrafuse.models.checkpoint import build_own, is_own
 from pyrafuse.models.detector import Detector
 
@@ -49,7 +50,9 @@ def build(content: Any, *, source: str | os.PathLike[str], published: str | None
         CheckpointError: If the layout is unknown, or it does not fit its own description.
     """
     if is_own(content):
-        return tells_all(build_own)(content, source=source, published=published)
+        if published is not None:
+            raise name_is_needless(source, published)
+        return build_own(content, source=source)
     if importer := find_importer(content):
         return importer.build(content, source=source, published=published)
     found = f"keys {list_names(content, most=5)}" if isinstance(content, Mapping) else type(content).__name__

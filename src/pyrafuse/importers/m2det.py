@@ -4,10 +4,7 @@ arXiv:1811.04533. What a key means was learnt from published files' keys and sha
 state dict -> trunk, levels and scales -> ours, every key renamed, none left over but aliases of shared layers
 """
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,21 +14,11 @@ from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.heads.multibox import M2DET_FORMS
+from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_classes
-from pyrafuse.importers.mmdetection import DEPTHS
-from pyrafuse.importers.renaming import (
-    Naming,
-    by_modules,
-    by_parts,
-    by_patterns,
-    has_keys,
-    load_renamed,
-    read_shape,
-    unwrap_state,
-)
-from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model
-from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.importers.engine import File, Found, Importer, Keys, State
+from pyrafuse.importers.mmdetection.trunks import DEPTHS
+from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns, has_keys
 
 LAYOUT = "an M2Det"
 _INNER = by_patterns([(r"\bnorm\.", "bn.")])
@@ -92,67 +79,41 @@ def aliases_mlfpn(num_levels: int, num_scales: int) -> Naming:
     )
 
 
-def looks_like_m2det(content: Any) -> bool:
-    """Whether ``content``, as read from a file, is an official M2Det."""
-    return has_keys(unwrap_state(content), r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\.")
+def looks_like_m2det(state: State) -> bool:
+    """Whether the parameters are an official M2Det's."""
+    return has_keys(state, r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\.")
 
 
-def import_m2det(
-    content: Any,
-    *,
-    source: str | os.PathLike[str],
-    published: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Detector:
-    """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
-
-    The size of the input, which the anchors depend on, is in no key: it is read from the file's name.
-
-    Args:
-        content: As `read_tensors` gives it.
-        source: Of the file, for messages, and for its name: ``m2det512_vgg.pth``.
-        published: The name it was published under, where the file has another.
-        options: Further options of the model; ``size`` among them, whatever the name says.
-
-    Raises:
-        CheckpointError: If the size is not told, or the file does not fit; keys are named.
-    """
-    state = unwrap_state(content)
-    options = dict(options or {})
-    if "size" not in options:
-        options["size"] = _size_of(source, published)
-    mlfpn = _read_mlfpn(state, source)
-    slots = read_shape(state, "loc.0.weight", source=source, layout=LAYOUT, least=4)[0] // 4
-    num_classes = read_shape(state, "conf.0.weight", source=source, layout=LAYOUT, least=2 * slots)[0] // slots - 1
-    backbone = "vgg16" if has_keys(state, r"base\.\d+\.") else f"resnet{_depth_of(state, source)}"
-    with Uninitialized():
-        detector = create_model(
-            "m2det", num_classes=num_classes, backbone=backbone, neck_options={"mlfpn": mlfpn}, **options
-        )
-    layout = f"M2Det-{options['size']} on {backbone}{' with SFAM' if mlfpn['attention'] else ''}"
-    of_neck = naming_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
+def describe_m2det(file: File) -> Found:
+    """Which M2Det ``file`` is; its name tells the size of the input, which the anchors depend on and no key does."""
+    size = _size_of(file)
+    mlfpn = _read_mlfpn(file)
+    slots = file.shape("loc.0.weight", layout=LAYOUT, least=4)[0] // 4
+    num_classes = file.shape("conf.0.weight", layout=LAYOUT, least=2 * slots)[0] // slots - 1
+    backbone = "vgg16" if file.has(r"base\.\d+\.") else f"resnet{_depth_of(file)}"
+    layout = f"M2Det-{size} on {backbone}{' with SFAM' if mlfpn['attention'] else ''}"
+    count = mlfpn["num_levels"], mlfpn["num_scales"]
     naming = by_parts(
         {
             "backbone": ("base", name_vgg16 if backbone == "vgg16" else name_resnet),
-            "neck": ("", of_neck),
+            "neck": ("", naming_mlfpn(*count)),
             "head": ("", by_patterns([(r"^classes\.", "conf."), (r"^deltas\.", "loc.")])),
         }
     )
-    unused = () if backbone == "vgg16" else (r"base\.fc\.(weight|bias)$",)
-    aliases = aliases_mlfpn(mlfpn["num_levels"], mlfpn["num_scales"])
 
     def change(key: str, value: Tensor) -> Tensor:
         # their background comes first, ours last
         return value.unflatten(0, (slots, -1)).roll(-1, dims=1).flatten(0, 1) if ".classes." in key else value
 
-    load_renamed(detector, state, naming, source=source, layout=layout, unused=unused, aliases=aliases, change=change)
-    names, category_ids = name_classes(num_classes)
-    detector.card = replace(
-        detector.card,
-        names=names,
-        category_ids=category_ids,
+    unused = () if backbone == "vgg16" else (r"base\.fc\.(weight|bias)$",)
+    return Found(
+        layout=layout,
+        model="m2det",
+        edits=[{"backbone": backbone, "neck": mlfpn, "head": {"size": size}}],
+        keys=lambda _: Keys(naming, aliases_mlfpn(*count), unused, change),
+        classes=name_classes(num_classes),
         preprocessing=Preprocessing(
-            size=(options["size"], options["size"]),
+            size=(size, size),
             interpolation="opencv",
             mean=(123 / 255, 117 / 255, 104 / 255),
             std=(1 / 255, 1 / 255, 1 / 255),
@@ -160,28 +121,29 @@ def import_m2det(
         ),
         origin=f"official {layout}, {num_classes} classes",
     )
-    return detector
 
 
-def _size_of(source: str | os.PathLike[str], published: str | None) -> int:
-    name = os.path.basename(source) if published is None else published
-    found = re.search(r"m2det[_-]?(\d{3})(?!\d)", name, re.IGNORECASE)
+M2DET = Importer(origins.M2DET, looks_like_m2det, describe_m2det)
+
+
+def _size_of(file: File) -> int:
+    found = re.search(r"m2det[_-]?(\d{3})(?!\d)", file.name, re.IGNORECASE)
     if found is None or int(found[1]) not in M2DET_FORMS:
         known = ", ".join(f"m2det{size}" for size in M2DET_FORMS)
         raise CheckpointError(
-            f"{source} is an M2Det, and neither it nor the name {name!r} tells the size of its input; name it by one "
-            f"of {known}: --as m2det512 on the command line, load(..., source='m2det512') in Python"
+            f"{file.source} is an M2Det, and neither it nor the name {file.name!r} tells the size of its input; name "
+            f"it by one of {known}: --as m2det512 on the command line, load(..., source='m2det512') in Python"
         )
     return int(found[1])
 
 
-def _read_mlfpn(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> dict[str, Any]:
+def _read_mlfpn(file: File) -> dict[str, Any]:
     """The neck's options, as keys and shapes tell them."""
-    levels = max((int(found[1]) for key in state if (found := re.match(r"unet(\d+)\.", key))), default=1)
-    downs = {found[1] for key in state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
+    levels = max((int(found[1]) for key in file.state if (found := re.match(r"unet(\d+)\.", key))), default=1)
+    downs = {found[1] for key in file.state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
 
     def width(key: str) -> int:
-        return read_shape(state, key, source=source, layout=LAYOUT)[0]
+        return file.shape(key, layout=LAYOUT)[0]
 
     return {
         "num_levels": levels,
@@ -189,14 +151,16 @@ def _read_mlfpn(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> 
         "channels": 2 * width(f"leach.{levels - 1}.conv.weight"),
         "shallow_channels": width("reduce.conv.weight"),
         "deep_channels": width("up_reduce.conv.weight"),
-        "attention": has_keys(state, r"sfam_module\."),
-        "smooth": has_keys(state, r"unet\d+\.smooth\."),
+        "attention": file.has(r"sfam_module\."),
+        "smooth": file.has(r"unet\d+\.smooth\."),
     }
 
 
-def _depth_of(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> int:
-    blocks = {int(found[1]) for key in state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
-    kind = (has_keys(state, r"base\.layer\d\.\d+\.conv3\."), len(blocks))
+def _depth_of(file: File) -> int:
+    blocks = {int(found[1]) for key in file.state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
+    kind = (file.has(r"base\.layer\d\.\d+\.conv3\."), len(blocks))
     if kind not in DEPTHS:
-        raise CheckpointError(f"{source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here")
+        raise CheckpointError(
+            f"{file.source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here"
+        )
     return DEPTHS[kind]

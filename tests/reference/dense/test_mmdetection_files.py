@@ -48,7 +48,7 @@ def test_published_files(folder, name):
     detector = build({"state_dict": zeros(folder, name), "meta": {"epoch": 12}}, source=url.rpartition("/")[2])
     model, style, (mean, std, bgr), limits, multiple, nms_iou = USES[name]
     assert detector.card.model == model
-    assert detector.card.options["backbone_options"]["style"] == style
+    assert detector.card.spec.backbone.options["style"] == style
     given = detector.card.preprocessing
     assert (given.size, given.fit, given.interpolation) == (limits, "keep_ratio", "opencv")
     assert (given.pad_multiple, given.bgr) == (multiple, bgr)
@@ -146,7 +146,8 @@ def test_a_resnext_and_fewer_classes(folder):
     state["bbox_head.retina_cls.bias"] = torch.zeros(9 * 3)
     meta = {"CLASSES": ("cat", "dog", "hen")}
     detector = build({"state_dict": state, "meta": meta}, source="a", published="retinanet_x50_32x4d_fpn_1x_coco")
-    assert detector.card.options["backbone_options"] == {"style": "pytorch", "groups": 32, "base_width": 4}
+    trunk = {"style": "pytorch", "groups": 32, "base_width": 4}
+    assert trunk.items() <= detector.card.spec.backbone.options.items()
     assert detector.names == ("cat", "dog", "hen")
     assert detector.card.category_ids == (1, 2, 3)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrafuse.core.targets import Targets
-from pyrafuse.importers.mmdetection import import_mmdetection, looks_like_mmdetection
+from pyrafuse.importers.mmdetection.dense import DENSE
 from vectors import FOLDER, compare, fill
 
 TRAINED = {"frozen_stages": 1, "norm_eval": True}
@@ -73,8 +73,10 @@ def pair(request):
     """An original, and ours with its parameters."""
     original = Original(FOLDER / "mmdet", request.param)
     state = original.state()
-    assert looks_like_mmdetection({"state_dict": state})
-    return original, import_mmdetection({"state_dict": state}, source=request.param, options=MODELS[request.param])
+    assert DENSE.recognizes({"state_dict": state})
+    name = request.param.replace("nasfpn", "nasfpn_crop640")  # as it was published
+    changes = MODELS[request.param]
+    return original, DENSE.build({"state_dict": state}, source=request.param, published=name, **changes)
 
 
 def as_maps(rows: torch.Tensor, sizes, counts) -> list[torch.Tensor]:

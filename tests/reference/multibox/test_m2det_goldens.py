@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pyrafuse.assigners.fractional import FractionalAssigner
-from pyrafuse.assigners.max_iou import MaxIoUAssigner
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.heads.multibox import M2DET_FORMS, m2det_head
-from pyrafuse.importers.m2det import import_m2det, looks_like_m2det
+from pyrafuse.importers.m2det import M2DET as IMPORTER
 from pyrafuse.models.factory import create_model
-from pyrafuse.models.registry import MODELS
+from pyrafuse.models.families.m2det import m2det
 from pyrafuse.ops.registry import CODERS
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -25,11 +23,9 @@ MAPS = {
     704: (88, 44, 22, 11, 6, 4),
     800: (100, 50, 25, 13, 7, 5),
 }
-SPEC = PyramidSpec(channels=(1,) * 6, strides=(8, 16, 32, 64, 128, 256))
-
-
-M2DET = MODELS.get("m2det")()
+M2DET = m2det()
 CODER = CODERS.build(M2DET.coder)
+SPEC = PyramidSpec(channels=(1,) * 6, strides=(8, 16, 32, 64, 128, 256))
 
 
 def grid_at(size: int):
@@ -60,15 +56,8 @@ def test_losses_and_gradients(vectors, case):
     rows = [torch.from_numpy(golden[f"{case}/target{i}"]) for i in (0, 1)]
     rows = [image[image[:, 4] > 0] for image in rows]  # label 0 stands for an image without objects
     targets = Targets.pad([image[:, :4] for image in rows], [image[:, 4] - 1 for image in rows])
-    assigner = FractionalAssigner(
-        MaxIoUAssigner(positive_iou=0.5, negative_iou=0.5, match_ties=False),
-        size=1,
-        shapes=m2det_head(SPEC, num_classes=1, size=320).shares,
-        steps=[step / 320 for step in form.steps],
-    )
-    criterion = CRITERIA.build(M2DET.criterion, head=m2det_head(SPEC, num_classes=1, size=320), coder=CODER)
-    criterion.assigner = assigner
-    losses = criterion(predictions, targets)
+    head = m2det_head(SPEC, num_classes=80, size=1, sizes=form.sizes, steps=[step / 320 for step in form.steps])
+    losses = CRITERIA.build(M2DET.criterion, coder=CODER, head=head, num_classes=80)(predictions, targets)
     assert losses["box"].item() == pytest.approx(float(golden[f"{case}/loss_l"]), rel=1e-5)
     assert losses["classification"].item() == pytest.approx(float(golden[f"{case}/loss_c"]), rel=1e-5)
 
@@ -114,7 +103,7 @@ def m2det_settings() -> dict:
 
 def test_settings_of_the_detector():
     with torch.device("meta"):
-        postprocess = create_model("m2det", backbone="resnet18", necks={"mlfpn": {"num_levels": 1}}).postprocess
+        postprocess = create_model("m2det", backbone="resnet18", neck={"num_levels": 1}).postprocess
     assert postprocess == DensePostprocess(**m2det_settings())
 
 
@@ -125,8 +114,8 @@ def test_whole_detectors(vectors, name):
     golden = vectors.npz("misc/m2det_forward.npz")
     gains = 0.6 if "resnet" in name else [(r"^base\.", 1.0), ("", 0.7)]
     state = vectors.state(vectors.json(f"misc/manifest_{name}.json"), gains)
-    assert looks_like_m2det({"state_dict": state})
-    detector = import_m2det({"state_dict": state}, source=f"folder/{name}.pth").eval()
+    assert IMPORTER.recognizes({"state_dict": state})
+    detector = IMPORTER.build({"state_dict": state}, source=f"folder/{name}.pth").eval()
     size = 512 if "512" in name else 320
     assert detector.card.preprocessing.size == (size, size)
     classifier = vectors.json("misc/index_m2det.json")[name]

@@ -8,7 +8,7 @@ import torch
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.targets import Targets
-from pyrafuse.importers.mmdetection_ssd import import_mmdetection_ssd, looks_like_mmdetection_ssd
+from pyrafuse.importers.mmdetection.ssd import SSD
 from vectors import FOLDER, compare
 
 
@@ -28,8 +28,8 @@ def state(original):
 
 @pytest.fixture(scope="module")
 def detector(state):
-    assert looks_like_mmdetection_ssd({"meta": {}, "state_dict": state})
-    return import_mmdetection_ssd({"meta": {}, "state_dict": state}, source="ssd300.pth")
+    assert SSD.recognizes({"meta": {}, "state_dict": state})
+    return SSD.build({"meta": {}, "state_dict": state}, source="ssd300.pth")
 
 
 @torch.no_grad()
@@ -75,8 +75,8 @@ def test_older_files(state, detector):
         older[key.replace("neck.l2_norm", "backbone.l2_norm").replace("s.0.0.", "s.0.")] = value
     for level in range(1, 6):
         older = {key.replace(f"_convs.{level}.0.", f"_convs.{level}."): value for key, value in older.items()}
-    assert looks_like_mmdetection_ssd(older)
-    read = import_mmdetection_ssd(older, source="old.pth")
+    assert SSD.recognizes(older)
+    read = SSD.build(older, source="old.pth")
     for name, value in read.state_dict().items():
         assert torch.equal(value, detector.state_dict()[name]), name
 
@@ -97,11 +97,11 @@ def test_whose_anchors(state):
     few = {key: value[: 7 * len(value) // 81] if "cls_convs" in key else value for key, value in state.items()}
     text = "model = dict(bbox_head=dict(anchor_generator=dict(basesize_ratio_range=(0.2, 0.9))))"
     told = {"state_dict": few, "meta": {"config": text, "CLASSES": tuple("abcdef")}}
-    voc = import_mmdetection_ssd(told, source="x.pth")
+    voc = SSD.build(told, source="x.pth")
     assert voc.card.names == tuple("abcdef")
     assert voc.head.shapes[0].tolist() == [30, 30]
     untold = {"state_dict": few}
     with pytest.raises(CheckpointError, match=r"6 classes, and neither it nor the name 'x.pth' .* --as ssd300_coco"):
-        import_mmdetection_ssd(untold, source="folder/x.pth")
-    assert import_mmdetection_ssd(untold, source="ssd300_voc0712-1.pth").head.shapes[0].tolist() == [30, 30]
-    assert import_mmdetection_ssd(untold, source="x.pth", published="ssd300_coco").head.shapes[0].tolist() == [21, 21]
+        SSD.build(untold, source="folder/x.pth")
+    assert SSD.build(untold, source="ssd300_voc0712-1.pth").head.shapes[0].tolist() == [30, 30]
+    assert SSD.build(untold, source="x.pth", published="ssd300_coco").head.shapes[0].tolist() == [21, 21]

@@ -7,11 +7,7 @@ import torch
 from pyrafuse.core.regions import Regions
 from pyrafuse.core.targets import Targets
 from pyrafuse.heads.regions import choose_levels, pool_regions
-from pyrafuse.importers.mmdetection_two_stage import (
-    import_mmdetection_two_stage,
-    looks_like_mmdetection_two_stage,
-    name_two_stage,
-)
+from pyrafuse.importers.mmdetection.two_stage import TWO_STAGE, name_two_stage
 
 EVERYTHING = {"number": 1_000_000}
 LEARNING = {
@@ -46,9 +42,9 @@ def original(request, vectors):
         pytest.skip("no golden vectors of this detector beside the repository")
     meta = vectors.json(f"mmdet/{name}.meta.json")
     state = vectors.state(vectors.json(f"mmdet/{name}.manifest.json"), meta["gains"])
-    assert looks_like_mmdetection_two_stage({"state_dict": state})
-    options = LEARNING if "train" in meta else {}
-    detector = import_mmdetection_two_stage({"state_dict": state}, source=name, options=options)
+    assert TWO_STAGE.recognizes({"state_dict": state})
+    changes = LEARNING if "train" in meta else {}
+    detector = TWO_STAGE.build({"state_dict": state}, source=name, published=name, **changes)
     assert detector.card.model == MODELS[name]
     return meta, vectors.npz(f"mmdet/{name}.npz"), detector
 
@@ -125,7 +121,7 @@ def test_training(original, vectors):
         got = report.losses[ours].detach()
         torch.testing.assert_close(got if expected.ndim else got.sum(), expected, rtol=1e-4, atol=1e-7)
     torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
-    naming, _ = name_two_stage(detector)
+    naming = name_two_stage(detector).naming
     norms = {naming(k): p.grad.norm().item() for k, p in detector.named_parameters() if p.grad is not None}
     assert norms.keys() == step["grad_norms"].keys()
     for key, expected in step["grad_norms"].items():

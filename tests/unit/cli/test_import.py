@@ -12,11 +12,11 @@ from pyrafuse.cli.main import main
 from pyrafuse.importers.asff import LAYOUTS, MOBILE_ANCHORS, _reorder, asff_naming
 from pyrafuse.importers.origins import ASFF, ORIGINS, TORCHVISION
 from pyrafuse.importers.registry import IMPORTERS
-from pyrafuse.importers.torchvision_families import FAMILIES
+from pyrafuse.importers.torchvision.families import FAMILIES
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
-OPTIONS = {
+MOBILE = {
     "backbone": {"name": "mobilenet_v2", "classifier_conv": True},
     "necks": {
         "yolo_fpn": {"activation": "relu6", "widen": (False, False, False)},
@@ -29,7 +29,7 @@ OPTIONS = {
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    return create_model("yolov3_asff", num_classes=3, **OPTIONS).eval()
+    return create_model("yolov3_asff", num_classes=3, **MOBILE).eval()
 
 
 @pytest.fixture(scope="module")

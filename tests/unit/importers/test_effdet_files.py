@@ -9,11 +9,10 @@ import torch
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from pyrafuse.importers import effdet
-from pyrafuse.importers.effdet import create_published, import_effdet, looks_like_effdet, naming_of
-from pyrafuse.importers.effdet_published import PUBLISHED, Layout, find_published
+from pyrafuse.importers.effdet.detectors import EFFDET, edit_of, model_of, naming_of, read_layout
+from pyrafuse.importers.effdet.published import PUBLISHED, Structure, find_published
+from pyrafuse.importers.engine import File, create
 from pyrafuse.importers.registry import find_importer
-from pyrafuse.models.uninitialized import Uninitialized
 
 HALF = (0.5, 0.5, 0.5)
 BY_LEVEL = re.compile(r"(csp|efficientdet(_q|_e|v2)).*")
@@ -69,10 +68,14 @@ FILES = {
 """Published files and whose they are."""
 
 
+def detector_of(name: str, num_classes: int = 2):
+    layout = PUBLISHED[name].layout
+    return create(model_of(name, layout), edit_of(name, layout), num_classes=num_classes)
+
+
 def state_of(name: str, num_classes: int = 2) -> dict[str, torch.Tensor]:
     """A detector's parameters, all of them one value, under effdet's names."""
-    with Uninitialized():
-        detector = create_published(name, PUBLISHED[name].layout, num_classes=num_classes)
+    detector = detector_of(name, num_classes)
     naming = naming_of(detector, {} if BY_LEVEL.fullmatch(name) else BY_CONVOLUTION)
     return {naming(key): torch.zeros(()).expand(value.shape) for key, value in detector.state_dict().items()}
 
@@ -84,7 +87,7 @@ def test_keys_and_shapes_are_those_of_effdet(name):
     state = state_of(name, num_classes=90)
     lines = sorted(f"{key} {tuple(value.shape)}" for key, value in state.items())
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest().startswith(DIGESTS[name])
-    assert effdet._read_layout(state, name) == PUBLISHED[name].layout
+    assert read_layout(File(state, state, name)) == PUBLISHED[name].layout
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -109,10 +112,10 @@ def test_only_what_is_used_differently_needs_a_name():
 
 
 def test_use():
-    lite = create_published("tf_efficientdet_lite0", PUBLISHED["tf_efficientdet_lite0"].layout, num_classes=2)
+    lite = detector_of("tf_efficientdet_lite0")
     assert lite.head.shapes[:2].flatten().tolist() == pytest.approx([3, 3, 4.2, 2.1])
     assert type(lite.head.boxes.activation) is torch.nn.ReLU6
-    csp = create_published("cspdarkdet53m", PUBLISHED["cspdarkdet53m"].layout, num_classes=2)
+    csp = detector_of("cspdarkdet53m")
     assert csp.head.shapes[1].tolist() == pytest.approx([4 * 2**0.5, 4 * 0.5**0.5])
     assert type(csp.head.boxes.activation) is torch.nn.Mish
     assert {(m.up, m.down) for m in csp.neck.graph.merges} == {("bilinear", "bilinear")}
@@ -148,10 +151,10 @@ def test_the_name_tells_mean_and_standard_deviation(states, source, published, i
 def test_nothing_is_guessed(states):
     said = r"best.pth is effdet's tf_efficientdet_d0 or tf_efficientdet_d0_ap, .*--as NAME or load\("
     with pytest.raises(CheckpointError, match=said):
-        import_effdet(states["tf_efficientdet_d0"], source="best.pth")
-    plain = import_effdet(states["efficientdet_d0"], source="best.pth").card
+        EFFDET.build(states["tf_efficientdet_d0"], source="best.pth")
+    plain = EFFDET.build(states["efficientdet_d0"], source="best.pth").card
     assert plain.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))
-    assert import_effdet(states["efficientdet_d0"], source="x", published="efficientdet_d0").card.model == plain.model
+    assert EFFDET.build(states["efficientdet_d0"], source="x", published="efficientdet_d0").card.model == plain.model
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_nothing_is_guessed(states):
 )
 def test_a_name_that_contradicts_the_keys_is_refused(states, name, source, published, said):
     with pytest.raises(CheckpointError, match=said):
-        import_effdet(states[name], source=source, published=published)
+        EFFDET.build(states[name], source=source, published=published)
 
 
 @pytest.mark.parametrize(
@@ -182,16 +185,16 @@ def test_a_name_that_contradicts_the_keys_is_refused(states, name, source, publi
 )
 def test_a_missing_key_is_named(states, key):
     torn = {name: value for name, value in states["tf_efficientdet_d0"].items() if name != key}
-    assert looks_like_effdet(torn)
+    assert EFFDET.recognizes(torn)
     with pytest.raises(CheckpointError, match=f"missing: {re.escape(key)}$"):
-        import_effdet(torn, source="tf_efficientdet_d0.pth")
+        EFFDET.build(torn, source="tf_efficientdet_d0.pth")
 
 
 @pytest.mark.parametrize("shape", [(), (18,), (8, 64, 1, 1)])
 def test_a_classifier_of_another_shape_is_named(states, shape):
     torn = {**states["tf_efficientdet_d0"], "class_net.predict.conv_pw.weight": torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=r"of another shape: class_net.predict.conv_pw.weight is \("):
-        import_effdet(torn, source="tf_efficientdet_d0.pth")
+        EFFDET.build(torn, source="tf_efficientdet_d0.pth")
 
 
 D6 = PUBLISHED["tf_efficientdet_d6"].layout
@@ -220,7 +223,7 @@ def test_d6_or_d7_is_not_guessed():
 
 
 def test_other_forms_and_fusions_are_those_of_d0_to_d5():
-    d1 = Layout(320, 88, 4, 3)
+    d1 = Structure(320, 88, 4, 3)
     for layout in (d1, replace(d1, form="pan"), replace(d1, form="qufpn", is_weighted=False)):
         assert find_published(layout, source="best.pth", published=None) == "efficientdet_d1"
     for layout in (replace(D6, form="pan"), replace(D6, is_weighted=True), replace(d1, num_levels=6)):

@@ -4,46 +4,50 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.importers.mmdetection import (
-    FAMILIES,
-    LIBRA,
-    SEPARATE_NORMS,
-    import_mmdetection,
-    join_options,
-    looks_like_mmdetection,
-    name_detector,
-)
+from pyrafuse.importers.mmdetection.dense import DENSE, FAMILIES, LIBRA, SEPARATE_NORMS, name_detector
+from pyrafuse.models.describing import describe
 from pyrafuse.models.factory import create_model
 
-TINY = {
-    "backbone_options": {"width": 8, "style": "pytorch"},
-    "neck_options": {"fpn": {"out_channels": 16}},
-    "head_options": {"channels": 16, "num_convs": 2},
+NAMES = {
+    "GA-RetinaNet": "ga_retinanet_r18_caffe_fpn_1x_coco",
+    "DDOD": "ddod_r18_fpn_1x_coco",
+    "ATSS": "atss_r18_fpn_1x_coco",
+    "FCOS": "fcos_r18_caffe_fpn_gn-head_1x_coco",
+    "RetinaNet with NAS-FPN": "retinanet_r18_nasfpn_crop640_50e_coco",
+    "RetinaNet": "retinanet_r18_fpn_1x_coco",
+    "RetinaNet with norms of each level": "retinanet_r18_fpn_crop640_50e_coco",
+    "Libra RetinaNet": "libra_retinanet_r18_fpn_1x_coco",
 }
-CELLS = {**TINY, "neck_options": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
+"""Of published files, by the title of each family."""
+TINY = {
+    "backbone": {"width": 8, "style": "pytorch"},
+    "necks": {"fpn": {"out_channels": 16}},
+    "head": {"channels": 16, "num_convs": 2},
+}
+CELLS = {**TINY, "necks": {"nas_fpn": {"out_channels": 16, "stack": 1}}}
 
 
 def theirs_of(family, *, num_classes: int = 3):
     """A detector of ours, and its parameters under their names."""
     torch.manual_seed(0)
-    options = CELLS if family.model == "retinanet_nas_fpn" else TINY
-    detector = create_model(
-        family.model, num_classes=num_classes, backbone="resnet18", **join_options(family.options, options)
-    )
-    naming, _ = name_detector(detector, family)
+    changes = CELLS if family.model == "retinanet_nas_fpn" else TINY
+    spec = describe(family.model, backbone="resnet18", **family.changes)
+    detector = create_model(spec, num_classes=num_classes, **changes)
+    naming = name_detector(detector, family).naming
     state = {naming(k): v for k, v in detector.state_dict().items() if not k.startswith("criterion.")}
-    return detector, state, options
+    return detector, state, {"published": NAMES[family.title], **changes}
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, SEPARATE_NORMS, LIBRA], ids=lambda f: f.title)
 def test_there_and_back(family):
-    detector, state, options = theirs_of(family)
-    assert looks_like_mmdetection({"state_dict": state})
-    found = import_mmdetection({"meta": {}, "state_dict": state}, source="a.pth", options=options)
+    detector, state, changes = theirs_of(family)
+    assert DENSE.recognizes({"state_dict": state})
+    found = DENSE.build({"meta": {}, "state_dict": state}, source="a.pth", **changes)
     assert found.card.model == family.model
-    assert found.card.options["num_classes"] == 3
+    assert found.card.num_classes == 3
     assert found.card.names == ("0", "1", "2")
-    assert found.card.origin == f"mmdetection checkpoint: {family.title} on ResNet-18, 3 classes"
+    origin = f"mmdetection checkpoint: {family.title} on ResNet-18, 3 classes; used as {NAMES[family.title]}"
+    assert found.card.origin == origin
     expected = detector.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
 
@@ -53,48 +57,49 @@ def family_called(title: str):
 
 
 def test_names_of_old():
-    detector, state, options = theirs_of(family_called("FCOS"))
+    detector, state, changes = theirs_of(family_called("FCOS"))
     old = {key.replace("bbox_head.conv_", "bbox_head.fcos_"): value for key, value in state.items()}
     assert old.keys() != state.keys()
-    found = import_mmdetection(old, source="a.pth", options=options)
+    found = DENSE.build(old, source="a.pth", **changes)
     assert torch.equal(found.head.classes.weight, detector.head.classes.weight)
-    detector, state, options = theirs_of(family_called("DDOD"))
+    detector, state, changes = theirs_of(family_called("DDOD"))
     old = {key.replace(".conv.conv_offset.", ".conv_offset."): value for key, value in state.items()}
     assert old.keys() != state.keys()
-    assert import_mmdetection(old, source="a.pth", options=options).card.model == "ddod"
+    assert DENSE.build(old, source="a.pth", **changes).card.model == "ddod"
 
 
 def test_the_last_of_repeated_convolutions_is_in_effect():
-    detector, state, options = theirs_of(family_called("RetinaNet with NAS-FPN"))
+    detector, state, changes = theirs_of(family_called("RetinaNet with NAS-FPN"))
     for level in range(4):
         state[f"bbox_head.cls_convs.{level}.0.conv.weight"] = torch.zeros(16, 16, 3, 3)
-    found = import_mmdetection(state, source="a.pth", options=options)
+    found = DENSE.build(state, source="a.pth", **changes)
     assert torch.equal(found.head.class_tower.convs[0].weight, detector.head.class_tower.convs[0].weight)
 
 
 def test_biases_in_front_of_norms_are_read():
-    _, state, options = theirs_of(family_called("FCOS"))
+    _, state, changes = theirs_of(family_called("FCOS"))
     biases = {
         f"bbox_head.{tower}_convs.{i}.conv.bias": torch.full((16,), 3.0) for tower in ("cls", "reg") for i in (0, 1)
     }
-    late = {**options, "head_options": {**options["head_options"], "distances": "scaled_relu"}}
-    found = import_mmdetection({**state, **biases}, source="a.pth", options=late)
+    late = {**changes, "head": {**changes["head"], "distances": "scaled_relu"}}
+    found = DENSE.build({**state, **biases}, source="a.pth", **late)
     assert (found.head.box_tower.convs[1].bias == 3).all()
     assert found.head.distances == "scaled_relu"
 
 
 def test_a_plain_pyramid_under_the_head_of_nas_fpn():
-    _, state, options = theirs_of(SEPARATE_NORMS)
-    found = import_mmdetection(state, source="a.pth", options=options)
-    assert found.card.options["neck_options"]["fpn"] == {
+    _, state, changes = theirs_of(SEPARATE_NORMS)
+    found = DENSE.build(state, source="a.pth", **changes)
+    (neck,) = found.card.spec.necks
+    assert {
         "out_channels": 16, "norm": "batch_norm", "lateral_norm": False, "relu_before_extra": True
-    }  # fmt: skip
+    }.items() <= neck.options.items()  # fmt: skip
     assert found.criterion.assigner.negative_iou == (0, 0.5)
 
 
 def test_guided_checkpoints_are_trained_on_as_they_were():
-    _, state, options = theirs_of(family_called("GA-RetinaNet"))
-    assert import_mmdetection(state, source="a.pth", options=options).criterion.inverted_locations
+    _, state, changes = theirs_of(family_called("GA-RetinaNet"))
+    assert DENSE.build(state, source="a.pth", **changes).criterion.inverted_locations
 
 
 @pytest.mark.parametrize(
@@ -107,14 +112,14 @@ def test_guided_checkpoints_are_trained_on_as_they_were():
             r"reg.bias is \(5,\), needs \(36,\)",
         ),
         (lambda s: s.update({"backbone.layer3.2.conv1.weight": torch.zeros(1)}), "with 3 blocks in its third stage"),
-        (lambda s: [s.pop(k) for k in list(s) if "retina" in k], "no dense detector of mmdetection that is known here"),
+        (lambda s: [s.pop(k) for k in list(s) if "retina" in k], "is not of mmdetection 2.x and 3.x .*: RetinaNet: "),
     ],
 )
 def test_what_does_not_fit_is_named(spoil, said):
-    _, state, options = theirs_of(family_called("RetinaNet"))
+    _, state, changes = theirs_of(family_called("RetinaNet"))
     spoil(state)
     with pytest.raises(CheckpointError, match=f"a.pth .*{said}"):
-        import_mmdetection(state, source="a.pth", options=options)
+        DENSE.build(state, source="a.pth", **changes)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +138,11 @@ def test_what_does_not_fit_is_named(spoil, said):
     ],
 )
 def test_a_missing_key_of_the_head_is_named(title, key):
-    _, state, options = theirs_of(family_called(title))
+    _, state, changes = theirs_of(family_called(title))
     del state[key]
-    assert looks_like_mmdetection(state)
+    assert DENSE.recognizes(state)
     with pytest.raises(CheckpointError, match=f"fit; missing: {key}$"):
-        import_mmdetection(state, source="a.pth", options=options)
+        DENSE.build(state, source="a.pth", **changes)
 
 
 @pytest.mark.parametrize(
@@ -152,23 +157,23 @@ def test_a_missing_key_of_the_head_is_named(title, key):
     ],
 )
 def test_a_damaged_key_is_named(key, shape):
-    _, state, options = theirs_of(family_called("RetinaNet"))
+    _, state, changes = theirs_of(family_called("RetinaNet"))
     with pytest.raises(CheckpointError, match=f"of another shape: {key}"):
-        import_mmdetection({**state, key: torch.zeros(shape)}, source="a.pth", options=options)
+        DENSE.build({**state, key: torch.zeros(shape)}, source="a.pth", **changes)
 
 
 def test_repeated_convolutions_are_those_of_its_levels_and_of_one_shape():
-    _, state, options = theirs_of(family_called("RetinaNet with NAS-FPN"))
+    _, state, changes = theirs_of(family_called("RetinaNet with NAS-FPN"))
     key = "bbox_head.cls_convs.3.0.conv.weight"
     with pytest.raises(CheckpointError, match=rf"fit; of another shape: {key} is \(\), needs \(16, 16, 3, 3\)$"):
-        import_mmdetection({**state, key: torch.zeros(())}, source="a.pth", options=options)
+        DENSE.build({**state, key: torch.zeros(())}, source="a.pth", **changes)
     for extra in ("bbox_head.cls_convs.7.0.conv.weight", "bbox_head.cls_convs.1.9.conv.weight"):
         with pytest.raises(CheckpointError, match=f"fit; extra: {extra}$"):
-            import_mmdetection({**state, extra: torch.zeros(1)}, source="a.pth", options=options)
+            DENSE.build({**state, extra: torch.zeros(1)}, source="a.pth", **changes)
 
 
 @pytest.mark.parametrize(
     "content", [None, {}, {"a": torch.zeros(1)}, {"backbone.layer1.0.conv1.weight": torch.zeros(1)}]
 )
 def test_what_is_none(content):
-    assert not looks_like_mmdetection(content)
+    assert not DENSE.recognizes(content)

@@ -5,7 +5,7 @@ import torch
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.importers.loading import build
-from pyrafuse.importers.mmdetection import FAMILIES, SEPARATE_NORMS, join_options, name_detector
+from pyrafuse.importers.mmdetection.dense import FAMILIES, SEPARATE_NORMS, name_detector
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.uninitialized import Uninitialized
 
@@ -13,8 +13,8 @@ from pyrafuse.models.uninitialized import Uninitialized
 def state_of(family) -> dict[str, torch.Tensor]:
     """A detector's parameters, all of them one value, under mmdetection's names."""
     with Uninitialized():
-        detector = create_model(family.model, num_classes=80, backbone="resnet18", **join_options(family.options))
-    naming, _ = name_detector(detector, family)
+        detector = create_model(family.model, num_classes=80, backbone="resnet18", **family.changes)
+    naming = name_detector(detector, family).naming
     return {
         naming(key): torch.zeros(()).expand(value.shape)
         for key, value in detector.state_dict().items()

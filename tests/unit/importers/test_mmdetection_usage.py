@@ -3,9 +3,11 @@
 import pytest
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.importers.mmdetection_config import find_config, parse_config
-from pyrafuse.importers.mmdetection_names import PUBLISHED_FAMILIES, parse_name
-from pyrafuse.importers.mmdetection_usage import tell_usage
+from pyrafuse.importers.engine import File
+from pyrafuse.importers.mmdetection.config import find_config, parse_config
+from pyrafuse.importers.mmdetection.names import PUBLISHED_FAMILIES, parse_name
+from pyrafuse.importers.mmdetection.trunks import Trunk
+from pyrafuse.importers.mmdetection.usage import tell_usage
 
 OF_2 = """
 norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
@@ -41,9 +43,10 @@ test_dataloader = dict(dataset=dict(pipeline=[
 
 
 def tell(content, *, source="model.pth", published=None, family="retinanet", depth=50, grouping=""):
-    what = "mmdetection's RetinaNet"
+    groups, _, width = grouping.removesuffix("d").partition("x")
+    trunk = Trunk(depth, {"groups": int(groups), "base_width": int(width)} if grouping else {})
     return tell_usage(
-        content, source=source, published=published, family=family, depth=depth, what=what, grouping=grouping
+        File(content, {}, source, published), family=family, trunk=trunk, layout="mmdetection's RetinaNet"
     )
 
 
@@ -178,7 +181,7 @@ class TestNames:
         [
             ("atss_r50_fpn_1x_coco", "names atss on 50 layers; such as retinanet_r50_fpn_1x_coco"),
             ("retinanet_r101_fpn_1x_coco", "names retinanet on 101 layers"),
-            ("my_model", "is no name that mmdetection's RetinaNet was published under"),
+            ("my_model", "is no name that mmdetection's RetinaNet on a ResNet of 50 layers was published under"),
         ],
     )
     def test_by_hand_but_wrong(self, name, said):

@@ -1,7 +1,9 @@
 """What the originals call our necks' parameters, where no golden vector shows it."""
 
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.importers import effdet, mmdetection_necks, torchvision_blocks
+from pyrafuse.importers.effdet import detectors as effdet
+from pyrafuse.importers.mmdetection import necks as mmdetection_necks
+from pyrafuse.importers.torchvision import blocks as torchvision_blocks
 from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.nas_fpn import nas_fpn

@@ -9,8 +9,8 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.cli.main import main
 from pyrafuse.importers.class_names import COCO_NAMES, name_classes, tell_classes
-from pyrafuse.importers.m2det import import_m2det, naming_mlfpn
-from pyrafuse.importers.mmdetection_ssd import name_ssd
+from pyrafuse.importers.m2det import M2DET, naming_mlfpn
+from pyrafuse.importers.mmdetection.ssd import name_ssd
 from pyrafuse.importers.registry import find_importer
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.uninitialized import Uninitialized
@@ -21,7 +21,7 @@ CHANNELS = {"num_levels": 2, "channels": 8, "shallow_channels": 8, "deep_channel
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    return create_model("m2det", num_classes=3, backbone="resnet18", size=320, neck_options={"mlfpn": CHANNELS}).eval()
+    return create_model("m2det", num_classes=3, backbone="resnet18", head={"size": 320}, neck=CHANNELS).eval()
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +71,19 @@ def test_a_size_that_nothing_tells_must_be_said(state, tmp_path, capsys):
     assert main(["import", str(file), "-o", str(tmp_path / "a"), "--as", "m2det400"]) == 2
     assert "m2det704" in capsys.readouterr().err
     assert main(["import", str(file), "-o", str(tmp_path / "a"), "--as", "m2det512_vgg"]) == 0
-    assert pyrafuse.load(tmp_path / "a").card.options["size"] == 512
-    assert import_m2det(state, source="x", options={"size": 704}).card.preprocessing.size == (704, 704)
+    assert pyrafuse.load(tmp_path / "a").card.preprocessing.size == (512, 512)
+    assert M2DET.build(state, source="x", published="m2det704").card.preprocessing.size == (704, 704)
 
 
 def test_what_does_not_fit_is_named(state):
     torn = {key: value for key, value in state.items() if key != "unet2.toplayer.0.conv.weight"}
     with pytest.raises(CheckpointError, match=r"M2Det-320 on resnet18, but does not fit; missing: unet2.toplayer.0"):
-        import_m2det(torn, source="m2det320.pth")
+        M2DET.build(torn, source="m2det320.pth")
     with pytest.raises(CheckpointError, match=r"extra: attention\.weight"):
-        import_m2det({**state, "attention.weight": torch.zeros(1)}, source="m2det320.pth")
+        M2DET.build({**state, "attention.weight": torch.zeros(1)}, source="m2det320.pth")
     trunkless = {key: value for key, value in state.items() if not key.startswith("base.layer3")}
     with pytest.raises(CheckpointError, match="trunk that is neither VGG-16 nor a ResNet"):
-        import_m2det(trunkless, source="m2det320.pth")
+        M2DET.build(trunkless, source="m2det320.pth")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,10 @@ def test_damage_is_named(state, key, value, said):
 
 def test_entries_that_are_no_tensors_are_named(state):
     counted = {**state, "unet1.count.num_batches_tracked": 3}
-    assert find_importer(counted).build(counted, source="m2det320.pth", published=None).card.options["size"] == 320
+    assert (
+        find_importer(counted).build(counted, source="m2det320.pth", published=None).card.spec.head.options["size"]
+        == 320
+    )
     torn = {**state, "Norm.bias": "hi"}
     with pytest.raises(CheckpointError, match=r"x\.pth has entries .* are no tensors: Norm\.bias is of type str; save"):
         find_importer(torn).build({"state_dict": torn}, source="x.pth", published="m2det320")

@@ -5,8 +5,15 @@ import torch
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.importers.registry import find_importer
-from pyrafuse.importers.torchvision import NORM_EPS
-from pyrafuse.importers.torchvision_families import FAMILIES, FASTER, FASTER_V2, RETINA, SSD, naming_of
+from pyrafuse.importers.torchvision.families import (
+    FAMILIES,
+    FASTER,
+    FASTER_V2,
+    NORM_EPS,
+    RETINA,
+    SSD,
+    naming_of,
+)
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.uninitialized import Uninitialized
 
@@ -17,7 +24,7 @@ def state_of(title: str) -> dict[str, torch.Tensor]:
     """A detector's parameters, all of them ones, under torchvision's names and without counters."""
     family = FAMILIES[title]
     with Uninitialized():
-        detector = create_model(family.model, num_classes=3, backbone=family.backbone, **family.options)
+        detector = create_model(family.model, num_classes=3, backbone=family.backbone, **family.changes)
     naming = naming_of(family, detector)
     state = {naming(key): torch.ones(()).expand(value.shape) for key, value in detector.state_dict().items()}
     if title in (FASTER, FASTER_V2):  # the background has a box too, which nothing reads

@@ -8,7 +8,7 @@ from pyrafuse.backbones.registry import BACKBONES, create_backbone
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.parts import Part, part
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.importers.mmdetection_blocks import naming_recursive_fpn
+from pyrafuse.importers.mmdetection.blocks import naming_recursive_fpn
 from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS

@@ -1,7 +1,7 @@
 """What torchvision's detectors are here: model, options, preprocessing, and the names of their parameters.
 
 What a key means was learnt from the published files' keys and shapes.
-torchvision's name -> `Family`; its detector -> our key -> theirs
+torchvision's name -> `Original`; its detector -> our key -> theirs
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers.renaming import Naming, by_parts, by_patterns
-from pyrafuse.importers.torchvision_blocks import (
+from pyrafuse.importers.torchvision.blocks import (
     name_fpn,
     name_ssd_extra,
     name_ssd_vgg16,
@@ -40,12 +40,12 @@ KEEP_RATIO = Preprocessing(size=(800, 1333), fit="keep_ratio", interpolation="op
 
 
 @dataclass(frozen=True)
-class Family:
+class Original:
     """One of the detectors.
 
     Attributes:
         model: Its registered name here.
-        options: Of the model, as far as the keys say nothing of them.
+        changes: Of the model, as far as the keys say nothing of them.
         slots: Anchors a cell, of the finest level; 1 where each region has one class.
         parts: Of the model, but for a ResNet and its FPN, as `by_parts` has them.
         classifier: The key whose rows tell the number of classes.
@@ -53,11 +53,11 @@ class Family:
         backbone: Its registered name here.
         preprocessing: Of its images.
         norm_eps: What batch norms behind the backbone add to the variance.
-        read_options: (its parameters) -> options of the model that these tell.
+        read_backbone: (its parameters) -> options of the backbone that these tell.
     """
 
     model: str
-    options: Mapping[str, Any]
+    changes: Mapping[str, Any]
     slots: int
     parts: Mapping[str, tuple[str, Naming]]
     classifier: str = "head.classification_head.cls_logits.weight"
@@ -65,7 +65,7 @@ class Family:
     backbone: str = "resnet50"
     preprocessing: Preprocessing = KEEP_RATIO
     norm_eps: float = NORM_EPS
-    read_options: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda _: {}
+    read_backbone: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda _: {}
 
 
 CLASSES, BOXES = "classification_head", "regression_head"
@@ -98,47 +98,47 @@ _SEPARABLE = by_patterns([(r"^(\d)\.0\.conv\.", r"\1.0.0."), (r"^(\d)\.0\.norm\.
 def _read_tail(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
     """MobileNetV3 ends in 960 channels, or in half of them."""
     last = state.get("backbone.features.1.3.0.weight")
-    return {"backbone_options": {"reduced_tail": last is None or last.ndim == 0 or last.shape[0] < 960}}
+    return {"reduced_tail": last is None or last.ndim == 0 or last.shape[0] < 960}
 
 
 RETINA, FASTER, FASTER_V2 = "retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"
 SSD, SSDLITE = "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"
 FROZEN = (RETINA, FASTER)
 """Those whose keys leave out what their batch norms add to the variance."""
-FAMILIES: Mapping[str, Family] = {
-    RETINA: Family(
+FAMILIES: Mapping[str, Original] = {
+    RETINA: Original(
         "retinanet",
         {
-            "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
-            "head_options": {"whole_pixels": True},
-            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
+            "neck": {"extra": "output", "relu_before_extra": True},
+            "head": {"whole_pixels": True},
+            "postprocess": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
         },
         9,
         _RETINA,
     ),
-    "retinanet_resnet50_fpn_v2": Family(
+    "retinanet_resnet50_fpn_v2": Original(
         "retinanet",
         {
-            "neck_options": {"fpn": {"extra": "input", "relu_before_extra": True}},
-            "head_options": {"norm": "group_norm", "whole_pixels": True},
-            "criterion_options": {"box_loss": "giou"},
-            "postprocess_options": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
+            "neck": {"extra": "input", "relu_before_extra": True},
+            "head": {"norm": "group_norm", "whole_pixels": True},
+            "criterion": {"box_loss": "giou"},
+            "postprocess": {"score": 0.05, "nms_iou": 0.5, "max_detections": 300},
         },
         9,
         _RETINA,
     ),
-    "fcos_resnet50_fpn": Family(
+    "fcos_resnet50_fpn": Original(
         "fcos",
         {
-            "neck_options": {"fpn": {"extra": "output", "relu_before_extra": True}},
-            "head_options": {
+            "neck": {"extra": "output", "relu_before_extra": True},
+            "head": {
                 "centerness_on_boxes": True,
                 "distances": "relu",
                 "whole_steps": True,
                 "redundant_bias": True,
             },
-            "criterion_options": {"box_loss": "giou", "assigner": {"radius": 1.5}},
-            "postprocess_options": {"score": 0.2, "nms_iou": 0.6, "max_detections": 100, "joint_quality": True},
+            "criterion": {"box_loss": "giou", "assigner": {"radius": 1.5}},
+            "postprocess": {"score": 0.2, "nms_iou": 0.6, "max_detections": 100, "joint_quality": True},
         },
         1,
         {
@@ -149,41 +149,41 @@ FAMILIES: Mapping[str, Family] = {
             "head.quality": (f"head.{BOXES}.bbox_ctrness", str),
         },
     ),
-    FASTER: Family(
+    FASTER: Original(
         "faster_rcnn",
         {
-            "head_options": {"whole_pixels": True},
-            "region_options": {"samples": 2, "aligned": False},
-            "postprocess_options": _REGION_TESTS,
+            "head": {"whole_pixels": True},
+            "stages": {"head": {"samples": 2, "aligned": False}},
+            "postprocess": _REGION_TESTS,
         },
         1,
         {**_PROPOSALS, "stages.0.head": ("roi_heads", _TWO_LAYERS)},
         _REGION_CLASSIFIER,
         background=1,
     ),
-    FASTER_V2: Family(
+    FASTER_V2: Original(
         "faster_rcnn",
         {
-            "neck_options": {"fpn": {"norm": "batch_norm"}},
-            "head_options": {"num_convs": 2, "whole_pixels": True},
-            "region_options": {"num_convs": 4, "norm": "batch_norm", "num_layers": 1, "samples": 2, "aligned": False},
-            "postprocess_options": _REGION_TESTS,
+            "neck": {"norm": "batch_norm"},
+            "head": {"num_convs": 2, "whole_pixels": True},
+            "stages": {"head": {"num_convs": 4, "norm": "batch_norm", "num_layers": 1, "samples": 2, "aligned": False}},
+            "postprocess": _REGION_TESTS,
         },
         1,
         {**_PROPOSALS, "stages.0.head": ("roi_heads", _FOUR_CONVS)},
         _REGION_CLASSIFIER,
         background=1,
     ),
-    SSD: Family(
+    SSD: Original(
         "ssd300",
         {
-            "head_options": {
+            "head": {
                 "sizes": (21, 45, 99, 153, 207, 261, 315),
                 "steps": (8, 16, 32, 64, 100, 300),
                 "clip": True,
             },
-            "criterion_options": {"least_per_image": 0},
-            "postprocess_options": {"score": 0.01, "max_per_level": 0, "max_pairs_per_class": 400},
+            "criterion": {"least_per_image": 0},
+            "postprocess": {"score": 0.01, "max_per_level": 0, "max_pairs_per_class": 400},
         },
         4,
         {
@@ -202,7 +202,7 @@ FAMILIES: Mapping[str, Family] = {
             std=(1 / 255, 1 / 255, 1 / 255),
         ),
     ),
-    SSDLITE: Family(
+    SSDLITE: Original(
         "ssdlite320",
         {},
         6,
@@ -217,12 +217,12 @@ FAMILIES: Mapping[str, Family] = {
         backbone="mobilenet_v3_large",
         preprocessing=Preprocessing(size=(320, 320), interpolation="opencv", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         norm_eps=1e-3,
-        read_options=_read_tail,
+        read_backbone=_read_tail,
     ),
 }
 
 
-def naming_of(family: Family, detector: Detector) -> Naming:
+def naming_of(family: Original, detector: Detector) -> Naming:
     """Key of ``detector``, made as ``family`` says -> torchvision's."""
     on_fpn = {}
     if isinstance(detector.neck, GraphNeck):

@@ -1,11 +1,10 @@
 """torchvision's names of the parameters of single blocks.
 
-ASPP, arXiv:1706.05587; FPN, arXiv:1612.03144; trunk and extra levels of SSD, arXiv:1512.02325, and of SSDLite,
+FPN, arXiv:1612.03144; trunk and extra levels of SSD, arXiv:1512.02325, and of SSDLite,
 arXiv:1801.04381 and arXiv:1905.02244.
 our block's key -> torchvision's
 """
 
-import re
 from collections.abc import Iterator
 
 from pyrafuse.backbones.mobilenet_v3 import naming_mobilenet_v3
@@ -57,19 +56,6 @@ def name_ssd_vgg16(key: str) -> str:
     if number < last_pool:
         return f"extra.0.{number - fourth_pool}.{kind}"
     return f"extra.0.{last_pool - fourth_pool}.{number - last_pool}.{kind}"
-
-
-def name_aspp(key: str, *, num_rates: int = 3) -> str:
-    """Of an `ASPP`: torchvision numbers its branches, the 1x1 first, the global mean last."""
-    places = {"conv": 0, "norm": 1}
-    if found := re.fullmatch(r"(branches\.(\d+)|whole|project)\.(conv|norm)\.(\w+)", key):
-        part, branch, place, rest = found.groups()
-        if part == "project":
-            return f"project.{places[place]}.{rest}"
-        if part == "whole":
-            return f"convs.{num_rates + 1}.{places[place] + 1}.{rest}"  # a pooling layer comes first in its branch
-        return f"convs.{branch}.{places[place]}.{rest}"
-    raise LookupError(f"{key!r} is no key of an ASPP")
 
 
 def name_fpn(neck: Neck, *, is_nested: bool = True) -> Naming:

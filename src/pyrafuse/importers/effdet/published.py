@@ -1,6 +1,6 @@
 """effdet's EfficientDets by name: what keys and shapes tell of each, and what only its name does.
 
-Layout, as keys tell it -> names that fit -> the one that the file or the caller names -> trunk, anchors, images
+Structure, as keys tell it -> names that fit -> the one that the file or the caller names -> trunk, anchors, images
 """
 
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.models.efficientdet import SCALINGS
+from pyrafuse.models.families.efficientdet import SCALINGS
 
 _SUFFIX = re.compile(r"(_\d+)?(-[0-9a-f]{8})?(\.pth(\.tar)?|\.safetensors)?$")
 """What follows the name in that of a published file: its AP, a digest."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class Structure:
     """What keys and shapes tell.
 
     Attributes:
@@ -67,7 +67,7 @@ class Published:
 
     backbone: str
     size: int
-    layout: Layout = field(compare=False)
+    layout: Structure = field(compare=False)
     scale: float = 4.0
     is_half: bool = False
     padding: Literal["mean", "black"] = "mean"
@@ -88,17 +88,17 @@ def _scaled() -> dict[str, Published]:
     detectors: dict[str, Published] = {}
     for number, (scaling, last) in enumerate(zip(SCALINGS, (320, 320, 352, 384, 448, 512), strict=True)):
         name, trunk = f"efficientdet_d{number}", f"efficientnet_b{number}"
-        layout = Layout(last, scaling.channels, scaling.repeats, scaling.num_convs)
+        layout = Structure(last, scaling.channels, scaling.repeats, scaling.num_convs)
         detectors[name] = Published(trunk, scaling.size, layout)
         detectors[f"tf_{name}"] = Published(f"tf_{trunk}", scaling.size, replace(layout, is_tensorflow=True))
         detectors[f"tf_{name}_ap"] = replace(detectors[f"tf_{name}"], is_half=True, padding="black")
     return detectors
 
 
-_sum = partial(Layout, is_weighted=False, is_tensorflow=True)
+_sum = partial(Structure, is_weighted=False, is_tensorflow=True)
 _lite = partial(_sum, has_squeeze=False)
-_quad = partial(Layout, form="qufpn")
-_plain = partial(Layout, has_squeeze=False, separable=False)
+_quad = partial(Structure, form="qufpn")
+_plain = partial(Structure, has_squeeze=False, separable=False)
 _lite_detector = partial(Published, is_half=True, activation="relu6")
 _bilinear_detector = partial(Published, shapes=ROOTS, is_bilinear=True)
 SCALED = _scaled()
@@ -119,10 +119,10 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "efficientdet_q2": Published("efficientnet_b2", 768, _quad(352, 112, 4, 3)),
     "efficientdetv2_dt": _bilinear_detector(
-        "efficientnetv2_rw_t", 768, Layout(208, 128, 5, 3), file="efficientdetv2_rw_dt_agc"
+        "efficientnetv2_rw_t", 768, Structure(208, 128, 5, 3), file="efficientdetv2_rw_dt_agc"
     ),
     "efficientdetv2_ds": _bilinear_detector(
-        "efficientnetv2_rw_s", 1024, Layout(272, 256, 7, 4), file="efficientnetv2_rw_ds_agc"
+        "efficientnetv2_rw_s", 1024, Structure(272, 256, 7, 4), file="efficientnetv2_rw_ds_agc"
     ),
     "efficientdet_es": Published("efficientnet_es", 512, _plain(192, 72, 3, 3), shapes=ROOTS, activation="relu"),
     "efficientdet_em": Published("efficientnet_em", 640, _plain(192, 96, 4, 3), shapes=ROOTS, activation="relu"),
@@ -140,7 +140,7 @@ PUBLISHED: Mapping[str, Published] = {
 """By effdet's name; of ``efficientdet_es`` and ``efficientdet_em`` it has no weights, but whoever trained one has."""
 
 
-def find_published(layout: Layout, *, source: str | os.PathLike[str], published: str | None) -> str:
+def find_published(layout: Structure, *, source: str | os.PathLike[str], published: str | None) -> str:
     """Name of the detector that a file of ``layout`` holds.
 
     D0 to D5 are recognised with other forms and fusions, too.

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.importers.mmdetection_config import Config, find_transforms, look_up
+from pyrafuse.importers.mmdetection.config import Config, find_transforms, look_up
 
 Rgb = tuple[float, float, float]
 

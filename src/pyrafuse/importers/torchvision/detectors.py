@@ -5,19 +5,17 @@ torchvision's own COCO weights, and 1e-5 elsewhere: no key tells, so the name do
 state dict -> which detector -> ours -> every key renamed, none left over
 """
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_by_coco_id
-from pyrafuse.importers.renaming import by_patterns, has_keys, load_renamed, read_shape, unwrap_state
-from pyrafuse.importers.torchvision_families import (
+from pyrafuse.importers.engine import File, Found, Importer, Keys, State
+from pyrafuse.importers.renaming import by_patterns, has_keys
+from pyrafuse.importers.torchvision.families import (
     BOXES,
     CLASSES,
     FAMILIES,
@@ -30,9 +28,6 @@ from pyrafuse.importers.torchvision_families import (
     SSDLITE,
     naming_of,
 )
-from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model
-from pyrafuse.models.uninitialized import Uninitialized
 
 # how older files called the same
 _RENEWED = by_patterns(
@@ -48,50 +43,28 @@ _CLASSIFIER = re.compile(r"head\.classes\.(\d+\.(1\.)?)?(weight|bias)$")
 _FLAT_TOWER = re.compile(rf"^(head\.(?:{CLASSES}|{BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
 
 
-def looks_like_torchvision(content: Any) -> bool:
-    """Whether ``content``, as read from a file, is a detector of torchvision."""
-    state = unwrap_state(content)
+def looks_like_torchvision(state: State) -> bool:
+    """Whether the parameters are a detector's of torchvision."""
     return has_keys(state, r"backbone\.body\.", ".*head") or has_keys(state, r"backbone\.features\.", _MODULE_LIST)
 
 
-def import_torchvision(content: Any, *, source: str | os.PathLike[str], published: str | None = None) -> Detector:
-    """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
+def describe_torchvision(file: File) -> Found:
+    """Which detector of torchvision ``file`` is; with ``_coco`` behind its name it is of their COCO weights.
 
     Their 91 outputs are COCO's own ids, of which eleven stand for nothing; the first of Faster R-CNN and SSD is the
     background.
-
-    Args:
-        content: As `read_tensors` gives it.
-        source: Of the file, for messages, and for its name: ``retinanet_resnet50_fpn_coco-eeacb38b.pth``.
-        published: torchvision's name of the detector, where the file has another; with ``_coco`` behind it that of its
-            COCO weights, and of what was trained from them.
-
-    Raises:
-        CheckpointError: If it is another detector, its name is of another, nothing tells what the norms add, or it does
-            not fit; keys are named.
     """
-    state = unwrap_state(content)
-    title = _title_of(state)
+    title = _title_of(file.state)
     if title not in FAMILIES:
         raise CheckpointError(
-            f"{source} is {title} of torchvision, which is not read here; what is: {', '.join(FAMILIES)}"
+            f"{file.source} is {title} of torchvision, which is not read here; what is: {', '.join(FAMILIES)}"
         )
-    is_exact = _adds_nothing(state, title, source, published)
-    state = _renew(state)
+    is_exact = _adds_nothing(file, title)
     family = FAMILIES[title]
     layout = f"torchvision's {title}"
-    rows = read_shape(
-        state,
-        family.classifier,
-        source=source,
-        layout=layout,
-        ndim=2 if family.model == "faster_rcnn" else 4,
-        least=family.slots * (1 + family.background),
-    )[0]
+    ndim, least = 2 if family.model == "faster_rcnn" else 4, family.slots * (1 + family.background)
+    rows = file.shape(family.classifier, layout=layout, ndim=ndim, least=least)[0]
     num_classes = rows // family.slots - family.background
-    with Uninitialized():
-        options = {**family.options, **family.read_options(state)}
-        detector = create_model(family.model, num_classes=num_classes, backbone=family.backbone, **options)
 
     def change(key: str, value: Tensor) -> Tensor:
         if is_exact and key.endswith(".running_var"):  # theirs divides by the root of the variance alone
@@ -104,16 +77,15 @@ def import_torchvision(content: Any, *, source: str | os.PathLike[str], publishe
             return value[4:]
         return value
 
-    load_renamed(detector, state, naming_of(family, detector), source=source, layout=layout, change=change)
-    names, category_ids = name_by_coco_id(num_classes, first=family.background)
-    detector.card = replace(
-        detector.card,
-        names=names,
-        category_ids=category_ids,
+    return Found(
+        layout=layout,
+        model=family.model,
+        edits=[{"backbone": {"name": family.backbone, **family.read_backbone(file.state)}, **family.changes}],
+        keys=lambda detector: Keys(naming_of(family, detector), change=change),
+        classes=name_by_coco_id(num_classes, first=family.background),
         preprocessing=family.preprocessing,
         origin=f"{layout}, {num_classes} classes",
     )
-    return detector
 
 
 def _title_of(state: Mapping[str, Tensor]) -> str:
@@ -139,29 +111,28 @@ def _two_stage_title_of(state: Mapping[str, Tensor]) -> str:
     return (FASTER_V2 if is_second else FASTER).replace("fasterrcnn", kind)
 
 
-def _adds_nothing(
-    state: Mapping[str, Tensor], title: str, source: str | os.PathLike[str], published: str | None
-) -> bool:
+def _adds_nothing(file: File, title: str) -> bool:
     """Whether the batch norms of the detector ``title`` add nothing to the variance.
 
     Those that count batches are no frozen ones.
     """
-    told = Path(source).name if published is None else published
-    stem = re.sub(r"(-[0-9a-f]{8})?(\.pth|\.pt|\.safetensors)?$", "", told.lower())
-    if published is not None and stem.removesuffix("_coco") != title:
-        raise CheckpointError(f"{source} is torchvision's {title}, and {published!r} names another; leave out the name")
-    if title not in FROZEN or has_keys(state, r".*\.num_batches_tracked$"):
+    stem = re.sub(r"(-[0-9a-f]{8})?(\.pth|\.pt|\.safetensors)?$", "", file.name.lower())
+    if file.published is not None and stem.removesuffix("_coco") != title:
+        raise CheckpointError(
+            f"{file.source} is torchvision's {title}, and {file.published!r} names another; leave out the name"
+        )
+    if title not in FROZEN or file.has(r".*\.num_batches_tracked$"):
         return False
     if stem.removesuffix("_coco") != title:
         raise CheckpointError(
-            f"{source} is torchvision's {title} with frozen batch norms, and what these add to the variance is told "
-            f"neither by its keys nor by its name: name it by --as NAME or load(..., source=NAME): {title}_coco for "
-            f"torchvision's COCO weights and what was trained from them, {title} for what was not"
+            f"{file.source} is torchvision's {title} with frozen batch norms, and what these add to the variance is "
+            f"told neither by its keys nor by its name: name it by --as NAME or load(..., source=NAME): {title}_coco "
+            f"for torchvision's COCO weights and what was trained from them, {title} for what was not"
         )
     return stem.endswith("_coco")
 
 
-def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renew(state: State) -> State:
     """Keys as they are since 2022, where each convolution of FPN, RPN and RetinaNet's towers is a block of its own."""
     is_flat = _title_of(state) == RETINA
 
@@ -171,3 +142,6 @@ def _renew(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _RENEWED(key)
 
     return {name(key): value for key, value in state.items()}
+
+
+TORCHVISION = Importer(origins.TORCHVISION, looks_like_torchvision, describe_torchvision, _renew)

@@ -1,4 +1,4 @@
-"""Names of mmdetection's necks: our key -> theirs, for FPN, PAFPN and NAS-FPN.
+"""Names of mmdetection's necks: our key -> theirs, for each neck that its detectors have.
 
 What a key means was learnt from the published files' keys and shapes. To be used with `renaming.by_parts`.
 """
@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from pyrafuse.core.pyramid import Neck
 from pyrafuse.importers.renaming import Naming, by_modules, by_patterns
 from pyrafuse.necks.graph_neck import GraphNeck
 
 
-def name_fpn(neck: Neck) -> Naming:
+def name_fpn(neck: nn.Module) -> Naming:
     """Names of `fpn` and `pafpn`: ``lateral_convs.0.conv.weight``, ``fpn_convs.3.bn.bias``, ..."""
     assert isinstance(neck, GraphNeck)
     return by_modules(_fpn_modules(neck), then=_norm_of(neck))
@@ -48,7 +47,7 @@ NAS_FPN_CELLS = {
 }
 
 
-def name_nas_fpn(neck: Neck) -> Naming:
+def name_nas_fpn(neck: nn.Module) -> Naming:
     """Names of `nas_fpn`: ``lateral_convs.0``, ``extra_downsamples.1.0``, ``fpn_stages.6.gp_75_6.out_conv``."""
     assert isinstance(neck, GraphNeck)
     return by_modules(_nas_fpn_modules(neck), then=_norm_of(neck))
@@ -72,3 +71,31 @@ def _norm_of(neck: GraphNeck) -> Naming:
     """Within a convolution: mmdetection calls a norm by its kind."""
     is_group = any(isinstance(part, nn.GroupNorm) for part in neck.modules())
     return by_patterns([(r"^norm\.", "gn." if is_group else "bn.")])
+
+
+_NON_LOCAL = [("value", "g.conv"), ("query", "theta.conv"), ("key", "phi.conv"), ("out", "conv_out.conv")]
+
+name_bfp = by_modules([("refine.conv", "refine.conv"), *((f"refine.{ours}", f"refine.{t}") for ours, t in _NON_LOCAL)])
+"""Of a `BFP` whose levels have equal channels."""
+
+name_ssd_extra = by_patterns(
+    [
+        (r"^extra_levels\.(\d+)\.reduce\.", r"extra_layers.\1.0."),
+        (r"^extra_levels\.(\d+)\.down\.", r"extra_layers.\1.1."),
+        (r"\.norm\.", ".bn."),
+    ]
+)
+"""Of `SSDExtraLevels`."""
+
+
+def naming_yolov3_neck(num_levels: int = 3) -> Naming:
+    """Of a `YOLOFPN` without SPP and without widening; theirs counts from the coarsest level."""
+    pairs: list[tuple[str, str]] = []
+    for level in range(num_levels):
+        theirs = num_levels - level
+        # DropBlock, which has no parameters, stands inside the second pair of the coarsest stack, else of the first
+        places = (0, 1, 2, 3, 5) if level == num_levels - 1 else (0, 1, 3, 4, 5)
+        pairs += [(f"stacks.{level}.{place}", f"detect{theirs}.conv{i + 1}") for i, place in enumerate(places)]
+        if level < num_levels - 1:
+            pairs.append((f"reductions.{level}", f"conv{theirs - 1}"))
+    return by_modules(pairs, then=by_patterns([(r"^norm\.", "bn.")]))

@@ -4,22 +4,21 @@ The file's own settings tell it, else the name it was published under, else whoe
 content, name -> `Usage`
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.importers.mmdetection_config import Config, find_config, look_up
-from pyrafuse.importers.mmdetection_names import (
+from pyrafuse.importers.engine import File
+from pyrafuse.importers.mmdetection.config import Config, find_config, look_up
+from pyrafuse.importers.mmdetection.names import (
     PUBLISHED_FAMILIES,
     PublishedFamily,
     PublishedName,
     parse_name,
 )
-from pyrafuse.importers.mmdetection_settings import (
+from pyrafuse.importers.mmdetection.settings import (
     Rgb,
     UntoldError,
     check_regions,
@@ -31,6 +30,7 @@ from pyrafuse.importers.mmdetection_settings import (
     read_proposals,
     read_style,
 )
+from pyrafuse.importers.mmdetection.trunks import Trunk
 
 RGB_MEAN: Rgb = (123.675, 116.28, 103.53)
 RGB_STD: Rgb = (58.395, 57.12, 57.375)
@@ -64,57 +64,47 @@ class Usage:
     origin: str = ""
 
 
-def tell_usage(
-    content: Any,
-    *,
-    source: str | os.PathLike[str],
-    published: str | None,
-    family: str,
-    depth: int,
-    what: str,
-    grouping: str = "",
-) -> Usage:
-    """How the detector in ``content`` is used.
+def tell_usage(file: File, *, family: str, trunk: Trunk, layout: str) -> Usage:
+    """How the detector in ``file`` is used.
 
     Args:
-        content: As `read_tensors` gives it.
-        source: Of the file; its name is asked where the settings in it are not enough.
-        published: A name that is given by hand, and comes first.
-        family: Of `PUBLISHED_FAMILIES`, by the keys.
-        depth: Of the ResNet, by the keys.
-        what: The detector in words, for messages.
-        grouping: Of the ResNeXt, by the keys: ``32x4d``; empty of a ResNet.
+        file: Its settings are asked first, then its name; a name that is given by hand comes before both.
+        family: One of `PUBLISHED_FAMILIES`, by the keys.
+        trunk: The backbone, by the keys.
+        layout: The detector in words, for messages.
 
     Raises:
         CheckpointError: If nothing tells, or the name is of another detector, or the settings ask for what is not
             there here.
     """
+    what = f"{layout} on {trunk}"
     known = PUBLISHED_FAMILIES[family]
-    names = find_class_names(content)
-    if published is not None:
-        parsed = parse_name(published)
+    names = find_class_names(file.content)
+    parsed = parse_name(file.name)
+    is_of_family = parsed is not None and known.names(parsed, trunk.depth, trunk.grouping)
+    if file.published is not None:
         if parsed is None:
-            raise CheckpointError(f"{published!r} is no name that {what} was published under; {_examples(known)}")
-        if not known.names(parsed, depth, grouping):
-            raise CheckpointError(f"{source} is {what}, and {published!r} names {parsed}; {_examples(known)}")
-        return _usage_by_name(parsed, names, f"used as {published}")
-    config = find_config(content)
-    parsed = parse_name(Path(source).name)
-    if parsed is not None and not (parsed.is_whole and known.names(parsed, depth, grouping)):
+            raise CheckpointError(f"{file.published!r} is no name that {what} was published under; {_examples(known)}")
+        if not is_of_family:
+            raise CheckpointError(f"{file.source} is {what}, and {file.published!r} names {parsed}; {_examples(known)}")
+        return _usage_by_name(parsed, names, f"used as {file.published}")
+    config = find_config(file.content)
+    if parsed is not None and not (parsed.is_whole and is_of_family):
         parsed = None
     if config is not None:
         try:
             return _usage_by_config(config, known.prefix, names)
         except UntoldError as error:
             if parsed is None:
-                raise CheckpointError(_refusal(source, known, error)) from error
+                raise refuse(file, error, _examples(known)) from error
         except CheckpointError as error:
-            raise CheckpointError(_refusal(source, known, error)) from error
+            raise refuse(file, error, _examples(known)) from error
     if parsed is not None:
         return _usage_by_name(parsed, names, "used as its name says")
     raise CheckpointError(
-        f"{source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how images are "
-        f"made ready: name the model it was published as, by --as NAME or load(..., source=NAME); {_examples(known)}"
+        f"{file.source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how "
+        "images are made ready: name the model it was published as, by --as NAME or load(..., source=NAME); "
+        f"{_examples(known)}"
     )
 
 
@@ -177,8 +167,9 @@ def _usage_by_config(config: Config, family: str, names: tuple[str, ...]) -> Usa
     )
 
 
-def _refusal(source: str | os.PathLike[str], family: PublishedFamily, error: CheckpointError) -> str:
-    return (
-        f"{source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
-        f"name that by --as NAME or load(..., source=NAME); {_examples(family)}"
+def refuse(file: File, error: CheckpointError, examples: str) -> CheckpointError:
+    """The error for settings in ``file`` that ask for what is not there here; ``examples`` of names that help."""
+    return CheckpointError(
+        f"{file.source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
+        f"name that by --as NAME or load(..., source=NAME); {examples}"
     )

@@ -1,36 +1,25 @@
 """effdet's EfficientDets (PyTorch) -> ours: ``efficientdet_d0`` and its like, and those trained with TensorFlow.
 
-What a key means was learnt from the published files' keys and shapes; what none tells stands in `effdet_published`.
+What a key means was learnt from the published files' keys and shapes; what none tells stands in `published`.
 state dict -> which BiFPN and towers, on which trunk -> ours -> every key renamed, none left over
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 from torch import Tensor
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.pyramid import Neck
+from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_by_coco_id
-from pyrafuse.importers.effdet_published import PUBLISHED, Layout, find_published
-from pyrafuse.importers.renaming import (
-    Naming,
-    by_modules,
-    by_parts,
-    by_patterns,
-    has_keys,
-    load_renamed,
-    read_shape,
-    unwrap_state,
-)
+from pyrafuse.importers.effdet.published import PUBLISHED, Structure, find_published
+from pyrafuse.importers.engine import Changes, File, Found, Importer, Keys, State
+from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns, has_keys
 from pyrafuse.models.detector import Detector
-from pyrafuse.models.factory import create_model, list_models
-from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.models.factory import list_models
 from pyrafuse.necks.graph_neck import GraphNeck
 
 SLOTS = 9
@@ -70,70 +59,45 @@ def _projection(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield f"{ours}.project.norm", f"{theirs}.conv.bn"
 
 
-def looks_like_effdet(content: Any) -> bool:
-    """Whether ``content``, as read from a file, is an EfficientDet of effdet."""
-    return has_keys(_unwrap(content), r"class_net\.", r"box_net\.", r"backbone\.")
+def looks_like_effdet(state: State) -> bool:
+    """Whether the parameters are an EfficientDet's of effdet."""
+    return has_keys(state, r"class_net\.", r"box_net\.", r"backbone\.")
 
 
-def import_effdet(
-    content: Any,
-    *,
-    source: str | os.PathLike[str],
-    published: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Detector:
-    """Build the detector that ``content`` holds the parameters of, with its own preprocessing and test settings.
-
-    Weights of the merges are normalised fast, which no key tells.
-
-    Args:
-        content: As `read_tensors` gives it.
-        source: Of the file, for messages, and for its name: ``tf_efficientdet_d0_ap-d0cdbd0a.pth``.
-        published: The name it was published under, where the file has another.
-        options: Further options of the model; ``{"neck_options": {"bifpn": {"fusion": "softmax"}}}`` say.
-
-    Raises:
-        CheckpointError: If it is none of `PUBLISHED`, or does not fit (keys are named); if its name is of another
-            detector, or nothing tells how it is used.
-    """
-    state = _unwrap(content)
-    layout = _read_layout(state, source)
-    name = find_published(layout, source=source, published=published)
-    told = PUBLISHED[name]
+def describe_effdet(file: File) -> Found:
+    """Which of `PUBLISHED` ``file`` is; weights of the merges are normalised fast, which no key tells."""
+    layout = read_layout(file)
+    name = find_published(layout, source=file.source, published=file.published)
+    told, state = PUBLISHED[name], file.state
     num_classes = state[_classifier_of(state)].shape[0] // SLOTS
-    with Uninitialized():
-        detector = create_published(name, layout, num_classes=num_classes, options=options or {})
-    naming = naming_of(detector, state)
-    load_renamed(detector, state, naming, source=source, layout=f"effdet's {name}", change=_reorder)
-    names, category_ids = name_by_coco_id(num_classes, first=1)
-    detector.card = replace(
-        detector.card,
-        names=names,
-        category_ids=category_ids,
+    colors = {"mean": _HALF, "std": _HALF} if told.is_half else {}
+    return Found(
+        layout=f"effdet's {name}",
+        model=model_of(name, layout),
+        edits=[edit_of(name, layout)],
+        keys=lambda detector: Keys(naming_of(detector, state), change=_reorder),
+        classes=name_by_coco_id(num_classes, first=1),
         preprocessing=replace(
-            Preprocessing(size=(told.size, told.size), fit="letterbox", padding=told.padding),
-            **({"mean": _HALF, "std": _HALF} if told.is_half else {}),
+            Preprocessing(size=(told.size, told.size), fit="letterbox", padding=told.padding), **colors
         ),
         origin=f"effdet's {name}, {num_classes} classes",
     )
-    return detector
 
 
-def create_published(
-    name: str, layout: Layout, *, num_classes: int, options: Mapping[str, Any] = MappingProxyType({})
-) -> Detector:
-    """The detector of `PUBLISHED` called ``name``, with fresh weights.
+def model_of(name: str, layout: Structure) -> str:
+    """Our model that the one of `PUBLISHED` called ``name`` is a form of."""
+    base = name.removesuffix("_ap")
+    return base if base in list_models() else f"{'tf_' if layout.is_tensorflow else ''}efficientdet_d0"
+
+
+def edit_of(name: str, layout: Structure) -> Changes:
+    """What sets the one of `PUBLISHED` called ``name`` apart from `model_of` it.
 
     Args:
         name: effdet's.
-        layout: Of the file; it has the form and fusion of the BiFPN, which may be others than the published ones.
-        num_classes: K.
-        options: Further options of the model.
+        layout: Structure of the file, whose form and fusion of the BiFPN may be others than the published ones.
     """
     told = PUBLISHED[name]
-    base = name.removesuffix("_ap")
-    if base not in list_models():  # what the name stands for is all in the options
-        base = f"{'tf_' if layout.is_tensorflow else ''}efficientdet_d0"
     bifpn = {
         "out_channels": layout.channels,
         "num_levels": layout.num_levels,
@@ -151,13 +115,7 @@ def create_published(
         "separable": layout.separable,
         "activation": told.head_activation or told.activation,
     }
-    neck_options = options.get("neck_options", {})
-    merged = {
-        **options,
-        "neck_options": {**neck_options, "bifpn": {**bifpn, **neck_options.get("bifpn", {})}},
-        "head_options": {**head, **options.get("head_options", {})},
-    }
-    return create_model(base, num_classes=num_classes, **{"backbone": f"timm/{told.backbone}", **merged})
+    return {"backbone": f"timm/{told.backbone}", "neck": bifpn, "head": head}
 
 
 def naming_of(detector: Detector, state: Mapping[str, Tensor]) -> Naming:
@@ -196,8 +154,7 @@ def _reorder(key: str, value: Tensor) -> Tensor:
     return reorder_boxes(value) if key.startswith("head.boxes.predict.") and ".depthwise." not in key else value
 
 
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    state = unwrap_state(content)
+def _renew(state: State) -> State:
     is_bench = all(key.startswith(("model.", "anchors.")) for key in state)  # theirs of training or prediction
     return {key.removeprefix("model."): v for key, v in state.items() if not (is_bench and key.startswith("anchors."))}
 
@@ -210,21 +167,24 @@ def _classifier_of(state: Mapping[str, Tensor]) -> str:
     return f"class_net.predict.conv{'_pw' if _is_separable(state) else ''}.weight"
 
 
-def _read_layout(state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> Layout:
+def read_layout(file: File) -> Structure:
+    """The layout, as keys and shapes tell it."""
+    state = file.state
+
     def count(pattern: str) -> int:
         return len({found[1] for key in state if (found := re.match(pattern, key))})
 
-    channels = read_shape(state, _classifier_of(state), source=source, layout=_LAYOUT, least=SLOTS)[1]
-    last = read_shape(state, "fpn.resample.3.conv.conv.weight", source=source, layout=_LAYOUT)[1]
+    channels = file.shape(_classifier_of(state), layout=_LAYOUT, least=SLOTS)[1]
+    last = file.shape("fpn.resample.3.conv.conv.weight", layout=_LAYOUT)[1]
     num_levels = count(r"class_net\.bn_rep\.0\.(\d+)\.bn\.") or count(r"class_net\.bn_rep\.(\d+)\.")
     nodes = count(r"fpn\.cell\.0\.fnode\.(\d+)\.")
     forms = {2 * num_levels - 2: "bifpn", 2 * num_levels: "pan", 5 * num_levels - 4: "qufpn"}
     if nodes not in forms:
         raise CheckpointError(
-            f"{source} looks like {_LAYOUT}, but its cells of {nodes} merges on {num_levels} levels are no BiFPN, PAN "
-            "or QuFPN"
+            f"{file.source} looks like {_LAYOUT}, but its cells of {nodes} merges on {num_levels} levels are no BiFPN, "
+            "PAN or QuFPN"
         )
-    return Layout(
+    return Structure(
         last=last,
         channels=channels,
         repeats=count(r"fpn\.cell\.(\d+)\."),
@@ -237,3 +197,6 @@ def _read_layout(state: Mapping[str, Tensor], source: str | os.PathLike[str]) ->
         has_squeeze=has_keys(state, r"backbone\..*\.se\."),
         separable=_is_separable(state),
     )
+
+
+EFFDET = Importer(origins.EFFDET, looks_like_effdet, describe_effdet, _renew)
