@@ -265,7 +265,6 @@ class TestOptimizer:
         [
             (ModelSettings(backbone_weights="mobilenet.pth"), [0.1, 1.0]),
             (ModelSettings(start_from="best.ckpt"), [0.1, 1.0]),
-            (ModelSettings(options={"backbone": {"pretrained": True}}), [0.1, 1.0]),
             (ModelSettings(options={"backbone": {"width": 0.25}}), [1.0]),
             (ModelSettings(), [1.0]),
         ],
