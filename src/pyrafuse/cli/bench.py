@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def bench_necks(
     *,
-    necks: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    necks: tuple[str, ...] = (),
     against_plain: bool = False,
     size: int = 416,
     channels: tuple[int, ...] = (256, 512, 1024),

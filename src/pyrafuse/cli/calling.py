@@ -4,13 +4,14 @@ It stands in the last row because recipes, short forms and their errors belong t
 looked up here when it is first used, so that importing pyrafuse stays fast.
 """
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.cli.compare import read_recipe
+from pyrafuse.cli.arguments import Options
+from pyrafuse.cli.train import make_recipe
+from pyrafuse.cli.train import train as cli_train
 from pyrafuse.training.settings import Recipe
 
 if TYPE_CHECKING:
@@ -46,19 +47,17 @@ def train(
     else:
         given = {} if data is None else {"data": os.fspath(data)}
         given |= {name: value for name, value in options.items() if value is not None}
-        recipe = read_recipe([_write_option(name, value) for name, value in given.items()])
+        taken = Options.of(cli_train)
+        recipe = make_recipe(
+            [pair for name, value in given.items() for pair in taken.settle(name.rstrip("_"), _as_value(name, value))]
+        )
     from pyrafuse.training.run import train as run  # of torch and lightning: not for a mistyped option
 
     return run(recipe, console=Terminal(quiet=not progress))
 
 
-def _write_option(name: str, value: Any) -> str:
-    """A keyword as the word that would be typed."""
-    option = f"--{name.rstrip('_')}"
-    if isinstance(value, bool):
-        return f"{option}={str(value).lower()}"
-    if isinstance(value, list | tuple) and option in {"--with", "--without", "--device"}:
-        return f"{option}={','.join(map(str, value))}"
-    if isinstance(value, list | tuple | dict):
-        return f"{option}={json.dumps(value)}"
-    return f"{option}={value}"
+def _as_value(name: str, value: Any) -> Any:
+    """Numbers of devices as the command's text; any other value as it is."""
+    if name == "device":
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -1,69 +1,52 @@
 """`pyrafuse compare`."""
 
-import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.paths import check_data, check_writable
-from pyrafuse.base.strict_yaml import StrictLoader
-from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.cli.train import describe_defaults, read_model, read_weights
+from pyrafuse.base.typed_values import flatten, kind_within, read_yaml_file
+from pyrafuse.cli.arguments import Options
+from pyrafuse.cli.shorthand import Given, Meaning, Shorthand, shorthand
+from pyrafuse.cli.train import OTHERS, SETTINGS, make_recipe, read_model, read_weights, train
 from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
     from pyrafuse.comparison.planning import Variant
-    from pyrafuse.training.settings import Recipe
 
-SHORT = {
-    "--model": read_model,
-    "--weights": read_weights,
-    "--as": "--model.published",
-    "--size": "--data.size",
-    "--missing": "--data.missing",
-    "--exif": "--data.exif",
-    "--boxes": "--data.boxes",
-    "--max_detections": "--run.max_detections",
-    "--epochs": "--run.epochs",
-    "--batch": "--run.batch_size",
-    "--lr": "--optimizer.lr",
-    "--with": "--with",
-    "--without": "--without",
+SHORT: dict[str, Meaning] = {
+    "model": read_model,
+    "weights": read_weights,
+    "as": "model.published",
+    "size": "data.size",
+    "missing": "data.missing",
+    "exif": "data.exif",
+    "boxes": "data.boxes",
+    "max_detections": "run.max_detections",
+    "epochs": "run.epochs",
+    "batch": "run.batch_size",
+    "lr": "optimizer.lr",
 }
-GROUPS = frozenset(key.partition(".")[0] for key in describe_defaults())
-"""First parts of a recipe's options; whatever begins so is an option of all variants."""
+SHARED: dict[str, Any] = {
+    **{name: setting.kind for name, setting in SETTINGS.items()},
+    "with": OTHERS["with"],
+    "without": OTHERS["without"],
+}
+"""Options of `pyrafuse train` that all variants may have, with their types."""
 
 SYNTAX = 'write "NAME: KEY=VALUE KEY=VALUE", for example --vary "wide: model.neck=[yolo_fpn,asff] optimizer.lr=0.002"'
 
 
-def gather_words(words: list[str]) -> list[str]:
-    """Repeated words as one list each, and a recipe's options as the list of what all variants share.
+def gather_shared(given: Sequence[Given]) -> list[Given]:
+    """The options of `pyrafuse train` as one value, that of ``shared``."""
+    shared = tuple(pair for pair in given if _is_shared(pair[0]))
+    return [*(pair for pair in given if not _is_shared(pair[0])), ("shared", shared)]
 
-    Raises:
-        PyrafuseError: If an option of a recipe has no value.
-    """
-    several: dict[str, list[str]] = {"--data": [], "--vary": []}
-    shared: list[str] = []
-    rest = []
-    for word in words:
-        option, _, value = word.partition("=")
-        is_recipe = option.removeprefix("--").removeprefix("no_").partition(".")[0] in GROUPS and "." in option
-        is_trick = option in {"--with", "--without"}
-        if (is_recipe and value.startswith("--")) or (is_trick and not value):
-            raise PyrafuseError(f"{option} needs a value")
-        if is_recipe or is_trick:
-            shared.append(word)
-        elif option in several:
-            several[option].append(value)
-        else:
-            rest.append(word)
-    lists = {**several, "--shared": shared}
-    return [*rest, *(f"{option}={json.dumps(values)}" for option, values in lists.items() if values)]
+
+def _is_shared(name: str) -> bool:
+    return name in SHARED or kind_within(name, SETTINGS) is not None
 
 
 @shorthand(
@@ -87,20 +70,21 @@ def gather_words(words: list[str]) -> list[str]:
             "--without A,B": "tricks that none has",
             "--KEY VALUE": "any other option of pyrafuse train, for all variants: --optimizer.name sgd",
         },
-        positional="--data",
-        takes_several=True,
-        complete=gather_words,
+        positional="data",
+        others=lambda: SHARED,
+        arrange=gather_shared,
+        hidden=frozenset({"shared"}),
     )
 )
 def compare(
     *,
-    data: tuple[str, ...],
+    data: Sequence[str],
     necks: tuple[str, ...] = (),
-    vary: list[str] = [],  # noqa: B006  # jsonargparse knows lists, and nothing changes it
+    vary: Sequence[str] = (),
     variants: Path | None = None,
     seeds: tuple[int, ...] = (0, 1, 2),
     recipe: str = "small",
-    shared: list[str] = [],  # noqa: B006
+    shared: Sequence[Given] = (),
     minutes: float | None = None,
     device: str = "auto",
     parallel: int | None = None,
@@ -119,7 +103,7 @@ def compare(
         variants: YAML file of variants: NAME: {KEY: VALUE}.
         seeds: Each variant is trained once with each.
         recipe: What all variants start from: one of `pyrafuse recipes`, or a YAML file.
-        shared: Options of `pyrafuse train` for all variants, as words; they may as well be typed as they are.
+        shared: Options of `pyrafuse train` for all variants, with their values.
         minutes: Instead of --epochs: how long one run of the slowest variant may train; all take as many steps.
         device: auto, cpu, mps, gpu, or numbers of GPUs such as 0,1. Each GPU trains one run at a time.
         parallel: Runs at a time; by default one a GPU, one on the processor.
@@ -135,7 +119,7 @@ def compare(
     from pyrafuse.experiments.running import find_slots
 
     check_shared(shared, minutes=minutes)
-    base = read_recipe([f"--recipe={recipe}", *shared])
+    base = make_recipe([("recipe", recipe), *shared])
     check_start_files(base.model)
     found = [Variant(name, with_neck(base, name)) for name in necks]
     if variants is not None:
@@ -151,7 +135,7 @@ def compare(
     return int(bool(result.report.failures))
 
 
-def check_shared(shared: Sequence[str], *, minutes: float | None) -> None:
+def check_shared(shared: Sequence[Given], *, minutes: float | None) -> None:
     """Refuse options for all variants that the comparison sets itself.
 
     Raises:
@@ -159,33 +143,14 @@ def check_shared(shared: Sequence[str], *, minutes: float | None) -> None:
     """
     from pyrafuse.comparison.planning import OWN_SETTINGS
 
-    for word in shared:
-        key = word.removeprefix("--").removeprefix("no_").partition("=")[0]
+    for key, _ in shared:
         if key == "run.epochs" and minutes is not None:
             raise PyrafuseError("--minutes and --epochs are two budgets: give one of them")
         if (key in OWN_SETTINGS and key.partition(".")[0] == "run" and key != "run.epochs") or key == "data.path":
             raise PyrafuseError(f"--{key} is set by the comparison: {OWN_SETTINGS[key]}")
 
 
-def read_recipe(words: Sequence[str]) -> "Recipe":
-    """The recipe that `pyrafuse train` with these words would run."""
-    from pyrafuse.cli.arguments import call
-    from pyrafuse.cli.train import train
-
-    found: list[Recipe] = []
-
-    @functools.wraps(train)
-    def keep(recipe: "Recipe") -> int:
-        found.append(recipe)
-        return 0
-
-    call(keep, words, prog="pyrafuse train")
-    if not found:
-        raise PyrafuseError(f"{' '.join(words)} is no recipe")
-    return found[0]
-
-
-def read_variant(text: str, recipe: str, shared: Sequence[str]) -> "Variant":
+def read_variant(text: str, recipe: str, shared: Sequence[Given]) -> "Variant":
     """A variant from ``NAME: KEY=VALUE KEY=VALUE``.
 
     Args:
@@ -203,45 +168,32 @@ def read_variant(text: str, recipe: str, shared: Sequence[str]) -> "Variant":
     for word in words:
         if not re.match(r"[\w.-]+=", word):
             raise PyrafuseError(f"--vary {text!r}: {word!r} is no KEY=VALUE; {SYNTAX}")
-    return _create_variant(name.strip(), [f"--{word}" for word in words], recipe, shared)
+    pairs = [(key.replace("-", "_"), value) for key, _, value in (word.partition("=") for word in words)]
+    return _create_variant(name.strip(), pairs, recipe, shared, is_typed=True)
 
 
-def read_variants(path: Path, recipe: str, shared: Sequence[str]) -> "list[Variant]":
+def read_variants(path: Path, recipe: str, shared: Sequence[Given]) -> "list[Variant]":
     """The variants of a YAML file, ``NAME: {model.neck: [yolo_fpn, asff]}``; groups may be nested as in a recipe.
 
     Raises:
         PyrafuseError: If the file cannot be read, has a name twice, or an option is unknown.
     """
-    try:
-        content = yaml.load(path.read_text(), Loader=StrictLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, PyrafuseError) as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise PyrafuseError(f"--variants {path} cannot be read: {reason}") from error
+    content = read_yaml_file(path, option="--variants")
     if not isinstance(content, Mapping) or not all(isinstance(v, Mapping) or v is None for v in content.values()):
         raise PyrafuseError(f"--variants {path} must hold a line NAME: {{KEY: VALUE}} for each variant")
-    found = []
-    for name, given in content.items():
-        settings = flatten(given or {}).items()
-        words = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings]
-        found.append(_create_variant(str(name), words, recipe, shared))
-    return found
+    return [
+        _create_variant(str(name), [*flatten(given or {}, SETTINGS)], recipe, shared) for name, given in content.items()
+    ]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as dotted keys, down to the settings of a recipe."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}" in GROUPS:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _create_variant(name: str, words: Sequence[str], recipe: str, shared: Sequence[str]) -> "Variant":
+def _create_variant(
+    name: str, pairs: Sequence[Given], recipe: str, shared: Sequence[Given], *, is_typed: bool = False
+) -> "Variant":
     from pyrafuse.comparison.planning import Variant
 
+    options = Options.of(train)
     try:
-        return Variant(name, read_recipe([f"--recipe={recipe}", *shared, *words]))
+        own = [given for key, value in pairs for given in options.settle(key, value, is_typed=is_typed)]
+        return Variant(name, make_recipe([("recipe", recipe), *shared, *own]))
     except PyrafuseError as error:
         raise PyrafuseError(f"variant {name!r}: {error}") from error

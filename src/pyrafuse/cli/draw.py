@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         usage="NECK [-o FILE] [--strides 8,16,32] [--channels 256,512,1024]",
         options={},
         help={"-o FILE": "--output FILE"},
-        positional="--neck",
+        positional="neck",
     )
 )
 def draw(

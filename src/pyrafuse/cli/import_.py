@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @shorthand(
     Shorthand(
         usage="FILE -o OUT [--as NAME] [--names A,B,C] [--force]   or   --list",
-        options={"-f": "--force", "--as": "--published"},
+        options={"f": "force", "as": "published"},
         help={"-o OUT": "--output OUT", "-f": "--force", "--as NAME": "--published NAME"},
-        positional="--file",
+        positional="file",
     )
 )
 def import_checkpoint(

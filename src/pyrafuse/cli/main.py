@@ -154,7 +154,7 @@ def _run(invocation: _Invocation) -> int:
         _import_user_code(module)
     IMPORTS.set(invocation.imports)
     function = COMMANDS[name].load()
-    from pyrafuse.cli.arguments import call  # jsonargparse and yaml: not for --help
+    from pyrafuse.cli.arguments import call  # yaml: not for --help
 
     return call(function, arguments, prog=f"pyrafuse {name}")
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pyrafuse.base.errors import unknown_name
+from pyrafuse.base.typed_values import to_plain, with_value
 from pyrafuse.training.settings import sizes_around
 
 DROPBLOCK_PHASES = ((5, 5, 3, 1), (80, 7, 5, 3), (150, 7, 7, 7))
@@ -111,7 +112,7 @@ def switch(values: Mapping[str, Any], name: str, *, on: bool) -> dict[str, Any]:
         raise unknown_name("trick", name, TRICKS)
     changed = dict(values)
     for path, value in (TRICKS[name].on if on else TRICKS[name].off).items():
-        changed = with_value(changed, path.split("."), _plain(value(values) if callable(value) else value))
+        changed = with_value(changed, path.split("."), to_plain(value(values) if callable(value) else value))
     return changed
 
 
@@ -127,15 +128,7 @@ def _is_set(values: Mapping[str, Any], path: str, wanted: Any) -> bool:
             first = next(trick for trick in TRICKS.values() if path in trick.on)  # the setting's own trick
             return first.is_default == bool(wanted)
         inner = inner[part]
-    return bool(inner) if callable(wanted) else inner == _plain(wanted)
-
-
-def with_value(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """``values`` with ``value`` at the end of ``path``, one key deeper a step."""
-    first, *rest = path
-    inner = values.get(first)
-    deeper = inner if isinstance(inner, Mapping) else {}
-    return {**values, first: with_value(deeper, rest, value) if rest else value}
+    return bool(inner) if callable(wanted) else inner == to_plain(wanted)
 
 
 def with_size(values: Mapping[str, Any], size: int | None) -> dict[str, Any]:
@@ -149,8 +142,4 @@ def with_size(values: Mapping[str, Any], size: int | None) -> dict[str, Any]:
 def _around(values: Mapping[str, Any]) -> Any:
     """``data.sizes`` that lie around ``data.size``; in a word where another one decides the size."""
     size = (values.get("data") or {}).get("size")
-    return "around" if size is None else _plain(sizes_around(size))
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    return "around" if size is None else to_plain(sizes_around(size))

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import Literal, get_args
 
 from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.preprocessing import Interpolation
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PreprocessingSettings:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     bgr: bool | None = None
-    interpolation: Literal["antialias", "bicubic", "opencv"] | None = None
+    interpolation: Interpolation | None = None
     padding: Literal["mean", "black"] | None = None
     pad_multiple: int | None = None
     round_down: bool | None = None
@@ -36,7 +37,7 @@ class PreprocessingSettings:
     def __post_init__(self) -> None:
         _check_colours("mean", self.mean, is_zero_allowed=True)
         _check_colours("std", self.std, is_zero_allowed=False)
-        _check_word("interpolation", self.interpolation, ("antialias", "bicubic", "opencv"))
+        _check_word("interpolation", self.interpolation, get_args(Interpolation))
         _check_word("padding", self.padding, ("mean", "black"))
         check_between("preprocessing.pad_multiple", self.pad_multiple, 1)
 

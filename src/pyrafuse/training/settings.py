@@ -1,10 +1,10 @@
 """A recipe: everything that decides a training run, as plain typed values; free of torch, so that --help is fast."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.typed_values import to_plain as to_plain  # of a recipe, for a file and a checkpoint
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.training.preprocessing import PreprocessingSettings
@@ -330,8 +330,3 @@ class Recipe:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     dropblock: DropBlockSettings = field(default_factory=DropBlockSettings)
     run: RunSettings = field(default_factory=RunSettings)
-
-
-def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as values that YAML and a checkpoint hold."""
-    return json.loads(json.dumps(asdict(recipe)))

@@ -6,8 +6,9 @@ import pytest
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.cli.arguments import call
-from pyrafuse.cli.compare import compare, flatten, read_recipe, read_variant, read_variants
+from pyrafuse.cli.compare import compare, read_variant, read_variants
 from pyrafuse.cli.main import main
+from pyrafuse.cli.train import make_recipe
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.tricks import tricks_of
 from pyrafuse.training.settings import to_plain
@@ -31,19 +32,23 @@ def test_words_and_options_in_any_order():
     assert found["data"] == ("a", "b")
     assert found["necks"] == ("asff", "sum_fusion")
     assert found["seeds"] == (3,)
-    assert found["vary"] == ["x: lr=1, y", "y: epochs=[1]"]
-    assert found["shared"] == ["--data.size=96", "--optimizer.name=sgd", "--no_run.sync_bn"]
+    assert found["vary"] == ("x: lr=1, y", "y: epochs=[1]")
+    assert found["shared"] == (("data.size", 96), ("optimizer.name", "sgd"), ("run.sync_bn", False))
+    assert parse("a", "--data.strict", "--model.options.head.x", "1")["shared"] == (
+        ("data.strict", True), ("model.options.head.x", 1),
+    )  # fmt: skip
 
 
 def test_a_recipe_is_that_of_train():
-    assert read_recipe(["--recipe=small"]) == RECIPES.create("small")
-    assert read_recipe(["--recipe=small", "--data.size=96", "--no_run.sync_bn"]).data.size == 96
+    assert make_recipe([("recipe", "small")]) == RECIPES.create("small")
+    changed = make_recipe([("data.size", 96), ("recipe", "small"), ("run.sync_bn", False)])
+    assert (changed.data.size, changed.run.sync_bn) == (96, False)
 
 
 def test_tricks_of_one_variant_and_of_all():
     shared = parse("a", "--without", "mixup,spp", "--with=rfb")["shared"]
-    assert shared == ["--without=mixup,spp", "--with=rfb"]
-    assert {"mixup", "spp", "rfb"} & set(tricks_of(to_plain(read_recipe(["--recipe=small", *shared])))) == {"rfb"}
+    assert shared == (("without", ("mixup", "spp")), ("with", ("rfb",)))
+    assert {"mixup", "spp", "rfb"} & set(tricks_of(to_plain(make_recipe([("recipe", "small"), *shared])))) == {"rfb"}
     variant = read_variant("plain: without=rfb,cosine lr=0.5", "small", shared)
     assert not {"mixup", "spp", "rfb", "cosine"} & set(tricks_of(to_plain(variant.recipe)))
     assert variant.recipe.optimizer.lr == 0.5
@@ -57,7 +62,7 @@ def test_a_variant_as_typed():
     variant = read_variant(
         "hot: lr=0.5 model.options={head: {reach: 1.0}, x: [1, 2]} model.neck=[yolo_fpn,asff]",
         "small",
-        ["--data.size=96"],
+        [("data.size", 96)],
     )
     assert variant.name == "hot"
     assert variant.recipe.optimizer.lr == 0.5
@@ -91,7 +96,7 @@ def test_variants_of_a_file(tmp_path):
         "a: {model.name: yolov3_small, run.precision: '32'}\n"
         "b: {optimizer: {lr: 0.5}, model: {options: {head: {}}}}\nc:\n"
     )
-    a, b, c = read_variants(path, "small", ["--data.size=96"])
+    a, b, c = read_variants(path, "small", [("data.size", 96)])
     assert (a.name, a.recipe.model.name, a.recipe.data.size) == ("a", "yolov3_small", 96)
     assert (b.recipe.optimizer.lr, b.recipe.model.options) == (0.5, {"head": {}})
     assert c.recipe.data.size == 96
@@ -108,11 +113,11 @@ def test_variants_of_a_file_share_what_is_merged_in(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: {lr: 1}\na: {lr: 2}\n", "cannot be read: line 2: there are two of a; rename one"),
+        ("a: {lr: 1}\na: {lr: 2}\n", r"--variants \S+: line 2: there are two of a; rename one"),
         ("- a\n- b\n", "must hold a line NAME"),
         ("a: 3\n", "must hold a line NAME"),
         ("a: {model: {nck: x}}\n", "variant 'a': unknown option --model.nck; did you mean --model.neck"),
-        ("a: [\n", "cannot be read"),
+        ("a: [\n", r"--variants \S+ is no YAML: .* in line 2, column 1"),
     ],
 )
 def test_a_file_that_is_none(tmp_path, text, said):
@@ -120,12 +125,6 @@ def test_a_file_that_is_none(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(PyrafuseError, match=said):
         read_variants(path, "small", [])
-
-
-def test_groups_are_flattened_down_to_settings():
-    assert flatten({"model": {"neck": ["a"], "options": {"x": 1}}, "run.epochs": 3}) == {
-        "model.neck": ["a"], "model.options": {"x": 1}, "run.epochs": 3,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_groups_are_flattened_down_to_settings():
         (["shapes", "--necks", "asff", "--run.seed", "3"], "--run.seed is set by the comparison: use --seeds"),
         (["shapes", "--vary", "x: seed=3"], "variant 'x' has run.seed 3 where others have 0"),
         (["shapes", "--necks", "asff", "--minutes", "2", "--epochs", "3"], "two budgets: give one of them"),
-        (["shapes", "--necks", "asff", "--data.strict", "--epochs", "3"], "--data.strict needs a value"),
+        (["shapes", "--necks", "asff", "--data.strict", "perhaps"], "no such data set: perhaps"),
         (["no/such/folder", "--necks", "asff", "--device", "cpu"], "no such data set: "),
         (["shapes", "--necks", "asff", "--recipe", "smal"], "unknown recipe 'smal'; did you mean 'small'"),
     ],
