@@ -53,9 +53,10 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
     whole = _scores(detector, neck.made, rows, labels)
     output_changes: list[list[Tensor]] = [[] for _ in neck.made]
     score_changes = []
-    for source, x in enumerate(neck.read):
+    read = neck.read[0]
+    for source, x in enumerate(read):
         flat = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
-        made = neck.neck((*neck.read[:source], flat, *neck.read[source + 1 :]))
+        made = detector.neck((*read[:source], flat, *read[source + 1 :]))
         for changes, before, after in zip(output_changes, neck.made, made, strict=True):
             changes.append(torch.linalg.vector_norm((before - after)[0].float(), dim=0))
         score_changes.append(whole - _scores(detector, made, rows, labels))
