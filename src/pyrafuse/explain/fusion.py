@@ -25,7 +25,7 @@ from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.fitting import Fit, compute_inner_size
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.writing import write_atomically, write_text
-from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows, hold_regions
+from pyrafuse.explain.ablation import Ablation, Map, ablate, hold_regions
 from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record
 from pyrafuse.explain.weighted_sums import Fusion
@@ -243,8 +243,7 @@ def explain_image(
     if frame.image is None:
         raise DataError(frame.error or f"{frame.name} cannot be read")
     twin, neck = record(detector)
-    # whole, to find the candidates that they were
-    (detections,) = twin.predict_frames([frame], score_threshold=score, clip=False)
+    (detections,) = twin.predict_frames([frame], score_threshold=score)
     preprocessing = detector.card.preprocessing
     inner_height, inner_width = compute_inner_size(*detections.image_size, preprocessing)
     fit = Fit.of(*detections.image_size, preprocessing)
@@ -258,15 +257,8 @@ def explain_image(
         return cut(cells, stride).numpy()
 
     detector = hold_regions(detector, neck.made, fit.size)
-    with torch.inference_mode():
-        candidates = decode_pyramid(detector, neck.made)
-        boxes = fit.to_network(detections.boxes)
-        if detector.postprocess.vote_iou:  # a mean of several rows is none of them: ask for the one that was kept
-            elect = replace(detector.postprocess, score=score, vote_iou=0.0)
-            boxes = elect(candidates, [fit.size], [scale])[0].boxes
-        end = fit.size if detector.postprocess.clip else None
-        rows = find_rows(candidates, detections, boxes, size=end)[detections.is_visible().to(detector.device)]
-    detections = detections.clip()
+    assert detections.rows is not None
+    rows: Tensor = detections.rows.to(detector.device)
     ablation = ablate(detector, neck, detections, rows)
     best = slice(0, MAX_CAMS)
     levels = detections.levels[best]
