@@ -50,7 +50,7 @@ def test_a_folder(checkpoint, photos, tmp_path, capsys):
     assert "<h1>What each detection listened to</h1>" in (output / "report.html").read_text()
     expected = explain_image(load(checkpoint), photos / "a.png", score=0)
     with np.load(output / "a_fusion.npz") as stored:
-        np.testing.assert_allclose(stored["weights_stride16"], expected.weights[1], rtol=1e-5)
+        np.testing.assert_allclose(stored["weights_stride16"], expected.fusions[1].weights, rtol=1e-5)
     assert len(json.loads((output / "a_fusion.json").read_text())["objects"]) == len(expected.detections)
     assert not (output / "b_fusion.npz").exists()
 

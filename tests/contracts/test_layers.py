@@ -24,6 +24,19 @@ from pyrafuse.layers.switchable_atrous import SwitchableAtrousConv
 from pyrafuse.layers.weight_standardization import ConvAWS
 
 CHANNELS = 16
+
+
+class Weighed(nn.Module):
+    """Each channel weighed at each position by a softmax over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = FusionWeights("stride_8", [str(i) for i in range(CHANNELS)], stride=8)
+
+    def forward(self, x):
+        return self.weights(x.softmax(dim=1), x.split(1, dim=1))
+
+
 BLOCKS = {
     "aspp": lambda: ASPP(CHANNELS, 8, rates=(2, 4), dropout=0.0),
     "feedback_aspp": lambda: FeedbackASPP(CHANNELS),
@@ -37,7 +50,7 @@ BLOCKS = {
     "drop_block": lambda: DropBlock(3),
     "eca": lambda: ECA(CHANNELS),
     "eca, circular": lambda: ECA(CHANNELS, kernel_size=5, padding="circular"),
-    "fusion_weights": lambda: FusionWeights("stride_8", [str(i) for i in range(CHANNELS)]),
+    "fusion_weights": lambda: Weighed(),
     "l2_norm": lambda: L2Norm(CHANNELS),
     "non_local": lambda: NonLocal(CHANNELS),
     "non_local, dot_product": lambda: NonLocal(CHANNELS, mode="dot_product"),
@@ -79,7 +92,9 @@ def test_every_block_is_here():
         importlib.import_module(m.name) for m in pkgutil.iter_modules(pyrafuse.layers.__path__, "pyrafuse.layers.")
     ]
     classes = {c for m in modules for _, c in inspect.getmembers(m, inspect.isclass) if c.__module__ == m.__name__}
-    assert {c for c in classes if issubclass(c, nn.Module)} == {type(create(name)) for name in BLOCKS}
+    assert {c for c in classes if issubclass(c, nn.Module)} == {
+        FusionWeights if name == "fusion_weights" else type(create(name)) for name in BLOCKS
+    }
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])

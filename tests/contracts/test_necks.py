@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.base.parts import Part
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.layers.fusion_weights import find_fusions
+from pyrafuse.necks.asff_graph import asff_graph
+from pyrafuse.necks.graph_neck import GraphNeck
 from pyrafuse.necks.registry import NECKS, create_neck
 
 CHAINS = (*((name,) for name in NECKS.names()), ("yolo_fpn", "asff"), ("asff", "asff"))
@@ -172,23 +175,48 @@ def test_any_pyramid(chain, spec, height, width):
         assert x.isfinite().all()
 
 
+WEIGHED = {
+    "asff": ("asff", {}),
+    "asff as a graph": (None, {}),
+    "bifpn": ("bifpn", {"out_channels": 8, "repeats": 2}),
+    "bifpn, softmax": ("bifpn", {"out_channels": 8, "repeats": 1, "fusion": "softmax"}),
+    "qufpn": ("bifpn", {"out_channels": 8, "repeats": 1, "form": "qufpn"}),
+}
+
+
 class TestFusionWeights:
+    @pytest.mark.parametrize("kind", WEIGHED)
     @torch.no_grad()
-    def test_sum_to_one(self):
+    def test_are_normalised_and_recompute_what_is_fused(self, kind):
         inputs = INPUTS["four"]
-        neck = create_neck("asff", inputs)
-        for level in neck.levels:
-            weights, _ = level.fuse(pyramid_of(inputs, 97, 131))
-            assert weights.shape[1] == 4
-            torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
+        name, options = WEIGHED[kind]
+        neck = GraphNeck(inputs, asff_graph(inputs)) if name is None else create_neck(name, inputs, {name: options})
+        for parameter in (p for n, p in neck.named_parameters() if n.endswith("edge_weights")):
+            parameter.copy_(torch.rand_like(parameter) + 0.1)
+        seen = []
+        for fusion in find_fusions(neck).values():
+            fusion.register_forward_hook(lambda module, given, fused: seen.append((module, *given, fused)))
+        neck.eval()(pyramid_of(inputs, 97, 131))
+        assert len(seen) == len(find_fusions(neck)) > 0
+        for module, weights, maps, fused in seen:
+            dim = 0 if weights.ndim == 1 else 1
+            assert weights.shape[dim] == len(maps) == len(module.sources)
+            total = weights.sum(dim)
+            torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-3, atol=1e-3)  # 0.0001 in BiFPN's divisor
+            weighed = [x * (weights[i] if dim == 0 else weights[:, i, None]) for i, x in enumerate(maps)]
+            torch.testing.assert_close(fused, torch.stack(weighed).sum(dim=0))
+            assert abs(fused.shape[-2] - 97 / module.stride) <= 1
+            assert abs(fused.shape[-1] - 131 / module.stride) <= 1
 
     @torch.no_grad()
     def test_equal_levels_fuse_to_themselves(self):
         inputs = PyramidSpec((4, 4), (8, 16))
         level = create_neck("asff", inputs).levels[0]
         x = torch.randn(1, 4, 3, 5).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        _, fused = level.fuse((x, x[..., ::2, ::2]))
-        torch.testing.assert_close(fused, x)
+        seen = []
+        level.weights.register_forward_hook(lambda _module, _given, fused: seen.append(fused))
+        level((x, x[..., ::2, ::2]))
+        torch.testing.assert_close(seen[0], x)
 
 
 class TestComplaints:

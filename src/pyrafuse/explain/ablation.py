@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.detections import Detections
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Pyramid
@@ -47,15 +46,16 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
         detector: That the neck belongs to.
         neck: After a pass.
         found: N detections of that image.
-        rows: (N,) of the candidates that became them, from `find_rows`.
+        rows: (N,) of the candidates that became them.
     """
     labels = found.labels.to(rows.device)
     whole = _scores(detector, neck.made, rows, labels)
     output_changes: list[list[Tensor]] = [[] for _ in neck.made]
     score_changes = []
-    for source, x in enumerate(neck.read):
+    read = neck.read[0]
+    for source, x in enumerate(read):
         flat = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
-        made = neck.neck((*neck.read[:source], flat, *neck.read[source + 1 :]))
+        made = detector.neck((*read[:source], flat, *read[source + 1 :]))
         for changes, before, after in zip(output_changes, neck.made, made, strict=True):
             changes.append(torch.linalg.vector_norm((before - after)[0].float(), dim=0))
         score_changes.append(whole - _scores(detector, made, rows, labels))
@@ -66,32 +66,6 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
         score_changes=changes.float().cpu().numpy(),
         shares=_to_shares(changes.float().abs(), dim=1).cpu().numpy(),
     )
-
-
-def find_rows(
-    candidates: Candidates, found: Detections, boxes: Tensor, *, size: tuple[int, int] | None = None
-) -> Tensor:
-    """(N,) int64: the row of one image's candidates that became each detection.
-
-    Args:
-        candidates: Of a batch of one.
-        found: The detections.
-        boxes: (N, 4), those of ``found`` in pixels of the network's input.
-        size: Height and width at which they were cut, where they were.
-    """
-    device = candidates.boxes.device
-    labels = found.labels.to(device)
-    own, levels = candidates.boxes[0].to(boxes.dtype), candidates.levels
-    own = own if size is None else clip_boxes(own, size)
-    if own.ndim == 2:
-        distance = torch.cdist(boxes.to(device), own, p=1)
-    else:
-        distance = (own[:, labels].transpose(0, 1) - boxes.to(device)[:, None]).abs().sum(dim=2)
-    scores = candidates.scores[0][:, labels].T
-    # boxes of two rows may be equal, and rounding has moved them: then the score tells
-    distance = distance + (scores - found.scores.to(device)[:, None]).abs()
-    is_other = found.levels.to(device)[:, None] != (levels if levels.ndim == 1 else levels[0])
-    return distance.masked_fill(is_other, float("inf")).argmin(dim=1)
 
 
 def decode_pyramid(detector: Detector, pyramid: Pyramid) -> Candidates:

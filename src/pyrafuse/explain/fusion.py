@@ -6,6 +6,7 @@ The picture is figure 3 of Liu et al., "Learning Spatial Fusion for Single-Shot 
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.fitting import Fit, compute_inner_size
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.writing import write_atomically, write_text
-from pyrafuse.explain.ablation import Ablation, Map, ablate, decode_pyramid, find_rows, hold_regions
+from pyrafuse.explain.ablation import Ablation, Map, ablate, hold_regions
 from pyrafuse.explain.cam import MAX_CAMS, DetectionCAM, compute_cams
 from pyrafuse.explain.recording import record
+from pyrafuse.explain.weighted_sums import Fusion
 from pyrafuse.models.detector import Detector
 from pyrafuse.visualization.cam import plot_cams
 from pyrafuse.visualization.figures import save_figure
-from pyrafuse.visualization.fusion import plot_fusion
+from pyrafuse.visualization.fusion import MapRow, plot_fusion
 
 MAX_PICTURE_SIDE_PX = 1024
 """Larger images are reduced to this before they are drawn upon: a map is smaller on paper."""
@@ -49,13 +51,11 @@ class FusionExplanation:
         detections: In pixels of the image, which is kept, with the level that each came from.
         strides: Pixels of the network's input a cell, for each of the L levels, finest first.
         scale: Pixels of the network's input an image pixel, along x and y.
-        weights: For each output level (L, h, w), the weight of each source level at each position, finest source
-            first; none for a neck that has no weights of positions.
+        fusions: Every weighted sum of the neck, in the order in which they run; none for a neck without weights.
         fused: For each output level (h, w), the mean over channels of what is fused there, absolute; of the neck's
-            output where ``is_output``.
-        shares: (L, L), row an output level, column a source level: the weight's mean over the image.
-        detection_weights: (N, L), the weights of the source levels in the cell that holds the centre of each box, at
-            the level that it came from.
+            output where no fusion is at its stride.
+        detection_weights: (N, S), the weights of the last fusion at the level that each detection came from, in the
+            cell that holds the centre of its box; NaN past its sources. None without fusions at the output levels.
         ablation: What each level that the neck reads brings to its output and to each detection; of any neck. Its maps
             end where the image does, too.
         cams: Where class and box of the best detections look, one each.
@@ -65,50 +65,59 @@ class FusionExplanation:
     detections: Detections
     strides: tuple[int, ...]
     scale: tuple[float, float]
-    weights: tuple[Map, ...] | None
+    fusions: tuple[Fusion, ...]
     fused: tuple[Map, ...]
-    shares: Map | None
     detection_weights: Map | None
     ablation: Ablation | None = None
     cams: tuple[DetectionCAM, ...] = ()
-    is_output: bool = False
-    """Whether ``fused`` tells of the neck's output, for want of a part that fuses all levels."""
+
+    def fusion_at(self, level: int) -> Fusion | None:
+        """The last fusion at the stride of an output level."""
+        return next((f for f in reversed(self.fusions) if f.stride == self.strides[level]), None)
 
     def figure(self) -> Figure:
         """The image with its detections coloured by level, and what each level brings to each of the best; below, a row
         an output level, the weights and the fused map.
 
-        A neck without weights has the share of each level that it reads in the change of its output in their place.
+        A neck without weights of positions has the share of each level that it reads in the change of its output in
+        their place.
         """
         assert self.detections.image is not None
         image, factor = _reduce(self.detections.image)
         detections = replace(self.detections, boxes=self.detections.boxes * factor)
-        fused = [self._over_image(cells, stride) for cells, stride in zip(self.fused, self.strides, strict=True)]
-        maps, sources, meaning = self.weights, self.strides, "weight of the source level"
-        if maps is None and self.ablation is not None:
-            maps = tuple(shares.numpy() for shares in self.ablation.output_shares)
-            sources, meaning = self.ablation.strides, "share of the change without the source level"
-        if maps is not None:
-            maps = [
-                np.stack([self._over_image(cells, stride) for cells in level])
-                for level, stride in zip(maps, self.strides, strict=True)
+        rows = [
+            MapRow(label_of(f.name), [f"from {label_of(s)}" for s in f.sources], f.stride, f.weights, f.strength)
+            for f in self.fusions
+            if f.is_spatial
+        ]
+        meaning = "weight of the source"
+        if not rows and self.ablation is not None:
+            sources = [f"from stride {s}" for s in self.ablation.strides]
+            rows = [
+                MapRow(f"stride {s}", sources, s, shares.numpy(), fused, is_output=self.fusion_at(level) is None)
+                for level, (s, shares, fused) in enumerate(
+                    zip(self.strides, self.ablation.output_shares, self.fused, strict=True)
+                )
             ]
+            meaning = "share of the change without the source level"
         figure = plot_fusion(
             image,
             detections,
-            maps,
-            fused,
+            [
+                replace(
+                    row,
+                    weights=np.stack([self._over_image(cells, row.stride) for cells in row.weights]),
+                    fused=self._over_image(row.fused, row.stride),
+                )
+                for row in rows
+            ],
             self.strides,
-            sources=sources,
             meaning=meaning,
             attributions=None if self.ablation is None else self.ablation.shares,
             attribution_strides=() if self.ablation is None else self.ablation.strides,
         )
-        if self.weights is None:
+        if not self.fusions:
             figure.axes[0].set_title(f"{len(self.detections)} detections; a neck without weights", fontsize=10)
-        if self.is_output:
-            for axes in figure.axes:
-                axes.set_title(axes.get_title().replace("fused at", "output of"), fontsize=8)
         return figure
 
     def cam_figure(self) -> Figure | None:
@@ -128,8 +137,9 @@ class FusionExplanation:
     def save(self, folder: str | os.PathLike[str], *, name: str | None = None) -> tuple[Path, Path, Path]:
         """Write NAME_fusion.png, .npz and .json to ``folder``, each whole or not at all, and return their paths.
 
-        Beside them lies NAME_cam.png where there is a detection. The arrays are ``weights_stride8``, ``fused_stride8``
-        and so on, ``boxes``, ``scores``, ``labels``, ``levels``, ``strides``, ``scale`` and ``detection_weights``;
+        Beside them lies NAME_cam.png where there is a detection. The arrays are ``weights_stride8`` (or
+        ``weights_P4``, of a graph), ``fused_stride8`` and so on, ``boxes``, ``scores``, ``labels``, ``levels``,
+        ``strides``, ``scale`` and ``detection_weights``;
         ``changes_stride8`` and so on, ``attributions`` and ``score_changes`` of the ablation; ``cam_class_0``,
         ``cam_box_0`` and so on, of the best detections.
 
@@ -158,8 +168,8 @@ class FusionExplanation:
         }
         arrays |= {"strides": np.asarray(self.strides), "scale": np.asarray(self.scale)}
         arrays |= {f"fused_stride{s}": strength for s, strength in zip(self.strides, self.fused, strict=True)}
-        if self.weights is not None and self.detection_weights is not None:
-            arrays |= {f"weights_stride{s}": weight for s, weight in zip(self.strides, self.weights, strict=True)}
+        arrays |= {f"weights_{_key(f.name)}": f.weights for f in self.fusions}
+        if self.detection_weights is not None:
             arrays["detection_weights"] = self.detection_weights
         if self.ablation is not None:
             shares = zip(self.strides, self.ablation.output_shares, strict=True)
@@ -176,15 +186,12 @@ class FusionExplanation:
         values = self.detections.to_dict()
         for row, found in enumerate(values["objects"]):
             found["stride"] = self.strides[found["level"]]
-            if self.detection_weights is not None:
-                found["weights"] = _by_stride(self.strides, self.detection_weights[row])
+            if self.detection_weights is not None and (fusion := self.fusion_at(found["level"])):
+                found["weights"] = _by_source(fusion, self.detection_weights[row])
             if self.ablation is not None:
                 found["attribution"] = _by_stride(self.ablation.strides, self.ablation.shares[row])
                 found["score_change"] = _by_stride(self.ablation.strides, self.ablation.score_changes[row])
-        shares = None
-        if self.shares is not None:
-            rows = zip(self.strides, self.shares, strict=True)
-            shares = {f"stride{s}": _by_stride(self.strides, row) for s, row in rows}
+        shares = {_key(f.name): _by_source(f, f.shares) for f in self.fusions} or None
         values |= {"strides": list(self.strides), "scale": list(self.scale), "shares": shares}
         if self.ablation is not None:
             rows = zip(self.strides, self.change_shares(), strict=True)
@@ -236,8 +243,7 @@ def explain_image(
     if frame.image is None:
         raise DataError(frame.error or f"{frame.name} cannot be read")
     twin, neck = record(detector)
-    # whole, to find the candidates that they were
-    (detections,) = twin.predict_frames([frame], score_threshold=score, clip=False)
+    (detections,) = twin.predict_frames([frame], score_threshold=score)
     preprocessing = detector.card.preprocessing
     inner_height, inner_width = compute_inner_size(*detections.image_size, preprocessing)
     fit = Fit.of(*detections.image_size, preprocessing)
@@ -251,33 +257,33 @@ def explain_image(
         return cut(cells, stride).numpy()
 
     detector = hold_regions(detector, neck.made, fit.size)
-    with torch.inference_mode():
-        candidates = decode_pyramid(detector, neck.made)
-        boxes = fit.to_network(detections.boxes)
-        if detector.postprocess.vote_iou:  # a mean of several rows is none of them: ask for the one that was kept
-            elect = replace(detector.postprocess, score=score, vote_iou=0.0)
-            boxes = elect(candidates, [fit.size], [scale])[0].boxes
-        end = fit.size if detector.postprocess.clip else None
-        rows = find_rows(candidates, detections, boxes, size=end)[detections.is_visible().to(detector.device)]
-    detections = detections.clip()
+    assert detections.rows is not None
+    rows: Tensor = detections.rows.to(detector.device)
     ablation = ablate(detector, neck, detections, rows)
     best = slice(0, MAX_CAMS)
     levels = detections.levels[best]
     cams = compute_cams(detector, neck.made, rows[best], detections.labels[best], levels)
 
-    weights = None
-    if neck.weights is not None:
-        weights = tuple(crop(w[0], stride) for w, stride in zip(neck.weights, strides, strict=True))
+    fusions = tuple(
+        Fusion(
+            name=f.name,
+            sources=f.module.sources,
+            stride=f.module.stride,
+            weights=crop(f.weights[0], f.module.stride) if f.weights.ndim == 4 else f.weights.float().cpu().numpy(),
+            strength=crop(f.fused[0].float().abs().mean(dim=0), f.module.stride),
+        )
+        for f in neck.fusions
+    )
+    last = {fusion.stride: fusion for fusion in fusions}
+    outputs = (crop(x[0].float().abs().mean(dim=0), s) for x, s in zip(neck.made, strides, strict=True))
     return FusionExplanation(
         source=frame.name,
         detections=detections,
         strides=strides,
         scale=scale,
-        weights=weights,
-        fused=tuple(crop(x[0].float().abs().mean(dim=0), s) for x, s in zip(neck.fused, strides, strict=True)),
-        shares=None if weights is None else np.stack([w.mean(axis=(1, 2)) for w in weights]),
-        detection_weights=None if weights is None else _weights_at(detections, weights, strides, scale),
-        is_output=not neck.levels,
+        fusions=fusions,
+        fused=tuple(last[s].strength if s in last else output for s, output in zip(strides, outputs, strict=True)),
+        detection_weights=_weights_at(detections, [last.get(s) for s in strides], scale),
         ablation=replace(
             ablation,
             output_shares=tuple(cut(shares, s) for shares, s in zip(ablation.output_shares, strides, strict=True)),
@@ -300,6 +306,19 @@ def name_of(source: str) -> str:
 def cam_picture_of(picture: Path) -> Path:
     """NAME_cam.png beside NAME_fusion.png."""
     return picture.with_name(picture.name.replace("_fusion.png", "_cam.png"))
+
+
+def label_of(name: str) -> str:
+    """``stride 8`` for ``stride_8``; other names are told as they are."""
+    return name.replace("_", " ") if name.startswith("stride_") else name
+
+
+def _key(name: str) -> str:
+    return name.replace("stride_", "stride")
+
+
+def _by_source(fusion: Fusion, weights: Map) -> dict[str, float]:
+    return {_key(source): float(w) for source, w in zip(fusion.sources, weights, strict=False)}
 
 
 def _by_stride(strides: tuple[int, ...], values: Map) -> dict[str, float]:
@@ -325,17 +344,17 @@ def _single_frame(image: Any) -> Frame:
     return first
 
 
-def _weights_at(
-    detections: Detections, weights: tuple[Map, ...], strides: tuple[int, ...], scale: tuple[float, float]
-) -> Map:
-    """(N, L) weights in the cell of each box's centre, at the box's own level; of the nearest cell for one outside."""
+def _weights_at(detections: Detections, fusions: Sequence[Fusion | None], scale: tuple[float, float]) -> Map | None:
+    """(N, S) weights in the cell of each box's centre, by the fusion of the box's level; NaN past its sources."""
+    most = max((len(f.sources) for f in fusions if f is not None), default=0)
+    if not most:
+        return None
     boxes = detections.boxes.numpy()
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * np.asarray(scale, np.float32)
     levels = detections.levels.numpy()
-    result = np.zeros((len(boxes), len(strides)), np.float32)
-    for level, (level_weights, stride) in enumerate(zip(weights, strides, strict=True)):
-        rows = levels == level
-        _, height, width = level_weights.shape
-        cells = np.floor(centres[rows] / stride).astype(np.int64).clip(0, (width - 1, height - 1))
-        result[rows] = level_weights[:, cells[:, 1], cells[:, 0]].T
+    result = np.full((len(boxes), most), np.nan, np.float32)
+    for level, fusion in enumerate(fusions):
+        if fusion is not None:
+            cells = np.floor(centres[levels == level] / fusion.stride).astype(np.int64)
+            result[levels == level, : len(fusion.sources)] = fusion.weights_at(cells)
     return result

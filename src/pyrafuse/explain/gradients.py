@@ -16,7 +16,8 @@ from pyrafuse.core.losses import LevelCriterion
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.core.targets import Targets
 from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives
-from pyrafuse.explain.recording import ResizingLevel, record
+from pyrafuse.explain.recording import RecordedFusion, RecordingNeck, record
+from pyrafuse.layers.fusion_weights import spread_weights
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
 
@@ -75,9 +76,9 @@ class SourceGradients:
 def compute_source_gradients(detector: Detector, images: Tensor, targets: Targets) -> SourceGradients:
     """One forward pass, and a backward pass for the loss of each output level.
 
-    The source levels are what the part of the neck that weighs levels reads; without such a part, what the neck reads,
-    and only the network's own gradient is told. The weights are taken as constants by ``weights`` and as they are,
-    functions of the sources, by ``network``.
+    The source levels are what the neck reads; of a chain, what its last part reads that brings levels together. The
+    rules ``weights`` and ``sum`` are told of a neck that weighs all sources in one step for each output level, as ASFF
+    does. The weights are taken as constants by ``weights`` and as they are, functions of the sources, by ``network``.
 
     Args:
         detector: In the mode to be explained: evaluation, so that no image depends on the others.
@@ -98,30 +99,53 @@ def compute_source_gradients(detector: Detector, images: Tensor, targets: Target
     with torch.enable_grad():
         predictions = twin.head(twin.pyramid(images))
         report = criterion.by_level(predictions, targets)
-        losses = report.of_levels
-        received = {NETWORK: _stack([_pull(loss, neck.sources) for loss in losses])}
-        resizing = [level for level in neck.levels if isinstance(level, ResizingLevel)]
-        if neck.weights is not None and len(resizing) == len(neck.levels):
-            pulls = [_pull(loss, neck.fused)[level] for level, loss in enumerate(losses)]
+        part = _find_mixing_part(neck)
+        sources = neck.read[part]
+        received = {NETWORK: _stack([_pull(loss, sources) for loss in report.of_levels])}
+        fusions = [fusion for fusion in neck.fusions if fusion.part == part]
+        if _is_one_step(fusions, len(sources), detector.neck.features.strides):
             unweighted, weighted = [], []
-            for level, weights, pull in zip(resizing, neck.weights, pulls, strict=True):
-                resized = level.resize(neck.sources)
-                shares = [pull * w[:, None] for w in weights.detach().unbind(dim=1)]
-                unweighted.append(_pull(resized, neck.sources, [pull] * len(resized)))
-                weighted.append(_pull(resized, neck.sources, shares))
+            for loss, fusion in zip(report.of_levels, fusions, strict=True):
+                (pull,) = _pull(loss, (fusion.fused,))
+                shares = [pull * w for w in spread_weights(fusion.weights.detach())]
+                unweighted.append(_pull(fusion.maps, sources, [pull] * len(sources)))
+                weighted.append(_pull(fusion.maps, sources, shares))
             received |= {WEIGHTS: _stack(weighted), SUM: _stack(unweighted)}
-    positives = predictions.grid.cells_of(report.is_positive)
     output_strides = detector.neck.features.strides
-    strides = output_strides if neck.levels else detector.backbone.features.strides
+    strides = detector.backbone.features.strides if part == 0 else neck.strides_before(part)
+    positives = predictions.grid.cells_of(report.is_positive)
     return SourceGradients(
         source_strides=strides,
         output_strides=output_strides,
         received=received,
         is_positive=tuple(
             spread_positives(positives, output_strides, (x.shape[-2], x.shape[-1]), stride)
-            for x, stride in zip(neck.sources, strides, strict=True)
+            for x, stride in zip(sources, strides, strict=True)
         ),
     )
+
+
+def _find_mixing_part(neck: RecordingNeck) -> int:
+    """Rank of the last part of a chain that brings levels together; one such as a projection is passed over."""
+    for part in reversed(range(1, len(neck.read))):
+        read, made = neck.read[part], [*neck.read, neck.made][part + 1]
+        others = [[x for s, x in enumerate(read) if s != level] for level in range(len(made))]
+        if len(read) != len(made) or any(_depends(x, of_others) for x, of_others in zip(made, others, strict=True)):
+            return part
+    return 0
+
+
+def _depends(made: Tensor, others: Sequence[Tensor]) -> bool:
+    """Whether ``made`` is computed of any of the others."""
+    pulls = torch.autograd.grad(made.sum(), others, retain_graph=True, allow_unused=True) if others else ()
+    return any(x is not None for x in pulls)
+
+
+def _is_one_step(fusions: Sequence[RecordedFusion], num_sources: int, strides: Sequence[int]) -> bool:
+    """Whether these are one fusion an output level, each of all sources and of no other fusion: equation 1."""
+    if [f.module.stride for f in fusions] != list(strides) or any(len(f.maps) != num_sources for f in fusions):
+        return False
+    return not any(_depends(f.fused, [other.fused for other in fusions if other is not f]) for f in fusions)
 
 
 def _pull(outputs: Any, inputs: Pyramid, gradients: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:

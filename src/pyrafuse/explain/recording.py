@@ -1,97 +1,90 @@
 """What a neck fuses, kept while a detector runs once; and detectors with a part replaced.
 
-pyramid -> parts of the neck, one by one -> pyramid, and aside: what the part that fuses levels read and made
+pyramid -> parts of the neck, one by one -> pyramid, and aside: what each part read, and every weighted sum
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid
+from pyrafuse.layers.fusion_weights import FusionWeights, find_fusions
 from pyrafuse.models.detector import Detector
 from pyrafuse.necks.registry import NeckChain
 
 
-@runtime_checkable
-class FusingLevel(Protocol):
-    """One output level that fuses all source levels, as `ASFFLevel` does and `PlainFusionLevel`.
+@dataclass(frozen=True, eq=False)
+class RecordedFusion:
+    """One pass of a `FusionWeights`.
 
-    What a neck whose ``levels``, finest first, are all such fuses can be explained.
+    Attributes:
+        name: By which `find_fusions` calls it.
+        part: Rank of the part of the neck, of a chain, that it belongs to.
+        module: The fusion, with the names of its sources.
+        weights: (S,), or (B, S, H, W).
+        maps: S maps (B, C, H, W), what is weighed.
+        fused: (B, C, H, W), their weighted sum.
     """
 
-    def fuse(self, pyramid: Pyramid) -> tuple[Tensor | None, Tensor]:
-        """Weights (B, L, H, W), finest source first, and the weighted sum (B, C, H, W).
-
-        No weights where no position has its own: a sum, a concatenation.
-        """
-        ...
-
-    def expand(self, fused: Tensor) -> Tensor:
-        """The level's output, made of what is fused."""
-        ...
-
-
-@runtime_checkable
-class ResizingLevel(FusingLevel, Protocol):
-    """One that also tells what it weighs."""
-
-    def resize(self, pyramid: Pyramid) -> Sequence[Tensor]:
-        """Each source level (B, C, H, W) at the channels and size of this one."""
-        ...
+    name: str
+    part: int
+    module: FusionWeights
+    weights: Tensor
+    maps: tuple[Tensor, ...]
+    fused: Tensor
 
 
 class RecordingNeck(Neck):
-    """Does what ``neck`` does and keeps what was fused in the last pass.
+    """Does what ``neck`` does and keeps what was read and fused in the last pass.
 
-    If several necks of a chain fuse all levels, the last one counts. One whose strides are not those of the chain's
-    output does not: the level of a detection would be none of its levels.
+    It runs a copy that shares all tensors: a hook on ``neck`` itself would hear what other threads compute with it.
 
     Args:
         neck: What is recorded.
-        cut: Let no gradient past the sources: they become leaves that take it.
+        cut: Let no gradient past what the neck reads: this becomes leaves.
 
     Attributes:
-        read: What the neck read.
-        made: What it gave.
-        sources: What the part that fuses all levels read; without such a part, what the neck read.
-        levels: The levels of that part, finest first; none without such a part.
-        weights: (B, L, H, W) of each output level, finest first; none where the neck has no such weights.
-        fused: (B, C, H, W) of each output level: what is fused there; without such a part, the neck's output.
+        read: For each part of the neck, of a chain, what it read. Gradients at these are of what follows alone.
+        made: What the neck gave.
+        fusions: In the order in which they ran.
     """
 
     def __init__(self, neck: Neck, *, cut: bool = False) -> None:
         super().__init__()
-        self.neck = neck
+        shared = {id(t): t for t in (*neck.parameters(), *neck.buffers())}
+        self.neck = deepcopy(neck, shared)
         self.features = neck.features
-        self.read: Pyramid = ()
+        self.read: list[Pyramid] = []
         self.made: Pyramid = ()
-        self.sources: Pyramid = ()
-        self.levels: tuple[FusingLevel, ...] = ()
-        self.weights: Pyramid | None = None
-        self.fused: Pyramid = ()
+        self.fusions: list[RecordedFusion] = []
         self._cut = cut
+        for name, fusion in find_fusions(self.neck).items():
+            fusion.register_forward_hook(partial(self._keep, name))
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        read = sources = pyramid = self._begin(pyramid)
-        fusing: tuple[FusingLevel, ...] = ()
-        weights, fused = (), None
+        self.read, self.fusions = [], []
+        if self._cut:
+            pyramid = tuple(x.detach().requires_grad_() for x in pyramid)
         for part in _parts(self.neck):
-            levels = _fusing_levels(part)
-            if levels and part.features.strides == self.features.strides:
-                sources, fusing = self._begin(pyramid), levels
-                weights, fused = zip(*(level.fuse(sources) for level in levels), strict=True)
-                pyramid = tuple(level.expand(x) for level, x in zip(levels, fused, strict=True))
-            else:
-                pyramid = part(pyramid)
-        self.read, self.made = read, pyramid
-        self.sources, self.levels, self.fused = sources, fusing, fused or pyramid
-        self.weights = tuple(w for w in weights if w is not None) or None
+            # an alias: what comes out of a part may also be used inside of it, and view_as may change the strides
+            pyramid = tuple(x[...] for x in pyramid)
+            self.read.append(pyramid)
+            pyramid = part(pyramid)
+        self.made = pyramid
         return pyramid
 
-    def _begin(self, pyramid: Pyramid) -> Pyramid:
-        return tuple(x.detach().requires_grad_() for x in pyramid) if self._cut else pyramid
+    def strides_before(self, part: int) -> tuple[int, ...]:
+        """Strides of what a part of a chain reads, but for the first."""
+        return list(_parts(self.neck))[part - 1].features.strides
+
+    def _keep(self, name: str, module: nn.Module, inputs: tuple[Any, ...], fused: Tensor) -> None:
+        assert isinstance(module, FusionWeights)
+        weights, maps = inputs
+        self.fusions.append(RecordedFusion(name, len(self.read) - 1, module, weights, tuple(maps), fused))
 
 
 class Given(nn.Module):
@@ -106,16 +99,13 @@ class Given(nn.Module):
 
 
 def record(detector: Detector, *, cut: bool = False) -> tuple[Detector, RecordingNeck]:
-    """The same detector, sharing all its parts, with a neck that keeps what it fuses."""
+    """The same detector, sharing all its weights, with a neck that keeps what it fuses."""
     neck = RecordingNeck(detector.neck, cut=cut)
     return replace_parts(detector, neck=neck), neck
 
 
 def replace_parts(detector: Detector, **parts: nn.Module) -> Detector:
-    """The same detector, sharing all its parts but those given.
-
-    ``detector`` itself is left as it is, which a hook would not do: other threads may go on using it.
-    """
+    """The same detector, sharing all its parts but those given; ``detector`` itself is left as it is."""
     twin = copy(detector)
     twin._modules = {**detector._modules, **parts}  # a shallow copy shares even the table of its parts
     return twin
@@ -128,9 +118,3 @@ def _parts(neck: Neck) -> Iterator[Neck]:
     for part in neck.necks:
         assert isinstance(part, Neck)
         yield from _parts(part)
-
-
-def _fusing_levels(neck: Neck) -> tuple[FusingLevel, ...]:
-    levels = getattr(neck, "levels", ())
-    levels = tuple(levels) if isinstance(levels, Iterable) else ()
-    return levels if all(isinstance(level, FusingLevel) for level in levels) else ()

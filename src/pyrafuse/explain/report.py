@@ -16,8 +16,10 @@ from pyrafuse.base.images.sources import Frame, Source, open_source
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.checks.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.explain.ablation import Map
-from pyrafuse.explain.fusion import cam_picture_of, explain_image, name_of
+from pyrafuse.explain.fusion import cam_picture_of, explain_image, label_of, name_of
+from pyrafuse.explain.weighted_sums import Fusion
 from pyrafuse.models.detector import Detector
+from pyrafuse.visualization.fusion import plot_weights
 from pyrafuse.visualization.report import Report
 
 MAX_PICTURES = 50
@@ -46,7 +48,7 @@ class _Row:
     name: str
     picture: Path
     detections: Detections
-    shares: Map | None
+    fusions: tuple[Fusion, ...]
     detection_weights: Map | None
     source_strides: tuple[int, ...]
     change_shares: Map
@@ -125,7 +127,7 @@ def _explain_frame(detector: Detector, frame: Frame, output: Path, name: str, sc
         name,
         picture,
         replace(found.detections, image=None),
-        found.shares,
+        tuple(replace(f, weights=f.shares, strength=f.strength[:0]) for f in found.fusions),
         found.detection_weights,
         found.ablation.strides,
         found.change_shares(),
@@ -174,39 +176,56 @@ def _describe(rows: Sequence[_Row], failures: Sequence[str], strides: tuple[int,
 
 
 def _add_shares(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -> None:
-    shares = [row.shares for row in rows if row.shares is not None]
-    if not shares:
-        if rows:
-            report.add_text(
-                "The neck of this detector has no weights of positions. The maps show what each level that it reads "
-                "brings to its output, and how strong this is: the mean over channels of the absolute value, each on "
-                "a scale of its own."
-            )
+    if not rows:
+        return
+    if not rows[0].fusions:
+        report.add_text(
+            "The neck of this detector has no fusion weights. The maps show what each level that it reads brings to "
+            "its output, and how strong this is: the mean over channels of the absolute value, each on its own scale."
+        )
+        return
+    means = {
+        fusion.name: dict(zip(map(label_of, fusion.sources), mean.tolist(), strict=True))
+        for rank, fusion in enumerate(rows[0].fusions)
+        for mean in [np.mean([row.fusions[rank].weights for row in rows], axis=0)]
+    }
+    report.add_figure(
+        plot_weights({label_of(name): weights for name, weights in means.items()}),
+        "Mean fusion weight of each source, over all positions of all images.",
+    )
+    sources = next(iter(means.values())).keys()
+    is_square = all(weights.keys() == sources for weights in means.values())
+    report.add_table(
+        ("fused at", *(f"from {source}" for source in sources)) if is_square else ("fused at", "from"),
+        [
+            (label_of(name), *_format(list(weights.values())))
+            if is_square
+            else (label_of(name), ", ".join(f"{source} {weight:.2f}" for source, weight in weights.items()))
+            for name, weights in means.items()
+        ],
+        caption="The same in numbers.",
+    )
+    if not is_square:
         return
     at_objects = np.concatenate([row.detection_weights for row in rows if row.detection_weights is not None])
     levels = np.concatenate([row.detections.levels.numpy() for row in rows])
-    header = ("fused at", *(f"from stride {s}" for s in strides))
     report.add_table(
-        header,
-        [(f"stride {s}", *_format(mean)) for s, mean in zip(strides, np.mean(shares, axis=0), strict=True)],
-        caption="Mean fusion weight of each source level at each output level, over all positions of all images.",
-    )
-    report.add_table(
-        (*header, "detections"),
-        [
-            (
-                f"stride {stride}",
-                *(
-                    _format(at_objects[levels == level].mean(axis=0))
-                    if (levels == level).any()
-                    else ["-"] * len(strides)
-                ),
-                int((levels == level).sum()),
-            )
-            for level, stride in enumerate(strides)
-        ],
+        ("fused at", *(f"from {source}" for source in sources), "detections"),
+        _means_by_level(at_objects, levels, strides),
         caption="The same at the centres of the detections alone, each at the level that it came from.",
     )
+
+
+def _means_by_level(values: Map, levels: Map, strides: tuple[int, ...]) -> list[tuple[str | int, ...]]:
+    """A row a level: means of the ``values`` (N, S) of its detections, and how many these are."""
+    return [
+        (
+            f"stride {stride}",
+            *(_format(values[is_own].mean(axis=0)) if is_own.any() else ["-"] * values.shape[1]),
+            int(is_own.sum()),
+        )
+        for stride, is_own in zip(strides, (levels == level for level in range(len(strides))), strict=True)
+    ]
 
 
 def _add_sizes(report: Report, rows: Sequence[_Row], strides: tuple[int, ...]) -> None:
@@ -245,18 +264,7 @@ def _add_changes(report: Report, rows: Sequence[_Row], strides: tuple[int, ...])
     )
     report.add_table(
         ("found at", *sources, "detections"),
-        [
-            (
-                f"stride {stride}",
-                *(
-                    _format(attributions[levels == level].mean(axis=0))
-                    if (levels == level).any()
-                    else ["-"] * len(sources)
-                ),
-                int((levels == level).sum()),
-            )
-            for level, stride in enumerate(strides)
-        ],
+        _means_by_level(attributions, levels, strides),
         caption="Mean share of each level in the change of the detections' scores.",
     )
 
@@ -267,8 +275,15 @@ def _add_image(report: Report, row: _Row, strides: tuple[int, ...]) -> None:
     report.add_image(row.picture, caption=found.source)
     if (cams := cam_picture_of(row.picture)).exists():
         report.add_image(cams, caption="Grad-CAM of the best detections: where their class and where their box looks.")
-    weights = [()] * len(found) if row.detection_weights is None else [tuple(_format(w)) for w in row.detection_weights]
-    sources = () if row.detection_weights is None else tuple(f"from stride {s}" for s in strides)
+    weights = [()] * len(found)
+    sources: tuple[str, ...] = ()
+    if row.detection_weights is not None:
+        last = {fusion.stride: fusion for fusion in row.fusions}
+        sources = ("fused there from",)
+        weights = [
+            (_name_weights(last.get(strides[level]), w),)
+            for level, w in zip(found.levels.tolist(), row.detection_weights, strict=True)
+        ]
     due_to = tuple(f"due to stride {s}" for s in row.source_strides)
     if not len(found):
         report.add_text("Nothing was found.")
@@ -288,7 +303,7 @@ def _add_image(report: Report, row: _Row, strides: tuple[int, ...]) -> None:
             )
         ],
         caption="Side: the root of the box's area. "
-        + ("From: the weights at the centre of the box. " if sources else "")
+        + ("Fused there from: the weights at the centre of the box. " if sources else "")
         + "Due to: share of the level in the change of the score.",
     )
 
@@ -299,5 +314,11 @@ def _sides_px(detections: Detections) -> Map:
     return sizes.prod(dim=1).sqrt().numpy()
 
 
-def _format(weights: Map) -> list[str]:
+def _name_weights(fusion: Fusion | None, weights: Map) -> str:
+    if fusion is None:
+        return "-"
+    return ", ".join(f"{label_of(s)}: {w:.2f}" for s, w in zip(fusion.sources, weights, strict=False))
+
+
+def _format(weights: Map | Sequence[float]) -> list[str]:
     return [f"{weight:.2f}" for weight in weights]

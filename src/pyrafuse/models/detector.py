@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.habits import hint_keywords
-from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.preprocessing import Preprocessing
@@ -32,7 +31,8 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.card import CARD_KEY, PREFIX, Card, card_to_dict
 from pyrafuse.models.evaluating import evaluate, read_whole
-from pyrafuse.models.found import PREDICT_REMARKS, Found
+from pyrafuse.models.found import PREDICT_REMARKS, Found, only_one
+from pyrafuse.models.laying import LaidBatch
 from pyrafuse.postprocess.dense import DensePostprocess
 
 P = TypeVar("P")
@@ -78,6 +78,18 @@ class Detector(nn.Module, Generic[P]):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def __call__(self, images: Any, *args: Any, **options: Any) -> Any:
+        """``forward`` for a batch of normalised tensors; for anything else, the `Detections` in one image.
+
+        ``detector("image.jpg", score=0.4)`` takes whatever is one image to `predict`, and its options.
+
+        Raises:
+            PyrafuseError: If the source has not exactly one image.
+        """
+        if isinstance(images, Tensor) and images.ndim == 4:
+            return super().__call__(images, *args, **options)
+        return only_one(self.predict(images, *args, **options))
 
     def forward(
         self,
@@ -168,6 +180,15 @@ class Detector(nn.Module, Generic[P]):
         size = (images.shape[-2], images.shape[-1])
         found = (postprocess or self.postprocess)(candidates, sizes or [size] * len(images), scales)
         return tuple(replace(f, names=self.names, image_size=size) for f in found)
+
+    def detect_in(
+        self, batch: LaidBatch, *, postprocess: DensePostprocess | None = None, predictions: P | None = None
+    ) -> tuple[Detections, ...]:
+        """As `detect`, in pixels of the images themselves: the one way of predict, evaluate and validation."""
+        found = self.detect(
+            batch.images, postprocess=postprocess, sizes=batch.sizes, scales=batch.scales, predictions=predictions
+        )
+        return batch.to_images(found)
 
     @hint_keywords(PREDICT_REMARKS)
     def predict(
@@ -311,17 +332,11 @@ class Detector(nn.Module, Generic[P]):
     ) -> Iterator[Detections]:
         pixels = [frame.image for frame in frames if frame.image is not None]
         images, fits = zip(*(fit_image(image, preprocessing) for image in pixels), strict=True)
-        sizes = [fit.size for fit in fits]
-        prepared = normalize(preprocessing, stack_images(images).to(self.device), sizes)
-        detections = self.detect(
-            prepared, postprocess=postprocess, sizes=sizes, scales=[(fit.scale_x, fit.scale_y) for fit in fits]
-        )
-        for frame, image, fit, found in zip(frames, pixels, fits, detections, strict=True):
-            found = found.cpu()
+        laid = LaidBatch.of(stack_images(images), fits, preprocessing, device=self.device)
+        detections = self.detect_in(laid, postprocess=postprocess)
+        for frame, image, found in zip(frames, pixels, detections, strict=True):
             yield replace(
                 found,
-                boxes=fit.to_image(found.boxes),
-                image_size=(fit.height, fit.width),
                 source=frame.name,
                 image=torch.from_numpy(image).permute(2, 0, 1) if keep_images else None,
             )

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
-from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.formats.layout import read_split
@@ -23,6 +22,7 @@ from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import SMALLEST_SIZE
+from pyrafuse.models.laying import LaidBatch
 
 if TYPE_CHECKING:
     from pyrafuse.models.detector import Detector
@@ -115,14 +115,8 @@ def detect_all(
         task = bar.add_task("evaluate", total=len(data))
         try:
             for item in loader:
-                sizes = [fit.size for fit in item.fits]
-                images = normalize(preprocessing, item.batch.images.to(detector.device, non_blocking=True), sizes)
-                scales = [(fit.scale_x, fit.scale_y) for fit in item.fits]
-                found = detector.detect(images, postprocess=postprocess, sizes=sizes, scales=scales)
-                upright = [
-                    _relabel(replace(f, boxes=fit.to_image(f.boxes)), label_of)
-                    for f, fit in zip((f.cpu() for f in found), item.fits, strict=True)
-                ]
+                laid = LaidBatch.of(item.batch.images, item.fits, preprocessing, device=detector.device)
+                upright = [_relabel(found, label_of) for found in detector.detect_in(laid, postprocess=postprocess)]
                 evaluator.update(item.batch.indices.tolist(), upright)
                 bar.advance(task, len(upright))
         except KeyboardInterrupt:

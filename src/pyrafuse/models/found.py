@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from typing import Any, NoReturn, Self
 
 from pyrafuse.base.detections import Detections
+from pyrafuse.base.errors import PyrafuseError
 
 PREDICT_REMARKS = {
     "save": "found.save(PATH) writes one image's, pyrafuse.inference.predicting.predict_to a whole source's",
@@ -48,3 +49,19 @@ class Found(Iterator[Detections]):
     def close(self) -> None:
         """End: nothing more is read, and the source is closed."""
         self._found.close()
+
+
+def only_one(found: Found) -> Detections:
+    """The detections of a source that is one image.
+
+    Raises:
+        PyrafuseError: If it has several images, or none.
+    """
+    with found:
+        first = next(found, None)
+        if first is None or next(found, None) is not None:
+            many = "no image" if first is None else "several images"
+            raise PyrafuseError(
+                f"a detector is called with one image, and the source has {many}: loop over detector.predict(source)"
+            )
+    return first

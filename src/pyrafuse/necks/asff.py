@@ -66,29 +66,14 @@ class ASFFLevel(nn.Module):
         )
         self.weigh = nn.Conv2d(weight_channels * len(inputs), len(inputs), 1)
         names = [f"stride_{stride}" for stride in inputs.strides]
-        self.weights = FusionWeights(names[level], names)
+        self.weights = FusionWeights(names[level], names, stride=inputs.strides[level])
         self.expand = ConvNormAct(width, out_channels, 3, activation=activation)
 
-    def resize(self, pyramid: Pyramid) -> list[Tensor]:
-        """Every source level (B, C, H, W) at the channels and size of this one."""
-        size = pyramid[self.level].shape[-2:]
-        return [
-            x if source == self.level else resize(x, size)
-            for source, (resize, x) in enumerate(zip(self.resizes, pyramid, strict=True))
-        ]
-
-    def fuse(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
-        """Weights (B, L, H, W), summing to 1 over the L source levels, and the weighted sum (B, C, H, W)."""
-        resized = self.resize(pyramid)
-        logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, resized, strict=True)], dim=1))
-        weights = self.weights(logits.softmax(dim=1))
-        fused = resized[0] * weights[:, 0:1]
-        for source, x in enumerate(resized[1:], start=1):
-            fused = fused + x * weights[:, source : source + 1]
-        return weights, fused
-
     def forward(self, pyramid: Pyramid) -> Tensor:
-        return self.expand(self.fuse(pyramid)[1])
+        """At each position a softmax over the L source levels weighs them."""
+        resized = resize_all(self.resizes, pyramid, self.level)
+        logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, resized, strict=True)], dim=1))
+        return self.expand(self.weights(logits.softmax(dim=1), resized))
 
 
 @NECKS.register("asff")

@@ -94,6 +94,7 @@ class Step:
         merge: With its name of this time, and the inputs that it reads this time.
         sources: Places of its inputs among all maps: first what comes in, then one a step.
         levels: Number of the level of each source.
+        stride: Pixels a cell of what it makes.
         before: Channels of each source.
         widths: Channels of each source when it is fused.
         fused: Channels of what is fused.
@@ -103,6 +104,7 @@ class Step:
     merge: Merge
     sources: tuple[int, ...]
     levels: tuple[int, ...]
+    stride: int
     before: tuple[int, ...]
     widths: tuple[int, ...]
     fused: int
@@ -159,7 +161,10 @@ def plan_graph(graph: Graph, inputs: PyramidSpec) -> Plan:
     steps: list[Step] = []
     for merge in merges:
         sources = tuple(places[name] for name in merge.inputs)
-        step = _fit(merge, graph.channels, sources, [level_at[s] for s in sources], [channels_at[s] for s in sources])
+        (stride,) = _strides(inputs.strides, numbers, {merge.level})
+        step = _fit(
+            merge, graph.channels, stride, sources, [level_at[s] for s in sources], [channels_at[s] for s in sources]
+        )
         places[merge.name] = len(level_at)
         level_at.append(merge.level)
         channels_at.append(step.channels)
@@ -310,7 +315,9 @@ def _check_use(graph: Graph, arriving: Mapping[str, int], levels: Mapping[str, i
             raise PyrafuseError(f"nothing reads {name}: {remedy}")
 
 
-def _fit(merge: Merge, default: int, sources: tuple[int, ...], levels: list[int], before: list[int]) -> Step:
+def _fit(
+    merge: Merge, default: int, stride: int, sources: tuple[int, ...], levels: list[int], before: list[int]
+) -> Step:
     is_concat = merge.fusion == "concat" and len(sources) > 1
     is_own = (len(sources) == 1 and merge.conv is not None) or is_concat
     width = merge.width or (None if is_own else merge.channels or default)
@@ -325,7 +332,7 @@ def _fit(merge: Merge, default: int, sources: tuple[int, ...], levels: list[int]
                 f"merge {merge.name} gives {fused} channels and no convolution makes {merge.channels} of them: "
                 "give it a `conv`, or leave out `channels`"
             )
-    return Step(merge, sources, tuple(levels), tuple(before), widths, fused, channels)
+    return Step(merge, sources, tuple(levels), stride, tuple(before), widths, fused, channels)
 
 
 def _strides(given: Sequence[int], numbers: Sequence[int], levels: set[int]) -> tuple[int, ...]:

@@ -33,7 +33,9 @@ class MergeNode(nn.Module):
         self.edges = nn.ModuleList(edges)
         self.ways = tuple(None if edge.is_idle else edge for edge in edges)
         is_plain = len(merge.inputs) == 1 and merge.fusion in ("sum", "concat")
-        place = FusionPlace(merge.name, merge.inputs, step.widths[0], merge.weight_channels, merge.project.activation)
+        place = FusionPlace(
+            merge.name, merge.inputs, step.stride, step.widths[0], merge.weight_channels, merge.project.activation
+        )
         self.fusion = None if is_plain else FUSIONS[merge.fusion](place)
         self.conv = None if merge.conv is None else Convolution(step.fused, step.channels, merge.conv)
 

@@ -241,29 +241,20 @@ def attend_globally(first: Tensor, second: Tensor) -> Tensor:
     return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
 
 
-def weigh(xs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """w1 x1 + w2 x2 + ..., each weight of a shape that spreads over its map."""
-    total = xs[0] * weights[0]
-    for x, weight in zip(xs[1:], weights[1:], strict=True):
-        total = total + x * weight
-    return total
-
-
 class WeightedSum(nn.Module):
     """One learned weight a source: w1 x1 + w2 x2 + ...
 
     Tan, Pang and Le, "EfficientDet", arXiv:1911.09070, section 3.3.
 
     Args:
-        output: Name of the merge.
-        sources: Names of what it reads.
+        weights: What weighs and adds them.
         is_fast: Weights are max(w, 0) / (sum of these + 0.0001), "fast normalized fusion"; else a softmax.
     """
 
-    def __init__(self, output: str, sources: Sequence[str], *, is_fast: bool) -> None:
+    def __init__(self, weights: FusionWeights, *, is_fast: bool) -> None:
         super().__init__()
-        self.edge_weights = nn.Parameter(torch.ones(len(sources)))
-        self.weights = FusionWeights(output, sources)
+        self.edge_weights = nn.Parameter(torch.ones(len(weights.sources)))
+        self.weights = weights
         self._is_fast = is_fast
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -272,23 +263,24 @@ class WeightedSum(nn.Module):
             weights = weights / (weights.sum() + 1e-4)
         else:
             weights = self.edge_weights.softmax(dim=0)
-        return weigh(xs, self.weights(weights).unbind())
+        return self.weights(weights, xs)
 
 
 class SpatialSoftmax(nn.Module):
     """ASFF's fusion: at every position, weights of the sources by a softmax over what 1x1 convolutions see there."""
 
-    def __init__(
-        self, output: str, sources: Sequence[str], *, channels: int, weight_channels: int, activation: str
-    ) -> None:
+    def __init__(self, weights: FusionWeights, *, channels: int, weight_channels: int, activation: str) -> None:
         super().__init__()
-        self.squeezes = nn.ModuleList(ConvNormAct(channels, weight_channels, 1, activation=activation) for _ in sources)
-        self.weigh = nn.Conv2d(weight_channels * len(sources), len(sources), 1)
-        self.weights = FusionWeights(output, sources)
+        count = len(weights.sources)
+        self.squeezes = nn.ModuleList(
+            ConvNormAct(channels, weight_channels, 1, activation=activation) for _ in range(count)
+        )
+        self.weigh = nn.Conv2d(weight_channels * count, count, 1)
+        self.weights = weights
 
     def forward(self, *xs: Tensor) -> Tensor:
         logits = self.weigh(torch.cat([squeeze(x) for squeeze, x in zip(self.squeezes, xs, strict=True)], dim=1))
-        return weigh(xs, self.weights(logits.softmax(dim=1)).split(1, dim=1))
+        return self.weights(logits.softmax(dim=1), xs)
 
 
 @dataclass(frozen=True)
@@ -298,6 +290,7 @@ class FusionPlace:
     Attributes:
         output: Name of the merge.
         sources: Names of what it reads.
+        stride: Pixels a cell of the merge.
         channels: Of every source, and of the result unless they are concatenated.
         weight_channels: That ``spatial_softmax`` squeezes each source to.
         activation: Of these 1x1 convolutions.
@@ -305,19 +298,23 @@ class FusionPlace:
 
     output: str
     sources: tuple[str, ...]
+    stride: int
     channels: int
     weight_channels: int
     activation: str
+
+    def weights(self) -> FusionWeights:
+        """What weighs and adds its sources."""
+        return FusionWeights(self.output, self.sources, stride=self.stride)
 
 
 FUSIONS: dict[str, Callable[[FusionPlace], Callable[..., Tensor]]] = {
     "sum": lambda _: add,
     "concat": lambda _: concatenate,
-    "fast_normalized": lambda place: WeightedSum(place.output, place.sources, is_fast=True),
-    "softmax": lambda place: WeightedSum(place.output, place.sources, is_fast=False),
+    "fast_normalized": lambda place: WeightedSum(place.weights(), is_fast=True),
+    "softmax": lambda place: WeightedSum(place.weights(), is_fast=False),
     "spatial_softmax": lambda place: SpatialSoftmax(
-        place.output,
-        place.sources,
+        place.weights(),
         channels=place.channels,
         weight_channels=place.weight_channels,
         activation=place.activation,

@@ -35,13 +35,10 @@ class PlainFusionLevel(nn.Module):
         self.merge = None if is_sum else ConvNormAct(width * len(inputs), width, 1, activation=activation)
         self.expand = ConvNormAct(width, out_channels, 3, activation=activation)
 
-    def fuse(self, pyramid: Pyramid) -> tuple[None, Tensor]:
-        """No weights, every level counts as it is; and what is fused of all (B, C, H, W)."""
-        resized = resize_all(self.resizes, pyramid, self.level)
-        return None, torch.stack(resized).sum(dim=0) if self.merge is None else self.merge(torch.cat(resized, dim=1))
-
     def forward(self, pyramid: Pyramid) -> Tensor:
-        return self.expand(self.fuse(pyramid)[1])
+        resized = resize_all(self.resizes, pyramid, self.level)
+        fused = torch.stack(resized).sum(dim=0) if self.merge is None else self.merge(torch.cat(resized, dim=1))
+        return self.expand(fused)
 
 
 class PlainFusion(Neck):

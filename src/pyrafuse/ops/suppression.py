@@ -161,9 +161,9 @@ def soft_nms(
 def _first_best(scores: Tensor, labels: Tensor, index: Tensor, num_labels: int) -> Tensor:
     """(B, N): for each box, the index of the first box of its label that has the label's best score."""
     count = index.shape[1]
-    peaks = scores.new_full((len(scores), num_labels), -1).scatter_reduce(1, labels, scores, "amax")
+    peaks = scores.new_full((scores.shape[0], num_labels), -1).scatter_reduce(1, labels, scores, "amax")
     places = index.where(scores == peaks.gather(1, labels), count - 1)
-    first = labels.new_full((len(labels), num_labels), count - 1).scatter_reduce(1, labels, places, "amin")
+    first = labels.new_full((labels.shape[0], num_labels), count - 1).scatter_reduce(1, labels, places, "amin")
     return first.gather(1, labels)
 
 

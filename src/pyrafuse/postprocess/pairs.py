@@ -61,10 +61,10 @@ def best_of(scores: Tensor, limit: int = 0) -> tuple[Tensor, Tensor]:
     On a CPU they are as few as hold what is above 0 in each image; a GPU would have to be waited for to know.
     """
     size = min(limit, scores.shape[1]) if limit else scores.shape[1]
-    if scores.is_cpu and scores.numel() and not is_traced():
+    if scores.is_cpu and not is_traced() and scores.numel():
         size = min(size, int((scores >= 0).sum(dim=1).max()))
     if size == scores.shape[1]:
-        return scores, torch.arange(size, device=scores.device).expand(len(scores), -1)
+        return scores, torch.arange(size, device=scores.device).expand_as(scores)
     return scores.topk(size, dim=1)
 
 

@@ -22,6 +22,7 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.card import CARD_KEY, card_to_dict
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.laying import LaidBatch
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import OptimizerSettings, Recipe
 from pyrafuse.training.validating import MeanLosses, validating
@@ -119,24 +120,17 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Detect in one batch of validation images, and compute its losses."""
-        sizes, targets = [fit.size for fit in batch.fits], batch.batch.targets
-        images = normalize(self.detector.card.preprocessing, batch.batch.images, sizes)
+        images, targets = batch.batch.images, batch.batch.targets
+        laid = LaidBatch.of(images, batch.fits, self.detector.card.preprocessing, device=images.device)
         # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
         postprocess = replace(self.detector.postprocess, score=EVALUATION_SCORE)
         if self.recipe.run.max_detections is not None:
             postprocess = replace(postprocess, max_detections=self.recipe.run.max_detections)
-        scales = [(fit.scale_x, fit.scale_y) for fit in batch.fits]
         with torch.autocast(images.device.type, enabled=False), validating(images.device):
-            predictions, to_learn = self.detector.predict_and_learn(images, targets, sizes=sizes)
-            found = self.detector.detect(
-                images, postprocess=postprocess, sizes=sizes, scales=scales, predictions=predictions
-            )
+            predictions, to_learn = self.detector.predict_and_learn(laid.images, targets, sizes=laid.sizes)
+            found = self.detector.detect_in(laid, postprocess=postprocess, predictions=predictions)
             self._add_losses(to_learn, targets)
-        upright = [
-            type(f)(boxes=fit.to_image(f.boxes), scores=f.scores, labels=f.labels, levels=f.levels)
-            for f, fit in zip((f.cpu() for f in found), batch.fits, strict=True)
-        ]
-        self._evaluator.update(batch.batch.indices.tolist(), upright)
+        self._evaluator.update(batch.batch.indices.tolist(), found)
 
     def _add_losses(self, predictions: Any, targets: Targets) -> None:
         self._val_losses.add(self._criterion.by_level(predictions, targets), num_images=len(targets.labels))

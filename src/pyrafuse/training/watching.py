@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid
 from pyrafuse.criteria.normalizing import mean_over_processes
-from pyrafuse.layers.fusion_weights import FusionWeights
+from pyrafuse.layers.fusion_weights import FusionWeights, find_fusions
 
 
 class NeckWatch:
@@ -22,7 +22,7 @@ class NeckWatch:
 
     Attributes:
         weights: ``fusion/stride_8/from_stride_16`` and so on: the mean weight of a source, for every fusion of the neck
-            that lets its weights pass through a `FusionWeights`.
+            that is a `FusionWeights`.
     """
 
     def __init__(self) -> None:
@@ -49,9 +49,8 @@ class NeckWatch:
         """Watch ``neck`` while it runs inside the block; its hooks are gone afterwards."""
         self.weights, self._names, self._norms, self._scale = {}, [], {}, None
         handles = [
-            module.register_forward_hook(self._keep_weights)
-            for module in neck.modules()
-            if isinstance(module, FusionWeights)
+            fusion.register_forward_hook(partial(self._keep_weights, name))
+            for name, fusion in find_fusions(neck).items()
         ]
         handles.append(neck.register_forward_hook(self._follow_levels))
         try:
@@ -68,10 +67,10 @@ class NeckWatch:
         if loss.requires_grad:
             loss.register_hook(self._keep_scale)
 
-    def _keep_weights(self, module: nn.Module, _: Any, weights: Tensor) -> None:
+    def _keep_weights(self, name: str, module: nn.Module, inputs: tuple[Any, ...], _: Tensor) -> None:
         assert isinstance(module, FusionWeights)
-        for source, mean in zip(module.sources, module.mean(weights).unbind(), strict=True):
-            self.weights[f"fusion/{module.output}/from_{source}"] = mean
+        for source, mean in zip(module.sources, module.mean(inputs[0]).unbind(), strict=True):
+            self.weights[f"fusion/{name}/from_{source}"] = mean
 
     def _follow_levels(self, neck: nn.Module, _: Any, pyramid: Pyramid) -> None:
         assert isinstance(neck, Neck)

@@ -3,7 +3,8 @@
 Figure 3 of Liu et al., "Learning Spatial Fusion for Single-Shot Object Detection" (ASFF), arXiv:1911.09516.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pyrafuse.base.captions import place_captions
 from pyrafuse.base.detections import Detections
-from pyrafuse.visualization.figures import LEVEL_COLORS, plain
+from pyrafuse.visualization.figures import LEVEL_COLORS, plain, quiet_axes
 from pyrafuse.visualization.maps import MapPage, draw_detections, draw_map
 
 MAX_BARS = 12
@@ -26,45 +27,69 @@ _SIDE, _LABELS = 3.4, 1.5  # inches
 _NUMBER = (0.075, 0.13)  # inches: width of a digit with its margin, height
 
 
+@dataclass(frozen=True, eq=False)
+class MapRow:
+    """A row of maps: the weights of one fusion's sources, and what is fused.
+
+    Attributes:
+        label: What is fused.
+        titles: What each of the S weights is.
+        stride: Pixels a cell.
+        weights: (S, h, w) in 0..1.
+        fused: (h, w), strength of the fused features; drawn on a scale of its own.
+        is_output: Whether ``fused`` is of the neck's output.
+
+    Raises:
+        ValueError: If weights, titles and the fused map disagree in number or shape.
+    """
+
+    label: str
+    titles: Sequence[str]
+    stride: int
+    weights: NDArray[np.floating[Any]]
+    fused: NDArray[np.floating[Any]]
+    is_output: bool = False
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 3 or len(self.weights) != len(self.titles):
+            raise ValueError(f"weights must be ({len(self.titles)} sources, h, w), got shape {self.weights.shape}")
+        if self.fused.ndim != 2:
+            raise ValueError(f"fused maps must be (h, w), got shape {self.fused.shape}")
+
+
 def plot_fusion(
     image: Tensor,
     detections: Detections,
-    weights: Sequence[NDArray[np.floating[Any]]] | None,
-    fused: Sequence[NDArray[np.floating[Any]]] | None,
+    rows: Sequence[MapRow],
     strides: Sequence[int],
     *,
-    sources: Sequence[int] | None = None,
-    meaning: str = "weight of the source level",
+    meaning: str = "weight of the source",
     attributions: NDArray[np.floating[Any]] | None = None,
     attribution_strides: Sequence[int] = (),
 ) -> Figure:
-    """Detections coloured by pyramid level, and below, a row an output level, the weights that fused it.
+    """Detections coloured by pyramid level, and below, a row a fusion, the weights that made it.
 
     Args:
         image: (3, H, W) uint8 RGB that the maps cover: the network's input, or the image itself where the input was
             stretched from it.
         detections: Boxes in pixels of ``image``, best first.
-        weights: For each output level, finest first, (S, h, w) in 0..1: the weight of each source level at each
-            position. None for a neck without such weights.
-        fused: For each output level (h, w), the strength of the fused features; each drawn on a scale of its own.
+        rows: Maps below the image.
         strides: Pixels a cell of each output level, finest first; names the levels.
-        sources: Pixels a cell of each source level, by default those of the output levels.
         meaning: What the weights are, for the colour bar.
         attributions: (N, T), shares of the detections' scores, a bar each for the best.
         attribution_strides: Pixels a cell of the T levels that the shares are of.
 
     Raises:
-        ValueError: If weights, fused maps, attributions and strides disagree in number or shape.
+        ValueError: If attributions and detections disagree in number.
     """
-    sources = strides if sources is None else sources
-    _check(weights, fused, strides, sources)
     has_bars = attributions is not None and len(detections) > 0
+    most = max((len(row.titles) for row in rows), default=0)
     pixels = image.cpu().permute(1, 2, 0).numpy()
     page = MapPage(
         pixels,
-        rows=len(weights) if weights else int(fused is not None),
-        columns=len(sources) + int(fused is not None) if weights else len(strides),
-        has_bar=bool(weights),
+        rows=len(rows),
+        columns=most + 1 if rows else len(strides),
+        has_bar=bool(rows),
         side_width=_SIDE if has_bars else 0.0,
     )
     top = page.add_top()
@@ -78,20 +103,19 @@ def plot_fusion(
         _draw_attributions(page.add_side(_LABELS), top, detections[:MAX_BARS], attributions, attribution_strides)
         if len(detections) > MAX_BARS:
             top.set_title(f"{len(detections)} detections, the best {MAX_BARS} numbered", fontsize=10, fontweight="bold")
-    for level, level_weights in enumerate(weights or ()):
-        for source, weight in enumerate(level_weights):
-            axes = page.add_map(level, source)
+    for rank, row in enumerate(rows):
+        for column, (title, weight) in enumerate(zip(row.titles, row.weights, strict=True)):
+            axes = page.add_map(rank, column)
             picture = draw_map(axes, pixels, weight, limits=(0, 1))
-            axes.set_title(f"from stride {sources[source]}, mean {weight.mean():.2f}", fontsize=8)
-            if not level and not source:
+            axes.set_title(f"{plain(title)}, mean {weight.mean():.2f}", fontsize=8)
+            if not rank and not column:
                 bar = page.figure.colorbar(picture, cax=page.add_bar())
                 bar.set_label(meaning, fontsize=9)
                 bar.ax.tick_params(labelsize=8)
-        page.label_row(level, f"stride {strides[level]}")
-    for level, strength in enumerate(fused or ()):
-        axes = page.add_map(level, len(sources)) if weights else page.add_map(0, level)
-        draw_map(axes, pixels, strength)
-        axes.set_title(f"fused at stride {strides[level]}, own scale", fontsize=8)
+        page.label_row(rank, plain(row.label))
+        axes = page.add_map(rank, most)
+        draw_map(axes, pixels, row.fused)
+        axes.set_title(f"{'output of' if row.is_output else 'fused at'} {plain(row.label)}, own scale", fontsize=8)
     return page.figure
 
 
@@ -169,18 +193,23 @@ def _nearest_free(
     return np.concatenate([low[best], high[best]])
 
 
-def _check(
-    weights: Sequence[NDArray[np.floating[Any]]] | None,
-    fused: Sequence[NDArray[np.floating[Any]]] | None,
-    strides: Sequence[int],
-    sources: Sequence[int],
-) -> None:
-    for what, maps in (("weights", weights), ("fused", fused)):
-        if maps is not None and len(maps) != len(strides):
-            raise ValueError(f"{what} of {len(maps)} levels, but {len(strides)} strides {tuple(strides)}")
-    for level_weights in weights or ():
-        if level_weights.ndim != 3 or len(level_weights) != len(sources):
-            raise ValueError(f"weights must be ({len(sources)} levels, h, w), got shape {level_weights.shape}")
-    for strength in fused or ():
-        if strength.ndim != 2:
-            raise ValueError(f"fused maps must be (h, w), got shape {strength.shape}")
+def plot_weights(bars: Mapping[str, Mapping[str, float]]) -> Figure:
+    """A bar a fusion, as long as the weights of its sources together, which are written in it.
+
+    Args:
+        bars: Weight of each source by its name, by the name of what is fused.
+    """
+    figure = Figure(figsize=(8, 0.6 + 0.26 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    for row, weights in enumerate(bars.values()):
+        begin = 0.0
+        for source, (name, weight) in enumerate(weights.items()):
+            axes.barh(row, weight, left=begin, color=LEVEL_COLORS[source % len(LEVEL_COLORS)], height=0.8)
+            if weight > 0.1:
+                text = plain(f"{name} {weight:.2f}")
+                axes.text(begin + weight / 2, row, text, ha="center", va="center", fontsize=7)
+            begin += weight
+    axes.set_yticks(range(len(bars)), [plain(name) for name in bars], fontsize=8)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    quiet_axes(axes, x="mean weight of each source")
+    return figure

@@ -41,6 +41,17 @@ def plain():
 
 
 @pytest.fixture(scope="session")
+def bifpn():
+    """Fuses with one weight a source: 1, 2, 3, normalised."""
+    detector = build("efficientdet_d0")
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            if name.endswith("edge_weights"):
+                parameter.copy_(torch.arange(1.0, 1 + len(parameter)))
+    return detector
+
+
+@pytest.fixture(scope="session")
 def photo():
     """(60, 120, 3): of 96 x 96 network pixels it takes up the upper 48 rows, one and a half cells at stride 32."""
     return np.random.default_rng(0).integers(0, 255, (60, 120, 3), np.uint8)

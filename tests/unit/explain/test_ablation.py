@@ -9,7 +9,6 @@ import torch
 from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.images.sources import Frame
 from pyrafuse.data.images.fitting import fit_image
-from pyrafuse.explain.ablation import find_rows
 from pyrafuse.explain.cam import compute_cams
 from pyrafuse.explain.fusion import explain_image
 
@@ -36,7 +35,7 @@ def test_changes_are_those_of_a_level_replaced_by_its_mean(name, photo, request)
         # what lies outside the image is not told
         is_told = replace(told, boxes=fit.to_image(told.boxes), image_size=photo.shape[:2]).is_visible()
         kept = kept[is_told]
-        rows = find_rows(whole, found, kept.boxes)
+        rows = found.rows
         torch.testing.assert_close(whole.boxes[0][rows], kept.boxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(whole.scores[0][rows, found.labels], found.scores)
         changes, scores = [], []

@@ -15,8 +15,10 @@ from pyrafuse.base.images.sources import Frame
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.images.fitting import fit_image
 from pyrafuse.explain.fusion import FusionExplanation, explain_image, name_of
+from pyrafuse.explain.weighted_sums import Fusion
 
 STRIDES = (8, 16, 32)
+NAMES = tuple(f"stride_{s}" for s in STRIDES)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,13 @@ def fuse_by_hand(level, pyramid):
 def test_weights_and_fused_maps_are_those_of_asff_where_the_image_is(asff, explained, pyramid):
     assert explained.strides == STRIDES
     assert explained.scale == (0.8, 0.8)
-    assert [w.shape for w in explained.weights] == [(3, 6, 12), (3, 3, 6), (3, 2, 3)]
+    assert [f.weights.shape for f in explained.fusions] == [(3, 6, 12), (3, 3, 6), (3, 2, 3)]
     assert [f.shape for f in explained.fused] == [(6, 12), (3, 6), (2, 3)]
-    for level, weights, fused in zip(asff.neck.necks[1].levels, explained.weights, explained.fused, strict=True):
+    assert [(f.name, f.stride) for f in explained.fusions] == list(zip(NAMES, STRIDES, strict=True))
+    for level, fusion, fused in zip(asff.neck.necks[1].levels, explained.fusions, explained.fused, strict=True):
+        weights = fusion.weights
+        assert fusion.sources == NAMES
+        np.testing.assert_array_equal(fusion.strength, fused)
         with torch.inference_mode():
             expected_weights, expected_sum = fuse_by_hand(level, pyramid)
         rows, columns = fused.shape
@@ -63,9 +69,9 @@ def test_weights_and_fused_maps_are_those_of_asff_where_the_image_is(asff, expla
 
 
 def test_shares_are_means_over_the_image(explained):
-    np.testing.assert_allclose(explained.shares.sum(axis=1), (1, 1, 1), rtol=1e-5)
-    for row, weights in zip(explained.shares, explained.weights, strict=True):
-        np.testing.assert_allclose(row, weights.reshape(3, -1).mean(axis=1), rtol=1e-6)
+    for fusion in explained.fusions:
+        np.testing.assert_allclose(fusion.shares.sum(), 1, rtol=1e-5)
+        np.testing.assert_allclose(fusion.shares, fusion.weights.reshape(3, -1).mean(axis=1), rtol=1e-6)
 
 
 def test_a_detection_has_the_weights_of_the_cell_that_its_centre_is_in(explained):
@@ -77,7 +83,7 @@ def test_a_detection_has_the_weights_of_the_cell_that_its_centre_is_in(explained
         found.boxes.tolist(), found.levels.tolist(), explained.detection_weights, strict=True
     ):
         cell_px = STRIDES[level] / 0.8  # image pixels
-        weights = explained.weights[level]
+        weights = explained.fusions[level].weights
         column = min(max(int((x1 + x2) / 2 // cell_px), 0), weights.shape[2] - 1)
         row = min(max(int((y1 + y2) / 2 // cell_px), 0), weights.shape[1] - 1)
         np.testing.assert_array_equal(got, weights[:, row, column])
@@ -113,14 +119,14 @@ def test_padding_changes_with_the_fit(asff, photo, plain):
     finally:
         asff.card = letterboxed
     assert explained.scale == (0.8, 1.6)
-    assert [w.shape for w in explained.weights] == [(3, 12, 12), (3, 6, 6), (3, 3, 3)]
+    assert [f.weights.shape for f in explained.fusions] == [(3, 12, 12), (3, 6, 6), (3, 3, 3)]
     upright = explain_image(plain, photo.transpose(1, 0, 2))
     assert [f.shape for f in upright.fused] == [(12, 6), (6, 3), (3, 2)]
 
 
 def test_a_neck_without_weights_shows_its_output(plain, photo):
     explained = explain_image(plain, photo, score=0)
-    assert (explained.weights, explained.shares, explained.detection_weights) == (None, None, None)
+    assert (explained.fusions, explained.detection_weights) == ((), None)
     images = normalize(plain.card.preprocessing, fit_image(photo, plain.card.preprocessing)[0][None])
     with torch.inference_mode():
         output = plain.neck(plain.backbone(images))
@@ -154,8 +160,9 @@ def test_maps_lie_over_the_image_alone():
         none.view(0, 4), none, none.long(), none.long(), image_size=(60, 120), image=torch.zeros(3, 60, 120).byte()
     )
     explained = FusionExplanation(
-        source="a", detections=found, strides=(32,), scale=(0.8, 0.8), weights=(ramp[None],), fused=(ramp,),
-        shares=np.ones((1, 1), np.float32), detection_weights=np.zeros((0, 1), np.float32),
+        source="a", detections=found, strides=(32,), scale=(0.8, 0.8),
+        fusions=(Fusion("stride_32", ("a",), 32, ramp[None], ramp),), fused=(ramp,),
+        detection_weights=np.zeros((0, 1), np.float32),
     )  # fmt: skip
     drawn = [np.asarray(axes.images[1].get_array()) for axes in explained.figure().axes if len(axes.images) == 2]
     assert len(drawn) == 2
@@ -192,7 +199,7 @@ def test_files_hold_what_was_explained(explained, tmp_path):
         }  # fmt: skip
         np.testing.assert_array_equal(stored["attributions"], explained.ablation.shares)
         for level, stride in enumerate(STRIDES):
-            np.testing.assert_array_equal(stored[f"weights_stride{stride}"], explained.weights[level])
+            np.testing.assert_array_equal(stored[f"weights_stride{stride}"], explained.fusions[level].weights)
             np.testing.assert_array_equal(stored[f"fused_stride{stride}"], explained.fused[level])
         for name in ("boxes", "scores", "labels", "levels"):
             np.testing.assert_array_equal(stored[name], getattr(explained.detections, name).numpy())
@@ -201,7 +208,7 @@ def test_files_hold_what_was_explained(explained, tmp_path):
         np.testing.assert_array_equal(stored["scale"], (0.8, 0.8))
     content = json.loads(values.read_text())
     assert (content["source"], content["height"], content["width"]) == ("photos/reef.jpg", 60, 120)
-    assert content["shares"]["stride16"]["stride8"] == pytest.approx(explained.shares[1, 0])
+    assert content["shares"]["stride16"]["stride8"] == pytest.approx(explained.fusions[1].shares[0])
     first = content["objects"][0]
     assert first["stride"] == STRIDES[explained.detections.levels[0]]
     assert first["weights"] == pytest.approx(
@@ -229,7 +236,7 @@ def test_anything_that_is_one_image_can_be_explained(asff, photo, explained, tmp
     Image.fromarray(photo).save(tmp_path / "reef.png")
     tensor = torch.from_numpy(photo).permute(2, 0, 1)
     for given in (photo, tensor, Image.fromarray(photo), tmp_path / "reef.png"):
-        np.testing.assert_array_equal(explain_image(asff, given).shares, explained.shares)
+        np.testing.assert_array_equal(explain_image(asff, given).fusions[1].weights, explained.fusions[1].weights)
 
 
 def test_what_is_not_one_image(asff, photo):
@@ -239,3 +246,26 @@ def test_what_is_not_one_image(asff, photo):
         explain_image(asff, Frame("reef.jpg", None, "reef.jpg is empty"))
     with pytest.raises(PyrafuseError, match=r"score must be in 0\.\.1, got 2"):
         explain_image(asff, photo, score=2)
+
+
+def test_scalars_of_merges(bifpn, photo):
+    """One number a source, the same for all detections of a level."""
+    explained = explain_image(bifpn, photo, score=0)
+    assert len(explained.fusions) == 3 * 8
+    assert not any(f.is_spatial for f in explained.fusions)
+    last = explained.fusion_at(1)
+    assert (last.name, last.sources, last.stride) == ("P4_3", ("P4_2", "T4_3", "P3_3"), 16)
+    np.testing.assert_allclose(last.weights, np.asarray([1, 2, 3]) / 6.0001, rtol=1e-5)
+    found = explained.detections
+    assert len(found) > 0
+    for level, weights in zip(found.levels.tolist(), explained.detection_weights, strict=True):
+        fusion = explained.fusion_at(level)
+        np.testing.assert_array_equal(weights[: len(fusion.sources)], fusion.weights)
+        assert np.isnan(weights[len(fusion.sources) :]).all()
+    first = explained.to_dict()["objects"][0]
+    expected = explained.fusion_at(first["level"])
+    assert first["weights"] == pytest.approx(dict(zip(expected.sources, expected.weights.tolist(), strict=True)))
+    titles = [axes.get_title() for axes in explained.figure().axes]
+    assert titles[0] == f"{len(found)} detections"
+    assert "fused at stride 8, own scale" in titles
+    assert "weights_P4_3" in explained.arrays()

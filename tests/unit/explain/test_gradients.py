@@ -105,8 +105,8 @@ def test_at_a_levels_own_resolution_the_weights_multiply_each_position(asff, bat
     twin, neck = record(asff)
     with torch.no_grad():
         twin(batch[0])
-    for level, weights in enumerate(neck.weights):
-        expected = weights[:, level, None] * gradients.received[SUM][level][level]
+    for level, fusion in enumerate(neck.fusions):
+        expected = fusion.weights[:, level, None] * gradients.received[SUM][level][level]
         torch.testing.assert_close(gradients.received[WEIGHTS][level][level], expected)
 
 
@@ -156,6 +156,42 @@ def test_plain_fusions_tell_the_networks_gradient_at_what_they_fuse(fusion, batc
         for got, wanted in zip(gradients.received[NETWORK], expected, strict=True):
             torch.testing.assert_close(got[level], wanted)
             assert wanted.abs().max() > 0  # every source teaches every output
+
+
+ONE_STEP = """
+channels: 16
+merges:
+  P3: {inputs: [C3, C4, C5], fusion: spatial_softmax, level: 3}
+  P4: {inputs: [C3, C4, C5], fusion: softmax, level: 4}
+  P5: {inputs: [C3, C4, C5], fusion: fast_normalized, level: 5}
+outputs: [P3, P4, P5]
+"""
+
+
+def test_a_graph_that_weighs_all_levels_in_one_step_tells_the_rules(batch):
+    gradients = compute_source_gradients(build("yolov3", neck=ONE_STEP, neck_options={}), *batch)
+    assert gradients.received.keys() == {NETWORK, WEIGHTS, SUM}
+    for source in range(3):
+        weighted, unweighted = gradients.received[WEIGHTS][source], gradients.received[SUM][source]
+        torch.testing.assert_close(weighted[1], unweighted[1] / 3)
+        torch.testing.assert_close(weighted[2], unweighted[2] / 3.0001)
+        torch.testing.assert_close(gradients.received[NETWORK][source][1:], weighted[1:])
+        assert not torch.allclose(weighted[0], unweighted[0] / 3)
+
+
+def test_merges_of_merges_have_no_equation_of_one_step(batch):
+    graph = ONE_STEP.replace("P4: {inputs: [C3, C4, C5]", "P4: {inputs: [P3, C4, C5]")
+    graph = graph.replace("P5: {inputs: [C3", "P5: {inputs: [P4")
+    gradients = compute_source_gradients(build("yolov3", neck=graph, neck_options={}), *batch)
+    assert gradients.received.keys() == {NETWORK}
+
+
+def test_a_projection_is_passed_over(batch):
+    """It mixes no levels: what the neck before it reads is what learns."""
+    options = {"yolo_fpn": {"width": 1 / 32}, "projection": {"out_channels": 8}}
+    detector = build("yolov3", neck=("yolo_fpn", "projection"), neck_options=options)
+    gradients = compute_source_gradients(detector, *batch)
+    assert [g.shape[2] for g in gradients.received[NETWORK]] == list(detector.backbone.features.channels)
 
 
 def test_nothing_is_left_in_the_detector(asff, batch):

@@ -1,13 +1,17 @@
 """What is recorded while a neck runs, and that running is not changed by it."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from pyrafuse.core.pyramid import Neck, PyramidSpec
 from pyrafuse.explain.recording import RecordingNeck, record
+from pyrafuse.layers.fusion_weights import FusionWeights, find_fusions
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.asff import ASFF
+from pyrafuse.necks.bifpn import bifpn
 from pyrafuse.necks.plain_fusion import concat_fusion, sum_fusion
 from pyrafuse.necks.registry import NeckChain
 from pyrafuse.necks.yolo_fpn import YOLOFPN
@@ -31,38 +35,20 @@ class Doubled(Neck):
         return tuple(2 * x for x in pyramid)
 
 
-class OneLevelMore(Neck):
-    def __init__(self, inputs: PyramidSpec) -> None:
-        super().__init__()
-        self.features = PyramidSpec((*inputs.channels, inputs.channels[-1]), (*inputs.strides, 64))
-
-    def forward(self, pyramid):
-        return (*pyramid, pyramid[-1][..., ::2, ::2])
-
-
-class ThirdsLevel(nn.Module):
-    def __init__(self, level: int) -> None:
-        super().__init__()
-        self.level = level
-
-    def fuse(self, pyramid):
-        x = pyramid[self.level]
-        return x.new_full((len(x), 3, *x.shape[-2:]), 1 / 3), x / 3
-
-    def expand(self, fused):
-        return fused + 1
-
-
 class Thirds(Neck):
     """A stranger's neck that weighs."""
 
     def __init__(self, inputs: PyramidSpec) -> None:
         super().__init__()
         self.features = inputs
-        self.levels = nn.ModuleList(ThirdsLevel(level) for level in range(3))
+        names = ("fine", "middle", "coarse")
+        self.weights = nn.ModuleList(FusionWeights(n, names, stride=s) for n, s in zip(names, (8, 16, 32), strict=True))
 
     def forward(self, pyramid):
-        return tuple(level.expand(level.fuse(pyramid)[1]) for level in self.levels)
+        made = []
+        for x, weights in zip(pyramid, self.weights, strict=True):
+            made.append(weights(x.new_full((len(x), 3, *x.shape[-2:]), 1 / 3), [x, x, x]) + 1)
+        return tuple(made)
 
 
 def assert_equal(got, expected):
@@ -71,63 +57,65 @@ def assert_equal(got, expected):
         torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
-def test_asff_alone(pyramid):
-    neck = ASFF(SPEC).eval()
+def fused_by(neck, pyramid):
+    """What each fusion of ``neck`` is given and gives, by hooks on the neck itself."""
+    seen = []
+    handles = [
+        fusion.register_forward_hook(lambda _, given, fused: seen.append((*given, fused)))
+        for fusion in find_fusions(neck).values()
+    ]
+    neck(pyramid)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def assert_same_fusions(recorder, expected):
+    assert len(recorder.fusions) == len(expected) > 0
+    for got, (weights, maps, fused) in zip(recorder.fusions, expected, strict=True):
+        assert_equal([got.weights, got.fused, *got.maps], [weights, fused, *maps])
+
+
+@pytest.mark.parametrize("create", [ASFF, Thirds, partial(bifpn, out_channels=8, num_levels=4, repeats=2)])
+def test_every_fusion_is_kept(create, pyramid):
+    neck = create(SPEC).eval()
     recorder = RecordingNeck(neck)
-    assert recorder.features == SPEC
+    assert recorder.features == neck.features
     assert_equal(recorder(pyramid), neck(pyramid))
-    assert_equal(recorder.weights, [level.fuse(pyramid)[0] for level in neck.levels])
-    assert_equal(recorder.fused, [level.fuse(pyramid)[1] for level in neck.levels])
+    assert_equal(recorder.read[0], pyramid)
+    assert_equal(recorder.made, neck(pyramid))
+    assert_same_fusions(recorder, fused_by(neck, pyramid))
+    assert not any(module._forward_hooks for module in neck.modules())
+    assert [p.data_ptr() for p in recorder.neck.parameters()] == [p.data_ptr() for p in neck.parameters()]
 
 
-def test_asff_within_chains_of_chains(pyramid):
+def test_parts_of_chains_of_chains(pyramid):
     fpn, asff = YOLOFPN(SPEC, channels=(4, 4, 4), widen=(False,) * 3).eval(), ASFF(PyramidSpec((4, 4, 4), SPEC.strides))
     asff.eval()
     chain = NeckChain([NeckChain([fpn, asff]), Doubled(asff.features)])
     recorder = RecordingNeck(chain)
     assert_equal(recorder(pyramid), chain(pyramid))
-    assert_equal(recorder.weights, [level.fuse(fpn(pyramid))[0] for level in asff.levels])
-    assert_equal(recorder.fused, [level.fuse(fpn(pyramid))[1] for level in asff.levels])
+    assert_equal(recorder.read[1], fpn(pyramid))
+    assert_equal(recorder.read[2], asff(fpn(pyramid)))
+    assert_same_fusions(recorder, fused_by(asff, fpn(pyramid)))
+    assert [fusion.part for fusion in recorder.fusions] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("fusion", [sum_fusion, concat_fusion])
-def test_a_fusion_without_weights(fusion, pyramid):
-    fpn = YOLOFPN(SPEC, channels=(4, 4, 4), widen=(False,) * 3).eval()
-    chain = NeckChain([fpn, fusion(fpn.features).eval()])
-    recorder = RecordingNeck(chain)
-    assert_equal(recorder(pyramid), chain(pyramid))
-    assert recorder.weights is None
-    assert_equal(recorder.sources, fpn(pyramid))
-    for level, fused in zip(chain.necks[1].levels, recorder.fused, strict=True):
-        resized = [
-            resize(x, fused.shape[-2:]) if i != level.level else x
-            for i, (resize, x) in enumerate(zip(level.resizes, recorder.sources, strict=True))
-        ]
-        expected = sum(resized) if fusion is sum_fusion else level.merge(torch.cat(resized, dim=1))
-        torch.testing.assert_close(fused, expected)
-
-
-def test_of_two_necks_that_weigh_the_last_counts(pyramid):
-    chain = NeckChain([ASFF(SPEC).eval(), Thirds(SPEC)])
-    recorder = RecordingNeck(chain)
-    assert_equal(recorder(pyramid), chain(pyramid))
-    assert_equal(recorder.weights, [torch.full((2, 3, side, side), 1 / 3) for side in (12, 6, 3)])
-
-
-@pytest.mark.parametrize("neck", [Doubled(SPEC), NeckChain([ASFF(SPEC).eval(), OneLevelMore(SPEC)])])
-def test_without_weights_of_the_output_levels_the_output_is_kept(neck, pyramid):
+@pytest.mark.parametrize("create", [sum_fusion, concat_fusion, Doubled])
+def test_a_neck_without_weights(create, pyramid):
+    neck = create(SPEC).eval()
     recorder = RecordingNeck(neck)
     assert_equal(recorder(pyramid), neck(pyramid))
-    assert recorder.weights is None
-    assert_equal(recorder.fused, neck(pyramid))
+    assert recorder.fusions == []
 
 
 def test_a_pass_forgets_the_one_before(pyramid):
     recorder = RecordingNeck(Thirds(SPEC))
     recorder(pyramid)
     recorder(tuple(x[:1] for x in pyramid))
-    assert recorder.weights is not None
-    assert recorder.weights[0].shape == (1, 3, 12, 12)
+    assert [f.name for f in recorder.fusions] == ["fine", "middle", "coarse"]
+    assert recorder.fusions[0].weights.shape == (1, 3, 12, 12)
+    assert len(recorder.read) == 1
 
 
 def test_the_detector_is_left_as_it_is():

@@ -75,8 +75,8 @@ def test_the_page_stands_alone_and_names_what_it_shows(summary, folder, explaine
     text = summary.report.read_text()
     assert re.findall(r"(?:src|href)=\"(?!data:|#)", text) == []
     assert "://" not in text
-    assert text.count("<img ") == 4
-    assert len(re.findall(r'<img src="data:image/jpeg;base64,', text)) == 4
+    assert text.count("<img ") == 5
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,', text)) == 4  # and the bars of the weights, a PNG
     for place in ("a/reef.png", "b/reef.png"):
         assert f"<figcaption>{folder / place}</figcaption>" in text
     assert f"{sum(len(e.detections) for e in explained)}, with a score of 0 or more" in text
@@ -86,7 +86,7 @@ def test_the_page_stands_alone_and_names_what_it_shows(summary, folder, explaine
 def test_the_summary_is_the_mean_over_images(summary, explained):
     over_all, at_objects, *_ = tables_of(summary.report)
     assert over_all[0] == ["fused at", "from stride 8", "from stride 16", "from stride 32"]
-    mean = (explained[0].shares + explained[1].shares) / 2
+    mean = np.mean([[f.shares for f in e.fusions] for e in explained], axis=0)
     assert over_all[1:] == [
         [f"stride {s}", *(f"{w:.2f}" for w in row)] for s, row in zip((8, 16, 32), mean, strict=True)
     ]
@@ -116,7 +116,7 @@ def test_detections_are_counted_by_level_and_size(summary, explained):
 def test_each_detection_has_a_row(summary, explained):
     table = tables_of(summary.report)[6]
     assert table[0] == [
-        "object", "score", "side in pixels", "found at", "from stride 8", "from stride 16", "from stride 32",
+        "object", "score", "side in pixels", "found at", "fused there from",
         "due to stride 8", "due to stride 16", "due to stride 32",
     ]  # fmt: skip
     assert len(table) == 1 + len(explained[0].detections)
@@ -127,7 +127,7 @@ def test_each_detection_has_a_row(summary, explained):
         f"{found.scores[7]:.2f}",
         f"{((x2 - x1) * (y2 - y1)) ** 0.5:.0f}",
         f"stride {8 << int(found.levels[7])}",
-        *(f"{w:.2f}" for w in explained[0].detection_weights[7]),
+        ", ".join(f"stride {s}: {w:.2f}" for s, w in zip((8, 16, 32), explained[0].detection_weights[7], strict=True)),
         *(f"{share:.2f}" for share in explained[0].ablation.shares[7]),
     ]
 
@@ -147,12 +147,22 @@ def test_what_each_level_brings_is_the_mean_over_images_and_detections(summary, 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_neck_without_weights_says_so(plain, folder, tmp_path):
     page = explain_to(plain, folder / "a", tmp_path, score=0).report
-    assert "has no weights of positions" in page.read_text()
+    assert "has no fusion weights" in page.read_text()
     sizes, outputs, _, objects = tables_of(page)
     assert sizes[0][0] == "found at"
     assert outputs[0] == ["output", "due to stride 8", "due to stride 16", "due to stride 32"]
     assert objects[0][:5] == ["object", "score", "side in pixels", "found at", "due to stride 8"]
     assert len(objects) > 20
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_weights_of_merges_are_listed(bifpn, folder, tmp_path):
+    page = explain_to(bifpn, folder / "a", tmp_path, score=0).report
+    assert "has no fusion weights" not in page.read_text()
+    weights = tables_of(page)[0]
+    assert weights[0] == ["fused at", "from"]
+    assert weights[-8] == ["T6_3", "P6_2 0.33, P7_2 0.67"]
+    assert len(weights) == 1 + 3 * 8
 
 
 @pytest.mark.usefixtures("blank_pictures")
@@ -183,7 +193,7 @@ def test_a_limit(asff, folder, tmp_path):
 def test_of_very_many_images_the_page_shows_the_first(asff, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "MAX_PICTURES", 1)
     text = explain_to(asff, [photo, photo], tmp_path).report.read_text()
-    assert text.count("<img ") == 1
+    assert text.count("<img ") == 2
     assert "The first 1 of 2 images are shown here" in text
     assert (tmp_path / "image1_fusion.png").exists()
 

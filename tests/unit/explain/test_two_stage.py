@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.explain.ablation import decode_pyramid, find_rows, hold_regions
+from pyrafuse.explain.ablation import decode_pyramid, hold_regions
 from pyrafuse.explain.fusion import explain_image
 from pyrafuse.models.factory import create_model
 
@@ -39,8 +39,7 @@ def test_detections_are_found_again_among_the_candidates(detector):
     torch.testing.assert_close(candidates.scores, detector.decode(images).scores)
     (found,) = detector.detect(images)
     assert len(found) == 20
-    rows = find_rows(candidates, found, found.boxes, size=(96, 96))
-    torch.testing.assert_close(candidates.scores[0, rows, found.labels], found.scores)
+    torch.testing.assert_close(candidates.scores[0, found.rows, found.labels], found.scores)
 
     other = tuple(torch.zeros_like(x) for x in pyramid)
     levels = decode_pyramid(held, other).levels

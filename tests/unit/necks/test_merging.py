@@ -85,31 +85,31 @@ class TestEdge:
 
 class TestFusions:
     def test_fast_normalized(self):
-        fusion = WeightedSum("P4", ("a", "b", "c"), is_fast=True)
+        fusion = WeightedSum(FusionWeights("P4", ("a", "b", "c"), stride=16), is_fast=True)
         fusion.edge_weights.data = torch.tensor([1.0, -2.0, 3.0])
         out = fusion(*(torch.full((1, 1, 1, 1), float(v)) for v in (10, 100, 1000)))
         assert out.item() == pytest.approx((1 * 10 + 3 * 1000) / 4.0001)
 
     def test_nothing_wanted(self):
-        fusion = WeightedSum("P4", ("a", "b"), is_fast=True)
+        fusion = WeightedSum(FusionWeights("P4", ("a", "b"), stride=16), is_fast=True)
         fusion.edge_weights.data = torch.tensor([-1.0, -2.0])
         assert fusion(*[torch.ones(1, 1, 1, 1)] * 2).item() == 0
 
     def test_softmax(self):
-        fusion = WeightedSum("P4", ("a", "b"), is_fast=False)
+        fusion = WeightedSum(FusionWeights("P4", ("a", "b"), stride=16), is_fast=False)
         fusion.edge_weights.data = torch.tensor([0.0, 3.0]).exp().log()
         weight = 1 / (1 + torch.tensor(3.0).exp().item())
         out = fusion(torch.full((1, 1, 1, 1), 1.0), torch.zeros(1, 1, 1, 1))
         assert out.item() == pytest.approx(weight)
 
     def test_weights_can_be_watched(self):
-        fusion = WeightedSum("P4", ("a", "b"), is_fast=False)
+        fusion = WeightedSum(FusionWeights("P4", ("a", "b"), stride=16), is_fast=False)
         (watched,) = (part for part in fusion.modules() if isinstance(part, FusionWeights))
         assert (watched.output, watched.sources) == ("P4", ("a", "b"))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_stays(self, dtype):
-        fusion = WeightedSum("P4", ("a", "b"), is_fast=True)
+        fusion = WeightedSum(FusionWeights("P4", ("a", "b"), stride=16), is_fast=True)
         assert fusion(*[torch.ones(1, 1, 2, 2, dtype=dtype)] * 2).dtype == dtype
 
     def test_global_attention(self):

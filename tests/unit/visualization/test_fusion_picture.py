@@ -11,7 +11,7 @@ from PIL import Image
 from pyrafuse.base.detections import Detections
 from pyrafuse.core.detections import no_detections
 from pyrafuse.visualization.figures import LEVEL_COLORS, encode_figure
-from pyrafuse.visualization.fusion import plot_fusion
+from pyrafuse.visualization.fusion import MapRow, plot_fusion, plot_weights
 
 
 def detections_on(levels, box=(10, 20, 40, 60)):
@@ -26,6 +26,11 @@ def uniform_weights(num_levels, size=16):
     return [np.full((num_levels, size >> level, size >> level), 1 / num_levels) for level in range(num_levels)]
 
 
+def rows_of(weights, fused, strides):
+    titles = [f"from stride {s}" for s in strides]
+    return [MapRow(f"stride {s}", titles[: len(w)], s, w, f) for s, w, f in zip(strides, weights, fused, strict=True)]
+
+
 GREY = torch.full((3, 80, 120), 128, dtype=torch.uint8)
 
 
@@ -38,7 +43,7 @@ def test_one_row_an_output_level_one_column_a_source(num_levels):
     strides = tuple(8 << level for level in range(num_levels))
     weights = uniform_weights(num_levels)
     fused = [w[0] for w in weights]
-    figure = plot_fusion(GREY, no_detections(), weights, fused, strides)
+    figure = plot_fusion(GREY, no_detections(), rows_of(weights, fused, strides), strides)
     assert len(figure.axes) == 1 + num_levels * (num_levels + 1) + 1  # the image, the maps, the colour bar
     sources = [t for t in titles_of(figure) if t.startswith("from")]
     expected = [f"from stride {s}, mean {1 / num_levels:.2f}" for s in strides]
@@ -52,7 +57,7 @@ def test_one_row_an_output_level_one_column_a_source(num_levels):
 def test_weights_share_one_scale_and_fused_maps_have_their_own():
     weights = [np.stack([np.full((4, 4), 0.25), np.full((4, 4), 0.75)])] * 2
     fused = [np.asarray([[3.0, 7.0]]), np.asarray([[-1.0, 1.0]])]
-    figure = plot_fusion(GREY, no_detections(), weights, fused, (8, 16))
+    figure = plot_fusion(GREY, no_detections(), rows_of(weights, fused, (8, 16)), (8, 16))
     maps = {axes.get_title(): axes.images[-1] for axes in figure.axes if len(axes.images) == 2}
     assert maps["from stride 8, mean 0.25"].get_clim() == (0, 1)
     np.testing.assert_array_equal(maps["from stride 16, mean 0.75"].get_array(), np.full((4, 4), 0.75))
@@ -62,7 +67,7 @@ def test_weights_share_one_scale_and_fused_maps_have_their_own():
 
 
 def test_boxes_have_the_colour_of_their_level_and_are_counted():
-    figure = plot_fusion(GREY, detections_on([0, 2, 2]), None, None, (8, 16, 32))
+    figure = plot_fusion(GREY, detections_on([0, 2, 2]), (), (8, 16, 32))
     (axes,) = figure.axes
     assert axes.get_title() == "3 detections"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
@@ -85,7 +90,7 @@ def test_boxes_have_the_colour_of_their_level_and_are_counted():
 )
 def test_says_that_only_the_best_have_bars(count, title, bars):
     figure = plot_fusion(
-        GREY, detections_on([0] * count), None, None, (8, 16), attributions=np.full((count, 2), 0.5),
+        GREY, detections_on([0] * count), (), (8, 16), attributions=np.full((count, 2), 0.5),
         attribution_strides=(8, 16),
     )  # fmt: skip
     top, side = figure.axes
@@ -102,7 +107,7 @@ def test_no_number_lies_on_another(height, width, shift):
     boxes = (first + shift * torch.arange(12)[:, None]) * torch.tensor([width, height, width, height])
     found = Detections(boxes, torch.ones(12), torch.zeros(12).long(), torch.arange(12) % 2)
     figure = plot_fusion(
-        torch.zeros(3, height, width, dtype=torch.uint8), found, None, None, (8, 16),
+        torch.zeros(3, height, width, dtype=torch.uint8), found, (), (8, 16),
         attributions=np.full((12, 2), 0.5), attribution_strides=(8, 16),
     )  # fmt: skip
     encode_figure(figure, dpi=100)
@@ -124,7 +129,7 @@ def test_no_number_lies_on_another(height, width, shift):
 def test_high_weights_are_red_and_low_ones_blue():
     high = np.zeros((8, 8))
     high[:, 4:] = 1
-    figure = plot_fusion(GREY, no_detections(), [np.stack([high, 1 - high])] * 2, None, (8, 16))
+    figure = plot_fusion(GREY, no_detections(), rows_of([np.stack([high, 1 - high])] * 2, [high] * 2, (8, 16)), (8, 16))
     with Image.open(BytesIO(encode_figure(figure, dpi=50))) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     axes = next(a for a in figure.axes if a.get_title() == "from stride 8, mean 0.50")
@@ -135,17 +140,12 @@ def test_high_weights_are_red_and_low_ones_blue():
     assert high[0] > high[2] + 40
 
 
-def test_without_weights_the_fused_maps_stand_side_by_side():
-    figure = plot_fusion(GREY, no_detections(), None, [np.eye(4)] * 3, (8, 16, 32))
-    assert len(figure.axes) == 4
-    bottoms = {round(axes.get_position().y0, 6) for axes in figure.axes[1:]}
-    assert len(bottoms) == 1
-
-
 def test_nothing_overlaps_and_nothing_leaves_the_page():
     weights = uniform_weights(3)
     for image in (GREY, GREY.permute(0, 2, 1), GREY[:, :10]):
-        figure = plot_fusion(image, detections_on([0] * 500), weights, [w[0] for w in weights], (8, 16, 32))
+        figure = plot_fusion(
+            image, detections_on([0] * 500), rows_of(weights, [w[0] for w in weights], (8, 16, 32)), (8, 16, 32)
+        )
         encode_figure(figure, dpi=40)
         boxes = [axes.get_position() for axes in figure.axes]
         assert min(b.x0 for b in boxes) >= 0
@@ -156,10 +156,30 @@ def test_nothing_overlaps_and_nothing_leaves_the_page():
             assert not any(a.overlaps(b) for b in boxes[i + 1 :])
 
 
-def test_maps_that_do_not_fit_the_strides_are_refused():
-    with pytest.raises(ValueError, match="weights of 2 levels, but 3 strides"):
-        plot_fusion(GREY, no_detections(), uniform_weights(2), None, (8, 16, 32))
-    with pytest.raises(ValueError, match=r"weights must be \(2 levels, h, w\), got shape \(3, 4, 4\)"):
-        plot_fusion(GREY, no_detections(), [np.zeros((3, 4, 4))] * 2, None, (8, 16))
+def test_rows_may_have_other_sources_than_levels():
+    rows = [
+        MapRow("P4", ["from C4", "from C5"], 16, np.full((2, 4, 4), 0.5), np.eye(4)),
+        MapRow("P5", ["from C3"], 32, np.full((1, 2, 2), 1.0), np.eye(2), is_output=True),
+    ]
+    figure = plot_fusion(GREY, no_detections(), rows, (8, 16, 32))
+    assert titles_of(figure)[1:] == [
+        "from C4, mean 0.50", "from C5, mean 0.50", "fused at P4, own scale", "from C3, mean 1.00",
+        "output of P5, own scale",
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.texts] == ["P4", "P5"]
+
+
+def test_bars_of_weights():
+    figure = plot_weights({"P4": {"C4": 0.25, "C5": 0.75}, "P5": {"C5": 0.05, "P4": 0.9}})
+    (axes,) = figure.axes
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0, 0.25), (0.25, 0.75), (0, 0.05), (0.05, 0.9)]
+    assert [text.get_text() for text in axes.texts] == ["C4 0.25", "C5 0.75", "P4 0.90"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["P4", "P5"]
+    encode_figure(figure, dpi=40)
+
+
+def test_maps_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"weights must be \(2 sources, h, w\), got shape \(3, 4, 4\)"):
+        MapRow("P4", ["a", "b"], 16, np.zeros((3, 4, 4)), np.zeros((4, 4)))
     with pytest.raises(ValueError, match=r"fused maps must be \(h, w\), got shape \(1, 4, 4\)"):
-        plot_fusion(GREY, no_detections(), None, [np.zeros((1, 4, 4))] * 2, (8, 16))
+        MapRow("P4", ["a"], 16, np.zeros((1, 4, 4)), np.zeros((1, 4, 4)))

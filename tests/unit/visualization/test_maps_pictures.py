@@ -72,9 +72,7 @@ def test_class_and_box_stand_side_by_side():
 
 def test_attributions_are_bars_that_add_up():
     attributions = np.asarray([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
-    figure = plot_fusion(
-        GREY, detections_of(2), None, None, (8, 16), attributions=attributions, attribution_strides=(4, 8, 16)
-    )
+    figure = plot_fusion(GREY, detections_of(2), (), (8, 16), attributions=attributions, attribution_strides=(4, 8, 16))
     top, bars = figure.axes
     assert [label.get_text() for label in bars.get_yticklabels()] == ["1 a 1.00", r"2 \$ 0.50"]
     lengths = [[patch.get_width() for patch in container] for container in bars.containers]
@@ -87,16 +85,8 @@ def test_attributions_are_bars_that_add_up():
 def test_of_many_detections_the_best_have_bars():
     shares = np.full((30, 1), 1.0)
     figure = plot_fusion(
-        GREY, detections_of(30), None, None, (8,), attributions=shares, attribution_strides=(8,)
+        GREY, detections_of(30), (), (8,), attributions=shares, attribution_strides=(8,)
     )  # fmt: skip
     assert len(figure.axes[1].get_yticklabels()) == MAX_BARS
     with pytest.raises(ValueError, match=r"attributions must be \(30 detections, 2 levels\), got shape \(30, 1\)"):
-        plot_fusion(GREY, detections_of(30), None, None, (8,), attributions=shares, attribution_strides=(8, 16))
-
-
-def test_sources_may_be_others_than_outputs():
-    weights = [np.full((2, 4, 4), 0.5), np.full((2, 2, 2), 0.5), np.full((2, 1, 1), 0.5)]
-    figure = plot_fusion(GREY, no_detections(), weights, [w[0] for w in weights], (8, 16, 32), sources=(4, 8))
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles.count("from stride 4, mean 0.50") == titles.count("from stride 8, mean 0.50") == 3
-    assert len(figure.axes) == 1 + 3 * 3 + 1
+        plot_fusion(GREY, detections_of(30), (), (8,), attributions=shares, attribution_strides=(8, 16))
