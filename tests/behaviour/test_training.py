@@ -24,8 +24,8 @@ from pyrafuse.importers.loading import load
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model
+from pyrafuse.training import loop
 from pyrafuse.training import run as running
-from pyrafuse.training.module import DetectionModule
 from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import (
     DataSettings,
@@ -139,15 +139,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(shapes, tmp_path, monkeypatch):
     dropblock = DropBlockSettings(phases=((1, 3, 1, 1), (3, 5, 3, 1)))  # random, and other squares after the resume
     whole = train(replace(recipe_for(shapes, tmp_path / "whole", epochs=4), dropblock=dropblock))
 
-    step = DetectionModule.training_step
+    learn = loop.learn
 
-    def stop_in_third_epoch(self, batch, batch_idx):
-        if self.current_epoch == 2 and batch_idx == 1:
-            raise Stopped
-        return step(self, batch, batch_idx)
+    def stop_in_third_epoch(state, course, step, *, epoch):
+        for learnt in learn(state, course, step, epoch=epoch):
+            yield learnt
+            if epoch == 2:
+                raise Stopped
 
     recipe = replace(recipe_for(shapes, tmp_path / "stopped", epochs=4), dropblock=dropblock)
-    monkeypatch.setattr(DetectionModule, "training_step", stop_in_third_epoch)
+    monkeypatch.setattr(loop, "learn", stop_in_third_epoch)
     with pytest.raises(Stopped):
         train(recipe)
     monkeypatch.undo()
@@ -255,6 +256,7 @@ def test_folders_of_runs_are_not_overwritten(shapes, tmp_path):
 
 SHARED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from torch import nn
@@ -266,32 +268,33 @@ torch.set_num_threads(1)
 # half a batch has other statistics than a whole one: here each image has its own
 nn.BatchNorm2d.forward = lambda self, x: nn.functional.group_norm(x, 1, self.weight, self.bias)
 recipe = test_training.recipe_for(Path(sys.argv[1]), Path(sys.argv[2]), epochs=2)
+recipe = replace(recipe, run=replace(recipe.run, devices=int(sys.argv[3])))
 run.train(recipe, console=Console(quiet=True))
 """
 
 
-def test_two_processes_are_one(shapes, tmp_path):
+def test_two_processes_are_one_whoever_starts_them(shapes, tmp_path):
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     launch = {
         "one": [sys.executable, str(script)],
         "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
+        "started": [sys.executable, str(script)],
     }
     for name, command in launch.items():
-        done = subprocess.run(
-            [*command, str(shapes), str(tmp_path / name)], env=environment, capture_output=True, text=True, check=False
-        )
+        words = [*command, str(shapes), str(tmp_path / name), "1" if name == "one" else "2"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (read_tensors(tmp_path / name / "last.ckpt") for name in launch)
-    for key, value in one["state_dict"].items():
-        torch.testing.assert_close(
-            two["state_dict"][key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
-        )
+    one, *shared = (read_tensors(tmp_path / name / "last.ckpt")["state_dict"] for name in launch)
     histories = [read_history(tmp_path / name) for name in launch]
-    assert len(histories[0]["train/loss"]) == len(histories[1]["train/loss"]) == 2
-    for key, values in histories[0].items():
-        if key.startswith(("train/", "level/")):
-            assert histories[1][key] == pytest.approx(values, rel=1e-3), key
-    start, end = (json.loads((tmp_path / name / "results.json").read_text()) for name in launch)
-    assert start["ap"] == pytest.approx(end["ap"], abs=1e-3)
+    figures = [json.loads((tmp_path / name / "results.json").read_text())["ap"] for name in launch]
+    for two, history, ap in zip(shared, histories[1:], figures[1:], strict=True):
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+        assert len(histories[0]["train/loss"]) == len(history["train/loss"]) == 2
+        for key, values in histories[0].items():
+            if key.startswith(("train/", "level/")):
+                assert history[key] == pytest.approx(values, rel=1e-3), key
+        assert ap == pytest.approx(figures[0], abs=1e-3)

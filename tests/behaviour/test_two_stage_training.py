@@ -16,7 +16,7 @@ from pyrafuse.importers.loading import load
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
 from pyrafuse.training import run as running
-from pyrafuse.training.module import DetectionModule
+from pyrafuse.training import validating
 from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import (
     DataSettings,
@@ -99,7 +99,7 @@ def test_validation_losses_leave_the_training_as_it_is(shapes, tmp_path, monkeyp
         monkeypatch.setattr(
             kind, "predict_and_learn", lambda self, images, _, *, sizes: (self(images, sizes=sizes),) * 2
         )
-    monkeypatch.setattr(DetectionModule, "_add_losses", lambda *_: None)
+    monkeypatch.setattr(validating, "add_losses", lambda *_: None)
     bare = train("bare")
     assert not [key for key in read_history(bare.folder) if key.startswith("val/loss")]
     first, second = read_tensors(whole.last), read_tensors(bare.last)

@@ -8,7 +8,7 @@ import torch
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
-from pyrafuse.training.module import create_optimizer
+from pyrafuse.training.optimizing import create_optimizer
 from pyrafuse.training.precision import spare
 from pyrafuse.training.settings import OptimizerSettings
 

@@ -63,7 +63,7 @@ def check_trained(recipe: Recipe, result: running.TrainingResult, *, steps: int)
     """One step an epoch was made in bf16, numbers stayed finite, and what was saved loads; returns the checkpoint."""
     saved = read_tensors(result.last)
     assert saved["global_step"] == steps
-    assert saved["precision"] == "bf16-mixed"
+    assert saved["precision"] == "bf16"
     live = saved.get("current_model_state", saved["state_dict"])
     assert ("current_model_state" in saved) == bool(recipe.run.ema)
     assert live.keys() == saved["state_dict"].keys()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from rich.console import Console
+from torch import nn
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
@@ -25,8 +25,9 @@ from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.tricks import TRICKS, switch, tricks_of
-from pyrafuse.training import run
-from pyrafuse.training.callbacks import DropBlockSchedule
+from pyrafuse.training import processes, run
+from pyrafuse.training.modes import set_dropblocks, set_modes
+from pyrafuse.training.processes import Place
 from pyrafuse.training.schedule import block_sizes, lr_factor
 from pyrafuse.training.settings import (
     DataSettings,
@@ -286,21 +287,22 @@ def test_cosine():
         )
 
 
-def test_sync_bn(monkeypatch, tmp_path):
-    given = {}
-    monkeypatch.setattr(run.L, "Trainer", lambda **options: given.update(options))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_sync_bn(monkeypatch):
+    monkeypatch.setattr(processes, "DistributedDataParallel", lambda module, **_: module)
     for on in (True, False):
-        settings = replace(Recipe().run, **switch({}, "sync_bn", on=on)["run"])
-        run._create_trainer(replace(Recipe(), run=settings), tmp_path, steps=1, console=Console(quiet=True))
-        assert given["sync_batchnorm"] is on
+        sync_bn = switch({}, "sync_bn", on=on)["run"]["sync_bn"]
+        module = nn.Sequential(nn.BatchNorm2d(3))
+        spread = Place(torch.device("cuda", 0), world_size=2).spread(module, sync_bn=sync_bn)
+        assert isinstance(spread[0], nn.SyncBatchNorm) is on
+        assert spread[0].weight is module[0].weight  # the optimiser has it already
+    assert Place(torch.device("cuda", 0)).spread(module, sync_bn=True) is module
 
 
 class TestDropBlock:
     SETTINGS = DropBlockSettings(phases=((5, 5, 3, 1), (80, 7, 5, 3)), keep_prob=0.8)
 
     def start(self, detector, epoch: int, settings: DropBlockSettings = SETTINGS) -> list[DropBlock]:
-        DropBlockSchedule(settings).on_train_epoch_start(SimpleNamespace(current_epoch=epoch), detector)  # type: ignore[arg-type]
+        set_dropblocks(detector, settings, epoch=epoch)
         return [part for part in detector.modules() if isinstance(part, DropBlock)]
 
     def test_a_training_that_begins_anywhere_finds_its_phase(self):
@@ -323,13 +325,13 @@ class TestDropBlock:
         self.start(detector, 0)
         assert torch.equal(detector(images).classes, plain)
 
-    def test_the_callback_is_there_when_it_is_on(self, monkeypatch, tmp_path):
-        given = {}
-        monkeypatch.setattr(run.L, "Trainer", lambda **options: given.update(options))
+    def test_a_training_drops_when_it_is_on(self):
         for on in (True, False):
             settings = DropBlockSettings(**switch({}, "dropblock", on=on)["dropblock"])
-            run._create_trainer(replace(Recipe(), dropblock=settings), tmp_path, steps=1, console=Console(quiet=True))
-            assert any(isinstance(callback, DropBlockSchedule) for callback in given["callbacks"]) is on
+            detector = build()
+            set_modes(detector, replace(Recipe(), dropblock=settings), epoch=200)
+            blocks = [part for part in detector.modules() if isinstance(part, DropBlock)]
+            assert any(block.block_size > 0 for block in blocks) is on
 
     def test_a_neck_with_other_levels(self):
         with pytest.raises(PyrafuseError, match="speak of 2 levels, but the neck has 3 DropBlocks"):
@@ -368,9 +370,8 @@ def test_closing_epochs_apart(monkeypatch, tmp_path):
         ({"unmixed_epochs": 0, "one_size_epochs": 7}, 24, 17),
     ):
         recipe = replace(Recipe(), schedule=replace(ScheduleSettings(closing_epochs=4), **changes))
-        loaders = run.DetectionLoaders(SimpleNamespace(train=None), recipe, Preprocessing())  # type: ignore[arg-type]
-        loaders.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
-        loaders.train_dataloader()
+        splits = SimpleNamespace(train=range(8))
+        run.create_course(recipe, splits, build(), precision="32", place=Place(torch.device("cpu")))  # type: ignore[arg-type]
         assert (given["mix_epochs"], given["scale_epochs"]) == (mixed, scaled)
     with pytest.raises(PyrafuseError, match="unmixed_epochs must be 0 or more, got -1"):
         ScheduleSettings(unmixed_epochs=-1)

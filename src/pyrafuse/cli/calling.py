@@ -51,7 +51,7 @@ def train(
         recipe = make_recipe(
             [pair for name, value in given.items() for pair in taken.settle(name.rstrip("_"), _as_value(name, value))]
         )
-    from pyrafuse.training.run import train as run  # of torch and lightning: not for a mistyped option
+    from pyrafuse.training.run import train as run  # of torch: not for a mistyped option
 
     return run(recipe, console=Terminal(quiet=not progress))
 

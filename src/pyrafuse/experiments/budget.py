@@ -5,21 +5,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, count, islice, pairwise
 from statistics import median
-from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.data.formats.layout import Splits
-from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
+from pyrafuse.training.loop import learn
+from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import create_detector
-from pyrafuse.training.run import DetectionLoaders, quieten
-from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.processes import Place, device_type
+from pyrafuse.training.run import create_course
+from pyrafuse.training.settings import Recipe
 from pyrafuse.training.starting import settle
+from pyrafuse.training.state import create_state
+from pyrafuse.training.step import TrainingStep
 
 TIMED_STEPS = 8
 UNTIMED_STEPS = 3
@@ -163,52 +164,24 @@ def epochs_within(minutes: float, *, steps: Mapping[str, int], seconds: Mapping[
 
 
 def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int | None) -> float:
-    """Median seconds of a training step with the recipe's own loader, model, criterion and optimiser."""
-    quieten()
+    """Median seconds of a training step with the recipe's own loader, model, criterion and optimiser.
+
+    It is measured from the end of a step to the end of the next, the wait for its batch included.
+    """
     with _threads(threads):
         recipe, start = settle(recipe)
         detector = create_detector(recipe, data.train, say=lambda _: None, start=start)
         spare(detector)
-        steps = count_steps(recipe, len(data.train))
-        module = DetectionModule(
-            detector, recipe, val_data=data.val, steps_per_epoch=steps, recipe_values=to_plain(recipe)
-        )
-        quiet = replace(recipe, data=replace(recipe.data, cache_mb=64))
-        watch = _Stopwatch()
-        trainer = L.Trainer(
-            max_steps=UNTIMED_STEPS + TIMED_STEPS,
-            accelerator=accelerator,
-            devices=1,
-            precision=PRECISIONS[recipe.run.precision],  # type: ignore[arg-type]  # `settle_precision` chose
-            accumulate_grad_batches=1,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            logger=False,
-            callbacks=[watch],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, datamodule=DetectionLoaders(data, quiet, detector.card.preprocessing))
-    return median(watch.seconds[UNTIMED_STEPS:])
-
-
-class _Stopwatch(Callback):
-    """Seconds from the end of each step to the end of the next, the wait for its batch included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._last = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        self._last = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
-    ) -> None:  # fmt: skip
-        if pl_module.device.type != "cpu":
-            torch.accelerator.synchronize(pl_module.device)
-        now = time.perf_counter()
-        self.seconds.append(now - self._last)
-        self._last = now
+        run = replace(recipe.run, accelerator=accelerator)  # type: ignore[arg-type]
+        recipe = replace(recipe, data=replace(recipe.data, cache_mb=64), run=run)
+        place = Place(torch.device(device_type(run)))
+        course = create_course(recipe, data, detector, precision=run.precision, place=place)  # `settle_precision` chose
+        state = create_state(detector, recipe, device=place.device, precision=run.precision)
+        step = TrainingStep(detector, course.watch)
+        steps = chain.from_iterable(learn(state, course, step, epoch=epoch) for epoch in count())
+        ends = []
+        for _ in islice(steps, 1 + UNTIMED_STEPS + TIMED_STEPS):
+            if place.device.type != "cpu":
+                torch.accelerator.synchronize(place.device)
+            ends.append(time.perf_counter())
+    return median(end - before for before, end in pairwise(ends[UNTIMED_STEPS:]))

@@ -1,1 +1,1 @@
-"""Train a detector by a recipe: schedule, optimiser, callbacks, one run."""
+"""Train a detector by a recipe: schedule, optimiser, loop, one run."""

@@ -11,13 +11,12 @@ from pyrafuse.base.paths import check_writable
 from pyrafuse.training.settings import Recipe, RunSettings
 
 FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"
-"""Tells the processes that Lightning starts for further devices which folder the first one has chosen."""
+"""Tells the processes that the first one starts for further devices which folder it has chosen."""
 
 
 def is_first_process() -> bool:
     """Whether this process is the one of a training's processes that writes."""
-    rank = os.environ.get("RANK") or max(os.environ.get(name, "0") for name in ("NODE_RANK", "LOCAL_RANK"))
-    return rank == "0"
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_folder(run: RunSettings) -> None:

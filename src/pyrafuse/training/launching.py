@@ -13,7 +13,7 @@ def check_nodes(run: RunSettings) -> None:
         PyrafuseError: With the command to type on each of them.
     """
     started = os.environ.get("GROUP_WORLD_SIZE")  # torchrun's word for the number of machines
-    if started is None and run.nodes > 1 and not {"SLURM_NTASKS", "NODE_RANK"} & {*os.environ}:
+    if started is None and run.nodes > 1:
         raise PyrafuseError(
             f"run.nodes {run.nodes} needs torchrun, which tells the machines of one another. Type on each: torchrun "
             f"--nnodes {run.nodes} --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 -m "

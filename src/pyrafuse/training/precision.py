@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.detector import Detector
+from pyrafuse.training.processes import device_type
 from pyrafuse.training.settings import RunSettings
-
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-"""Names in a recipe, and those of the trainer."""
 
 LEAST_SPEEDUP = 1.1
 """``auto`` leaves float32 for no less: bf16 has 8 bits for a fraction, float32 24."""
@@ -41,7 +39,7 @@ def choose_precision(
     Raises:
         PyrafuseError: If fp16 is wanted of a processor.
     """
-    device = _device_of(run)
+    device = device_type(run)
     if run.precision == "fp16" and device == "cpu":
         raise PyrafuseError("run.precision fp16 needs a GPU, and this training runs on the processor: give auto")
     if run.precision in ("32", "fp16"):
@@ -67,13 +65,6 @@ def choose_precision(
 
 
 _WORDS = {"cpu": "processor", "cuda": "GPU", "mps": "GPU"}
-
-
-def _device_of(run: RunSettings) -> str:
-    if run.accelerator == "auto":
-        is_mps = torch.backends.mps.is_available()
-        return "cuda" if torch.cuda.is_available() else "mps" if is_mps else "cpu"
-    return {"gpu": "cuda"}.get(run.accelerator, run.accelerator)
 
 
 def _is_alone(run: RunSettings) -> bool:

@@ -1,11 +1,11 @@
 """Where a training stands and how long it still takes: bars on a terminal, a line a minute in a log file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.callbacks import Callback
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -57,7 +57,7 @@ class StepClock:
         return None if step_s is None else steps * step_s + validations * (self.validation_s or 0.0)
 
 
-class Narrator(Callback):
+class Narrator:
     """Tells where the run stands, how long the epoch and the whole still take, and what each epoch brought.
 
     Args:
@@ -83,94 +83,80 @@ class Narrator(Callback):
         self._console = console
         self._now = clock
         self._clock = StepClock(clock)
-        self._progress: Progress | None = None
-        self._training: Any = None
-        self._validation: Any = None
-        self._num_validated = 0
-        self._started = self._last_line = clock()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the bar where the run begins or goes on."""
-        if not trainer.is_global_zero:
-            return
-        self._started = self._last_line = self._now()
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=max(8, min(40, self._console.width - 72))),  # what is told has to fit beside it
+            BarColumn(bar_width=max(8, min(40, console.width - 72))),  # what is told has to fit beside it
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[loss]}"),
-            console=self._console,
+            console=console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
         )
-        done = trainer.current_epoch * self._steps
-        total = self._epochs * self._steps
-        self._training = self._progress.add_task("training", total=total, completed=done, loss="", left="")
-        self._validation = self._progress.add_task("validation", total=1, visible=False, loss="", left="")
-        self._progress.start()
+        self._training: Any = None
+        self._validation: Any = None
+        self._started = self._last_line = clock()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    @contextmanager
+    def telling(self, *, done: int) -> Iterator[None]:
+        """Show the bar within the block, which goes on after ``done`` epochs; an error finds it gone."""
+        self._started = self._last_line = self._now()
+        total, completed = self._epochs * self._steps, done * self._steps
+        self._training = self._progress.add_task("training", total=total, completed=completed, loss="", left="")
+        self._validation = self._progress.add_task("validation", total=1, visible=False, loss="", left="")
+        with self._progress:
+            yield
+
+    def begin_epoch(self) -> None:
         """Measure steps from here."""
         self._clock.begin()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Move the bar, or write the line that is due; read the loss rarely, since reading waits for the device."""
-        if self._progress is None:
-            return
+    def tell_step(self, epoch: int, step: int, loss: torch.Tensor) -> None:
+        """Move the bar, or write the line that is due; read the loss rarely, since reading waits for the device.
+
+        Args:
+            epoch: From 1.
+            step: From 1 in each epoch.
+            loss: Loss () of this step.
+        """
         self._clock.step()
-        epoch, step = trainer.current_epoch + 1, batch_idx + 1
-        if self._console.is_terminal:
-            if batch_idx % 10 == 0:
-                self._progress.update(self._training, loss=f"loss {float(outputs['loss']):.3g}")
+        if not self._progress.disable:
+            if step % 10 == 1:
+                self._progress.update(self._training, loss=f"loss {float(loss):.3g}")
             left = self._tell_left(epoch, step, is_short=True)
             self._progress.update(self._training, advance=1, description=f"epoch {epoch}/{self._epochs}", left=left)
         elif self._is_due() or (self._clock.num_steps == FIRST_ESTIMATE and self._tell_left(epoch, step)):
             left = self._tell_left(epoch, step)
-            loss = f"loss {float(outputs['loss']):.4g}"
             self._write(
-                f"epoch {epoch:>3}/{self._epochs}  batch {step}/{self._steps}  {loss}{f'  {left}' if left else ''}"
+                f"epoch {epoch:>3}/{self._epochs}  batch {step}/{self._steps}  loss {float(loss):.4g}"
+                f"{f'  {left}' if left else ''}"
             )
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the validation's own bar."""
+    @contextmanager
+    def validating(self, total: int) -> Iterator[Callable[[], None]]:
+        """Show the validation's own bar within the block.
+
+        Yields:
+            What to call after each of ``total`` batches.
+        """
+        done = 0
+
+        def tell() -> None:
+            nonlocal done
+            done += 1
+            self._progress.update(self._validation, advance=1)
+            if self._progress.disable and self._is_due():
+                self._write(f"validating: batch {done}/{total}")
+
         self._clock.begin()
-        self._num_validated = 0
-        if self._progress is not None:
-            total = sum(int(number) for number in trainer.num_val_batches)
-            self._progress.update(self._validation, total=total, completed=0, visible=True, description="validating")
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Move the validation's bar, or write the line that is due."""
-        self._num_validated += 1
-        if self._progress is None:
-            return
-        self._progress.update(self._validation, advance=1)
-        if not self._console.is_terminal and self._is_due():
-            total = sum(int(number) for number in trainer.num_val_batches)
-            self._write(f"validating: batch {self._num_validated}/{total}")
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember how long it took."""
+        self._progress.update(self._validation, total=total, completed=0, visible=True, description="validating")
+        yield tell
         self._clock.validated()
-        if self._progress is not None:
-            self._progress.update(self._validation, visible=False)
+        self._progress.update(self._validation, visible=False)
 
-    def tell_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+    def tell_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Say what ``epoch`` (from 1) brought; ``metrics`` of a validation only where there was one."""
-        if self._progress is None:
-            return
         left = self._clock.left_s(steps=(self._epochs - epoch) * self._steps, validations=self._validations(epoch))
         line = f"epoch {epoch:>3}/{self._epochs}  {self._now() - self._started:6.0f} s"
         if left:
@@ -182,14 +168,6 @@ class Narrator(Callback):
         elif "val/ap" in metrics:
             line += "  no AP: the validation images hold no objects"
         self._write(line)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar away."""
-        self._stop()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, so that the error is read."""
-        self._stop()
 
     def _tell_left(self, epoch: int, step: int, *, is_short: bool = False) -> str:
         is_validated = epoch % self._every == 0 or epoch == self._epochs
@@ -214,11 +192,6 @@ class Narrator(Callback):
     def _write(self, line: str) -> None:
         self._last_line = self._now()
         self._console.print(line, highlight=False, markup=False)
-
-    def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 def duration(seconds: float) -> str:

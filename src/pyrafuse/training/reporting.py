@@ -2,20 +2,20 @@
 
 import csv
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import lightning as L
 import yaml
-from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
+from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.writing import write_atomically
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.reports.history import add_history
 from pyrafuse.reports.quality import add_quality, draw_quality
-from pyrafuse.training.module import DetectionModule
 from pyrafuse.visualization.curves import plot_training
 from pyrafuse.visualization.figures import save_figure
 from pyrafuse.visualization.report import Report
@@ -25,7 +25,7 @@ REWRITTEN_AFTER_S = 300.0
 """A run that goes on writes its page again after the first evaluation that is so much later than the last page."""
 
 
-class ReportWriter(Callback):
+class PageWriter:
     """Write the page of a run that goes on now and then, and of one that is stopped by Ctrl-C or an error."""
 
     def __init__(self, folder: Path, *, every_s: float = REWRITTEN_AFTER_S) -> None:
@@ -33,22 +33,16 @@ class ReportWriter(Callback):
         self._every_s = every_s
         self._written = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the page if the last one is old; stands after `History`, whose rows it shows."""
-        if trainer.is_global_zero and time.monotonic() - self._written >= self._every_s:
-            write_page(self._folder, _best_of(pl_module))
+    def write_if_old(self, best: EvaluationResult | None) -> None:
+        """Write the page if the last one is old; its rows of metrics.csv are there."""
+        if time.monotonic() - self._written >= self._every_s:
+            write_page(self._folder, best)
             self._written = time.monotonic()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def write_stopped(self, best: EvaluationResult | None) -> None:
         """Show what is there; whatever goes wrong here must not hide what went wrong before."""
-        if trainer.is_global_zero:
-            with suppress(Exception):
-                write_page(self._folder, _best_of(pl_module))
-
-
-def _best_of(pl_module: L.LightningModule) -> EvaluationResult | None:
-    assert isinstance(pl_module, DetectionModule)
-    return pl_module.best
+        with hold_interrupts(), suppress(Exception):
+            write_page(self._folder, best)
 
 
 def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
@@ -97,6 +91,20 @@ def read_history(folder: Path) -> dict[str, list[float]]:
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+
+
+def add_row(path: Path, epoch: int, metrics: Mapping[str, float]) -> None:
+    """Add the row of ``epoch`` (from 1) to a CSV file; rows of epochs that are trained anew are replaced."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < epoch]
+    rows.append({"epoch": epoch, **{key: f"{value:.6g}" for key, value in metrics.items()}})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with write_atomically(path, "w") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _add_facts(report: Report, folder: Path, recipe: dict[str, Any], history: dict[str, list[float]]) -> None:

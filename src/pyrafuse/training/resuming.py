@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.records import DetectionData
-from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.card import CARD_KEY
-from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import PRECISIONS
 from pyrafuse.training.settings import Recipe, to_plain
+from pyrafuse.training.state import read_content
 
 UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
                     "run.accelerator", "run.nodes"})  # fmt: skip
@@ -62,19 +60,15 @@ def read_begun(recipe: Recipe) -> Begun:
     """
     assert recipe.run.output is not None
     path = Path(recipe.run.output) / "last.ckpt"
-    content = read_tensors(path)
-    needed = ("epoch", CARD_KEY, "callbacks", "loops", "optimizer_states", "random_state")
-    if not isinstance(content, Mapping) or not all(key in content for key in needed):
-        raise CheckpointError(f"{path} is no checkpoint of a training that could go on; train anew from its weights")
-    epochs, values, callbacks = content["epoch"] + 1, content[CARD_KEY].get("recipe") or {}, content["callbacks"]
+    content = read_content(path)
+    epochs, values = content["epoch"] + 1, content[CARD_KEY].get("recipe") or {}
     best = content.get("best_evaluation")
     if epochs > recipe.run.epochs:
         raise PyrafuseError(
             f"the run in {path.parent} has {epochs} epochs behind it, and run.epochs is {recipe.run.epochs}: give "
             f"--epochs {epochs} or more"
         )
-    is_due = any(state.get("due") for name, state in callbacks.items() if name == "Epochs")
-    is_stopped = any(state.get("stopped_epoch") for name, state in callbacks.items() if name.startswith("EarlyStop"))
+    is_stopped = 0 < recipe.run.patience <= content["waited"]
     is_stopped = is_stopped and recipe.run.epochs <= _at(values, "run.epochs", recipe.run.epochs)
     is_stopped = is_stopped and recipe.run.patience == _at(values, "run.patience", recipe.run.patience)
     return Begun(
@@ -82,9 +76,9 @@ def read_begun(recipe: Recipe) -> Begun:
         epochs,
         values,
         tuple(content[CARD_KEY]["card"]["names"]),
-        is_complete=not is_due and (epochs == recipe.run.epochs or is_stopped),
+        is_complete=content["due"] is None and (epochs == recipe.run.epochs or is_stopped),
         best=None if best is None else EvaluationResult.from_dict(best),
-        precision=next((name for name, theirs in PRECISIONS.items() if theirs == content.get("precision")), None),
+        precision=content.get("precision"),
     )
 
 
@@ -158,22 +152,3 @@ def _reorder(data: DetectionData, names: tuple[str, ...]) -> DetectionData:
 def _list(names: Any) -> str:
     shown = ", ".join(str(name) for name in list(names)[:20])
     return f"{len(names)} class{'es' if len(names) != 1 else ''} ({shown}{', ...' if len(names) > 20 else ''})"
-
-
-def check_fits(begun: Begun, module: DetectionModule) -> None:
-    """Refuse a checkpoint whose entries are not those of ``module``.
-
-    Raises:
-        PyrafuseError: With the first entries that differ.
-    """
-    content = read_tensors(begun.path)
-    ours = module.state_dict()
-    theirs = content.get("current_model_state", content.get("state_dict", {}))
-    other = [key for key in ours.keys() | theirs.keys() if key not in ours or key not in theirs]
-    other += [key for key in ours.keys() & theirs.keys() if ours[key].shape != theirs[key].shape]
-    if other:
-        raise CheckpointError(
-            f"{begun.path} does not fit the model of these options: {len(other)} of {len(ours)} entries differ, "
-            f"{', '.join(sorted(other)[:3])} among them; resume with the options that the run began with"
-        )
-    module.check_optimizer(content)

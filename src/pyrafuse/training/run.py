@@ -1,54 +1,45 @@
 """One training run from a recipe to a folder: checkpoints, figures, pictures."""
 
 import json
-import logging
-import math
-import signal
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
-from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
-from pyrafuse.core.storage import read_tensors, write_tensors
-from pyrafuse.core.targets import Batch
+from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.checks.checking import check
 from pyrafuse.data.formats.layout import Splits, read_splits
-from pyrafuse.data.loading.loaders import EvalBatch, create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.models.detector import Detector
 from pyrafuse.training.batches import check_memory, find_available_memory, fit_batch, memory_errors
-from pyrafuse.training.callbacks import DropBlockSchedule, NaNGuard, WeightEMA
-from pyrafuse.training.epochs import NEVER, Epochs, FitLoop
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.launching import check_nodes
-from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.precision import PRECISIONS, choose_precision, spare
+from pyrafuse.training.loop import Course, Output, fit
+from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
+from pyrafuse.training.processes import Place, take_place
 from pyrafuse.training.progress import Narrator
-from pyrafuse.training.reporting import ReportWriter, draw_run
-from pyrafuse.training.resuming import Begun, check_fits, compare_options, match_classes, read_begun
+from pyrafuse.training.reporting import draw_run
+from pyrafuse.training.resuming import Begun, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.starting import settle
+from pyrafuse.training.state import check_fits, create_state, read_content, restore
 
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
@@ -71,69 +62,6 @@ class TrainingResult:
     evaluation: EvaluationResult
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints appear whole or not at all; a full disk leaves the one before."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:  # noqa: ARG002
-        """Write ``checkpoint`` beside ``path``, then rename it."""
-        write_tensors(path, checkpoint)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Read a checkpoint as every other: nothing in it is executed."""
-        return read_tensors(path)
-
-
-class DetectionLoaders(L.LightningDataModule):
-    """The loaders of a run; made when it is known how many processes share it."""
-
-    def __init__(self, splits: Splits, recipe: Recipe, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self._splits = splits
-        self._recipe = recipe
-        self._preprocessing = preprocessing
-        self.first_epoch = 0
-
-    def train_dataloader(self) -> "DataLoader[Batch]":
-        """Batches of the training images, of this process's share."""
-        data, run, schedule = self._recipe.data, self._recipe.run, self._recipe.schedule
-        rank, world_size = self._share()
-        loader = create_train_loader(
-            self._splits.train,
-            preprocessing=self._preprocessing,
-            augmentation=self._recipe.augmentation,
-            batch_size=run.batch_size // run.accumulate,
-            num_workers=default_num_workers() if data.workers is None else data.workers,
-            seed=run.seed,
-            sizes=data.sides,
-            scale_epochs=scaled_epochs(schedule, epochs=run.epochs),
-            mix_epochs=mixed_epochs(schedule, epochs=run.epochs),
-            cache_mb=data.cache_mb,
-            rank=rank,
-            world_size=world_size,
-        )
-        loader.batch_sampler.set_epoch(self.first_epoch)  # type: ignore[union-attr]
-        return loader
-
-    def val_dataloader(self) -> "DataLoader[EvalBatch]":
-        """Batches of the validation images, of this process's share."""
-        data = self._recipe.data
-        rank, world_size = self._share()
-        return create_eval_loader(
-            self._splits.val,
-            preprocessing=self._preprocessing,
-            batch_size=max(1, self._recipe.run.batch_size // self._recipe.run.accumulate),
-            num_workers=default_num_workers() if data.workers is None else data.workers,
-            cache_mb=data.cache_mb,
-            rank=rank,
-            world_size=world_size,
-        )
-
-    def _share(self) -> tuple[int, int]:
-        trainer = self.trainer
-        assert trainer is not None
-        return trainer.global_rank, trainer.world_size
-
-
 def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     """Train by ``recipe``: read and check the data, fit, evaluate, keep the best, draw.
 
@@ -142,6 +70,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
             written; what was written before stays whole.
     """
     console = console or Terminal(stderr=False)
+    if not is_first_process():
+        console = Terminal(quiet=True)  # the first one tells the same
     keep_freed_memory()
     check_folder(recipe.run)
     check_nodes(recipe.run)
@@ -152,8 +82,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun and begun.is_complete:
         return _tell_complete(begun, console)
     check_model(recipe, start)
-    L.seed_everything(recipe.run.seed, verbose=False)
-    quieten()
+    seed_all(recipe.run.seed)
     splits = read_splits(
         recipe.data.path,
         val_fraction=recipe.data.val_fraction,
@@ -172,14 +101,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     detector = create_detector(recipe, splits.train, say=say, start=start)
     if is_on_cpu(recipe.run):
         check_memory(detector, recipe, available=find_available_memory())
-    batches = len(splits.train) / (recipe.run.batch_size // recipe.run.accumulate)
-    module = DetectionModule(
-        detector, recipe, val_data=splits.val, steps_per_epoch=batches, recipe_values=to_plain(asked)
-    )
-    loaders = DetectionLoaders(splits, recipe, detector.card.preprocessing)
     if begun:
-        check_fits(begun, module)
-        loaders.first_epoch = begun.epochs
+        check_fits(begun.path, detector, recipe)
     spare(detector)
     precision = choose_precision(
         recipe.run,
@@ -189,50 +112,79 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         say=say,
     )
     with open_folder(recipe) as folder:
-        return _fit(module, loaders, folder, begun, console, precision=precision, changes=changes)
+        if is_first_process():
+            lasting = to_plain(replace(asked, run=replace(asked.run, resume=False)))  # whoever copies it starts anew
+            write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
+        with (
+            memory_errors(recipe),
+            _told_interrupts(folder, of=recipe.run.epochs),
+            take_place(recipe.run, devices) as place,
+        ):
+            course = create_course(recipe, splits, detector, precision=precision, place=place)
+            output = _create_output(course, splits, detector, folder, to_plain(asked), console)
+            state = create_state(detector, recipe, device=place.device, precision=precision)
+            steps = len(course.batches)
+            parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+            say(
+                f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, "
+                f"{counted(recipe.run.epochs, 'epoch')} of {counted(steps, 'batch', 'batches')}, "
+                f"on {place.world_size // recipe.run.nodes} x {place.device.type.upper()}; into {folder}"
+            )
+            if begun:
+                restore(state, read_content(begun.path))
+                otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
+                say(f"resumed after epoch {begun.epochs}{otherwise}")
+            fit(state, course, output)
+        assert state.best is not None, "the last epoch is always evaluated"
+        if place.is_first:
+            _report(folder, state.best)
+    return TrainingResult(folder, folder / "best.ckpt", folder / "last.ckpt", state.best)
 
 
-def _fit(
-    module: DetectionModule,
-    loaders: DetectionLoaders,
-    folder: Path,
-    begun: Begun | None,
-    console: Console,
-    *,
-    precision: str,
-    changes: Sequence[str],
-) -> TrainingResult:
-    """Everything has been checked: write, train, and draw."""
-    recipe, detector = module.recipe, module.detector
-    values = module.recipe_values
-    lasting = {**values, "run": {**values["run"], "resume": False}}  # whoever copies the recipe starts anew
-    if is_first_process():
-        write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
-    steps = math.ceil(module.steps_per_epoch)
-    trainer = _create_trainer(recipe, folder, steps=steps, console=console, precision=precision)
-    trainer.fit_loop = FitLoop.of(trainer)
-    # Lightning's answer to SIGTERM waits for the other processes; ours ends this one, and the others by that
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
-    device = trainer.accelerator.__class__.__name__.removesuffix("Accelerator")
-    console.print(
-        f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, "
-        f"{counted(recipe.run.epochs, 'epoch')} of {counted(steps, 'batch', 'batches')}, "
-        f"on {trainer.num_devices} x {device}; into {folder}",
-        highlight=False,
-        markup=False,
+def seed_all(seed: int) -> None:
+    """Seed every source of random numbers."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # parts from outside may draw from it
+    torch.manual_seed(seed)
+
+
+def create_course(recipe: Recipe, splits: Splits, detector: Detector, *, precision: str, place: Place) -> Course:
+    """What stays as it is in the training of ``detector``, with this process's share of the training images."""
+    data, run, schedule = recipe.data, recipe.run, recipe.schedule
+    batches = create_train_loader(
+        splits.train,
+        preprocessing=detector.card.preprocessing,
+        augmentation=recipe.augmentation,
+        batch_size=run.batch_size // run.accumulate,
+        num_workers=default_num_workers() if data.workers is None else data.workers,
+        seed=run.seed,
+        sizes=data.sides,
+        scale_epochs=scaled_epochs(schedule, epochs=run.epochs),
+        mix_epochs=mixed_epochs(schedule, epochs=run.epochs),
+        cache_mb=data.cache_mb,
+        rank=place.rank,
+        world_size=place.world_size,
     )
-    if begun:
-        otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
-        console.print(f"resumed after epoch {begun.epochs}{otherwise}", highlight=False, markup=False)
-    detector.train()  # the trainer takes modes as they are, and parts that are frozen set their own only when told to
-    last = folder / "last.ckpt"
-    with memory_errors(recipe), _own_interrupts(folder, of=recipe.run.epochs):
-        trainer.fit(module, datamodule=loaders, ckpt_path=last if begun else None, weights_only=True)
-    assert module.best is not None, "the last epoch is always evaluated"
-    if trainer.is_global_zero:
-        _report(folder, module.best)
-    return TrainingResult(folder, folder / "best.ckpt", last, module.best)
+    steps = len(splits.train) / (run.batch_size // run.accumulate)
+    return Course(recipe, precision, place, batches, steps)
+
+
+def _create_output(
+    course: Course, splits: Splits, detector: Detector, folder: Path, values: dict[str, Any], console: Console
+) -> Output:
+    data, run, place = course.recipe.data, course.recipe.run, course.place
+    batches = create_eval_loader(
+        splits.val,
+        preprocessing=detector.card.preprocessing,
+        batch_size=max(1, run.batch_size // run.accumulate),
+        num_workers=default_num_workers() if data.workers is None else data.workers,
+        cache_mb=data.cache_mb,
+        rank=place.rank,
+        world_size=place.world_size,
+    )
+    every = run.evaluate_every or max(1, run.epochs // 10)
+    narrator = Narrator(epochs=run.epochs, steps_per_epoch=len(course.batches), evaluate_every=every, console=console)
+    return Output(folder, values, every, batches, splits.val, narrator)
 
 
 def _report(folder: Path, evaluation: EvaluationResult) -> None:
@@ -263,66 +215,18 @@ def _tell_complete(begun: Begun, console: Console) -> TrainingResult:
 
 
 @contextmanager
-def _own_interrupts(folder: Path, *, of: int) -> Iterator[None]:
-    """Lightning answers Ctrl-C with exit status 1 and goes on ignoring it: make it a `KeyboardInterrupt` again."""
-    before = signal.getsignal(signal.SIGINT)
+def _told_interrupts(folder: Path, *, of: int) -> Iterator[None]:
+    """Say with an interrupt what is saved, and how to go on."""
     try:
         yield
-    except SystemExit as leaving:
-        if not isinstance(leaving.__context__, KeyboardInterrupt):
-            raise
-        if (folder / "last.ckpt").exists():
-            epochs = read_tensors(folder / "last.ckpt")["epoch"] + 1
-            raise KeyboardInterrupt(
-                f"{epochs} of {of} epochs are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume "
-                f"--output {folder}"
-            ) from None
-        raise KeyboardInterrupt("no epoch was finished, there is nothing to resume") from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-
-
-def _create_trainer(recipe: Recipe, folder: Path, *, steps: int, console: Console, precision: str = "32") -> L.Trainer:
-    run = recipe.run
-    every = run.evaluate_every or max(1, run.epochs // 10)
-    narrator = Narrator(epochs=run.epochs, steps_per_epoch=steps, evaluate_every=every, console=console)
-    has_gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
-    callbacks: list[Callback] = [
-        narrator,
-        NaNGuard(folder, look_every=10 if has_gpu else 1),
-        Epochs(folder, epochs=run.epochs, evaluate_every=every, narrator=narrator),
-        ReportWriter(folder),
-    ]
-    if recipe.dropblock.phases:
-        callbacks.append(DropBlockSchedule(recipe.dropblock))
-    if run.ema:
-        callbacks.append(WeightEMA(run.ema))
-    if run.patience:
-        callbacks.append(EarlyStopping("val/ap", mode="max", patience=run.patience, check_on_train_epoch_end=False))
-    common = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
-    callbacks.append(
-        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", save_on_train_epoch_end=False, **common)
-    )
-    return L.Trainer(
-        max_epochs=run.epochs,
-        accelerator=run.accelerator,
-        devices=choose_devices(run),
-        num_nodes=run.nodes,
-        precision=PRECISIONS[precision],  # type: ignore[arg-type]
-        accumulate_grad_batches=run.accumulate,
-        gradient_clip_val=recipe.optimizer.clip_norm or None,
-        sync_batchnorm=run.sync_bn and has_gpu,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=NEVER,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        log_every_n_steps=min(50, steps),
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    except KeyboardInterrupt:
+        if not (folder / "last.ckpt").exists():
+            raise KeyboardInterrupt("no epoch was finished, there is nothing to resume") from None
+        epochs = read_tensors(folder / "last.ckpt")["epoch"] + 1
+        raise KeyboardInterrupt(
+            f"{epochs} of {of} epochs are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume "
+            f"--output {folder}"
+        ) from None
 
 
 def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
@@ -341,10 +245,3 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
         raise DataError(
             f"the data set has faults, told above: {len(report.errors)} to mend, {len(report.warnings)} warnings"
         )
-
-
-def quieten() -> None:
-    """Keep Lightning's advice to itself: what a person needs is said here."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -1,13 +1,104 @@
-"""Losses on the validation images, which leave the training as it is: batch -> losses -> means over the images."""
+"""Detections and losses on the validation images, which leave the training as it is.
 
-from collections.abc import Iterator, Mapping
+batch -> detections in pixels of the image, losses -> average precision, means over the images
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from pyrafuse.base.records import DetectionData
 from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.normalizing import each_process_alone
+from pyrafuse.data.loading.loaders import EvalBatch
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
+from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.laying import LaidBatch
+from pyrafuse.training.step import level_losses
+
+
+@torch.inference_mode()
+def validate(
+    detector: Detector,
+    batches: Iterable[EvalBatch],
+    data: DetectionData,
+    *,
+    max_detections: int | None,
+    device: torch.device,
+    tell: Callable[[], None],
+) -> tuple[EvaluationResult, dict[str, float]]:
+    """Evaluate ``detector`` on the validation images of all processes.
+
+    Args:
+        detector: In evaluation mode afterwards.
+        batches: Images of this process.
+        data: Validation images and their objects.
+        max_detections: Maximum number of detections per image, and of each class counted; None for the detector's own,
+            and COCO's 100 of a class.
+        device: Where ``detector`` is.
+        tell: Called after each batch.
+
+    Returns:
+        The evaluation; and its figures with the losses, as they are logged.
+    """
+    detector.eval()
+    evaluator = CocoEvaluator(data, max_detections=max_detections or COCO_DETECTIONS)
+    losses = MeanLosses()
+    for batch in batches:
+        validate_batch(detector, batch.to(device, non_blocking=True), evaluator, losses, max_detections=max_detections)
+        tell()
+    if dist.is_available() and dist.is_initialized():
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (evaluator.rows(), losses.sums()))
+        for rank, (rows, sums) in enumerate(parts):
+            if rank != dist.get_rank():
+                evaluator.merge(rows)
+                losses.merge(sums)
+    result = evaluator.compute()
+    figures = {f"val/{name}": value for name, value in result.figures().items()}
+    figures["val/ap"] = chosen_by(result)
+    figures |= {f"val/{name}": value for name, value in losses.means().items()}
+    return result, {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def chosen_by(result: EvaluationResult) -> float:
+    """What the best checkpoint is chosen by: average precision, 0 where the images hold no objects."""
+    return 0.0 if math.isnan(result.ap) else result.ap
+
+
+def validate_batch(
+    detector: Detector,
+    batch: EvalBatch,
+    evaluator: CocoEvaluator,
+    losses: "MeanLosses",
+    *,
+    max_detections: int | None,
+) -> None:
+    """Detect in one batch of validation images, and compute its losses."""
+    images, targets = batch.batch.images, batch.batch.targets
+    laid = LaidBatch.of(images, batch.fits, detector.card.preprocessing, device=images.device)
+    # in float32 and down to unlikely detections, as `evaluate` does: the two must agree
+    postprocess = replace(detector.postprocess, score=EVALUATION_SCORE)
+    if max_detections is not None:
+        postprocess = replace(postprocess, max_detections=max_detections)
+    with validating(images.device):
+        predictions, to_learn = detector.predict_and_learn(laid.images, targets, sizes=laid.sizes)
+        found = detector.detect_in(laid, postprocess=postprocess, predictions=predictions)
+        add_losses(losses, detector, to_learn, targets)
+    evaluator.update(batch.batch.indices.tolist(), found)
+
+
+def add_losses(losses: "MeanLosses", detector: Detector, predictions: Any, targets: Targets) -> None:
+    """Count in the losses of a batch."""
+    losses.add(level_losses(detector, predictions, targets), num_images=len(targets.labels))
 
 
 @contextmanager

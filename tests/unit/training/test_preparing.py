@@ -12,7 +12,7 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.module import DetectionModule, base_lr, create_optimizer
+from pyrafuse.training.optimizing import base_lr, check_optimizer, create_optimizer, optimizer_for
 from pyrafuse.training.preparing import (
     check_model,
     choose_devices,
@@ -29,7 +29,6 @@ from pyrafuse.training.settings import (
     Recipe,
     RunSettings,
     ScheduleSettings,
-    to_plain,
 )
 
 SMALL = {"backbone": {"width": 0.25}}
@@ -252,13 +251,9 @@ class TestOptimizer:
         assert sizes == fast
 
     def test_a_run_with_other_groups_does_not_go_on(self, detector):
-        recipe = Recipe()
-        module = DetectionModule(
-            detector, recipe, val_data=data_of([(10, 20)]), steps_per_epoch=1, recipe_values=to_plain(recipe)
-        )
-        began = {"optimizer_states": [{"param_groups": [{"params": [0, 1, 2]}]}]}
+        began = {"param_groups": [{"params": [0, 1, 2]}]}
         with pytest.raises(PyrafuseError, match=r"began with groups of \[3\] parameters in its optimizer, and these "):
-            module.on_load_checkpoint(began)
+            check_optimizer(began, optimizer_for(detector, Recipe()))
 
     @pytest.mark.parametrize(
         ("model", "rates"),
@@ -271,10 +266,7 @@ class TestOptimizer:
     )
     def test_a_fresh_backbone_learns_as_fast_as_the_rest(self, detector, model, rates):
         recipe = Recipe(model=model, optimizer=OptimizerSettings(lr=1.0, lr_batch=16, backbone_lr=0.1))
-        module = DetectionModule(
-            detector, recipe, val_data=data_of([(10, 20)]), steps_per_epoch=1, recipe_values=to_plain(recipe)
-        )
-        assert sorted({g["base_lr"] for g in module.configure_optimizers().param_groups}) == rates
+        assert sorted({g["base_lr"] for g in optimizer_for(detector, recipe).param_groups}) == rates
 
     def test_decay_on_everything(self, detector):
         groups = create_optimizer(detector, OptimizerSettings(decay_all=True), lr=1.0).param_groups

@@ -1,7 +1,6 @@
 """What a training says while it goes on."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,10 +26,6 @@ def narrator_of(*, epochs: int, steps: int, every: int) -> tuple[Narrator, Clock
     return narrator, clock, stream
 
 
-def trainer_at(epoch: int) -> SimpleNamespace:
-    return SimpleNamespace(is_global_zero=True, current_epoch=epoch, num_val_batches=[30])
-
-
 @pytest.mark.parametrize(
     ("figures", "said"),
     [
@@ -41,9 +36,8 @@ def trainer_at(epoch: int) -> SimpleNamespace:
 )
 def test_an_epochs_line_tells_its_ap(figures, said):
     narrator, _, stream = narrator_of(epochs=1, steps=1, every=1)
-    narrator.on_train_start(trainer_at(0), None)
-    narrator.tell_epoch(1, {"train/loss": 2.0, **figures})
-    narrator.on_train_end(trainer_at(0), None)
+    with narrator.telling(done=0):
+        narrator.tell_epoch(1, {"train/loss": 2.0, **figures})
     assert [line.rstrip().endswith(said) for line in stream.getvalue().splitlines() if "loss" in line] == [True]
 
 
@@ -51,22 +45,21 @@ def test_a_log_file_tells_the_time_left_after_ten_steps_and_then_once_a_minute()
     narrator, clock, stream = narrator_of(epochs=4, steps=50, every=2)
 
     def train(epoch: int, steps: int, seconds: float) -> None:
-        narrator.on_train_epoch_start(trainer_at(epoch), None)
-        for step in range(steps):
-            clock.now += 100 if not epoch and not step else seconds  # starting costs much, and only once
-            narrator.on_train_batch_end(trainer_at(epoch), None, {"loss": torch.tensor(3.0)}, None, step)
+        narrator.begin_epoch()
+        for step in range(1, steps + 1):
+            clock.now += 100 if epoch == step == 1 else seconds  # starting costs much, and only once
+            narrator.tell_step(epoch, step, torch.tensor(3.0))
 
-    narrator.on_train_start(trainer_at(0), None)
-    narrator._last_line = 100.0
-    train(0, 50, 2.0)
-    narrator.tell_epoch(1, {"train/loss": 3.0})
-    train(1, 50, 2.0)
-    narrator.on_validation_start(trainer_at(1), None)
-    for _ in range(30):
-        clock.now += 10
-        narrator.on_validation_batch_end(trainer_at(1), None, None, None, 0)
-    narrator.on_validation_end(trainer_at(1), None)
-    narrator.tell_epoch(2, {"train/loss": 3.0, "val/ap": 0.5, "val/ap50": 0.5})
+    with narrator.telling(done=0):
+        narrator._last_line = 100.0
+        train(1, 50, 2.0)
+        narrator.tell_epoch(1, {"train/loss": 3.0})
+        train(2, 50, 2.0)
+        with narrator.validating(30) as tell:
+            for _ in range(30):
+                clock.now += 10
+                tell()
+        narrator.tell_epoch(2, {"train/loss": 3.0, "val/ap": 0.5, "val/ap50": 0.5})
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     # 40 steps of 2 s are left of the epoch, 190 of the run; the validation is not measured yet
     assert lines[0] == (
@@ -83,15 +76,13 @@ def test_a_terminal_of_80_columns_shows_the_whole_bar():
     stream, clock = io.StringIO(), Clock()
     console = Console(file=stream, width=80, force_terminal=True, color_system=None)
     narrator = Narrator(epochs=30, steps_per_epoch=50, evaluate_every=3, console=console, clock=clock)
-    narrator.on_train_start(trainer_at(0), None)
-    narrator.on_train_epoch_start(trainer_at(0), None)
-    for step in range(20):
-        clock.now += 2
-        narrator.on_train_batch_end(trainer_at(0), None, {"loss": torch.tensor(1230.0)}, None, step)
-    narrator.on_validation_start(trainer_at(0), None)
-    assert narrator._progress is not None
-    narrator._progress.refresh()
-    narrator.on_train_end(trainer_at(0), None)
+    with narrator.telling(done=0):
+        narrator.begin_epoch()
+        for step in range(1, 21):
+            clock.now += 2
+            narrator.tell_step(1, step, torch.tensor(1230.0))
+        with narrator.validating(30):
+            narrator._progress.refresh()
     shown = stream.getvalue()
     assert "20/1500" in shown
     assert "epoch 60 s, run 49 min left loss 1.23e+03" in shown

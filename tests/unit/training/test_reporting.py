@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from pyrafuse.training import reporting
-from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.reporting import ReportWriter, read_history, write_page
+from pyrafuse.training.reporting import PageWriter, read_history, write_page
 from pyrafuse.training.settings import Recipe, to_plain
 
 
@@ -36,24 +35,19 @@ def test_a_run_without_an_epoch_has_no_page(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_page_is_written_anew_when_it_is_old_and_by_the_first_process_alone(folder, monkeypatch):
+def test_a_page_is_written_anew_when_it_is_old(folder, monkeypatch):
     now, written = [0.0], []
     monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(reporting, "write_page", lambda folder, evaluation: written.append(now[0]))
-    module = SimpleNamespace(best=None)
-    monkeypatch.setattr(reporting, "DetectionModule", SimpleNamespace)
-    writer = ReportWriter(folder, every_s=300)
+    writer = PageWriter(folder, every_s=300)
     for second in (100, 299, 300, 500, 650):
         now[0] = second
-        writer.on_train_epoch_end(SimpleNamespace(is_global_zero=False), module)
-        writer.on_train_epoch_end(SimpleNamespace(is_global_zero=True), module)
+        writer.write_if_old(None)
     assert written == [300, 650]
 
 
 def test_what_goes_wrong_with_the_page_hides_no_error(folder, monkeypatch):
-    module = object.__new__(DetectionModule)
     tried = []
     monkeypatch.setattr(reporting, "write_page", lambda *given: tried.append(given) or 1 / 0)
-    monkeypatch.setattr(reporting, "_best_of", lambda _: None)
-    ReportWriter(folder).on_exception(SimpleNamespace(is_global_zero=True), module, KeyboardInterrupt())
-    assert len(tried) == 1
+    PageWriter(folder).write_stopped(None)
+    assert tried == [(folder, None)]

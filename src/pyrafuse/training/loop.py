@@ -1,0 +1,243 @@
+"""The training loop, from its first to its last step.
+
+    epoch: batches -> losses -> gradients -> weights -> averaged weights
+    then:  last.ckpt -> validation -> best.ckpt -> a row of metrics.csv -> last.ckpt
+
+last.ckpt is written before the validation, with a note that it is due, and again after it: whatever ends the process
+in between, the resumed run validates that epoch first.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from pyrafuse.base.records import DetectionData
+from pyrafuse.core.storage import write_tensors
+from pyrafuse.core.targets import Batch
+from pyrafuse.data.loading.loaders import EvalBatch
+from pyrafuse.training.averaging import follow
+from pyrafuse.training.finiteness import NaNGuard
+from pyrafuse.training.modes import set_modes
+from pyrafuse.training.optimizing import base_lr
+from pyrafuse.training.processes import Place
+from pyrafuse.training.progress import Narrator
+from pyrafuse.training.reporting import PageWriter, add_row
+from pyrafuse.training.schedule import lr_factor
+from pyrafuse.training.settings import Recipe
+from pyrafuse.training.state import State, to_content
+from pyrafuse.training.step import Means, TrainingStep
+from pyrafuse.training.validating import chosen_by, validate
+from pyrafuse.training.watching import NeckWatch
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Course:
+    """What stays as it is in a training, and that its steps need.
+
+    Attributes:
+        recipe: Recipe of the run.
+        precision: What convolutions compute in: ``32``, ``bf16`` or ``fp16``.
+        place: Device of this process, and its place among the others.
+        batches: Batches of this process.
+        steps_per_epoch: Images over batch size; a fraction says that the last batch is not full.
+        watch: Takes note of what the neck does in a step.
+    """
+
+    recipe: Recipe
+    precision: str
+    place: Place
+    batches: DataLoader[Batch]
+    steps_per_epoch: float
+    watch: NeckWatch = field(default_factory=NeckWatch)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a training is validated on, where it writes and whom it tells.
+
+    Attributes:
+        folder: Folder of the run.
+        recipe_values: The recipe as plain values, for the checkpoints.
+        evaluate_every: Epochs between validations; the last epoch is always validated.
+        val_batches: Validation images of this process.
+        val_data: All validation images and their objects.
+        narrator: Tells where the run stands.
+    """
+
+    folder: Path
+    recipe_values: Mapping[str, Any]
+    evaluate_every: int
+    val_batches: DataLoader[EvalBatch]
+    val_data: DetectionData
+    narrator: Narrator
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch that was learnt.
+
+    Attributes:
+        number: From 1 in each epoch.
+        batch: On the device.
+        values: Scalars by the name that they are logged under, ``train/loss`` first.
+        lr: Learning rate.
+    """
+
+    number: int
+    batch: Batch
+    values: dict[str, Tensor]
+    lr: float
+
+
+def learn(state: State, course: Course, step: nn.Module, *, epoch: int) -> Iterator[Step]:
+    """Learn the batches of ``epoch`` (from 0), each when it is asked for.
+
+    Args:
+        state: Weights, optimiser and number of steps are moved.
+        course: What stays as it is.
+        step: `TrainingStep`, spread over the processes.
+        epoch: Order, augmentation and learning rates depend on it.
+    """
+    recipe, device, optimizer, scaler = course.recipe, course.place.device, state.optimizer, state.scaler
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    set_modes(state.detector, recipe, epoch=epoch)
+    course.batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    total = len(course.batches)
+    for number, batch in enumerate(course.batches, 1):
+        factor = lr_factor(
+            recipe.schedule,
+            epoch=epoch,
+            step=number - 1,
+            steps_per_epoch=course.steps_per_epoch,
+            epochs=recipe.run.epochs,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        batch = batch.to(device, non_blocking=True)
+        is_last = number % recipe.run.accumulate == 0 or number == total  # of those that make one step
+        with step.no_sync() if isinstance(step, DistributedDataParallel) and not is_last else nullcontext():
+            # without its cache, the gradients of weights that are used at every level are summed in float32
+            with torch.autocast(device.type, HALF.get(course.precision), course.precision in HALF, cache_enabled=False):
+                values = step(batch)
+            scaler.scale(values["train/loss"] / recipe.run.accumulate).backward()
+        values = {name: value.detach() for name, value in (values | course.watch.gradients).items()}
+        if is_last:
+            if recipe.optimizer.clip_norm:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            if state.average is not None:
+                follow(state.average, state.detector, step=state.steps, decay=recipe.run.ema)
+            state.steps += 1
+        yield Step(number, batch, values, factor * base_lr(recipe))
+
+
+def fit(state: State, course: Course, output: Output) -> None:
+    """Train from where ``state`` stands to the last epoch, or until patience ends; keep the last and the best.
+
+    Raises:
+        PyrafuseError: If a loss is no number, or nothing can be written.
+    """
+    run, place = course.recipe.run, course.place
+    if state.due is None and 0 < run.patience <= state.waited:
+        state.waited = 0  # it had ended, and more epochs are wanted
+    step = place.spread(TrainingStep(state.detector, course.watch), sync_bn=run.sync_bn)
+    page = PageWriter(output.folder) if place.is_first else None
+    board = SummaryWriter(str(output.folder / "tensorboard")) if place.is_first else None
+    try:
+        with output.narrator.telling(done=state.epochs):
+            is_over = state.due is not None and _evaluate(state, course, output, board)
+            while not is_over and state.epochs < run.epochs:
+                metrics = _train_epoch(state, course, output, step, board)
+                state.epochs += 1
+                if state.epochs % output.evaluate_every == 0 or state.epochs == run.epochs:
+                    state.due = metrics
+                    _save(state, course, output, "last.ckpt")
+                    is_over = _evaluate(state, course, output, board)
+                else:
+                    _end_epoch(state, course, output, metrics)
+                if page is not None:
+                    page.write_if_old(state.best)
+    except BaseException:
+        if page is not None:
+            page.write_stopped(state.best)
+        raise
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _train_epoch(
+    state: State, course: Course, output: Output, step: nn.Module, board: SummaryWriter | None
+) -> dict[str, float]:
+    """Learn one epoch; gives the means of what was logged."""
+    epoch, means, rates = state.epochs, Means(), []
+    guard = NaNGuard(output.folder, look_every=1 if course.place.device.type == "cpu" else 10)
+    output.narrator.begin_epoch()
+    for learnt in learn(state, course, step, epoch=epoch):
+        loss = learnt.values["train/loss"]
+        output.narrator.tell_step(epoch + 1, learnt.number, loss)
+        guard.remember(f"step {state.steps} (epoch {epoch + 1})", loss, learnt.batch)
+        means.add(learnt.values, num_images=len(learnt.batch.images))
+        rates.append(learnt.lr)
+        if board is not None and learnt.number % min(50, len(course.batches)) == 0:
+            board.add_scalar("train/loss_step", loss, state.steps)
+    guard.look()
+    metrics = {"lr": fmean(rates), **means.compute()}
+    _log(board, metrics, state)
+    return metrics
+
+
+def _evaluate(state: State, course: Course, output: Output, board: SummaryWriter | None) -> bool:
+    """Validate the last epoch, and keep it if it is the best; gives whether patience has ended."""
+    assert state.due is not None
+    run = course.recipe.run
+    with output.narrator.validating(len(output.val_batches)) as tell:
+        result, figures = validate(
+            state.evaluated,
+            output.val_batches,
+            output.val_data,
+            max_detections=run.max_detections,
+            device=course.place.device,
+            tell=tell,
+        )
+    _log(board, figures, state)
+    metrics, state.due = state.due | figures, None
+    state.waited += 1
+    if state.best is None or chosen_by(result) > chosen_by(state.best):
+        state.best, state.waited = result, 0
+        _save(state, course, output, "best.ckpt")
+    _end_epoch(state, course, output, metrics)
+    return 0 < run.patience <= state.waited
+
+
+def _end_epoch(state: State, course: Course, output: Output, metrics: Mapping[str, float]) -> None:
+    if course.place.is_first:
+        add_row(output.folder / "metrics.csv", state.epochs, metrics)
+    output.narrator.tell_epoch(state.epochs, metrics)
+    _save(state, course, output, "last.ckpt")
+
+
+def _save(state: State, course: Course, output: Output, name: str) -> None:
+    if course.place.is_first:
+        content = to_content(state, recipe_values=output.recipe_values, precision=course.precision)
+        write_tensors(output.folder / name, content)
+
+
+def _log(board: SummaryWriter | None, values: Mapping[str, float], state: State) -> None:
+    if board is not None:
+        for name, value in {**values, "epoch": state.epochs}.items():
+            board.add_scalar(name, value, state.steps)
