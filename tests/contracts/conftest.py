@@ -85,7 +85,7 @@ DENSE = {
         {
             **TINY_DENSE,
             "criterion": {
-                "level_weights": {"name": "scheduled", "shared": False, "ends": (0.5, 1.0)},
+                "level_weights": {"name": "counted", "shared": False, "ends": (0.5, 1.0)},
                 "quality": "iou",
             },
         },

@@ -190,7 +190,7 @@ class TestFusionWeights:
     def test_are_normalised_and_recompute_what_is_fused(self, kind):
         inputs = INPUTS["four"]
         name, options = WEIGHED[kind]
-        neck = GraphNeck(inputs, asff_graph(inputs)) if name is None else create_neck(name, inputs, {name: options})
+        neck = GraphNeck(inputs, asff_graph(inputs)) if name is None else create_neck(name, inputs, **options)
         for parameter in (p for n, p in neck.named_parameters() if n.endswith("edge_weights")):
             parameter.copy_(torch.rand_like(parameter) + 0.1)
         seen = []
@@ -225,8 +225,8 @@ class TestComplaints:
             create_neck("asf", INPUTS["two"])
 
     def test_options_for_another_neck(self):
-        with pytest.raises(PyrafuseError, match="options are given for asff, but the necks are yolo_fpn"):
-            create_neck("yolo_fpn", INPUTS["two"], {"asff": {}})
+        with pytest.raises(PyrafuseError, match="the neck yolo_fpn takes no option 'asff'; choose from"):
+            create_neck("yolo_fpn", INPUTS["two"], asff={})
 
     def test_no_neck(self):
         with pytest.raises(PyrafuseError, match="a neck is needed; choose from asff"):

@@ -9,7 +9,9 @@ import yaml
 from rich.console import Console
 from torch.distributed.run import get_args_parser
 
+from pyrafuse.base.spec import read_spec
 from pyrafuse.cli.main import main
+from pyrafuse.models.building import build
 from pyrafuse.models.factory import create_model
 from pyrafuse.recipes.registry import RECIPES, SOURCES
 from pyrafuse.training.run import train
@@ -121,8 +123,8 @@ def test_the_paper_s_settings():
 
 
 def test_the_light_model_is_the_official_one():
-    settings = RECIPES.create("yolov3_asff_mobilenetv2_coco").model
-    detector = create_model(settings.name, backbone=settings.backbone, **settings.options)
+    recipe, _ = settle(RECIPES.create("yolov3_asff_mobilenetv2_coco"))
+    detector = build(read_spec(recipe.model.spec))
     manifest = json.loads((FOLDER / "asff/manifest_mobile_asff.json").read_text())
     ours = sorted(tuple(v.shape) for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked"))
     theirs = sorted(tuple(shape) for key, shape in manifest if not key.endswith("num_batches_tracked"))

@@ -91,24 +91,31 @@ def _criterion(model: str, given: Options, options: Options) -> dict[str, Any]:
     if model == "ga_retinanet":
         guides = {k: v for k, v in options.items() if k.startswith(("shape_", "location_", "inverted_"))}
         if "shape_assigner" in guides:
-            guides["shape_assigner"] = {"assigner": guides["shape_assigner"]}
+            guides["shape_assigner"] = {
+                "assigner": part("max_iou", **{"least_best_iou": 0.4, **guides["shape_assigner"]})
+            }
+        for key, name in (("shape_sampler", "random"), ("location_assigner", "locations")):
+            if key in guides:
+                guides[key] = Part(name, guides[key])
         return {"criterion": {**guides, "dense": _dense({k: v for k, v in options.items() if k not in guides})}}
     if model in ("atss", "ddod", "ddod_fcos"):
         return {"criterion": _atss(options)}
     if model == "m2det" and "positive_iou" in options:
         options = {**options, "assigner": {"assigner": _both(options["positive_iou"])}}
         return {"criterion": _dense({key: value for key, value in options.items() if key != "positive_iou"})}
-    return {"criterion": _dense(options)}
+    return {"criterion": _dense(options, assigner="points" if model == "fcos" else "max_iou")}
 
 
 def _both(iou: float) -> dict[str, float]:
     return {"positive_iou": iou, "negative_iou": iou}
 
 
-def _dense(options: Options) -> dict[str, Any]:
-    """Options of the one-stage criteria as edits of a ``dense`` one."""
+def _dense(options: Options, *, assigner: str = "max_iou") -> dict[str, Any]:
+    """Options of the one-stage criteria as edits of a ``dense`` one; those of a part were all that it had."""
     rest = dict(options)
     changes: dict[str, Any] = {}
+    if "assigner" in rest and not isinstance(rest["assigner"].get("assigner"), Mapping):
+        changes["assigner"] = Part(assigner, rest.pop("assigner"))
     if "positive_iou" in rest:
         changes["assigner"] = _both(rest.pop("positive_iou"))
     if "box_assigner" in rest:
@@ -161,6 +168,11 @@ def _two_stage_criterion(options: Options) -> dict[str, Any]:
     }
     whole = _losses({"box_loss_options": {}, "proposal_box_loss_options": {}, **options})
     of_proposals = {ours: whole.pop(theirs) for theirs, ours in named.items() if theirs in whole}
+    if "assigner" in of_proposals:
+        usual = {"positive_iou": 0.7, "negative_iou": 0.3, "least_best_iou": 0.3}
+        of_proposals["assigner"] = Part("max_iou", {**usual, **of_proposals["assigner"]})
+    if "sampler" in of_proposals:
+        of_proposals["sampler"] = Part("random", of_proposals["sampler"])
     return {"proposals": of_proposals, "regions": whole}
 
 

@@ -13,7 +13,7 @@ EVERYTHING = {"number": 1_000_000}
 LEARNING = {
     "backbone": {"frozen_stages": 1, "norm_eval": True},
     "stages": {"sampler": EVERYTHING},
-    "criterion": {"proposals": {"sampler": EVERYTHING}},
+    "criterion": {"proposals": {"sampler": {**EVERYTHING, "negatives_per_positive": None}}},
     "learning_proposals": {"max_per_level": 300, "max_regions": 150},
 }
 MODELS = {

@@ -9,7 +9,7 @@ import torch
 from pyrafuse.assigners.atss import ATSSAssigner
 from pyrafuse.assigners.locations import LocationAssigner
 from pyrafuse.assigners.max_iou import ApproxMaxIoUAssigner, MaxIoUAssigner
-from pyrafuse.assigners.points import RANGES, PointAssigner, ranges_for
+from pyrafuse.assigners.points import NO_BOUND, RANGES, PointAssigner, ranges_for
 from pyrafuse.core.assignment import BACKGROUND, IGNORED
 from pyrafuse.core.predictions import DenseGrid, DensePredictions
 from pyrafuse.core.targets import Targets
@@ -200,8 +200,8 @@ class TestPoints:
 
     def test_complaint(self):
         assert ranges_for((8, 16, 32, 64, 128)) == RANGES
-        assert ranges_for((4, 8)) == ((-1, 32), (32, math.inf))
-        assert ranges_for((32,)) == ((-1, math.inf),)
+        assert ranges_for((4, 8)) == ((-1, 32), (32, NO_BOUND))
+        assert ranges_for((32,)) == ((-1, NO_BOUND),)
         with pytest.raises(ValueError, match="3 levels need as many ranges"):
             PointAssigner()(predictions_on(), random_targets())
 

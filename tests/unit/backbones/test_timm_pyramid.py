@@ -71,11 +71,15 @@ def test_windowed_families_pad_to_whole_patches():
 class TestOptions:
     def test_unknown_ones(self):
         with torch.device("meta"):
-            with pytest.raises(PyrafuseError, match=r"timm/resnet18: .*'frozen_stage'; did you mean 'frozen_stages'"):
+            with pytest.raises(
+                PyrafuseError, match=r"timm/resnet18 takes no option 'frozen_stage'; did you mean 'frozen_stages'"
+            ):
                 create_backbone("timm/resnet18", frozen_stage=1)
             with pytest.raises(PyrafuseError, match=r"cannot build timm/resnet18: .*'foo'"):
                 create_classifier("timm/resnet18", foo=3)
-            with pytest.raises(PyrafuseError, match=r"cannot build resnet18: .*'foo'; choose from attention, .*width"):
+            with pytest.raises(
+                PyrafuseError, match=r"the backbone resnet18 takes no option 'foo'; choose from attention, .*width"
+            ):
                 create_backbone("resnet18", foo=3)
 
     @pytest.mark.parametrize("name", ["timm/resnet18", "resnet18", "darknet53", "mobilenet_v2", "vgg16", "dpn68"])

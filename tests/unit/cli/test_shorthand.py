@@ -164,7 +164,7 @@ def test_an_option_of_the_model_by_its_dotted_name_leaves_the_others():
     recipe = parse("--recipe", "atss_level_weights_rising_coco", name, "[1,3]", "--with", "mixup")
     assert recipe.model.options == {
         "backbone": {"frozen_stages": 1, "norm_eval": True},
-        "criterion": {"level_weights": {"schedule": [1, 3]}},
+        "criterion": {"level_weights": {"name": "scheduled", "schedule": [1, 3]}},
     }
     assert recipe.augmentation.mixup_probability == 1
     recipe = parse("photos", "--model.options.head.rfb=true", "--model.options.necks.asff.a", "b")

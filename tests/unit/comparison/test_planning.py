@@ -137,10 +137,10 @@ class TestNeck:
         assert with_neck(given, "sum_fusion").model.neck == ("sum_fusion",)
 
     def test_options_go_over_where_they_fit(self):
-        by_neck = {"yolo_fpn": {"width": 0.5}, "asff": {"out_channels": [8, 9, 10], "weight_channels": 4}}
+        by_neck = {"yolo_fpn": {"width": 0.5}, "asff": {"out_channels": [8, 12, 16], "weight_channels": 4}}
         recipe = replace(BASE, model=ModelSettings(name="yolov3_asff", options={"necks": by_neck}))
         assert with_neck(recipe, "sum_fusion").model.options == {
-            "necks": {"yolo_fpn": {"width": 0.5}, "sum_fusion": {"out_channels": [8, 9, 10]}}
+            "necks": {"yolo_fpn": {"width": 0.5}, "sum_fusion": {"out_channels": [8, 12, 16]}}
         }
         assert with_neck(recipe, "yolo_fpn").model.options == {"necks": {"yolo_fpn": {"width": 0.5}}}
         assert recipe.model.options["necks"] is by_neck
