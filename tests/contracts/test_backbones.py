@@ -227,7 +227,7 @@ def test_no_map_at_such_a_stride(name, strides):
 
 
 def test_frozen_layers_keep_weights_and_statistics():
-    backbone = create_backbone("mobilenet_v2", width=0.25, frozen=4).train()
+    backbone = create_backbone("mobilenet_v2", width=0.25, frozen_stages=1).train()
     before = {k: v.clone() for k, v in backbone.layers[:4].state_dict().items()}
     maps = backbone(torch.randn(2, 3, 64, 64))
     sum(m.square().mean() for m in maps).backward()
@@ -242,8 +242,8 @@ def test_frozen_layers_keep_weights_and_statistics():
 
 
 def test_too_many_frozen_layers():
-    with pytest.raises(PyrafuseError, match="first 0 to 6 layers, got frozen=7"):
-        create_backbone("mobilenet_v2", frozen=7)
+    with pytest.raises(PyrafuseError, match="up to 4 stages, got 7"):
+        create_backbone("mobilenet_v2", frozen_stages=7)
 
 
 def test_other_strides():

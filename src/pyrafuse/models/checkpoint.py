@@ -123,7 +123,7 @@ def _describing(source: str | os.PathLike[str]) -> Iterator[None]:
             f"{source} describes no detector, missing or of a wrong kind: {printable(error, limit=400)}; take another "
             "checkpoint, or save the detector anew"
         ) from error
-    except CheckpointError as error:
+    except PyrafuseError as error:
         raise CheckpointError(f"{source}: {error}") from error
 
 

@@ -67,12 +67,14 @@ def read_necks(given: Any) -> Any:
     Raises:
         PyrafuseError: If a graph cannot be read.
     """
-    if isinstance(given, list | tuple):
+    if isinstance(given, list | tuple) and not any(isinstance(one, list | tuple) for one in given):
         return tuple(map(read_necks, given))
     if isinstance(given, Graph) or (isinstance(given, Mapping) and "merges" in given):
         return Part("graph", {"graph": list_necks(given)[0]})
     if isinstance(given, str) and is_graph(given):
         return Part("graph", {"graph": read_text(given)})
+    if not isinstance(given, str | Part | Mapping):
+        raise PyrafuseError(f"a neck is a registered name, a graph, or a list of these; got {given!r}")
     return given
 
 

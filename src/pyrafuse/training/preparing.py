@@ -18,6 +18,7 @@ from pyrafuse.base.images.fitting import compute_inner_sizes
 from pyrafuse.base.parts import Part, plain
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
+from pyrafuse.base.registry import NEEDED
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.pyramid import Backbone
 from pyrafuse.data.formats.shapes import is_shapes
@@ -125,7 +126,11 @@ def _fill(detector: Detector, weights: str | None, start: Start | None, before: 
 def _changed_options(backbone: Part) -> dict[str, Any]:
     """The options of a backbone that differ from its defaults."""
     own = BACKBONES.options(backbone.name)
-    return {key: value for key, value in backbone.options.items() if key not in own or plain(own[key]) != value}
+    return {
+        key: value
+        for key, value in backbone.options.items()
+        if own.get(key, NEEDED) is NEEDED or plain(own[key]) != value
+    }
 
 
 def _spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:

@@ -145,7 +145,7 @@ def _is_bare(content: Any) -> bool:
 
 def _settle_model(settings: ModelSettings, card: Card | None) -> ModelSettings:
     """``settings`` with the whole description, and nothing that still changes it; of another model nothing is taken."""
-    if card is not None and card.spec is not None and settings.name in (None, card.model):
+    if not settings.spec and card is not None and card.spec is not None and settings.name in (None, card.model):
         name, base = card.model or card.spec.head.name, _without_training(card.spec)
     else:
         name = settings.name or DEFAULT_MODEL

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pyrafuse.core.targets import Targets
 from pyrafuse.explain.gradients import NETWORK, compute_source_gradients
 from pyrafuse.importers.loading import load
+from pyrafuse.necks.registry import NeckChain
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "checkpoints" / "2026-11.zip"
 DENSE = (
@@ -68,11 +70,14 @@ def test_of_a_family(name, tmp_path):
     torch.manual_seed(1)
     gradients = compute_source_gradients(detector, images, TARGETS)
 
-    sources = tuple(x.detach().requires_grad_() for x in detector.backbone(images))
-    predictions = detector.head(detector.neck(sources))
+    # of a chain, the last neck brings levels together
+    *before, last = detector.neck.necks if isinstance(detector.neck, NeckChain) else [detector.neck]
+    maps = nn.Sequential(detector.backbone, *before)(images)
+    sources = tuple(x.detach().requires_grad_() for x in maps)
+    predictions = detector.head(last(sources))
     torch.manual_seed(1)
     losses = parts_of(name, detector).by_level(predictions, TARGETS).losses
-    assert gradients.source_strides == detector.backbone.features.strides
+    assert gradients.source_strides == (before[-1] if before else detector.backbone).features.strides
     for level in range(len(gradients.output_strides)):
         for x in sources:
             x.grad = None

@@ -169,7 +169,7 @@ outputs: [P3, P4, P5]
 
 
 def test_a_graph_that_weighs_all_levels_in_one_step_tells_the_rules(batch):
-    gradients = compute_source_gradients(build("yolov3", neck=ONE_STEP, neck_options={}), *batch)
+    gradients = compute_source_gradients(build("yolov3", neck=ONE_STEP, necks={}), *batch)
     assert gradients.received.keys() == {NETWORK, WEIGHTS, SUM}
     for source in range(3):
         weighted, unweighted = gradients.received[WEIGHTS][source], gradients.received[SUM][source]
@@ -182,14 +182,14 @@ def test_a_graph_that_weighs_all_levels_in_one_step_tells_the_rules(batch):
 def test_merges_of_merges_have_no_equation_of_one_step(batch):
     graph = ONE_STEP.replace("P4: {inputs: [C3, C4, C5]", "P4: {inputs: [P3, C4, C5]")
     graph = graph.replace("P5: {inputs: [C3", "P5: {inputs: [P4")
-    gradients = compute_source_gradients(build("yolov3", neck=graph, neck_options={}), *batch)
+    gradients = compute_source_gradients(build("yolov3", neck=graph, necks={}), *batch)
     assert gradients.received.keys() == {NETWORK}
 
 
 def test_a_projection_is_passed_over(batch):
     """It mixes no levels: what the neck before it reads is what learns."""
     options = {"yolo_fpn": {"width": 1 / 32}, "projection": {"out_channels": 8}}
-    detector = build("yolov3", neck=("yolo_fpn", "projection"), neck_options=options)
+    detector = build("yolov3", neck=("yolo_fpn", "projection"), necks=options)
     gradients = compute_source_gradients(detector, *batch)
     assert [g.shape[2] for g in gradients.received[NETWORK]] == list(detector.backbone.features.channels)
 

@@ -67,7 +67,7 @@ def test_figures_known_or_worked_by_hand():
     assert cost is not None
     assert cost.parameters == 11_176_512  # the published 11 689 512 without the classifier's 513 000
     inputs = PyramidSpec((3,), (16,))
-    neck = create_neck("fpn", inputs, {"fpn": {"out_channels": 2}})
+    neck = create_neck("fpn", inputs, out_channels=2)
     expected = 2 * 4 * 4 * (3 * 2 + 2 * 2 * 9) / 1e9  # a 1x1 and a 3x3 convolution of 4 x 4 cells
     assert count_gflops(neck, (torch.zeros(1, 3, 4, 4),)) == pytest.approx(expected)
 

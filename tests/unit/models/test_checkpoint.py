@@ -131,8 +131,8 @@ def changed(saved, change):
         (lambda c: c.pop("state_dict"), "describes no detector, .*state_dict"),
         (lambda c: c[CARD_KEY].pop("card"), "describes no detector, .*card"),
         (
-            lambda c: c[CARD_KEY]["card"].update(model="yolov9"),
-            "needs a part that cannot be built: unknown model 'yolov9'",
+            lambda c: c[CARD_KEY]["card"]["spec"]["head"].update(name="yolov9"),
+            "needs a part that cannot be built: unknown head 'yolov9'",
         ),
         (
             lambda c: c.update({CARD_KEY: 7}),
@@ -146,13 +146,24 @@ def changed(saved, change):
         (lambda c: c[CARD_KEY]["card"].update(preprocessing=7), "wrong kind: preprocessing 7; take another"),
         (lambda c: c[CARD_KEY]["card"].update(colour="red"), "describes no detector, .*colour"),
         (lambda c: c[CARD_KEY]["card"].update(model=7), "describes no detector, .*wrong kind: model 7"),
-        (lambda c: c[CARD_KEY]["card"].update(names=[3], options=[]), r"wrong kind: options \(\), names \(3,\)"),
+        (lambda c: c[CARD_KEY]["card"].update(names=[3], spec=[]), r"described by a mapping of its parts, not by \(\)"),
+        (lambda c: c[CARD_KEY]["card"].update(names=[3]), r"wrong kind: names \(3,\)"),
         (lambda c: c[CARD_KEY]["card"].update(category_ids=[3, None]), r"wrong kind: category_ids \(3, None\)"),
-        (lambda c: c[CARD_KEY]["card"]["options"].update(num_classes="two"), "wrong kind: options {.*'two'"),
-        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(padding="white"), "'padding': 'white'"),
-        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(std=(0, 1, 1)), "'std': \\(0, 1, 1\\)"),
-        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(size="x"), "wrong kind: preprocessing {'size': 'x'"),
-        (lambda c: c[CARD_KEY]["card"]["options"].update(nek="x"), "needs a part that cannot be built: .*'nek'"),
+        (
+            lambda c: c[CARD_KEY]["card"]["spec"].update(num_classes="two"),
+            "num_classes must be a .*'two'",
+        ),
+        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(padding="white"), "padding='white'"),
+        (lambda c: c[CARD_KEY]["card"]["preprocessing"].update(std=(0, 1, 1)), r"std=\(0, 1, 1\)"),
+        (
+            lambda c: c[CARD_KEY]["card"]["preprocessing"].update(size="x"),
+            r"preprocessing Preprocessing\(size='x'",
+        ),
+        (lambda c: c[CARD_KEY]["card"]["spec"].update(nek="x"), "a detector has no 'nek'"),
+        (
+            lambda c: c[CARD_KEY]["card"]["spec"]["head"].update(nek="x"),
+            "cannot be built: .*takes no .*'nek'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(saved, change, said):

@@ -77,7 +77,7 @@ def named(detector) -> Detector:
 
     detector._decode = decode
     detector.postprocess = DensePostprocess(max_detections=2)
-    detector.card = replace(detector.card, names=("cat", "dog", "3"), options={"num_classes": 3})
+    detector.card = replace(detector.card, names=("cat", "dog", "3"))
     return detector
 
 

@@ -19,6 +19,7 @@ from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.coco import read_coco
 from pyrafuse.data.reading.folders import Tree
+from pyrafuse.models.describing import describe
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.evaluating import detect_all, evaluate, match_classes, to_coco_results
 from pyrafuse.postprocess.dense import DensePostprocess
@@ -58,7 +59,9 @@ def create_detector(names: tuple[str, ...]) -> tuple[Detector, Seer]:
         seer, nn.Identity(), nn.Identity(), decode=decode, criterion=nn.Identity(), postprocess=DensePostprocess()
     )
     detector.neck.features = seer.features
-    detector.card = Card(options={"num_classes": len(names)}, names=names, preprocessing=Preprocessing(size=(64, 64)))
+    detector.card = Card(
+        spec=describe("yolov3_small", num_classes=len(names)), names=names, preprocessing=Preprocessing(size=(64, 64))
+    )
     return detector, seer
 
 
@@ -128,7 +131,7 @@ def test_a_detector_without_names_is_taken_at_its_word(data):
     detector, _ = create_detector(("blue", "red"))
     detector.card = replace(detector.card, names=())
     assert evaluate(detector, data, workers=0).ap == 1.0
-    detector.card = replace(detector.card, options={"num_classes": 80})
+    detector.card = replace(detector.card, spec=describe("yolov3_small"))
     with pytest.raises(DataError, match="It knows 80 classes without names"):
         evaluate(detector, data, workers=0)
 

@@ -93,8 +93,9 @@ class TestModel:
         settled, start = settle(recipe)
         assert settle(settled)[0] == settled
         assert start.card.preprocessing == CAFFE
-        assert (settled.model.name, settled.model.neck, settled.model.backbone) == ("retinanet", ("fpn",), "resnet18")
-        assert settled.model.options["necks"] == {"fpn": {"out_channels": 16}}
+        assert (settled.model.name, settled.model.neck, settled.model.options) == ("retinanet", None, {})
+        (neck,) = settled.model.spec["necks"]
+        assert (neck["name"], neck["out_channels"], settled.model.spec["backbone"]["width"]) == ("fpn", 16, 8)
         assert (settled.data.size, settled.data.fit) == (64, "keep_ratio")
 
     def test_another_neck(self, retinanet):
