@@ -201,7 +201,7 @@ def detector(request):
     return build_variant(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build():
     """(name of a variant) -> the detector, anew."""
     return build_variant
