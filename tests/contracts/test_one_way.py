@@ -11,10 +11,9 @@ from pyrafuse.base.detections import Detections
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.loading.loaders import create_eval_loader
-from pyrafuse.evaluation.coco import EVALUATION_SCORE
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.models.evaluating import detect_all
-from pyrafuse.training.module import DetectionModule
-from pyrafuse.training.settings import Recipe
+from pyrafuse.training.validating import MeanLosses, validate_batch
 
 FAMILIES = (
     "dense-retinanet",
@@ -64,14 +63,13 @@ def family(request, build):
 
 
 def validated(detector, data, batch_size):
-    module = DetectionModule(detector, Recipe(), val_data=data, steps_per_epoch=1, recipe_values={}).eval()
     preprocessing = detector.card.preprocessing
     loader = create_eval_loader(data, preprocessing=preprocessing, batch_size=batch_size, num_workers=0)
-    module.on_validation_epoch_start()
+    evaluator = CocoEvaluator(data)
     with torch.inference_mode():
-        for step, batch in enumerate(loader):
-            module.validation_step(batch, step)
-    return of_images(module._evaluator)
+        for batch in loader:
+            validate_batch(detector.eval(), batch, evaluator, MeanLosses(), max_detections=None)
+    return of_images(evaluator)
 
 
 def evaluated(detector, data, batch_size):
