@@ -118,8 +118,8 @@ def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: If the checkpoint does not tell.
     """
+    from pyrafuse.base.card import CARD_KEY
     from pyrafuse.core.storage import read_tensors
-    from pyrafuse.models.card import CARD_KEY
 
     content = read_tensors(model)
     try:

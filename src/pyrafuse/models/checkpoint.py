@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyrafuse.backbones.weights import load_exactly
+from pyrafuse.base.card import CARD_KEY, Card
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
@@ -13,7 +14,6 @@ from pyrafuse.base.registry import FILLING
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.models.building import rebuild
-from pyrafuse.models.card import CARD_KEY, Card
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.earlier_cards import flatten_chain, read_earlier
 from pyrafuse.models.uninitialized import Uninitialized

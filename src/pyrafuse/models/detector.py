@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.card import CARD_KEY, PREFIX, Card, card_to_dict
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.habits import hint_keywords
@@ -29,7 +30,6 @@ from pyrafuse.data.images.fitting import fit_image, stack_images
 from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.card import CARD_KEY, PREFIX, Card, card_to_dict
 from pyrafuse.models.evaluating import evaluate, read_whole
 from pyrafuse.models.found import PREDICT_REMARKS, Found, only_one
 from pyrafuse.models.laying import LaidBatch

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
+from pyrafuse.base.card import SMALLEST_SIZE
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
 from pyrafuse.base.records import DetectionData
@@ -21,7 +22,6 @@ from pyrafuse.data.loading.loaders import create_eval_loader, default_num_worker
 from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
-from pyrafuse.models.card import SMALLEST_SIZE
 from pyrafuse.models.laying import LaidBatch
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.card import CARD_KEY
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.state import read_content
 

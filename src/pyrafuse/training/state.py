@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pyrafuse.base.card import CARD_KEY, PREFIX, card_to_dict
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.models.card import CARD_KEY, PREFIX, card_to_dict
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.averaging import copy_to_average, own_buffers
 from pyrafuse.training.optimizing import check_optimizer, optimizer_for

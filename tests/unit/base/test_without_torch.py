@@ -142,3 +142,12 @@ def test_arrays_and_tensors_give_the_same_detections():
     assert arrays[mask].rows.tolist() == tensors[mask].rows.tolist() == [7, 9]
     assert len(tensors[np.zeros(3, bool)]) == len(arrays[np.zeros(3, bool)]) == 0
     assert isinstance(arrays.cpu()[1].boxes, np.ndarray)
+
+
+def test_named_models_are_described_without_torch():
+    code = (
+        "import sys; from pyrafuse.models.registry import MODELS; "
+        "print(MODELS.get('libra_rcnn')().stages[0].name, len(MODELS.names()) > 20, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "roi True False\n", "")

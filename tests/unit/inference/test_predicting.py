@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.reading import read_size
@@ -16,7 +17,6 @@ from pyrafuse.base.images.sources import Frame, Source, open_source
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.inference.writers.registry import WRITERS
-from pyrafuse.models.card import Card
 
 NAMES = ("cat", "dog")
 

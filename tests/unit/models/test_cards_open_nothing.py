@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.parts import part
 from pyrafuse.importers.loading import load
-from pyrafuse.models.card import CARD_KEY
 from pyrafuse.models.checkpoint import card_from_dict, save
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.graph_text import embed_graphs

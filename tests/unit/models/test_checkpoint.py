@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import pyrafuse
+from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.registry import Entry
 from pyrafuse.importers.loading import load
-from pyrafuse.models.card import CARD_KEY
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.registry import MODELS

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from pyrafuse.base.card import card_to_dict
 from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.models.building import rebuild
-from pyrafuse.models.card import card_to_dict
 from pyrafuse.models.checkpoint import card_from_dict
 from pyrafuse.models.factory import create_model, list_models, list_parts
 
