@@ -201,6 +201,10 @@ def vote_boxes(boxes: Tensor, voters: Tensor, scores: Tensor, *, iou: float) -> 
         scores: (..., N) of the voters, above 0; one of 0 has no vote.
         iou: Least overlap of a voter with the box.
     """
+    if not is_traced() and boxes.is_cpu and boxes.ndim == 3 and len(boxes) > 0:
+        # image by image: the overlaps of a whole batch take memory that the system hands out slowly
+        images = zip(boxes, voters, scores, strict=True)
+        return torch.stack([vote_boxes(*image, iou=iou) for image in images])
     weights = scores[..., None, :] * (pairwise_iou(boxes, voters) >= iou)
     total = weights.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, weights @ voters / total, boxes)

@@ -1,7 +1,7 @@
 """Candidates -> detections: threshold, best class a box, suppression per class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +13,16 @@ from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.ops.boxes import clip_in_batch, has_area, take
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import matrix_nms, nms_of_batch, soft_nms, vote_boxes
-from pyrafuse.postprocess.pairs import Pairs, best_of, best_of_levels, best_pairs, limit_levels, rank
+from pyrafuse.postprocess.pairs import (
+    Pairs,
+    best_of,
+    best_of_levels,
+    best_pairs,
+    limit_levels,
+    only_rows,
+    passing_rows,
+    rank,
+)
 from pyrafuse.postprocess.registry import DECODERS, SELECTIONS
 from pyrafuse.postprocess.selected import Selected
 
@@ -118,6 +127,18 @@ class DensePostprocess:
                 ``pixel_offset``; 1 by default.
         """
         sizes = sizes if self.clip else None
+        rows = None
+        if self.multi_label and not (self.joint_quality or self.max_per_level or self.max_pairs_per_class):
+            rows = passing_rows(candidates.scores, self.score)
+        if rows is None:
+            selected = self._select(candidates, sizes, scales)
+        else:
+            selected = self._select(only_rows(candidates, rows), sizes, scales)
+            selected = replace(selected, rows=rows.gather(1, selected.rows))
+        return selected.in_places(self.max_detections)
+
+    def _select(self, candidates: Candidates, sizes: Tensor | None, scales: Tensor | None) -> Selected:
+        """As `select`, in as many places as are filled."""
         scores, labels = self._score(candidates)
         quality = None if self.joint_quality else candidates.quality
         if self.max_per_level or self.max_pairs:
@@ -147,7 +168,7 @@ class DensePostprocess:
             labels=kept.classes,
             levels=_levels_of(candidates, kept.rows),
             valid=kept.scores >= 0,
-        ).in_places(self.max_detections)
+        )
 
     def _score(self, candidates: Candidates) -> tuple[Tensor, Tensor | None]:
         """Scores (B, A, C), below 0 where they do not pass; of best classes (B, A, 1), and their labels (B, A)."""

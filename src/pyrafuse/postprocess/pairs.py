@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyrafuse.core.predictions import Candidates
+from pyrafuse.ops.boxes import take
 from pyrafuse.ops.suppression import is_traced
 
 
@@ -37,6 +39,31 @@ class Pairs:
     def only(self, passes: Tensor) -> "Pairs":
         """The same without those that do not pass (B, N)."""
         return Pairs(self.scores.where(passes, -1), self.rows, self.classes)
+
+
+def passing_rows(scores: Tensor, least: float) -> Tensor | None:
+    """The rows (B, N), in order, that hold all scores (B, A, C) above ``least``; None where they are not far fewer.
+
+    Only a CPU tells: a GPU would have to be waited for.
+    """
+    if not scores.is_cpu or is_traced() or not scores.numel():
+        return None
+    passes = scores.amax(dim=2) > least
+    count = int(passes.sum(dim=1).max())
+    if count > scores.shape[1] // 4:
+        return None
+    return passes.float().topk(count, dim=1).indices.sort(dim=1).values
+
+
+def only_rows(candidates: Candidates, rows: Tensor) -> Candidates:
+    """The candidates of ``rows`` (B, N), which may leave out any of a level."""
+    boxes, quality, levels = candidates.boxes, candidates.quality, candidates.levels
+    return Candidates(
+        boxes=take(boxes.flatten(2), rows).unflatten(2, boxes.shape[2:]),
+        scores=take(candidates.scores, rows),
+        levels=levels[rows] if levels.ndim == 1 else levels.gather(1, rows),
+        quality=None if quality is None else quality.gather(1, rows),
+    )
 
 
 def best_pairs(scores: Tensor, limit: int = 0) -> Pairs:

@@ -49,3 +49,24 @@ def test_a_graph_selects_the_same(options):
             assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
         torch.testing.assert_close(ours.boxes, theirs.boxes)
         torch.testing.assert_close(ours.scores, theirs.scores)
+
+
+def test_rows_are_the_candidates_own_where_few_of_many_pass():
+    scores = torch.zeros(2, 100, 3)
+    scores[0, 90, 1], scores[0, 7, 2], scores[0, 7, 0], scores[1, 40, 0] = 0.9, 0.5, 0.5, 0.7
+    corners = torch.arange(200.0).view(2, 100, 1) * 20
+    candidates = Candidates(
+        boxes=torch.cat((corners, corners, corners + 10, corners + 10), dim=2),
+        scores=scores,
+        levels=torch.arange(100) // 40,
+    )
+    first, second = DensePostprocess(score=0.3, multi_label=True)(candidates)
+    assert first.rows.tolist() == [90, 7, 7]
+    assert first.labels.tolist() == [1, 0, 2]
+    assert first.levels.tolist() == [2, 0, 0]
+    assert first.boxes[:, 0].tolist() == [1800, 140, 140]
+    assert second.rows.tolist() == [40]
+    assert second.levels.tolist() == [1]
+    assert second.boxes.tolist() == [[2800, 2800, 2810, 2810]]
+    nothing, _ = DensePostprocess(score=0.95, multi_label=True)(candidates)
+    assert len(nothing) == 0
