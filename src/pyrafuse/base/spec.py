@@ -16,7 +16,7 @@ Presets = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """A detector that looks once.
+    """A one-stage detector.
 
     Written by hand it is sparse: what a part leaves out is its default. That of a built detector is whole: no option
     of any part is left out, so that it means the same when a default changes.
@@ -83,12 +83,12 @@ class DetectorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageSpec(DetectorSpec):
-    """A detector that looks again into the regions that its head, a region proposal network, has found.
+    """A two-stage detector, or a cascade: RoI heads on the proposals of its head, a region proposal network.
 
     Attributes:
         proposals: Chooses the regions to detect in.
         learning_proposals: Chooses those that the stages sample from when they learn.
-        stages: What looks into the regions, one after the other: RoI head, coder, sampler, weight of its losses.
+        stages: Cascade stages in their order: RoI head, coder, assigner, sampler, weight of its losses.
     """
 
     proposals: Part

@@ -1,4 +1,4 @@
-"""What flows between the stages of a detector that looks twice: regions, and what was said of them."""
+"""What flows between the stages of a two-stage detector: regions, and what was predicted of them."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from pyrafuse.core.predictions import DensePredictions
 
 @dataclass(frozen=True)
 class Regions:
-    """Boxes that a stage looks into, R an image; images with fewer are filled up with rows that are not valid.
+    """Boxes that a stage judges, R an image; images with fewer are filled up with rows that are not valid.
 
     Attributes:
         boxes: (B, R, 4) float32, xyxy in pixels of the network's input; zero where not valid. No gradient returns.
@@ -52,10 +52,10 @@ class RegionPredictions:
 
 @dataclass(frozen=True)
 class TwoStagePredictions:
-    """Raw output of a detector that looks again where the first look found something.
+    """Raw output of a two-stage detector.
 
     Attributes:
-        proposals: What the first look said of every anchor; one class.
+        proposals: Output of the region proposal network for every anchor; one class.
         stages: What each later stage said of its regions; each looks where the one before has moved them.
         assignments: (B, R) of each stage's regions, where they were sampled to learn from; else none.
     """

@@ -1,4 +1,4 @@
-"""What a detector that looks twice learns from: its proposals, and each stage's classes and boxes.
+"""What a two-stage detector learns from: its proposals, and each cascade stage's classes and boxes.
 
 Ren et al., "Faster R-CNN", arXiv:1506.01497; Cai and Vasconcelos, "Cascade R-CNN", arXiv:1712.00726, section 4; the
 balanced loss of Pang et al., "Libra R-CNN", arXiv:1904.02701, section 3.3, is one of its box losses.
@@ -109,7 +109,7 @@ class TwoStageCriterion(nn.Module):
     """Losses of `TwoStagePredictions` that were sampled for the same objects.
 
     Args:
-        proposals: Of the first look; its labels are not read.
+        proposals: Losses of the region proposal network; labels are not read.
         stages: Of each later one.
         weights: Of each stage's losses in the sum.
 

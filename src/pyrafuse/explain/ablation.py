@@ -78,7 +78,7 @@ def decode_pyramid(detector: Detector, pyramid: Pyramid) -> Candidates:
 
 
 def hold_regions(detector: Detector, pyramid: Pyramid, size: tuple[int, int]) -> Detector:
-    """The same detector; if it looks twice, it looks into the regions that it finds in ``pyramid``, whatever comes.
+    """The same detector; a two-stage one keeps the proposals that it finds in ``pyramid``, whatever comes.
 
     So its candidates stay in their rows when the pyramid changes, and what changes is what is said of them.
 

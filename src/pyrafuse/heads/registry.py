@@ -1,4 +1,4 @@
-"""All heads by name: what predicts on a pyramid, what proposes regions on it, and what looks into these."""
+"""All heads by name: dense heads, region proposal networks, and RoI heads."""
 
 from torch import nn
 

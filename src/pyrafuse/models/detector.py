@@ -102,8 +102,8 @@ class Detector(nn.Module, Generic[P]):
 
         Args:
             images: Normalised.
-            targets: What will be learnt; a detector that looks twice samples for it, one that looks once needs none.
-            sizes: Height and width that each image takes up of the input; a detector that looks twice looks nowhere
+            targets: What will be learnt; a two-stage detector samples for it, a one-stage one needs none.
+            sizes: Height and width that each image takes up of the input; a two-stage detector proposes nowhere
                 else. By default all of it.
         """
         return self.head(self.pyramid(images))

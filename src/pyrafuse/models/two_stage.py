@@ -1,4 +1,4 @@
-"""How every detector that looks twice is put together: a first look for regions, then one or more looks into them.
+"""How every two-stage detector is put together: a region proposal network, then one or more cascade stages.
 
 images -> backbone -> neck -> RPN -> proposals -> (sampled for the targets) -> stage -> (refined -> stage ...)
 -> `TwoStagePredictions` -> detections
@@ -32,11 +32,11 @@ from pyrafuse.samplers.sampling import Sampler
 STAGES: "Registry[RegionStage]" = Registry("stage", "pyrafuse.models")
 
 Proposing = Callable[[DensePredictions, Sequence[tuple[int, int]]], Regions]
-"""(what the first look said, height and width of each image) -> where to look."""
+"""(predictions of the region proposal network, height and width of each image) -> proposals."""
 
 
 class RegionStage(nn.Module):
-    """One look into the regions.
+    """One cascade stage: an RoI head and what belongs to it.
 
     Args:
         head: What looks.
@@ -78,7 +78,7 @@ def roi_stage(
 
 
 class TwoStageDetector(Detector[TwoStagePredictions]):
-    """A detector that looks again into the regions that it has found.
+    """A two-stage detector, or a cascade of more: proposals, and RoI heads that judge and move them.
 
     With targets, proposals are those to learn from, and each stage gets a sample of its regions; without, all of them.
     The mode, training or evaluation, steers neither.
@@ -89,7 +89,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         backbone: Images -> pyramid.
         neck: Pyramid -> pyramid.
         head: Pyramid -> proposals.
-        stages: Of the looks into the regions, in their order.
+        stages: Cascade stages in their order.
         propose: Chooses the regions to detect in.
         propose_to_learn: Chooses those to sample from.
         criterion: (predictions, targets) -> losses; used by training alone.
@@ -173,7 +173,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         return TwoStagePredictions(proposals=proposals, stages=tuple(found), assignments=tuple(assignments))
 
     def looking_into(self, regions: Regions) -> "TwoStageDetector":
-        """The same detector, sharing all its parts, that looks into ``regions`` and not for others."""
+        """The same detector, sharing all its parts, with ``regions`` as its proposals."""
         twin = copy(self)
         twin.propose = lambda *_: regions
         return twin

@@ -1,4 +1,4 @@
-"""From stage to stage of a detector that looks twice: anchors -> proposals, regions -> refined regions -> candidates.
+"""From stage to stage of a two-stage detector: anchors -> proposals, regions -> refined regions -> candidates.
 
 Ren et al., "Faster R-CNN", arXiv:1506.01497; Cai and Vasconcelos, "Cascade R-CNN", arXiv:1712.00726, section 4.
 best anchors of each level -> decoded, clipped -> suppressed level by level -> best of the image
@@ -22,7 +22,7 @@ from pyrafuse.postprocess.registry import DECODERS, PROPOSALS
 @PROPOSALS.register("best")
 @dataclass(frozen=True)
 class Propose:
-    """Choose the regions to look into.
+    """Choose the proposals.
 
     Attributes:
         coder: Of the boxes.

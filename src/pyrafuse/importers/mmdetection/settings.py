@@ -40,7 +40,7 @@ PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Where a setting of the head stands, in newer files and in older ones."""
 
 STAGE_STDS = ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
-"""Of the boxes of each look into the regions."""
+"""Deviations of the box deltas of each cascade stage."""
 
 STRIDES = ("anchor_generator", "square_anchor_generator")
 
