@@ -41,7 +41,8 @@ class Entry(Generic[T]):
         builder: What builds the part.
         paper: arXiv id; empty where the docstring tells it.
         parts: The registry of each option that is a part itself; ``builder`` gets what was built of it.
-        makers: Likewise; ``builder`` gets a function that builds it, of the same arguments as `Registry.build`.
+        makers: The registry of each option that is a part built later; ``builder`` gets a function that builds it, of
+            the same arguments as `Registry.build`.
         defaults: The parts that options are where they are None or left out.
         derived: How options are worked out of the parts before, where they are None or left out.
         facts: What else is to be known of parts of its kind, by name.

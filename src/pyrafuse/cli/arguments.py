@@ -161,7 +161,7 @@ class Options:
         """The options, with typed values, that ``value`` for ``name`` stands for.
 
         Args:
-            name: Of an option or short form.
+            name: Name of an option or short form.
             value: Text as typed, or a plain value.
             is_typed: Whether it is text as typed.
 

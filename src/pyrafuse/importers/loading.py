@@ -42,8 +42,8 @@ def build(content: Any, *, source: str | os.PathLike[str], published: str | None
     """Make a detector of the content of a file, as `read_tensors` gives it.
 
     Args:
-        content: Of one of our own checkpoints, or of one that an importer recognises.
-        source: Of the file, for messages.
+        content: Content of one of our own checkpoints, or of one that an importer recognises.
+        source: Name of the file, for messages.
         published: The ``source`` of `load`.
 
     Raises:

@@ -152,7 +152,7 @@ def _model_of(kind: str) -> str:
 
 def _for_head(spec: DetectorSpec, head: Any) -> DetectorSpec:
     """``spec`` with what learns and decodes for ``head``, where that predicts another kind of thing."""
-    if (isinstance(head, Mapping) and "name" not in head) or not hasattr(spec, "coder"):
+    if isinstance(head, Mapping) and "name" not in head:
         return spec
     name = read_part(head).name
     if name == spec.head.name or spec.head.name not in HEADS.names():

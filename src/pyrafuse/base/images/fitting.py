@@ -25,9 +25,9 @@ class Fit:
 
     Attributes:
         scale_x: Network pixels an image pixel, along the width.
-        scale_y: Likewise along the height.
-        height: Of the image itself, in pixels.
-        width: Likewise.
+        scale_y: The same ratio along the height.
+        height: Height of the image itself, in pixels.
+        width: Width of the image itself, in pixels.
     """
 
     scale_x: float
