@@ -78,7 +78,7 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
     with clock.step("train"):
         trained = train(recipe, console=console)
     data = recipe.data
-    splits = read_splits(data.path, val_fraction=data.val_fraction, seed=recipe.run.seed, options=data.reading)
+    splits = read_splits(data.path, val_fraction=data.val_fraction, seed=recipe.run.seed, rules=data.reading)
     detector = load(trained.best)
     with clock.step("evaluate"):
         evaluation = evaluate(detector, splits.val, workers=0, batch_size=recipe.run.batch_size, console=console)

@@ -46,10 +46,10 @@ def check(
     from pyrafuse.base.writing import write_text
     from pyrafuse.data.checks import checking
     from pyrafuse.data.formats.layout import read_splits
-    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.data.reading.rules import ReadingRules
 
-    options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
-    splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
+    rules = ReadingRules(missing=missing, exif=exif, boxes=boxes)
+    splits = read_splits(path, val_fraction=val_fraction, seed=seed, rules=rules)
     with Progress(console=Terminal(), transient=True) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))

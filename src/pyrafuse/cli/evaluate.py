@@ -68,7 +68,7 @@ def evaluate(
     from pyrafuse.core.devices import choose_device
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
-    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.data.reading.rules import ReadingRules
     from pyrafuse.importers.loading import load
     from pyrafuse.models.evaluating import detect_all, to_coco_results
     from pyrafuse.reports.quality import write_evaluation
@@ -79,8 +79,8 @@ def evaluate(
         max_detections = max_detections or recipe["run"].get("max_detections")
         reading = _read_own_data(model, recipe, split, missing=missing, exif=exif, boxes=boxes)
     else:
-        options = ReadOptions.from_values({}, missing=missing, exif=exif, boxes=boxes)
-        reading = read_split(data, split, options=options)
+        rules = ReadingRules.from_values({}, missing=missing, exif=exif, boxes=boxes)
+        reading = read_split(data, split, rules=rules)
     images = tell_problems(reading)
     console = Terminal()
     side = size or detector.card.preprocessing.size[0]
@@ -142,16 +142,16 @@ def _read_own_data(model: Path, recipe: dict[str, dict[str, Any]], split: str, *
         DataError: If they are gone.
     """
     from pyrafuse.data.formats.layout import read_split, read_splits
-    from pyrafuse.data.reading.options import ReadOptions
     from pyrafuse.data.reading.problems import Reading
+    from pyrafuse.data.reading.rules import ReadingRules
 
     was, seed = recipe["data"], recipe["run"]["seed"]
     path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))
-    options = ReadOptions.from_values(was, **given)
+    rules = ReadingRules.from_values(was, **given)
     try:
         if split not in {"train", "val"}:
-            return read_split(path, split, options=options)
-        splits = read_splits(path, val_fraction=fraction, seed=seed, train=train, val=val, options=options)
+            return read_split(path, split, rules=rules)
+        splits = read_splits(path, val_fraction=fraction, seed=seed, train=train, val=val, rules=rules)
     except DataError as error:
         raise DataError(f"{error} (it was trained there; give other data: pyrafuse evaluate {model} DATA)") from error
     return Reading(splits.train if split == "train" else splits.val, splits.problems)

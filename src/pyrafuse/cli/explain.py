@@ -7,7 +7,7 @@ from pyrafuse.base.errors import check_between
 from pyrafuse.base.paths import check_data, check_source, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
-    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.data.reading.rules import ReadingRules
 
 
 def explain(
@@ -57,15 +57,13 @@ def explain(
     check_writable(output, is_folder=True)
     from pyrafuse.base.images.sources import open_source
     from pyrafuse.core.devices import choose_device
-    from pyrafuse.data.reading.options import ReadOptions
+    from pyrafuse.data.reading.rules import ReadingRules
     from pyrafuse.explain.report import explain_to
     from pyrafuse.importers.loading import load
 
     if gradients:
-        options = ReadOptions(missing=missing, exif=exif, boxes=boxes)
-        return _explain_gradients(
-            model, sources, split=split, output=output, limit=limit, options=options, device=device
-        )
+        rules = ReadingRules(missing=missing, exif=exif, boxes=boxes)
+        return _explain_gradients(model, sources, split=split, output=output, limit=limit, rules=rules, device=device)
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
@@ -82,7 +80,7 @@ def _explain_gradients(
     split: str,
     output: Path,
     limit: int | None,
-    options: "ReadOptions",
+    rules: "ReadingRules",
     device: str,
 ) -> int:
     from pyrafuse.base.errors import PyrafuseError
@@ -95,7 +93,7 @@ def _explain_gradients(
     if len(sources) != 1:
         raise PyrafuseError(f"--gradients takes one data set with labels, got {len(sources)}: {', '.join(sources)}")
     detector = load(model, device=choose_device(device))
-    data = tell_problems(read_split(sources[0], split, options=options))
+    data = tell_problems(read_split(sources[0], split, rules=rules))
     summary, report = explain_gradients_to(detector, data, output, limit=limit, progress=True)
     values = report.to_dict()
     for rule, of_sources in values["rules"].items():

@@ -166,7 +166,7 @@ def read_data(comparison: Comparison) -> dict[str, Splits]:
             seed=comparison.seeds[0],
             train=data.train,
             val=data.val,
-            options=data.reading,
+            rules=data.reading,
         )
         for name, path in comparison.data.items()
     }

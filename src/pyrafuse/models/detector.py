@@ -27,7 +27,7 @@ from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.images.fitting import fit_image, stack_images
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
+from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.evaluating import evaluate, read_whole
@@ -266,7 +266,7 @@ class Detector(nn.Module, Generic[P]):
         batch: int = 8,
         workers: int | None = None,
         device: str | torch.device | None = None,
-        options: ReadOptions = DEFAULT_OPTIONS,
+        rules: ReadingRules = DEFAULT_RULES,
     ) -> EvaluationResult:
         """COCO's average precision on ``data``, as `pyrafuse evaluate` measures it.
 
@@ -279,7 +279,7 @@ class Detector(nn.Module, Generic[P]):
             batch: Images at a time.
             workers: Processes that load; by default as many as there are cores for it.
             device: The detector moves there, and stays; by default it stays where it is.
-            options: How the data are read where annotations leave a choice.
+            rules: How the data are read where annotations leave a choice.
 
         Raises:
             DataError: If there are no such data, images of them are missing, or have a class that the detector does
@@ -287,7 +287,7 @@ class Detector(nn.Module, Generic[P]):
             PyrafuseError: If a number is out of its range or there is no such device.
         """
         if not isinstance(data, DetectionData):
-            data = read_whole(data, split, options)
+            data = read_whole(data, split, rules)
         if device is not None:
             self.to(choose_device(device))
         return evaluate(self, data, size=size, score=score, nms_iou=nms_iou, batch_size=batch, workers=workers)

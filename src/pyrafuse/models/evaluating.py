@@ -19,7 +19,7 @@ from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.formats.layout import read_split
 from pyrafuse.data.loading.loaders import create_eval_loader, default_num_workers
-from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.data.reading.rules import ReadingRules
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.laying import LaidBatch
@@ -195,17 +195,17 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def read_whole(data: str | os.PathLike[str], split: str, options: ReadOptions) -> DetectionData:
+def read_whole(data: str | os.PathLike[str], split: str, rules: ReadingRules) -> DetectionData:
     """The split of ``data``, with a warning of what was wrong with it.
 
     Raises:
         DataError: If there is none, or images are missing: what is measured on the rest is no figure of it.
     """
-    reading = read_split(data, split, options=options)
+    reading = read_split(data, split, rules=rules)
     problems = reading.problems
     for problem in problems:
         if problem.severity == "error" and problem.kind == "missing image":
-            raise DataError(f"{problem}; put it there, or measure on the others with ReadOptions(missing='skip')")
+            raise DataError(f"{problem}; put it there, or measure on the others with ReadingRules(missing='skip')")
     if problems:
         warnings.warn(
             f"{len(problems)} problems with {data} (`pyrafuse data check` lists them); the first: {problems[0]}: "

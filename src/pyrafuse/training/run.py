@@ -89,7 +89,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         seed=recipe.run.seed,
         train=recipe.data.train,
         val=recipe.data.val,
-        options=recipe.data.reading,
+        rules=recipe.data.reading,
     )
     console.print(splits.finding, highlight=False, markup=False)
     if begun:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.base.typed_values import to_plain as to_plain  # of a recipe, for a file and a checkpoint
 from pyrafuse.data.augment.settings import Augmentation
-from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.data.reading.rules import ReadingRules
 from pyrafuse.training.preprocessing import PreprocessingSettings
 
 
@@ -135,7 +135,7 @@ class DataSettings:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
         check_between("data.workers", self.workers, 0)
         check_between("data.cache_mb", self.cache_mb, 0)
-        ReadOptions.from_values(vars(self))  # refuses what is none
+        ReadingRules.from_values(vars(self))  # refuses what is none
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -143,9 +143,9 @@ class DataSettings:
         return sizes_around(self.size or DEFAULT_SIZE) if self.sizes == "around" else self.sizes
 
     @property
-    def reading(self) -> ReadOptions:
+    def reading(self) -> ReadingRules:
         """How the data set is read."""
-        return ReadOptions.from_values(vars(self))
+        return ReadingRules.from_values(vars(self))
 
 
 @dataclass(frozen=True)

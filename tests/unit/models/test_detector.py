@@ -227,7 +227,7 @@ def test_evaluating_data_with_faults_warns_and_missing_images_stop(tmp_path):
     content["images"].append({**images[0], "id": 2, "file_name": "gone.png"})
     (tmp_path / "val.json").write_text(json.dumps(content))
     with pytest.raises(
-        PyrafuseError, match=r"gone\.png does not exist; put it there, or measure on the others with ReadOptions"
+        PyrafuseError, match=r"gone\.png does not exist; put it there, or measure on the others with ReadingRules"
     ):
         detector.evaluate(tmp_path / "val.json", workers=0)
 

@@ -32,8 +32,8 @@ from pyrafuse.data.reading.folders import (
     subfolders,
 )
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.reading.problems import Problem, Reading
+from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_", "._")
 _NAME_KEYS = ("file_name", "coco_url", "path", "url", "image_url", "flickr_url")
@@ -71,10 +71,10 @@ class COCOFormat(AnnotationFormat):
         return DataSet(tree.root, readers, tree, unnamed if isinstance(unnamed, Path) else None)
 
 
-def _read_found(file: Path | DataError, split: str, tree: Tree, options: ReadOptions) -> Reading:
+def _read_found(file: Path | DataError, split: str, tree: Tree, rules: ReadingRules) -> Reading:
     if isinstance(file, DataError):
         raise file
-    return read_coco(file, split=split, tree=tree, options=options)
+    return read_coco(file, split=split, tree=tree, rules=rules)
 
 
 def find_coco(tree: Tree) -> dict[str, Path | DataError]:
@@ -103,7 +103,7 @@ def find_coco(tree: Tree) -> dict[str, Path | DataError]:
     return {split: _only_one(split, paths) for split, paths in found.items()}
 
 
-def read_coco(path: Path, *, split: str, tree: Tree, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
+def read_coco(path: Path, *, split: str, tree: Tree, rules: ReadingRules = DEFAULT_RULES) -> Reading:
     """Read the annotation file ``path``; its images are looked for beside it, and then anywhere in ``tree``.
 
     Category ids, gaps and all, become labels 0..K-1 in the order of the ids, numbers before texts. Of categories with
@@ -120,9 +120,9 @@ def read_coco(path: Path, *, split: str, tree: Tree, options: ReadOptions = DEFA
         used_names = {str(c.get("name")) for c in content["categories"] if spell(c.get("id")) in used}
         groups = find_groups(content["categories"], used_names)
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
-        objects, object_problems = read_objects(content["annotations"], path, row_of, label_of, options)
+        objects, object_problems = read_objects(content["annotations"], path, row_of, label_of, rules)
         del content
-    records, box_problems = assemble(images, objects, options=options)
+    records, box_problems = assemble(images, objects, rules=rules)
     problems += image_problems + object_problems + box_problems
     return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems), groups)
 

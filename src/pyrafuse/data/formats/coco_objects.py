@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.data.reading.hulls import NO_BOX, are_radians, are_scores, box_of_points, box_of_segmentation, is_tilted
-from pyrafuse.data.reading.options import BoxFormat, ReadOptions
 from pyrafuse.data.reading.problems import Problem
+from pyrafuse.data.reading.rules import BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import BOX, OUTLINE, ObjectTable, is_set
 
 _WRITTEN = BoxFormat("pixels", "sizes")
@@ -24,7 +24,7 @@ def read_objects(
     path: Path,
     row_of: Mapping[Any, int],
     label_of: Mapping[int | str, int],
-    options: ReadOptions,
+    rules: ReadingRules,
 ) -> tuple[ObjectTable, list[Problem]]:
     """The objects whose image and class are known, and what is wrong with the others.
 
@@ -33,7 +33,7 @@ def read_objects(
         path: The file.
         row_of: The rank of each image by its id.
         label_of: The label of each category by its id.
-        options: What the numbers of a box are said to be.
+        rules: What the numbers of a box are said to be.
     """
     ids = [a.get("id") for a in annotations]
     rows = _look_up([a.get("image_id") for a in annotations], row_of)
@@ -56,7 +56,7 @@ def read_objects(
     known = np.flatnonzero((rows >= 0) & (labels >= 0))
     kept = annotations if len(known) == len(annotations) else [annotations[i] for i in known.tolist()]
     boxes, sources, fifths = _read_boxes(kept)
-    angles, angle_unit = _read_angles(kept, fifths, options)
+    angles, angle_unit = _read_angles(kept, fifths, rules)
     if angles is not None:
         _prefer_tilted_outlines(kept, boxes, sources, angles)
     known_ids = [ids[i] for i in known.tolist()]
@@ -126,7 +126,7 @@ def _read_boxes(
 
 
 def _read_angles(
-    annotations: Sequence[Mapping[str, Any]], fifths: NDArray[np.float64], options: ReadOptions
+    annotations: Sequence[Mapping[str, Any]], fifths: NDArray[np.float64], rules: ReadingRules
 ) -> tuple[NDArray[np.float64] | None, str]:
     """Radians by which each box is rotated, None where none is, and what the numbers were taken for.
 
@@ -139,7 +139,7 @@ def _read_angles(
     others[rotations != 0] = 0
     if not rotations.any() and not others.any():
         return None, ""
-    if are_scores(fifths) and not rotations.any() and "rotated" not in options.box_words:
+    if are_scores(fifths) and not rotations.any() and "rotated" not in rules.box_words:
         others[fifths != 0] = np.nan
     is_radians = are_radians(others[others != 0])
     angles = np.where(rotations != 0, np.deg2rad(rotations), others if is_radians else np.deg2rad(others))

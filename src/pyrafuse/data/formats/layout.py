@@ -15,9 +15,9 @@ from pyrafuse.data.formats.registry import DataSet, all_formats, format_of
 from pyrafuse.data.formats.shapes import cached_shapes, is_shapes
 from pyrafuse.data.reading.class_groups import leave_out_groups
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.reading.passed_over import count_suffixes, find_unread, tell_unread
 from pyrafuse.data.reading.problems import Problem, Reading
+from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_splits(
     seed: int = 0,
     train: str | None = None,
     val: str | None = None,
-    options: ReadOptions = DEFAULT_OPTIONS,
+    rules: ReadingRules = DEFAULT_RULES,
 ) -> Splits:
     """Read a data set that is laid out in any of the known ways.
 
@@ -60,16 +60,16 @@ def read_splits(
         seed: Of that draw.
         train: The training split by its name, or a file or folder that holds it.
         val: The validation split, likewise.
-        options: How lenient reading is.
+        rules: How lenient reading is.
 
     Raises:
         DataError: If there is nothing there, no layout is recognised, an annotation file is damaged, or no image is
             left to train on. Faults of single images and boxes are `Splits.problems` instead.
     """
     found = _look(path)
-    training = _read_given(found, train, options) if train else found.read(_training_split(found), options)
+    training = _read_given(found, train, rules) if train else found.read(_training_split(found), rules)
     unused = found.unnamed if training.data.split and not (train or val) else None
-    held_out = _read_given(found, val, options) if val else _read_validation(found, training.data.split, options)
+    held_out = _read_given(found, val, rules) if val else _read_validation(found, training.data.split, rules)
     how = ""
     training, *others = leave_out_groups([training] if held_out is None else [training, held_out])
     held_out = others[0] if others else None
@@ -103,7 +103,7 @@ def read_split(
     *,
     val_fraction: float = 0.2,
     seed: int = 0,
-    options: ReadOptions = DEFAULT_OPTIONS,
+    rules: ReadingRules = DEFAULT_RULES,
 ) -> Reading:
     """Read one split by its name, for evaluation.
 
@@ -116,13 +116,13 @@ def read_split(
     split = SPLIT_WORDS.get(split, split)
     found = _look(path)
     if split in found.readers:
-        reading = found.read(split, options)
+        reading = found.read(split, rules)
         if reading.data.records:
             reading = leave_out_groups([reading])[0]
             return replace(reading, problems=(*reading.problems, *tell_unread(found.tree, [reading.data])))
         raise DataError(f"the split {split} of {found.path} holds no image that can be used{_first(reading)}")
     if split in {"train", "val"}:
-        splits = read_splits(path, val_fraction=val_fraction, seed=seed, options=options)
+        splits = read_splits(path, val_fraction=val_fraction, seed=seed, rules=rules)
         return Reading(splits.val if split == "val" else splits.train, splits.problems)
     raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
 
@@ -170,26 +170,26 @@ def _training_split(found: DataSet) -> str:
     )
 
 
-def _read_validation(found: DataSet, training_split: str, options: ReadOptions) -> Reading | None:
+def _read_validation(found: DataSet, training_split: str, rules: ReadingRules) -> Reading | None:
     """The split meant for validation, or None if one has to be drawn."""
     splits = ("test",) if training_split == "trainval" else ("val", "test")  # trainval holds val
     for split in splits:
         if split in found.readers and split != training_split:
-            return found.read(split, options)
+            return found.read(split, rules)
     return None
 
 
-def _read_given(found: DataSet, given: str, options: ReadOptions) -> Reading:
+def _read_given(found: DataSet, given: str, rules: ReadingRules) -> Reading:
     """The split called ``given``, or the one that lies there."""
     split = SPLIT_WORDS.get(given, given)
     if split in found.readers:
-        return found.read(split, options)
+        return found.read(split, rules)
     base = found.path if found.path.is_dir() else found.path.parent
     for path in (base / given, Path(given)):
         if path.exists():
             other = _look(path)
             if len(other.readers) == 1:
-                return other.read(next(iter(other.readers)), options)
+                return other.read(next(iter(other.readers)), rules)
             raise DataError(f"{path} has {_list_splits(other)}; name a file or folder with one split")
     raise DataError(f"{found.path} has no split {given!r}, nor is there such a file; it has {_list_splits(found)}")
 

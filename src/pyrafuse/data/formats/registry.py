@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from pyrafuse.base.registry import Registry
 from pyrafuse.data.reading.folders import Tree
-from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.data.reading.problems import Reading
+from pyrafuse.data.reading.rules import ReadingRules
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DataSet:
 
     Attributes:
         path: Its folder, or the file that describes it.
-        readers: What reads each split, given ``options=``; ``""`` is the split that nothing names.
+        readers: What reads each split, given ``rules=``; ``""`` is the split that nothing names.
         tree: Its files, if they were walked.
         unnamed: File of annotations whose name speaks of no split, to be told of where it is not used.
         layout: Registered name of the format.
@@ -33,9 +33,9 @@ class DataSet:
     unnamed: Path | None = None
     layout: str = ""
 
-    def read(self, split: str, options: ReadOptions) -> Reading:
+    def read(self, split: str, rules: ReadingRules) -> Reading:
         """Read ``split``, one of ``readers``."""
-        reading = self.readers[split](options=options)
+        reading = self.readers[split](rules=rules)
         return replace(reading, data=replace(reading.data, layout=self.layout, split=split))
 
 

@@ -25,8 +25,8 @@ from pyrafuse.data.reading.finding import image_finder
 from pyrafuse.data.reading.folders import IMAGE_FOLDERS, Tree, split_of_folder, subfolders
 from pyrafuse.data.reading.hulls import NO_BOX, Box, are_radians, box_of_points
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.reading.problems import Problem, Reading
+from pyrafuse.data.reading.rules import DEFAULT_RULES, BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import BOX, OUTLINE, ROTATED, ObjectTable, is_set
 
 _WRITTEN = BoxFormat("pixels", "corners", is_one_based=True)
@@ -117,7 +117,7 @@ def find_voc(tree: Tree) -> VOCFolder | None:
     )
 
 
-def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
+def read_voc(folder: VOCFolder, *, split: str, tree: Tree, rules: ReadingRules = DEFAULT_RULES) -> Reading:
     """Read one split; ``difficult`` objects become crowds: neither found nor missed."""
     label_of = {name: label for label, name in enumerate(folder.names)}
     rows: list[int] = []
@@ -126,7 +126,7 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
     problems: list[Problem] = []
     read: list[VOCFile] = []
     absent = [file for file in folder.splits[split] if file.error and not file.path.exists()]
-    problems += _tell_absent(absent, len(folder.splits[split]), options)
+    problems += _tell_absent(absent, len(folder.splits[split]), rules)
     for file in folder.splits[split]:
         if file.error and not file.path.exists():
             continue
@@ -170,15 +170,15 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, options: ReadOptions 
         areas=np.full(len(objects), np.nan),
         record_of=places.__getitem__,
     )
-    records, box_problems = assemble(images, table, options=options)
+    records, box_problems = assemble(images, table, rules=rules)
     problems += _find_unannotated(images, tree)
     data = DetectionData(records, folder.names, tuple(range(len(folder.names))), "voc", split)
     return Reading(data, tuple(problems + box_problems))
 
 
-def _tell_absent(files: Sequence[VOCFile], num_listed: int, options: ReadOptions) -> list[Problem]:
+def _tell_absent(files: Sequence[VOCFile], num_listed: int, rules: ReadingRules) -> list[Problem]:
     """Tell of the names in a list that have no XML file."""
-    if files and options.missing == "skip":
+    if files and rules.missing == "skip":
         return [
             Problem("warning", "missing annotations", files[0].path.parent, "",
                     f"{len(files)} of {num_listed} names have no XML file; the first: {files[0].error}",

@@ -18,8 +18,8 @@ from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.folders import Tree, decode
 from pyrafuse.data.reading.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.reading.problems import Problem, Reading
+from pyrafuse.data.reading.rules import DEFAULT_RULES, BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import BOX, OUTLINE, ObjectTable
 
 _WRITTEN = BoxFormat("shares", "centers")
@@ -62,7 +62,7 @@ def _data_set(folder: YOLOFolder, tree: Tree | None = None) -> DataSet:
     return DataSet(folder.file, {split: partial(read_yolo, folder, split=split) for split in folder.splits}, tree)
 
 
-def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_OPTIONS) -> Reading:
+def read_yolo(folder: YOLOFolder, *, split: str, rules: ReadingRules = DEFAULT_RULES) -> Reading:
     """Read one split; an image without a label file holds no object."""
     rows: list[int] = []
     parsed_lines: list[_Line] = []
@@ -70,7 +70,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
     images: list[ListedImage] = []
     names = folder.names or _numbered_names(folder)
     label_files = find_labels(folder.splits[split])
-    problems = _find_duplicate_names(names, folder.file) + find_orphans(folder.splits[split], label_files, options)
+    problems = _find_duplicate_names(names, folder.file) + find_orphans(folder.splits[split], label_files, rules)
     problems += [*folder.problems, *tell_labels(label_files, folder.file)]
     parse = partial(_parse, num_keypoint_values=folder.num_keypoint_values)
     for row, (image, label_file) in enumerate(zip(folder.splits[split], (f.path for f in label_files), strict=True)):
@@ -97,7 +97,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
     if faulty is not None and not parsed_lines and (foreign := recognise(faulty)):
         raise DataError(f"{faulty} {foreign}")
     fifths = np.array([line.fifth for line in parsed_lines], np.float64)
-    if are_scores(fifths) and "rotated" not in options.box_words:
+    if are_scores(fifths) and "rotated" not in rules.box_words:
         problems += [_faulty_line(_SCORE, *places[row], len(names)) for row in np.flatnonzero(fifths).tolist()]
         kept = np.flatnonzero(fifths == 0).tolist()
         rows, places = [rows[i] for i in kept], [places[i] for i in kept]
@@ -116,7 +116,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, options: ReadOptions = DEFAULT_
         angles=fifths if is_radians else np.deg2rad(fifths),
         angle_unit="radians" if is_radians else "degrees",
     )
-    records, box_problems = assemble(images, table, options=options)
+    records, box_problems = assemble(images, table, rules=rules)
     data = DetectionData(records, names, tuple(range(len(names))), "yolo", split)
     return Reading(data, tuple(sorted(problems + box_problems, key=lambda p: p.kind != "missing image")))
 

@@ -17,8 +17,8 @@ from pyrafuse.data.reading.folders import (
     subfolders,
 )
 from pyrafuse.data.reading.names import RULES, spell
-from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.data.reading.problems import Problem
+from pyrafuse.data.reading.rules import ReadingRules
 
 _TEXTS = frozenset({".txt"})
 _LABEL_FOLDERS = ("labels", "label")
@@ -109,13 +109,13 @@ def tell_labels(found: Sequence[Found], file: Path) -> list[Problem]:
     return problems
 
 
-def find_orphans(images: Iterable[Path], labels: Iterable[Found], options: ReadOptions) -> list[Problem]:
+def find_orphans(images: Iterable[Path], labels: Iterable[Found], rules: ReadingRules) -> list[Problem]:
     """Tell of label files, in the folders where those of ``images`` lie, whose own image is not there.
 
     Args:
         images: The images of a split.
         labels: Their label files.
-        options: How lenient reading is.
+        rules: How lenient reading is.
     """
     used = {item.path for item in labels}
     image_folders: dict[Path, set[Path]] = defaultdict(set)  # of each folder of labels
@@ -137,7 +137,7 @@ def find_orphans(images: Iterable[Path], labels: Iterable[Found], options: ReadO
                 Problem("error", "missing image", path, "", f"no image called {path.stem} lies in {listed}{other}",
                         "left out; put it there, delete the label file, or leave such images out by --missing skip")
             )  # fmt: skip
-    if options.missing == "skip" and problems:
+    if rules.missing == "skip" and problems:
         return [
             Problem("warning", "missing images", problems[0].file.parent, "",
                     f"{len(problems)} label files have no image; the first is {problems[0].file.name}",

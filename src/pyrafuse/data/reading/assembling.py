@@ -17,31 +17,31 @@ from pyrafuse.base.images.reading import ImageHeader, read_headers
 from pyrafuse.base.records import ImageRecord
 from pyrafuse.data.reading.judging import drop_repeats, judge_boxes, place_boxes, tell_hulls
 from pyrafuse.data.reading.listed import ListedImage, tell_found, tell_missing
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, ReadOptions
 from pyrafuse.data.reading.problems import Problem
+from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
 from pyrafuse.data.reading.tables import ObjectTable
 
 
 def assemble(
-    images: Sequence[ListedImage], objects: ObjectTable, *, options: ReadOptions = DEFAULT_OPTIONS
+    images: Sequence[ListedImage], objects: ObjectTable, *, rules: ReadingRules = DEFAULT_RULES
 ) -> tuple[tuple[ImageRecord, ...], list[Problem]]:
     """Bring the objects into the frame of the upright images and keep what can be trained on.
 
     Annotated in the frame of the stored picture (its EXIF orientation ignored), boxes are turned with it. This shows
     in the annotated size, so it is seen where the orientation exchanges width and height and the two differ. Elsewhere
-    ``options.exif`` decides.
+    ``rules.exif`` decides.
 
     Args:
         images: What is listed.
         objects: What is in them.
-        options: How lenient reading is, and what the numbers of a box are.
+        rules: How lenient reading is, and what the numbers of a box are.
 
     Raises:
         DataError: If the boxes as a whole look like something else than they are taken for.
     """
     headers = read_headers([image.path for image in images])
     is_missing = [isinstance(h, DataError) and not i.path.exists() for i, h in zip(images, headers, strict=True)]
-    problems = tell_missing(list(compress(images, is_missing)), len(images), options)
+    problems = tell_missing(list(compress(images, is_missing)), len(images), rules)
     problems += tell_found(images)
     is_kept = np.zeros(len(images), bool)
     sizes = np.ones((len(images), 2), np.int64)  # upright width and height
@@ -57,7 +57,7 @@ def assemble(
         if annotated in {(0, 0), (width, height)}:
             is_kept[i] = True
             is_untold[i] = header.orientation > 1 and annotated in {(0, 0), (header.width, header.height)}
-            turns[i] = header.orientation if is_untold[i] and options.exif == "stored" else 1
+            turns[i] = header.orientation if is_untold[i] and rules.exif == "stored" else 1
         elif annotated == (header.width, header.height):
             is_kept[i] = True
             turns[i] = header.orientation
@@ -65,13 +65,13 @@ def assemble(
             problems.append(_wrong_size(image, header))
 
     is_untold[np.setdiff1d(np.arange(len(images)), objects.rows)] = False  # without objects there is no question
-    problems += _unknown_frames(list(compress(images, is_untold)), len(images), options)
+    problems += _unknown_frames(list(compress(images, is_untold)), len(images), rules)
 
     is_known, box_sizes, box_turns = is_kept[objects.rows], sizes[objects.rows], turns[objects.rows]
     rows, is_kept, merge_problems = _merge_listed_twice(images, objects.rows, is_kept)
     problems += merge_problems
     frames = np.where(box_turns[:, None] >= 5, box_sizes[:, ::-1], box_sizes)  # as the boxes were annotated
-    placed = place_boxes(images, objects, frames, is_known, options)
+    placed = place_boxes(images, objects, frames, is_known, rules)
     boxes = placed.boxes
     for orientation in np.unique(box_turns[box_turns > 1]):
         turned = box_turns == orientation
@@ -161,8 +161,8 @@ def _merge_listed_twice(
     return target[rows], is_kept & (target == np.arange(len(images))), problems
 
 
-def _unknown_frames(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:
-    if options.exif != "auto" or not images:
+def _unknown_frames(images: Sequence[ListedImage], num_listed: int, rules: ReadingRules) -> list[Problem]:
+    if rules.exif != "auto" or not images:
         return []
     first = images[0]
     return [

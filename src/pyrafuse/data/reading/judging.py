@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pyrafuse.base.errors import DataError
 from pyrafuse.data.reading.hulls import hull_of_rotated
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.data.reading.problems import Problem
 from pyrafuse.data.reading.repeats import find_repeats
+from pyrafuse.data.reading.rules import ReadingRules
 from pyrafuse.data.reading.tables import BOX, OUTLINE, ObjectTable
 from pyrafuse.data.reading.units import choose_format, suspect, to_pixels
 
@@ -43,7 +43,7 @@ def place_boxes(
     objects: ObjectTable,
     sizes: NDArray[np.int64],
     is_known: NDArray[np.bool_],
-    options: ReadOptions,
+    rules: ReadingRules,
 ) -> PlacedBoxes:
     """Bring boxes from what a file holds to pixels, rotated ones to the upright box around them.
 
@@ -52,12 +52,12 @@ def place_boxes(
         objects: What is in them.
         sizes: (M, 2) width and height, of the image as it was annotated, for each object.
         is_known: (M,) objects whose image is there.
-        options: What the numbers are said to be.
+        rules: What the numbers are said to be.
 
     Raises:
         DataError: If the boxes as a whole look like something else than they are taken for.
     """
-    words = options.box_words
+    words = rules.box_words
     form = choose_format(objects.written, words)
     count = len(objects.boxes)
     is_hull = np.zeros(count, bool) if objects.sources is None else objects.sources != BOX

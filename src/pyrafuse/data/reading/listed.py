@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrafuse.data.reading.finding import Found, say_rule
-from pyrafuse.data.reading.options import ReadOptions
 from pyrafuse.data.reading.problems import Problem
+from pyrafuse.data.reading.rules import ReadingRules
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def tell_found(images: Sequence[ListedImage]) -> list[Problem]:
     return problems
 
 
-def tell_missing(images: Sequence[ListedImage], num_listed: int, options: ReadOptions) -> list[Problem]:
+def tell_missing(images: Sequence[ListedImage], num_listed: int, rules: ReadingRules) -> list[Problem]:
     """What is wrong with ``images``, those of ``num_listed`` that are not there."""
     problems = []
     missing = []
@@ -63,7 +63,7 @@ def tell_missing(images: Sequence[ListedImage], num_listed: int, options: ReadOp
             )  # fmt: skip
         else:
             missing.append(image)
-    if options.missing == "skip" and missing:
+    if rules.missing == "skip" and missing:
         first = missing[0]
         problems.append(
             Problem("warning", "missing images", first.file, "",

@@ -12,8 +12,8 @@ from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.finding import image_finder
 from pyrafuse.data.reading.folders import Tree, split_of_file
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import DEFAULT_OPTIONS, BoxFormat, ReadOptions
 from pyrafuse.data.reading.problems import Problem, Reading
+from pyrafuse.data.reading.rules import DEFAULT_RULES, BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import PIXEL_CORNERS, ObjectTable
 
 
@@ -42,7 +42,7 @@ def read_named_boxes(
     names: Sequence[str] = (),
     images: Iterable[str] = (),
     written: BoxFormat = PIXEL_CORNERS,
-    options: ReadOptions = DEFAULT_OPTIONS,
+    rules: ReadingRules = DEFAULT_RULES,
 ) -> Reading:
     """Find the images, beside ``file`` and then in ``tree``, and judge the boxes as every format does.
 
@@ -53,7 +53,7 @@ def read_named_boxes(
         names: The classes; by default those that occur, sorted.
         images: Names of images that may hold no object.
         written: What the four numbers of a box are.
-        options: How lenient reading is.
+        rules: How lenient reading is.
 
     Raises:
         DataError: If the boxes as a whole look like something else than they are taken for.
@@ -84,6 +84,6 @@ def read_named_boxes(
         ListedImage(item.path or file.parent / image, row, 0, 0, file, f"image {image}", item)
         for row, (image, item) in enumerate(zip(listed, found, strict=True))
     ]
-    records, box_problems = assemble(entries, table, options=options)
+    records, box_problems = assemble(entries, table, rules=rules)
     data = DetectionData(records, names, tuple(range(len(names))), "", split)
     return Reading(data, tuple(problems + box_problems))

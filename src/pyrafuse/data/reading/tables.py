@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.data.reading.options import BoxFormat
+from pyrafuse.data.reading.rules import BoxFormat
 
 PIXEL_CORNERS = BoxFormat("pixels", "corners")
 

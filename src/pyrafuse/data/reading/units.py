@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.data.reading.options import ORDERS, UNITS, BoxFormat
+from pyrafuse.data.reading.rules import ORDERS, UNITS, BoxFormat
 
 _SCALES = {"shares": 1.0, "percent": 100.0}
 _MEANINGS = {

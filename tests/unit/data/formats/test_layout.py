@@ -5,7 +5,7 @@ import pytest
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.data.formats.layout import read_split, read_splits
-from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.data.reading.rules import ReadingRules
 
 
 @pytest.fixture
@@ -245,19 +245,19 @@ def test_missing_images_are_skipped_if_asked_for_and_counted(coco_folder):
     refused = read_splits(coco_folder, seed=1)
     assert [(p.severity, p.kind) for p in refused.problems] == [("error", "missing image")] * 3
     assert all("--missing skip" in p.remedy for p in refused.problems)
-    skipped = read_splits(coco_folder, seed=1, options=ReadOptions(missing="skip"))
+    skipped = read_splits(coco_folder, seed=1, rules=ReadingRules(missing="skip"))
     (problem,) = skipped.problems
     assert (problem.severity, problem.kind) == ("warning", "missing images")
     assert problem.message.startswith("3 of 10 images are not there; the first is ")
     assert problem.message.endswith("2.png")
     assert sorted(ids(skipped.train) + ids(skipped.val)) == [0, 1, 3, 4, 6, 8, 9]
-    assert ids(read_split(coco_folder, "val", seed=1, options=ReadOptions(missing="skip")).data) == ids(skipped.val)
+    assert ids(read_split(coco_folder, "val", seed=1, rules=ReadingRules(missing="skip")).data) == ids(skipped.val)
 
 
 def test_a_set_without_any_image_is_refused_though_missing_ones_are_skipped(coco_folder):
     for image in (coco_folder / "images").iterdir():
         image.unlink()
     with pytest.raises(DataError, match=r"leaves no image to train on; .*10 of 10 images are not there; the first is"):
-        read_splits(coco_folder, options=ReadOptions(missing="skip"))
+        read_splits(coco_folder, rules=ReadingRules(missing="skip"))
     with pytest.raises(PyrafuseError, match="missing must be one of error, skip, got 'ignore'"):
-        ReadOptions(missing="ignore")  # type: ignore[arg-type]
+        ReadingRules(missing="ignore")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 from pyrafuse.base.errors import DataError
 from pyrafuse.data.checks.checking import check
 from pyrafuse.data.formats.layout import read_split, read_splits
-from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.data.reading.rules import ReadingRules
 
 LINES = "0 0.5 0.5 0.2 0.4\n1 0.3 0.3 0.2 0.2\n"
 
@@ -199,7 +199,7 @@ def test_voc_images_that_are_not_there_may_be_skipped(write_voc):
     root = write_voc(["a", "b", "c", "d"])
     (root / "JPEGImages" / "a.jpg").unlink()
     assert ("error", "missing image") in kinds(read_splits(root).problems)
-    splits = read_splits(root, options=ReadOptions(missing="skip"))
+    splits = read_splits(root, rules=ReadingRules(missing="skip"))
     assert kinds(splits.problems) == [("warning", "missing images")]
     assert sorted(names(splits.train) + names(splits.val)) == ["b.jpg", "c.jpg", "d.jpg"]
 
@@ -506,7 +506,7 @@ def test_names_of_a_list_without_xml_file_may_be_skipped(write_voc):
     write(root / "ImageSets/Main/train.txt", "a\nb\ngone\nlost\n")
     write(root / "ImageSets/Main/val.txt", "c\n")
     assert kinds(read_splits(root).problems) == [("error", "missing annotation")] * 2
-    (problem,) = read_splits(root, options=ReadOptions(missing="skip")).problems
+    (problem,) = read_splits(root, rules=ReadingRules(missing="skip")).problems
     assert (problem.severity, problem.kind) == ("warning", "missing annotations")
     assert problem.message.startswith("2 of 4 names have no XML file; the first: ")
 
@@ -525,7 +525,7 @@ def test_label_files_without_image_may_be_skipped(write_yolo):
     for i in (1, 3):
         (root / "images" / f"{i}.jpg").unlink()
     assert kinds(read_splits(root).problems) == [("error", "missing image")] * 2
-    splits = read_splits(root, options=ReadOptions(missing="skip"))
+    splits = read_splits(root, rules=ReadingRules(missing="skip"))
     (problem,) = splits.problems
     assert (problem.severity, problem.kind) == ("warning", "missing images")
     assert problem.message == "2 label files have no image; the first is 1.txt"

@@ -10,7 +10,7 @@ from PIL import Image
 from pyrafuse.base.images.reading import read_image
 from pyrafuse.data.reading.assembling import assemble, turn_boxes
 from pyrafuse.data.reading.listed import ListedImage
-from pyrafuse.data.reading.options import BoxFormat, ReadOptions
+from pyrafuse.data.reading.rules import BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import ObjectTable
 
 
@@ -49,11 +49,11 @@ def test_boxes_turn_with_the_picture(tmp_path, orientation):
     assert turned.tolist() == [expected]
     # the same through reading: in pixels of the stored picture, and in shares of it
     stored_size = (50, 30) if orientation < 5 else (0, 0)
-    image, options = listed(tmp_path / "a.png", *stored_size), ReadOptions(exif="stored")
-    (record,), problems = assemble([image], table([[7, 4, 27, 10]]), options=options)
+    image, rules = listed(tmp_path / "a.png", *stored_size), ReadingRules(exif="stored")
+    (record,), problems = assemble([image], table([[7, 4, 27, 10]]), rules=rules)
     assert (record.boxes.tolist(), problems) == ([expected], [])
     shares = [[7 / 50, 4 / 30, 27 / 50, 10 / 30]]
-    (record,), _ = assemble([listed(tmp_path / "a.png")], relative(shares), options=options)
+    (record,), _ = assemble([listed(tmp_path / "a.png")], relative(shares), rules=rules)
     np.testing.assert_allclose(record.boxes, [expected], atol=1e-5)
 
 
@@ -101,11 +101,11 @@ def test_a_frame_that_sides_cannot_tell_is_counted_and_can_be_settled(tmp_path, 
     assert problem.message.startswith("2 of 5 images are turned by EXIF")
     assert str(flipped) in problem.message
     assert "boxes are taken in the frame of the upright image; --exif stored" in problem.remedy
-    records, problems = assemble(images, objects, options=ReadOptions(exif="stored"))
+    records, problems = assemble(images, objects, rules=ReadingRules(exif="stored"))
     assert [r.boxes.tolist() for r in records][:2] == [[[40, 25, 50, 30]], [[35, 0, 40, 10]]]
     assert [r.boxes.tolist() for r in records][3:] == [[[25, 0, 30, 10]], [[0, 0, 10, 5]]]
     assert problems == []
-    records, problems = assemble(images, objects, options=ReadOptions(exif="upright"))
+    records, problems = assemble(images, objects, rules=ReadingRules(exif="upright"))
     assert [r.boxes.tolist() for r in records][:2] == [[[0, 0, 10, 5]], [[0, 0, 10, 5]]]
     assert problems == []
 

@@ -16,7 +16,7 @@ from pyrafuse.data.formats.yolo import read_yolo
 from pyrafuse.data.formats.yolo_lists import find_yolo
 from pyrafuse.data.reading.folders import Tree
 from pyrafuse.data.reading.hulls import NO_BOX, box_of_segmentation, hull_of_rotated
-from pyrafuse.data.reading.options import ReadOptions
+from pyrafuse.data.reading.rules import ReadingRules
 
 
 def corners_of(box, degrees):
@@ -92,7 +92,7 @@ def read(tmp_path, write_image):
         }
         path = tmp_path / "train.json"
         path.write_text(json.dumps(content))
-        return read_coco(path, split="train", tree=Tree(tmp_path), options=ReadOptions(**options))
+        return read_coco(path, split="train", tree=Tree(tmp_path), rules=ReadingRules(**options))
 
     return reader
 
@@ -263,7 +263,7 @@ def test_lines_with_a_number_that_can_be_a_score(tmp_path, write_image):
     refused = read_yolo(find_yolo(Tree(tmp_path)), split="")
     assert [(p.kind, p.record) for p in refused.problems] == [("malformed line", "line 1")]
     assert len(refused.data.records[0].labels) == 1
-    taken = read_yolo(find_yolo(Tree(tmp_path)), split="", options=ReadOptions(boxes="rotated"))
+    taken = read_yolo(find_yolo(Tree(tmp_path)), split="", rules=ReadingRules(boxes="rotated"))
     assert taken.data.records[0].boxes[0] == pytest.approx(HULL, abs=1e-3)
 
 
@@ -290,7 +290,7 @@ def test_outlines_in_shares_are_read_with_the_boxes(tmp_path, write_image):
     (tmp_path / "all.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"4 of 4 boxes have no number above 1.* --boxes shares reads them so"):
         read_splits(tmp_path)
-    splits = read_splits(tmp_path, options=ReadOptions(boxes="shares"))
+    splits = read_splits(tmp_path, rules=ReadingRules(boxes="shares"))
     assert splits.train.records[0].boxes[0] == pytest.approx([40, 12, 80, 72])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.data.formats.layout import read_splits
-from pyrafuse.data.reading.options import ORDERS, UNITS, BoxFormat, ReadOptions
+from pyrafuse.data.reading.rules import ORDERS, UNITS, BoxFormat, ReadingRules
 from pyrafuse.data.reading.units import choose_format, suspect, to_pixels
 
 WIDTH, HEIGHT = 160, 120
@@ -140,14 +140,14 @@ def test_percent_need_evidence():
 
 @pytest.mark.parametrize("boxes", ["shares", "percent,corners", "centers", "rotated", "shares,rotated"])
 def test_words_that_are_taken(boxes):
-    assert ReadOptions(boxes=boxes).box_words == tuple(boxes.split(","))
-    assert ReadOptions().box_words == ()
+    assert ReadingRules(boxes=boxes).box_words == tuple(boxes.split(","))
+    assert ReadingRules().box_words == ()
 
 
 @pytest.mark.parametrize("boxes", ["share", "", "shares,pixels", "corners,corners", "auto,shares", None, 3])
 def test_words_that_are_none(boxes):
     with pytest.raises(PyrafuseError, match="boxes must be auto, or one of pixels, shares, percent, one of corners"):
-        ReadOptions(boxes=boxes)
+        ReadingRules(boxes=boxes)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_whole_set_is_refused_and_read_as_asked(write_set, layout, form, words
     assert f"--boxes {words} reads them so" in message
     assert "in an image of 160 x 120" in message
     assert str(folder) in message
-    splits = read_splits(folder, options=ReadOptions(boxes=words))
+    splits = read_splits(folder, rules=ReadingRules(boxes=words))
     assert splits.problems == ()
     found = np.concatenate([r.boxes for data in (splits.train, splits.val) for r in data.records])
     assert np.sort(found, axis=0) == pytest.approx(np.sort(boxes, axis=0), abs=1e-3)
@@ -240,7 +240,7 @@ def test_shares_are_read_in_the_frame_they_were_annotated_in(tmp_path, write_ima
     write_image(tmp_path / "a.jpg", 50, 40, orientation=6)  # upright 40 x 50
     write_coco(tmp_path / "train.json", [(1, "a.jpg", 50, 40)], [(1, 1, [0.0, 0.5, 0.2, 0.5])])
     write_coco(tmp_path / "val.json", [(1, "a.jpg", 40, 50)], [(1, 1, [0.0, 0.5, 0.2, 0.5])])
-    splits = read_splits(tmp_path, options=ReadOptions(boxes="shares"))
+    splits = read_splits(tmp_path, rules=ReadingRules(boxes="shares"))
     assert splits.train.records[0].boxes.tolist() == [[0, 0, 20, 10]]
     assert splits.val.records[0].boxes.tolist() == [[0, 25, 8, 50]]
 

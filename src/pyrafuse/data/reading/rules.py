@@ -29,7 +29,7 @@ class BoxFormat:
 
 
 @dataclass(frozen=True)
-class ReadOptions:
+class ReadingRules:
     """How lenient reading is, and how boxes are meant; `read_splits`, `read_split` and every reader take it.
 
     Attributes:
@@ -69,10 +69,10 @@ class ReadOptions:
         return () if self.boxes == "auto" else tuple(word.strip() for word in str(self.boxes).split(","))
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], **given: Any) -> "ReadOptions":
-        """Take the options out of ``values``, the ``data`` of a recipe; those of ``given`` that are not None win."""
+    def from_values(cls, values: Mapping[str, Any], **given: Any) -> "ReadingRules":
+        """Take the rules out of ``values``, the ``data`` of a recipe; those of ``given`` that are not None win."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         return cls(**known | {name: value for name, value in given.items() if value is not None})
 
 
-DEFAULT_OPTIONS = ReadOptions()
+DEFAULT_RULES = ReadingRules()
