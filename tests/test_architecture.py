@@ -205,6 +205,23 @@ def find_busy_packages(sources: Sources) -> list[str]:
     ]
 
 
+def find_drawing(sources: Sources) -> list[str]:
+    """Figures made outside the room that draws, and pages laid out by what computes explanations."""
+    problems = []
+    for module, text in sources.items():
+        room = room_of(module)
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in node.names]
+            imported = names if isinstance(node, ast.Import) else [node.module or ""]
+            if room != "visualization" and any(name.split(".")[0] == "matplotlib" for name in imported):
+                problems.append(f"{module}:{node.lineno}: figures are drawn in visualization/")
+            if room == "explain" and {*imported, *names} & {"html", "Report", "pyrafuse.visualization.report"}:
+                problems.append(f"{module}:{node.lineno}: explain/ computes, pages are laid out in reports/")
+    return problems
+
+
 CHECKS = (
     find_row_violations,
     find_hidden_imports,
@@ -213,6 +230,7 @@ CHECKS = (
     find_empty_names,
     find_undocumented,
     find_busy_packages,
+    find_drawing,
 )
 
 
@@ -259,6 +277,10 @@ GOOD = '"""A sentence."""\n'
             {"pyrafuse.ops": GOOD + "import os", "pyrafuse.ops.a": GOOD},
             "docstring and nothing else",
         ),
+        (find_drawing, {"pyrafuse.explain.a": "from matplotlib.figure import Figure"}, "drawn in visualization/"),
+        (find_drawing, {"pyrafuse.training.a": "def f():\n  import matplotlib.pyplot"}, "pyrafuse.training.a:2"),
+        (find_drawing, {"pyrafuse.explain.a": "import html"}, "laid out in reports/"),
+        (find_drawing, {"pyrafuse.explain.a": "from pyrafuse.visualization.report import Report"}, "explain/ computes"),
     ],
 )
 def test_a_check_finds_what_it_is_for(check, sources, message):
@@ -282,6 +304,10 @@ def test_a_check_finds_what_it_is_for(check, sources, message):
             },
         ),
         (find_undocumented, {"pyrafuse.ops.a": GOOD + "def _f(): ..."}),
+        (
+            find_drawing,
+            {"pyrafuse.visualization.a": "from matplotlib.figure import Figure", "pyrafuse.reports.a": "import html"},
+        ),
     ],
 )
 def test_a_check_lets_good_code_pass(check, sources):

@@ -32,7 +32,7 @@ def test_one_page_holds_everything(recipe, tmp_path):
     titles = re.findall(r'<h2 id="[^"]+"><a href="[^"]+">([^<]+)</a></h2>', page)
     assert titles == [
         "Per class", "Per size", "Precision and recall", "Confusion", "Worst images", "What it finds",
-        "What each detection listened to", "Training", "Data", "The run", "On your own images",
+        "Which levels contributed to each detection", "Training", "Data", "The run", "On your own images",
     ]  # fmt: skip
     assert re.findall(r'(?:src|href)="(?!data:image/|#)', page) == []  # nothing is fetched
     panels = 7  # terms of single levels are in curves.png alone

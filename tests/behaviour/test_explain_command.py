@@ -47,7 +47,7 @@ def test_a_folder(checkpoint, photos, tmp_path, capsys):
     assert main([*argv, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["1 image explained, 0 could not be read", str(output / "report.html")]
-    assert "<h1>What each detection listened to</h1>" in (output / "report.html").read_text()
+    assert "<h1>Which levels contributed to each detection</h1>" in (output / "report.html").read_text()
     expected = explain_image(load(checkpoint), photos / "a.png", score=0)
     with np.load(output / "a_fusion.npz") as stored:
         np.testing.assert_allclose(stored["weights_stride16"], expected.fusions[1].weights, rtol=1e-5)

@@ -1,7 +1,7 @@
 """Everything once, on generated images: train -> evaluate -> predict -> explain -> one HTML page."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,17 +10,20 @@ import torch
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.explanations import FusionExplanation
 from pyrafuse.base.images.reading import read_image
 from pyrafuse.core.devices import describe_device
 from pyrafuse.data.checks.sizes import compute_sizes
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.explain.fusion import FusionExplanation, explain_image
+from pyrafuse.explain.fusion import explain_image
+from pyrafuse.explain.writing import save_explanation
 from pyrafuse.importers.loading import load
 from pyrafuse.inference.measuring import count_parameters
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.evaluating import evaluate
+from pyrafuse.reports.explanations import add_explanation
 from pyrafuse.reports.history import add_history
 from pyrafuse.reports.quality import add_quality
 from pyrafuse.training.reporting import read_history
@@ -93,9 +96,8 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
             for f, record in zip(found, richest, strict=True)
         ]
     with clock.step("explain"):
-        explained = [explain_image(detector, record.path, score=score) for record in richest[:NUM_EXPLAINED]]
-        for explanation in explained:
-            explanation.save(folder / "explanation")
+        explanations = [explain_image(detector, record.path, score=score) for record in richest[:NUM_EXPLAINED]]
+        explained = {save_explanation(one, folder / "explanation")[0]: one for one in explanations}
 
     report = Report("pyrafuse demo: a detector with fused feature pyramids, from nothing")
     add_quality(report, evaluation, on="validation")
@@ -105,7 +107,7 @@ def run_demo(recipe: Recipe, *, console: Console) -> DemoResult:
         f"Found (left, score {score:.2f} or more) beside what is there (right), in images it never trained on.",
         tile_px=500,
     )
-    _describe_fusion(report, explained, score)
+    _describe_fusion(report, explained)
     add_history(report, read_history(trained.folder))
     _describe_data(report, splits)
     _summarize(report, recipe, detector, splits, clock.seconds)
@@ -150,40 +152,15 @@ def _describe_data(report: Report, splits: Splits) -> None:
     report.add_gallery(pictures, "The first training images with their objects.")
 
 
-def _describe_fusion(report: Report, explained: list[FusionExplanation], score: float) -> None:
-    report.add_section("What each detection listened to")
+def _describe_fusion(report: Report, explained: Mapping[Path, FusionExplanation]) -> None:
+    report.add_section("Which levels contributed to each detection")
     report.add_text(
         "ASFF gives every position of every output level a weight for each source level; the three sum to 1. Above are "
         "the detections, coloured by the level that each came from; below, one row an output level, the weights over "
         "the image."
     )
-    for explanation in explained:
-        found, strides = explanation.detections, explanation.strides
-        report.add_figure(explanation.figure(), Path(explanation.source).name)
-        if explanation.detection_weights is None or not len(found):
-            continue
-        sides = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(dim=1).sqrt()
-        report.add_table(
-            ("object", "score", "side in pixels", "found at", *(f"from stride {stride}" for stride in strides)),
-            [
-                (
-                    found.name_of(label),
-                    f"{confidence:.2f}",
-                    f"{side:.0f}",
-                    f"stride {strides[level]}",
-                    *(f"{weight:.2f}" for weight in weights),
-                )
-                for label, confidence, side, level, weights in zip(
-                    found.labels.tolist(),
-                    found.scores.tolist(),
-                    sides.tolist(),
-                    found.levels.tolist(),
-                    explanation.detection_weights.tolist(),
-                    strict=True,
-                )
-            ],
-            caption=f"Detections with a score of {score:.2f} or more; the weights at the centre of each box.",
-        )
+    for picture, explanation in explained.items():
+        add_explanation(report, picture, explanation)
 
 
 def _describe_commands(report: Report, checkpoint: Path) -> None:

@@ -25,7 +25,7 @@ def explain(
     boxes: str = "auto",
     device: str = "auto",
 ) -> int:
-    """Show which level each detection came from, and where the neck listened to which level.
+    """Show which level each detection came from, and what the neck fused for it.
 
     For every image a picture, its arrays (.npz) and its numbers (.json), and one report.html over all. The status is 1
     if some inputs could not be read.
@@ -58,7 +58,7 @@ def explain(
     from pyrafuse.base.images.sources import open_source
     from pyrafuse.core.devices import choose_device
     from pyrafuse.data.reading.rules import ReadingRules
-    from pyrafuse.explain.report import explain_to
+    from pyrafuse.explain.writing import explain_to
     from pyrafuse.importers.loading import load
 
     if gradients:
@@ -87,7 +87,7 @@ def _explain_gradients(
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.core.devices import choose_device
     from pyrafuse.data.formats.layout import read_split
-    from pyrafuse.explain.gradient_report import explain_gradients_to
+    from pyrafuse.explain.gradient_writing import explain_gradients_to
     from pyrafuse.importers.loading import load
 
     if len(sources) != 1:

@@ -58,7 +58,7 @@ COMMANDS = {
     "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
     "explain": Command(
         "pyrafuse.cli.explain:explain",
-        "Show which level each detection came from, and where the neck listened to which level.",
+        "Show which level each detection came from, and what the neck fused for it.",
     ),
     "import": Command(
         "pyrafuse.cli.import_:import_checkpoint",

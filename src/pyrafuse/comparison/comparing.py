@@ -16,7 +16,9 @@ from pyrafuse.data.formats.layout import Splits
 from pyrafuse.experiments.budget import check_models, set_budget, settle_precision
 from pyrafuse.experiments.costs import Cost, measure_costs
 from pyrafuse.experiments.running import PROGRAM, Run, Slot, run_all
+from pyrafuse.experiments.statistics import LEAST_AP
 from pyrafuse.importers.loading import load
+from pyrafuse.visualization.comparison import plot_comparison
 from pyrafuse.visualization.figures import save_figure
 
 
@@ -108,7 +110,7 @@ def compare(
     write_text(folder / "comparison.md", report.markdown())
     write_text(folder / "comparison.json", report.to_json())
     if any(variant.figures for data in report.data for variant in data.variants):
-        save_figure(report.figure(), folder / "comparison.png")
+        save_figure(plot_comparison(report.compared(), least_ap=LEAST_AP), folder / "comparison.png")
     return ComparisonResult(folder, report)
 
 

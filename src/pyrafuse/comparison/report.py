@@ -1,4 +1,4 @@
-"""What the runs of a comparison found: gathered, judged, and told as Markdown, JSON and a picture."""
+"""What the runs of a comparison found: gathered, judged, and told as Markdown and JSON."""
 
 import json
 import math
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.comparison.planning import Comparison
@@ -23,7 +21,7 @@ from pyrafuse.experiments.statistics import (
     has_learnt,
     summarize,
 )
-from pyrafuse.visualization.comparison import ComparedVariant, plot_comparison
+from pyrafuse.visualization.comparison import ComparedVariant
 
 FIGURES = {
     "ap": "AP", "ap50": "AP50", "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
@@ -141,24 +139,21 @@ class Report:
         }
         return json.dumps(_without_nan(plain), indent=1, allow_nan=False, ensure_ascii=False)
 
-    def figure(self) -> Figure:
-        """AP with its spread beside latency and parameters."""
-        return plot_comparison(
-            {
-                data.name: [
-                    ComparedVariant(
-                        name=variant.name,
-                        ap=variant.spread("ap").mean,
-                        spread=variant.spread("ap").deviation,
-                        parameters=variant.cost.parameters if variant.cost else math.nan,
-                        latency_ms=variant.cost.latency_ms if variant.cost else math.nan,
-                    )
-                    for variant in data.variants
-                ]
-                for data in self.data
-            },
-            least_ap=LEAST_AP,
-        )
+    def compared(self) -> dict[str, list[ComparedVariant]]:
+        """What is drawn of each data set: AP with its spread, latency and parameters of every variant."""
+        return {
+            data.name: [
+                ComparedVariant(
+                    name=variant.name,
+                    ap=variant.spread("ap").mean,
+                    spread=variant.spread("ap").deviation,
+                    parameters=variant.cost.parameters if variant.cost else math.nan,
+                    latency_ms=variant.cost.latency_ms if variant.cost else math.nan,
+                )
+                for variant in data.variants
+            ]
+            for data in self.data
+        }
 
 
 def read_figures(run: Run) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Why a detector found what it found: which pyramid level was listened to, and where."""
+"""Why a detector found what it found: what contributed to each detection, computed as plain values."""

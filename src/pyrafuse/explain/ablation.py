@@ -3,39 +3,16 @@
 pyramid that the neck reads, one level replaced by its mean over positions -> neck -> head -> scores of the same rows
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrafuse.base.detections import Detections
+from pyrafuse.base.explanations import Ablation
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.explain.recording import Given, RecordingNeck, replace_parts
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
-
-Map = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Ablation:
-    """Changes in one image when each of the T levels that the neck reads is flattened in turn.
-
-    Attributes:
-        strides: Pixels a cell of the T levels, finest first.
-        output_shares: For each output level (T, H, W): the share of each in the change of this position; the change is
-            the L2 norm over channels. All 0 where nothing changes.
-        score_changes: (N, T), a detection's score less its score without the level; below 0 where the level harms it.
-        shares: (N, T), the absolute changes of a detection's score, divided by their sum; all 0 where nothing changes.
-    """
-
-    strides: tuple[int, ...]
-    output_shares: tuple[Tensor, ...]
-    score_changes: Map
-    shares: Map
 
 
 @torch.inference_mode()
@@ -62,7 +39,7 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
     changes = torch.stack(score_changes, dim=1)
     return Ablation(
         strides=detector.backbone.features.strides,
-        output_shares=tuple(_to_shares(torch.stack(c), dim=0) for c in output_changes),
+        output_shares=tuple(_to_shares(torch.stack(c), dim=0).cpu().numpy() for c in output_changes),
         score_changes=changes.float().cpu().numpy(),
         shares=_to_shares(changes.float().abs(), dim=1).cpu().numpy(),
     )

@@ -4,33 +4,16 @@ Selvaraju et al., "Grad-CAM", arXiv:1610.02391, equations 1 and 2, on a map of t
 of a classifier. maps -> head -> score or box -> gradients at the maps -> channels weighed by their mean gradient
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrafuse.base.explanations import DetectionCAM, Map
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.explain.ablation import decode_pyramid
 from pyrafuse.models.detector import Detector
 
 MAX_CAMS = 4
 """So many detections of an image, the best ones, are looked into: each takes five backward passes of the head."""
-
-
-@dataclass(frozen=True, eq=False)
-class DetectionCAM:
-    """Maps (H, W) of one detection at its own level, 0..1 by their greatest value.
-
-    Attributes:
-        classification: What raises the score of its class: equation 2, negative values cut off.
-        regression: What moves its box: the mean over left, top, right and bottom of the absolute weighted sum, since a
-            side that is moved either way is placed by what moves it.
-    """
-
-    classification: NDArray[np.float32]
-    regression: NDArray[np.float32]
 
 
 def compute_cams(
@@ -65,6 +48,6 @@ def _weigh(value: Tensor, leaf: Tensor) -> Tensor:
     return (gradient[0].mean(dim=(1, 2), keepdim=True) * leaf[0]).sum(dim=0).detach()
 
 
-def _normalize(values: Tensor) -> NDArray[np.float32]:
+def _normalize(values: Tensor) -> Map:
     values = values.float() / values.float().max().clamp(min=torch.finfo(torch.float32).tiny)
     return values.cpu().numpy()

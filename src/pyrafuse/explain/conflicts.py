@@ -5,11 +5,11 @@ gradients by output level, positives by output level -> pairs (positive, backgro
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from pyrafuse.base.conflicts import Conflicts
 
 Positive = Sequence[Tensor]
 """(B, H_n, W_n) bool of each output level, finest first: whether a cell answers for an object."""
@@ -37,62 +37,6 @@ def _overlaps(count: int, stride: int, other_count: int, other_stride: int, devi
     begin = torch.arange(count, device=device)[:, None] * stride
     other = torch.arange(other_count, device=device) * other_stride
     return ((begin < other + other_stride) & (other < begin + stride)).float()
-
-
-@dataclass(frozen=True)
-class Conflicts:
-    """Sums over the positions of a source level; those of several batches are added.
-
-    A position is *mixed* if some output level answers there for an object and another one does not: eq. 5's case. It is
-    in *conflict* if, besides, the gradients of such a pair have a negative cosine.
-
-    Attributes:
-        positions: All that were looked at.
-        mixed: Mixed ones.
-        conflicting: Ones in conflict.
-        cosine_sum: Of the cosines of all pairs at mixed positions.
-        cosine_count: Such pairs whose gradients are both other than zero.
-        judged: Positions that the two norms are summed over: those in conflict, by these gradients or by others.
-        positive_norm: Norm of the gradient of the levels that answer for an object, in pairs in conflict.
-        background_norm: Norm of the gradient of the levels that oppose them.
-    """
-
-    positions: float = 0
-    mixed: float = 0
-    conflicting: float = 0
-    cosine_sum: float = 0
-    cosine_count: float = 0
-    judged: float = 0
-    positive_norm: float = 0
-    background_norm: float = 0
-
-    def __add__(self, other: "Conflicts") -> "Conflicts":
-        return Conflicts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @property
-    def mean_cosine(self) -> float:
-        """Of the pairs at mixed positions; NaN without any."""
-        return _divide(self.cosine_sum, self.cosine_count)
-
-    @property
-    def background_ratio(self) -> float:
-        """What opposes, relative to what it opposes; NaN without conflict."""
-        return _divide(self.background_norm, self.positive_norm)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; norms as means over the judged positions, null where there are none."""
-        values = {
-            "positions": int(self.positions),
-            "mixed": int(self.mixed),
-            "conflicting": int(self.conflicting),
-            "conflicting_share": _divide(self.conflicting, self.positions),
-            "conflicting_share_of_mixed": _divide(self.conflicting, self.mixed),
-            "mean_cosine": self.mean_cosine,
-            "positive_norm": _divide(self.positive_norm, self.judged),
-            "background_norm": _divide(self.background_norm, self.judged),
-            "background_ratio": self.background_ratio,
-        }
-        return {name: None if value != value else value for name, value in values.items()}
 
 
 def find_conflicts(gradients: Tensor, is_positive: Tensor) -> Tensor:
@@ -146,7 +90,3 @@ def _pairs(is_positive: Tensor) -> Tensor:
 def _products(gradients: Tensor) -> Tensor:
     """(N, N, B, H, W): scalar product over channels of each two levels' gradients."""
     return torch.einsum("nbchw,mbchw->nmbhw", gradients, gradients)
-
-
-def _divide(value: float, count: float) -> float:
-    return value / count if count else float("nan")

@@ -4,30 +4,23 @@ Liu et al., "Learning Spatial Fusion for Single-Shot Object Detection", arXiv:19
 images, objects -> losses by output level -> gradients at the sources, a backward pass a level -> `Conflicts`
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrafuse.base.conflicts import NETWORK, SUM, WEIGHTS, Conflicts
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.losses import LevelCriterion
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.core.targets import Targets
-from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives
+from pyrafuse.explain.conflicts import find_conflicts, measure_conflicts, spread_positives
 from pyrafuse.explain.recording import RecordedFusion, RecordingNeck, record
 from pyrafuse.layers.fusion_weights import spread_weights
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.two_stage import TwoStageDetector
-
-NETWORK, WEIGHTS, SUM = "network", "weights", "sum"
-RULES: Mapping[str, str] = {
-    NETWORK: "the network's own gradient, as autograd has it",
-    WEIGHTS: "equation 6: each output level's gradient times its weight",
-    SUM: "equation 4: sum and concatenation, which pass every output level's gradient as it is",
-}
-"""Ways for an output level's gradient to reach a source level."""
 
 
 @dataclass(frozen=True, eq=False)

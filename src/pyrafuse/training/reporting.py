@@ -9,7 +9,6 @@ from shlex import quote
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.writing import write_atomically
@@ -46,8 +45,12 @@ class PageWriter:
 
 
 def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
-    """Draw the run in ``folder``: the curves, precision and recall, confusion, and the page with all of it."""
-    save_figure(plot_history(folder), folder / "curves.png")
+    """Draw the run in ``folder``: the curves, precision and recall, confusion, and the page with all of it.
+
+    Recalls are in its metrics.csv alone.
+    """
+    history = {key: values for key, values in read_history(folder).items() if not key.startswith("val/ar_")}
+    save_figure(plot_training(history), folder / "curves.png")
     draw_quality(folder, evaluation)
     write_page(folder, evaluation)
 
@@ -75,12 +78,6 @@ def write_page(folder: Path, evaluation: EvaluationResult | None) -> None:
     add_history(report, history)
     _add_facts(report, folder, recipe, history)
     report.save(folder / PAGE)
-
-
-def plot_history(folder: Path) -> Figure:
-    """Losses, levels, AP and learning rate of the run in ``folder``; recalls are in its metrics.csv alone."""
-    history = read_history(folder)
-    return plot_training({key: values for key, values in history.items() if not key.startswith("val/ar_")})
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""Which pyramid level a detector listens to, and where: heat maps of fusion weights over the image.
+"""Which pyramid levels were fused, and where: heat maps of fusion weights over the image.
 
 Figure 3 of Liu et al., "Learning Spatial Fusion for Single-Shot Object Detection" (ASFF), arXiv:1911.09516.
 """
@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pyrafuse.base.captions import place_captions
 from pyrafuse.base.detections import Detections
@@ -58,7 +57,7 @@ class MapRow:
 
 
 def plot_fusion(
-    image: Tensor,
+    pixels: NDArray[np.uint8],
     detections: Detections,
     rows: Sequence[MapRow],
     strides: Sequence[int],
@@ -70,9 +69,9 @@ def plot_fusion(
     """Detections coloured by pyramid level, and below, a row a fusion, the weights that made it.
 
     Args:
-        image: (3, H, W) uint8 RGB that the maps cover: the network's input, or the image itself where the input was
+        pixels: (H, W, 3) uint8 RGB that the maps cover: the network's input, or the image itself where the input was
             stretched from it.
-        detections: Boxes in pixels of ``image``, best first.
+        detections: Boxes in pixels of ``pixels``, best first.
         rows: Maps below the image.
         strides: Pixels a cell of each output level, finest first; names the levels.
         meaning: What the weights are, for the colour bar.
@@ -84,7 +83,6 @@ def plot_fusion(
     """
     has_bars = attributions is not None and len(detections) > 0
     most = max((len(row.titles) for row in rows), default=0)
-    pixels = image.cpu().permute(1, 2, 0).numpy()
     page = MapPage(
         pixels,
         rows=len(rows),
@@ -109,9 +107,7 @@ def plot_fusion(
             picture = draw_map(axes, pixels, weight, limits=(0, 1))
             axes.set_title(f"{plain(title)}, mean {weight.mean():.2f}", fontsize=8)
             if not rank and not column:
-                bar = page.figure.colorbar(picture, cax=page.add_bar())
-                bar.set_label(meaning, fontsize=9)
-                bar.ax.tick_params(labelsize=8)
+                page.add_bar(picture, meaning)
         page.label_row(rank, plain(row.label))
         axes = page.add_map(rank, most)
         draw_map(axes, pixels, row.fused)

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrafuse.visualization.maps import MapPage, corners_of, draw_map
+from pyrafuse.visualization.maps import MapPage, draw_map, outline
 
 DECADES = 4
 """Norms of gradients are drawn by their logarithm, down to so many powers of ten below the strongest of the row."""
 
 
 def plot_gradients(
-    image: Tensor,
+    pixels: NDArray[np.uint8],
     boxes: NDArray[np.floating[Any]],
     norms: Sequence[NDArray[np.floating[Any]]],
     conflicts: Sequence[NDArray[np.bool_]],
@@ -29,8 +27,8 @@ def plot_gradients(
     """A row a source level: the norm of the gradient from each output level, and the positions in conflict.
 
     Args:
-        image: (3, H, W) uint8 RGB that the maps cover.
-        boxes: (G, 4) xyxy in pixels of ``image``, the objects; drawn on every map.
+        pixels: (H, W, 3) uint8 RGB that the maps cover.
+        boxes: (G, 4) xyxy in pixels of ``pixels``, the objects; drawn on every map.
         norms: For each of the S source levels, finest first, (N, h, w): a map an output level.
         conflicts: For each source level (h, w): whether the position is in conflict.
         source_strides: Pixels a cell of each source level.
@@ -48,7 +46,6 @@ def plot_gradients(
             raise ValueError(
                 f"norms must be ({len(output_strides)} output levels, {conflict.shape}), got shape {level_norms.shape}"
             )
-    pixels = image.cpu().permute(1, 2, 0).numpy()
     page = MapPage(pixels, rows=len(norms), columns=len(output_strides) + 1, has_bar=True, has_top=False)
     for source, (level_norms, conflict) in enumerate(zip(norms, conflicts, strict=True)):
         strongest = max(float(level_norms.max()), np.finfo(np.float32).tiny)
@@ -57,22 +54,13 @@ def plot_gradients(
             axes = page.add_map(source, output)
             picture = draw_map(axes, pixels, values, limits=(-DECADES, 0), interpolation="nearest")
             axes.set_title(f"from output of stride {output_strides[output]}", fontsize=8)
-            _outline(axes, boxes)
+            outline(axes, boxes, "white", 0.8)
             if not source and not output:
-                bar = page.figure.colorbar(picture, cax=page.add_bar())
-                bar.set_label("norm of the gradient, by the strongest of the row", fontsize=9)
-                bar.set_ticks(
-                    range(-DECADES, 1), labels=[f"1e{power}" if power else "1" for power in range(-DECADES, 1)]
-                )
-                bar.ax.tick_params(labelsize=8)
+                ticks = {power: f"1e{power}" if power else "1" for power in range(-DECADES, 1)}
+                page.add_bar(picture, "norm of the gradient, by the strongest of the row", ticks)
         axes = page.add_map(source, len(output_strides))
         draw_map(axes, pixels, conflict.astype(np.float32), limits=(0, 1), interpolation="nearest")
         axes.set_title(f"in conflict: {100 * conflict.mean():.1f} %", fontsize=8)
-        _outline(axes, boxes)
+        outline(axes, boxes, "white", 0.8)
         page.label_row(source, f"stride {source_strides[source]}")
     return page.figure
-
-
-def _outline(axes: Any, boxes: NDArray[np.floating[Any]]) -> None:
-    corners = list(corners_of(boxes.reshape(-1, 4)))
-    axes.add_collection(PolyCollection(corners, facecolors="none", edgecolors="white", linewidths=0.8), autolim=False)

@@ -1,6 +1,6 @@
 """Maps of pyramid levels over their image: a page that places them by inches, colours, boxes by level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,11 +79,14 @@ class MapPage:
         left = _MARGIN + column * (self._map_width + _GAP)
         return self._add(left, self._row_top(row), self._map_width, self._map_height)
 
-    def add_bar(self, *, first_row: int = 0, last_row: int | None = None) -> Axes:
-        """Axes of a colour bar beside some rows, all by default."""
-        last_row = self._rows - 1 if last_row is None else last_row
-        top, bottom = self._row_top(first_row), self._row_top(last_row) + self._map_height
-        return self._add(_MARGIN + self._content + 0.15, top, 0.14, bottom - top)
+    def add_bar(self, picture: Any, meaning: str, ticks: Mapping[int, str] | None = None) -> None:
+        """Draw the colour bar of ``picture`` beside all rows, with labels at its ``ticks``."""
+        top, bottom = self._row_top(0), self._row_top(self._rows - 1) + self._map_height
+        bar = self.figure.colorbar(picture, cax=self._add(_MARGIN + self._content + 0.15, top, 0.14, bottom - top))
+        bar.set_label(meaning, fontsize=9)
+        if ticks is not None:
+            bar.set_ticks([*ticks], labels=[*ticks.values()])
+        bar.ax.tick_params(labelsize=8)
 
     def label_row(self, row: int, text: str) -> None:
         """Write ``text`` upright at the left of a row."""
@@ -110,11 +113,9 @@ def draw_detections(axes: Axes, pixels: NDArray[np.uint8], detections: Detection
     handles = []
     for level, stride in enumerate(strides):
         color = LEVEL_COLORS[level % len(LEVEL_COLORS)]
-        corners = corners_of(boxes[levels == level])
-        axes.add_collection(
-            PolyCollection(list(corners), facecolors="none", edgecolors=color, linewidths=line), autolim=False
-        )  # fmt: skip
-        handles.append(Line2D([], [], color=color, linewidth=3, label=f"stride {stride}: {len(corners)}"))
+        own = boxes[levels == level]
+        outline(axes, own, color, line)
+        handles.append(Line2D([], [], color=color, linewidth=3, label=f"stride {stride}: {len(own)}"))
     axes.legend(
         handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), title="found by level", fontsize=9,
         title_fontsize=9, frameon=False,
@@ -122,10 +123,13 @@ def draw_detections(axes: Axes, pixels: NDArray[np.uint8], detections: Detection
     axes.set_title(f"{len(boxes)} detections", fontsize=10, fontweight="bold")
 
 
-def corners_of(boxes: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """(N, 4, 2) corners, clockwise from the top left, of boxes (N, 4) xyxy."""
-    x1, y1, x2, y2 = boxes.T
-    return np.stack([np.stack(corner, axis=1) for corner in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], axis=1)
+def outline(axes: Axes, boxes: NDArray[np.floating[Any]], color: str, linewidth: float) -> None:
+    """Draw the rims of ``boxes`` (N, 4) xyxy."""
+    x1, y1, x2, y2 = boxes.reshape(-1, 4).T
+    corners = np.stack([np.stack(corner, axis=1) for corner in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], axis=1)
+    axes.add_collection(
+        PolyCollection(list(corners), facecolors="none", edgecolors=color, linewidths=linewidth), autolim=False
+    )  # fmt: skip
 
 
 def draw_map(

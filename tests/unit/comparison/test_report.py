@@ -12,7 +12,9 @@ from pyrafuse.comparison.report import gather, piped
 from pyrafuse.experiments.budget import Budget
 from pyrafuse.experiments.costs import Cost
 from pyrafuse.experiments.running import Failure
+from pyrafuse.experiments.statistics import LEAST_AP
 from pyrafuse.training.settings import Recipe
+from pyrafuse.visualization.comparison import plot_comparison
 
 BASE = Recipe()
 VARIANTS = (Variant("asff", BASE), Variant("sum", replace(BASE, optimizer=replace(BASE.optimizer, lr=0.5))))
@@ -71,7 +73,7 @@ def test_where_nothing_was_learnt_the_table_says_so(tmp_path):
     assert "Nothing was learnt: the AP of every run is below 0.01.** This ranks no variant." in text
     assert "Give more epochs (`--epochs`, 12 here), or pretrained weights to start from (`--weights FILE`)" in text
     assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == ["asff", "sum"]
-    by_latency, _ = report.figure().axes
+    by_latency, _ = plot_comparison(report.compared(), least_ap=LEAST_AP).axes
     assert by_latency.get_ylim() == (0, 0.02)
     assert by_latency.texts[0].get_text() == "below AP 0.01: nothing was learnt"
 
@@ -82,7 +84,7 @@ def test_variants_that_learnt_nothing_are_named(tmp_path):
     assert "within the spread; sum learnt nothing" in text  # of two seeds, which tell nothing apart
     assert "**Learnt nothing (AP below 0.01 in every run): sum.**" in text
     assert json.loads(report.to_json())["data"][0]["learnt_nothing"] == ["sum"]
-    assert not report.figure().axes[0].texts
+    assert not plot_comparison(report.compared(), least_ap=LEAST_AP).axes[0].texts
 
 
 def test_nothing_is_said_where_all_learnt(report):
@@ -112,7 +114,7 @@ def test_json(report):
 
 
 def test_picture(report):
-    by_latency, by_size = report.figure().axes
+    by_latency, by_size = plot_comparison(report.compared(), least_ap=LEAST_AP).axes
     (bars,) = by_latency.containers
     assert bars.get_label() == "asff"
     assert bars[0].get_xydata().tolist() == [[12.34, pytest.approx(0.62)]]

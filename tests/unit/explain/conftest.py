@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.explain.fusion import FusionExplanation
 from pyrafuse.models.factory import create_model
+from pyrafuse.visualization import explanations
 
 NAMES = ("fish", "shark", "ray")
 
@@ -60,5 +60,5 @@ def photo():
 @pytest.fixture
 def blank_pictures(monkeypatch):
     """Empty figures, for tests of what surrounds them: a real one takes a second."""
-    monkeypatch.setattr(FusionExplanation, "figure", lambda _: Figure(figsize=(1, 1)))
-    monkeypatch.setattr(FusionExplanation, "cam_figure", lambda _: None)
+    monkeypatch.setattr(explanations, "draw_fusion", lambda _: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(explanations, "draw_cams", lambda _: None)

@@ -6,7 +6,8 @@ from dataclasses import astuple
 import pytest
 import torch
 
-from pyrafuse.explain.conflicts import Conflicts, find_conflicts, measure_conflicts, spread_positives
+from pyrafuse.base.conflicts import Conflicts
+from pyrafuse.explain.conflicts import find_conflicts, measure_conflicts, spread_positives
 
 
 def maps(*rows):

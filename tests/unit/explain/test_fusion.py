@@ -10,12 +10,14 @@ from PIL import Image
 
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.explanations import Ablation, Fusion, FusionExplanation
 from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.images.sources import Frame
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.images.fitting import fit_image
-from pyrafuse.explain.fusion import FusionExplanation, explain_image, name_of
-from pyrafuse.explain.weighted_sums import Fusion
+from pyrafuse.explain.fusion import explain_image
+from pyrafuse.explain.writing import name_of, save_explanation
+from pyrafuse.visualization.explanations import draw_cams, draw_fusion
 
 STRIDES = (8, 16, 32)
 NAMES = tuple(f"stride_{s}" for s in STRIDES)
@@ -134,9 +136,9 @@ def test_a_neck_without_weights_shows_its_output(plain, photo):
         np.testing.assert_allclose(
             got, expected[0].abs().mean(dim=0)[: got.shape[0], : got.shape[1]], rtol=1e-4, atol=1e-6
         )
-    titles = [axes.get_title() for axes in explained.figure().axes if axes.get_title()]
-    means = explained.change_shares()
-    assert titles[0] == f"{len(explained.detections)} detections; a neck without weights"
+    titles = [axes.get_title() for axes in draw_fusion(explained).axes if axes.get_title()]
+    means = explained.ablation.mean_output_shares()
+    assert titles[0] == f"{len(explained.detections)} detections; no fusion weights"
     assert titles[1:4] == [f"from stride {s}, mean {mean:.2f}" for s, mean in zip(STRIDES, means[0], strict=True)]
     assert [t for t in titles if t.startswith("output")] == [f"output of stride {s}, own scale" for s in STRIDES]
     assert "detection_weights" not in explained.arrays()
@@ -149,7 +151,7 @@ def test_nothing_found(asff, photo):
     assert explained.detection_weights.shape == (0, 3)
     assert explained.to_dict()["objects"] == []
     assert explained.ablation.shares.shape == (0, 3)
-    assert explained.cam_figure() is None
+    assert draw_cams(explained) is None
 
 
 def test_maps_lie_over_the_image_alone():
@@ -163,8 +165,9 @@ def test_maps_lie_over_the_image_alone():
         source="a", detections=found, strides=(32,), scale=(0.8, 0.8),
         fusions=(Fusion("stride_32", ("a",), 32, ramp[None], ramp),), fused=(ramp,),
         detection_weights=np.zeros((0, 1), np.float32),
+        ablation=Ablation((32,), (ramp[None],), np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)),
     )  # fmt: skip
-    drawn = [np.asarray(axes.images[1].get_array()) for axes in explained.figure().axes if len(axes.images) == 2]
+    drawn = [np.asarray(axes.images[1].get_array()) for axes in draw_fusion(explained).axes if len(axes.images) == 2]
     assert len(drawn) == 2
     for values in drawn:
         height = len(values)
@@ -172,19 +175,19 @@ def test_maps_lie_over_the_image_alone():
         np.testing.assert_allclose(at, (0, 0, 0.25, 0.5, 1), atol=0.05)
 
     whole = replace(explained, detections=replace(found, image_size=(80, 120)))  # 64 network pixels: two whole cells
-    np.testing.assert_array_equal(whole.figure().axes[1].images[1].get_array(), ramp)
+    np.testing.assert_array_equal(draw_fusion(whole).axes[1].images[1].get_array(), ramp)
 
 
 def test_a_large_image_is_reduced_for_the_picture_with_its_boxes(plain):
     explained = explain_image(plain, np.zeros((1000, 4096, 3), np.uint8), score=0)
-    axes = explained.figure().axes[0]
+    axes = draw_fusion(explained).axes[0]
     assert axes.images[0].get_array().shape == (250, 1024, 3)
     drawn = np.concatenate([path.vertices for boxes in axes.collections for path in boxes.get_paths()])
     np.testing.assert_allclose(drawn[:, 0].max(), explained.detections.boxes[:, 2].max() / 4, rtol=1e-5)
 
 
 def test_files_hold_what_was_explained(explained, tmp_path):
-    paths = explained.save(tmp_path / "new")
+    paths = save_explanation(explained, tmp_path / "new")
     assert [p.name for p in paths] == ["reef_fusion.png", "reef_fusion.npz", "reef_fusion.json"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(["reef_cam.png", *(p.name for p in paths)])
     picture, arrays, values = paths
@@ -265,7 +268,7 @@ def test_scalars_of_merges(bifpn, photo):
     first = explained.to_dict()["objects"][0]
     expected = explained.fusion_at(first["level"])
     assert first["weights"] == pytest.approx(dict(zip(expected.sources, expected.weights.tolist(), strict=True)))
-    titles = [axes.get_title() for axes in explained.figure().axes]
+    titles = [axes.get_title() for axes in draw_fusion(explained).axes]
     assert titles[0] == f"{len(found)} detections"
     assert "fused at stride 8, own scale" in titles
     assert "weights_P4_3" in explained.arrays()

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyrafuse.base.conflicts import NETWORK
 from pyrafuse.core.targets import Targets
-from pyrafuse.explain.gradients import NETWORK, compute_source_gradients
+from pyrafuse.explain.gradients import compute_source_gradients
 from pyrafuse.importers.loading import load
 from pyrafuse.necks.registry import NeckChain
 

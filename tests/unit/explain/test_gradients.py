@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from pyrafuse.base.conflicts import NETWORK, SUM, WEIGHTS
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.targets import Targets
-from pyrafuse.explain.gradients import NETWORK, SUM, WEIGHTS, compute_source_gradients
+from pyrafuse.explain.gradients import compute_source_gradients
 from pyrafuse.explain.recording import Given, record, replace_parts
 from pyrafuse.models.factory import create_model
 

@@ -31,7 +31,7 @@ def rows_of(weights, fused, strides):
     return [MapRow(f"stride {s}", titles[: len(w)], s, w, f) for s, w, f in zip(strides, weights, fused, strict=True)]
 
 
-GREY = torch.full((3, 80, 120), 128, dtype=torch.uint8)
+GREY = np.full((80, 120, 3), 128, np.uint8)
 
 
 def titles_of(figure):
@@ -107,7 +107,7 @@ def test_no_number_lies_on_another(height, width, shift):
     boxes = (first + shift * torch.arange(12)[:, None]) * torch.tensor([width, height, width, height])
     found = Detections(boxes, torch.ones(12), torch.zeros(12).long(), torch.arange(12) % 2)
     figure = plot_fusion(
-        torch.zeros(3, height, width, dtype=torch.uint8), found, (), (8, 16),
+        np.zeros((height, width, 3), np.uint8), found, (), (8, 16),
         attributions=np.full((12, 2), 0.5), attribution_strides=(8, 16),
     )  # fmt: skip
     encode_figure(figure, dpi=100)
@@ -142,7 +142,7 @@ def test_high_weights_are_red_and_low_ones_blue():
 
 def test_nothing_overlaps_and_nothing_leaves_the_page():
     weights = uniform_weights(3)
-    for image in (GREY, GREY.permute(0, 2, 1), GREY[:, :10]):
+    for image in (GREY, GREY.transpose(1, 0, 2), GREY[:10]):
         figure = plot_fusion(
             image, detections_on([0] * 500), rows_of(weights, [w[0] for w in weights], (8, 16, 32)), (8, 16, 32)
         )

@@ -10,7 +10,7 @@ from pyrafuse.visualization.cam import plot_cams
 from pyrafuse.visualization.fusion import MAX_BARS, plot_fusion
 from pyrafuse.visualization.gradients import plot_gradients
 
-GREY = torch.full((3, 80, 120), 128, dtype=torch.uint8)
+GREY = np.full((80, 120, 3), 128, np.uint8)
 
 
 def detections_of(count):

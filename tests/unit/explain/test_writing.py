@@ -11,9 +11,9 @@ from PIL import Image
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.sources import Frame, Source
-from pyrafuse.explain import report as reports
 from pyrafuse.explain.fusion import explain_image
-from pyrafuse.explain.report import explain_to
+from pyrafuse.explain.writing import explain_to
+from pyrafuse.reports import explanations as reports
 
 
 def save_photo(path, pixels):
@@ -136,7 +136,7 @@ def test_what_each_level_brings_is_the_mean_over_images_and_detections(summary, 
     outputs, found = tables_of(summary.report)[4:6]
     sources = ["due to stride 8", "due to stride 16", "due to stride 32"]
     assert outputs[0] == ["output", *sources]
-    mean = (explained[0].change_shares() + explained[1].change_shares()) / 2
+    mean = (explained[0].ablation.mean_output_shares() + explained[1].ablation.mean_output_shares()) / 2
     assert outputs[1:] == [
         [f"stride {s}", *(f"{w:.2f}" for w in row)] for s, row in zip((8, 16, 32), mean, strict=True)
     ]
@@ -147,7 +147,7 @@ def test_what_each_level_brings_is_the_mean_over_images_and_detections(summary, 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_neck_without_weights_says_so(plain, folder, tmp_path):
     page = explain_to(plain, folder / "a", tmp_path, score=0).report
-    assert "has no fusion weights" in page.read_text()
+    assert "This detector has no fusion weights" in page.read_text()
     sizes, outputs, _, objects = tables_of(page)
     assert sizes[0][0] == "found at"
     assert outputs[0] == ["output", "due to stride 8", "due to stride 16", "due to stride 32"]
@@ -158,7 +158,7 @@ def test_a_neck_without_weights_says_so(plain, folder, tmp_path):
 @pytest.mark.usefixtures("blank_pictures")
 def test_weights_of_merges_are_listed(bifpn, folder, tmp_path):
     page = explain_to(bifpn, folder / "a", tmp_path, score=0).report
-    assert "has no fusion weights" not in page.read_text()
+    assert "This detector has no fusion weights" not in page.read_text()
     weights = tables_of(page)[0]
     assert weights[0] == ["fused at", "from"]
     assert weights[-8] == ["T6_3", "P6_2 0.33, P7_2 0.67"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pyrafuse.base.conflicts import Conflicts, GradientExplanation
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.records import DetectionData, ImageRecord
-from pyrafuse.explain import gradient_report
-from pyrafuse.explain.conflicts import Conflicts
-from pyrafuse.explain.gradient_report import GradientReport, explain_gradients_to
+from pyrafuse.explain import gradient_writing
+from pyrafuse.explain.gradient_writing import explain_gradients_to
 
 BOXES = np.asarray([[4, 4, 40, 44], [30, 20, 116, 58]], np.float32)
 
@@ -72,13 +72,13 @@ def test_numbers_are_sums_over_the_images(explained, output):
 
 def test_labels_are_matched_by_name(asff, data, output, monkeypatch):
     seen = []
-    compute = gradient_report.compute_source_gradients
+    compute = gradient_writing.compute_source_gradients
 
     def keep(detector, images, targets):
         seen.append(targets.labels.tolist())
         return compute(detector, images, targets)
 
-    monkeypatch.setattr(gradient_report, "compute_source_gradients", keep)
+    monkeypatch.setattr(gradient_writing, "compute_source_gradients", keep)
     explain_gradients_to(asff, data, output, limit=1)
     assert seen == [[[2, 0]]]
     with pytest.raises(DataError, match="does not know crab; it knows fish, shark, ray"):
@@ -91,7 +91,7 @@ def test_what_the_weights_remove_by_hand():
         "weights": (Conflicts(judged=2, positive_norm=2, background_norm=3),),
         "sum": (Conflicts(judged=2, positive_norm=4, background_norm=12),),
     }
-    report = GradientReport((8,), (8, 16, 32), 1, sums)
+    report = GradientExplanation((8,), (8, 16, 32), 1, sums)
     assert report.weights_remove([0]) == pytest.approx({"of_uniform": 0.25, "of_sum": 0.75, "of_ratio": 0.5})
     assert report.to_dict()["weights_remove"]["all"]["of_sum"] == pytest.approx(0.75)
     nothing = replace(report, conflicts={"weights": (Conflicts(),), "sum": (Conflicts(),)})
