@@ -144,7 +144,7 @@ def grid_of(
         lay_anchors(shape, size, step, offset=offset)
         for shape, size, step in zip(shapes, sizes, strides if steps is None else steps, strict=True)
     ]
-    counts = tuple(len(level) for level in boxes)
+    counts = tuple(level.shape[0] for level in boxes)
     device = boxes[0].device
     return DenseGrid(
         anchors=torch.cat(boxes),

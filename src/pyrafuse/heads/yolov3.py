@@ -155,7 +155,7 @@ class YOLOv3Head(nn.Module):
         outputs, guides = [], []
         for level in reversed(range(len(pyramid))):
             x = pyramid[level]
-            guide = x.new_zeros(len(x), 2 * self.num_slots, *x.shape[-2:])
+            guide = x.new_zeros(x.shape[0], 2 * self.num_slots, *x.shape[-2:])
             if self.guides is not None:
                 guide = self.guides[level](x)
             if self.adaptions is not None:
@@ -192,7 +192,7 @@ class YOLOv3Head(nn.Module):
                 torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
             )
             cells.append(torch.stack((x, y), dim=-1).view(1, -1, 2).expand(self.num_slots, -1, -1).reshape(-1, 2))
-            shapes.append(self.shapes[level].repeat_interleave(height * width, dim=0))
+            shapes.append(self.shapes[level][:, None].expand(-1, height * width, -1).reshape(-1, 2))
             strides.append(torch.full((rows,), float(self.strides[level]), device=device))
             levels.append(torch.full((rows,), level, device=device))
         slots = range(self.num_slots)

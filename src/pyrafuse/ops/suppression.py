@@ -7,14 +7,15 @@ values, so that a graph can be exported.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops import while_loop
 from torchvision.ops import nms
 
-from pyrafuse.ops.boxes import paired_iou, pairwise_intersection, pairwise_iou
+from pyrafuse.ops.boxes import paired_iou, pairwise_intersection, pairwise_iou, take
 
-BLOCK = 512
-"""Boxes that are compared with all others at once where no kernel suppresses: bounds memory to B x 512 x N overlaps."""
+BLOCK = 256
+"""Boxes that a graph's suppression settles at once: bounds its memory to B x 256 x (256 + kept boxes) overlaps."""
 
 
 def is_traced() -> bool:
@@ -22,19 +23,20 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
-def nms_of_batch(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float) -> Tensor:
+def nms_of_batch(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float, most: int = 0) -> Tensor:
     """(B, N) bool: no better box of the same label that is kept covers the box by more than ``iou``.
 
-    torchvision's kernel decides, image by image; in a graph, `nms_by_rounds`, which keeps the same boxes.
+    torchvision's kernel decides, image by image; in a graph, `nms_in_graph`, which keeps the same boxes.
 
     Args:
         boxes: (B, N, 4) xyxy in pixels, best first.
         labels: (B, N) int64.
         is_valid: (B, N), valid ones first: what is not valid neither covers nor is kept. By default all are valid.
         iou: Largest overlap of two kept boxes of one label.
+        most: Boxes that the caller takes per image; further ones may be left out. 0 finds all.
     """
     if is_traced():
-        return nms_by_rounds(boxes, labels, is_valid, iou=iou)
+        return nms_in_graph(boxes, labels, is_valid, iou=iou, most=most)
     ranks = torch.arange(boxes.shape[1], 0, -1, device=boxes.device)
     counts = [boxes.shape[1]] * len(boxes)
     if is_valid is not None and boxes.is_cpu:  # a GPU is not asked: it would be waited for
@@ -46,23 +48,56 @@ def nms_of_batch(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, 
     return kept if is_valid is None else kept & is_valid
 
 
-def nms_by_rounds(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float) -> Tensor:
-    """`nms_of_batch` in plain tensor operations.
+def nms_in_graph(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float, most: int = 0) -> Tensor:
+    """`nms_of_batch` as one loop of plain tensor operations, the only loop that a graph needs.
 
-    Within a block of boxes, which ones are kept follows from which better ones are kept: rounds of this rule, from all,
-    until nothing changes. So many are needed as the longest chain of boxes that cover each other. Then the block's kept
-    boxes suppress what follows.
+    Blocks of boxes are settled one after the other, best first. Within a block, which boxes are kept follows from which
+    better ones are kept: rounds of this rule, until nothing changes. So many are needed as the longest chain of boxes
+    that cover each other. The loop ends where no image has a valid box left, or each has ``most``.
+
+    Args:
+        boxes: (B, N, 4) xyxy in pixels, best first; N is fixed in a graph.
+        labels: (B, N) int64.
+        is_valid: (B, N), valid ones first. By default all are valid.
+        iou: Largest overlap of two kept boxes of one label.
+        most: Boxes that the caller takes per image; further ones may be left out. 0 finds all.
     """
-    boxes = boxes.double()  # as the kernel computes
-    kept, left = [], torch.ones_like(labels, dtype=torch.bool) if is_valid is None else is_valid
-    for start in range(0, boxes.shape[1], BLOCK):
-        block, rest = slice(start, start + BLOCK), slice(start + BLOCK, None)
-        covers = _covers(boxes[:, block], labels[:, block], boxes[:, block], labels[:, block], iou=iou).triu(1)
-        kept.append(_settle(covers, left[:, block]))
-        hit = _covers(boxes[:, block], labels[:, block], boxes[:, rest], labels[:, rest], iou=iou)
-        is_hit = (hit & kept[-1][:, :, None]).any(dim=1)
-        left = torch.cat((left[:, : start + BLOCK], left[:, rest] & ~is_hit), dim=1)
-    return torch.cat(kept, dim=1) if kept else left
+    count = boxes.shape[1]
+    if count == 0:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    is_valid = torch.ones_like(labels, dtype=torch.bool) if is_valid is None else is_valid
+    most, block = min(most or count, count), min(BLOCK, count)
+    end = -(-count // block) * block
+    # a box behind the last one stands for "none": without area, it covers nothing
+    boxes = F.pad(boxes.double(), (0, 0, 0, end + 1 - count))  # double, as the kernel computes
+    labels, left = F.pad(labels, (0, end + 1 - count)), F.pad(is_valid, (0, end + 1 - count))
+    places, steps = torch.arange(end + 1, device=boxes.device), torch.arange(block, device=boxes.device)
+
+    def goes_on(start: Tensor, kept: Tensor) -> Tensor:
+        is_settled = kept & (places < start)
+        needs_more = is_settled.sum(dim=1) < most
+        return (needs_more & (left & (places >= start)).any(dim=1)).any()
+
+    def one_round(start: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        inside = steps + start
+        block_boxes, block_labels = boxes.index_select(1, inside), labels.index_select(1, inside)
+        guess = kept.index_select(1, inside)
+        before = places.where(kept & (places < start), end).topk(most, dim=1, largest=False).values
+        is_hit = _covers(take(boxes, before), labels.gather(1, before), block_boxes, block_labels, iou=iou).any(dim=1)
+        covers = _covers(block_boxes, block_labels, block_boxes, block_labels, iou=iou)
+        is_hit = is_hit | (covers & (steps[:, None] < steps) & guess[:, :, None]).any(dim=1)
+        found = left.index_select(1, inside) & ~is_hit
+        is_settled = (found == guess).all()
+        return torch.where(is_settled, start + block, start), kept.index_copy(1, inside, found)
+
+    start = torch.zeros((), dtype=torch.int64, device=boxes.device)
+    if is_traced():
+        start, kept = while_loop(goes_on, one_round, (start, left.clone()))
+    else:
+        kept = left
+        while goes_on(start, kept):
+            start, kept = one_round(start, kept)
+    return (kept & (places < start))[:, :count]
 
 
 def _covers(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, *, iou: float) -> Tensor:
@@ -71,24 +106,6 @@ def _covers(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor,
     shared = pairwise_intersection(boxes, others)
     overlap = shared / (area[..., :, None] + other_area[..., None, :] - shared)  # no area: NaN, which exceeds nothing
     return (overlap > iou) & (labels[..., :, None] == other_labels[..., None, :])
-
-
-def _settle(covers: Tensor, left: Tensor) -> Tensor:
-    """(B, T) bool: the boxes of ``left`` that no kept box before them ``covers`` (B, T, T, upper triangular)."""
-
-    def one_round(kept: Tensor) -> Tensor:
-        return left & ~(covers & kept[:, :, None]).any(dim=1)
-
-    if is_traced():
-        return while_loop(
-            lambda before, after: (before != after).any(),
-            lambda _, after: (after.clone(), one_round(after)),
-            (left, one_round(left)),
-        )[1]
-    before, after = left, one_round(left)
-    while not torch.equal(before, after):
-        before, after = after, one_round(after)
-    return after
 
 
 def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float) -> Tensor:

@@ -205,7 +205,9 @@ class DensePostprocess:
         """The final scores (B, N), below 0 where suppression drops a box."""
         scores, labels = pairs.scores, pairs.classes
         if self.suppression == "hard":
-            return scores.where(nms_of_batch(boxes, labels, scores >= 0, iou=self.nms_iou), -1)
+            return scores.where(
+                nms_of_batch(boxes, labels, scores >= 0, iou=self.nms_iou, most=self.max_detections), -1
+            )
         if self.suppression == "matrix":
             decayed = matrix_nms(boxes, scores, labels)
             return decayed.where((scores >= 0) & (decayed >= self.score), -1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrafuse.core.predictions import Candidates
@@ -73,12 +74,13 @@ def best_pairs(scores: Tensor, limit: int = 0) -> Pairs:
     """
     count, num_classes = scores.shape[1:]
     of_rows, rows = best_of(scores.amax(dim=2), limit)
-    if rows.shape[1] < count:
-        scores = scores.gather(1, rows[..., None].expand(-1, -1, num_classes))
+    is_part = is_traced() or rows.shape[1] < count
+    if is_part:
+        scores = scores.gather(1, rows[..., None].expand(-1, -1, num_classes)).where(of_rows[..., None] >= 0, -1)
     if num_classes == 1:
         return Pairs(of_rows, rows, torch.zeros_like(rows))
     best, places = best_of(scores.flatten(1), limit)
-    rows = rows.gather(1, places // num_classes) if rows.shape[1] < count else places // num_classes
+    rows = rows.gather(1, places // num_classes) if is_part else places // num_classes
     return Pairs(best, rows, places % num_classes)
 
 
@@ -87,6 +89,9 @@ def best_of(scores: Tensor, limit: int = 0) -> tuple[Tensor, Tensor]:
 
     On a CPU they are as few as hold what is above 0 in each image; a GPU would have to be waited for to know.
     """
+    if is_traced() and limit:  # filled up, so that the number is fixed whatever the size of the images
+        best, places = F.pad(scores, (0, limit), value=-1).topk(limit, dim=1)
+        return best, places.clamp(max=scores.shape[1] - 1)
     size = min(limit, scores.shape[1]) if limit else scores.shape[1]
     if scores.is_cpu and not is_traced() and scores.numel():
         size = min(size, int((scores >= 0).sum(dim=1).max()))

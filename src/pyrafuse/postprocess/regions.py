@@ -49,7 +49,7 @@ class Propose:
         scores = predictions.classes.amax(dim=2).sigmoid()
         rows = self._best_of_levels(scores, predictions.grid.counts)
         scores = scores.gather(1, rows)
-        anchors = predictions.anchors.expand(len(rows), -1, -1)
+        anchors = predictions.anchors.expand(rows.shape[0], -1, -1)
         boxes = self.coder.decode(take(anchors, rows), take(predictions.deltas, rows))
         boxes = _clip(boxes, sizes)
         levels = predictions.grid.levels[rows]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
-from pyrafuse.ops.suppression import class_aware_nms, matrix_nms, nms_by_rounds, nms_of_batch, soft_nms, vote_boxes
+from pyrafuse.ops.suppression import class_aware_nms, matrix_nms, nms_in_graph, nms_of_batch, soft_nms, vote_boxes
 
 
 def test_by_hand():
@@ -109,7 +109,7 @@ def chain(length: int) -> torch.Tensor:
     return starts + torch.tensor([0.0, 0, 10, 10])
 
 
-@pytest.mark.parametrize("suppress", [nms_of_batch, nms_by_rounds])
+@pytest.mark.parametrize("suppress", [nms_of_batch, nms_in_graph])
 @pytest.mark.parametrize("iou", [0.0, 0.3, 0.5, 0.7])
 def test_a_batch_as_a_naive_loop(suppress, iou, monkeypatch):
     monkeypatch.setattr("pyrafuse.ops.suppression.BLOCK", 16)
