@@ -15,7 +15,6 @@ from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import matrix_nms, nms_of_batch, soft_nms, vote_boxes
 from pyrafuse.postprocess.pairs import (
     Pairs,
-    best_of,
     best_of_levels,
     best_pairs,
     limit_levels,
@@ -147,7 +146,7 @@ class DensePostprocess:
                 pairs = pairs.weigh(quality.gather(1, pairs.rows))
             if sizes is not None:
                 pairs = pairs.only(has_area(_boxes_of(candidates, pairs, sizes)))
-            pairs = pairs.take(best_of(pairs.scores, self.max_candidates)[1])
+            pairs = pairs.best(self.max_candidates)
         else:
             if quality is not None:
                 scores = (scores * quality[..., None]).where(scores >= 0, -1)
@@ -199,7 +198,7 @@ class DensePostprocess:
         else:
             pairs = rank(best_pairs(scores), scores.shape[2])
             pairs = limit_levels(pairs, _levels_of(candidates, pairs.rows), self.max_per_level)
-        return pairs.take(best_of(pairs.scores, self.max_pairs)[1])
+        return pairs.best(self.max_pairs)
 
     def _suppress(self, boxes: Tensor, pairs: Pairs, scales: Tensor | None, num_classes: int) -> Tensor:
         """The final scores (B, N), below 0 where suppression drops a box."""

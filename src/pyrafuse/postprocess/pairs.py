@@ -29,6 +29,11 @@ class Pairs:
         """The pairs at ``order`` (B, M)."""
         return Pairs(*(values.gather(1, order) for values in (self.scores, self.rows, self.classes)))
 
+    def best(self, limit: int) -> "Pairs":
+        """The best ``limit`` pairs, or all."""
+        scores, places = best_of(self.scores, limit)
+        return Pairs(scores, self.rows.gather(1, places), self.classes.gather(1, places))
+
     def name(self, labels: Tensor | None) -> "Pairs":
         """The same with the class of each row from ``labels`` (B, A), where these are given."""
         return self if labels is None else Pairs(self.scores, self.rows, labels.gather(1, self.rows))
