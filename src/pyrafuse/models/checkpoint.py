@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pyrafuse.backbones.weights import load_exactly
-from pyrafuse.base.card import CARD_KEY, Card
+from pyrafuse.base.card import CARD_KEY, Card, read_card
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
-from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.base.registry import FILLING
 from pyrafuse.base.spec import DetectorSpec, read_spec
@@ -19,9 +18,6 @@ from pyrafuse.models.earlier_cards import flatten_chain, read_earlier
 from pyrafuse.models.uninitialized import Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
 
-MOST_PIXELS = 2**14
-"""Side of the images that a card may ask for."""
-
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
     """The inverse of `card_to_dict`; a card opens nothing, wherever it says so.
@@ -30,39 +26,10 @@ def card_from_dict(values: Mapping[str, Any]) -> Card:
         TypeError: If a value is missing or of a wrong kind.
         PyrafuseError: If what it describes is no detector, or a graph's file stands in place of its text.
     """
-    fields = _tuples(values)
+    fields = dict(values)
     spec = _read_earlier(fields) if "options" in fields else read_spec(fields.get("spec"))
     _refuse_files(spec.to_plain())
-    fields |= {"spec": spec, "preprocessing": Preprocessing(**_mapping_at(fields, "preprocessing"))}
-    card = Card(**fields)
-    kinds = {
-        "model": isinstance(card.model, str),
-        "names": isinstance(card.names, tuple) and all(isinstance(name, str) for name in card.names),
-        "category_ids": isinstance(ids := card.category_ids, tuple) and all(isinstance(i, int | str) for i in ids),
-        "preprocessing": _is_usable(card.preprocessing),
-        "origin": isinstance(card.origin, str),
-    }
-    if wrong := [name for name, is_right in kinds.items() if not is_right]:
-        raise TypeError(", ".join(f"{name} {fields[name]!r}" for name in wrong))
-    if card.names and card.category_ids and len(card.names) != len(card.category_ids):
-        raise TypeError(f"{len(card.names)} names and {len(card.category_ids)} ids of classes")
-    return card
-
-
-def _is_usable(given: Preprocessing) -> bool:
-    """Whether every value is of its kind."""
-    choices = {
-        name: get_args(hint) for name, hint in get_type_hints(Preprocessing).items() if get_origin(hint) is Literal
-    }
-    return (
-        all(getattr(given, name) in allowed for name, allowed in choices.items())
-        and _are(int, given.size, 2, 1, MOST_PIXELS)
-        and _are((int, float), given.mean, 3, -1e6, 1e6)
-        and _are((int, float), given.std, 3, 1e-6, 1e6)
-        and _are(int, (given.pad_multiple,), 1, 1, MOST_PIXELS)
-        and isinstance(given.bgr, bool)
-        and isinstance(given.round_down, bool)
-    )
+    return read_card({**fields, "spec": spec})
 
 
 def _read_earlier(fields: dict[str, Any]) -> DetectorSpec:
@@ -83,11 +50,6 @@ def _refuse_files(value: Any) -> None:
             _refuse_files(inner)
     elif isinstance(value, str) and is_graph_file(value):
         raise CheckpointError(f"its card names the file {value!r}, and a checkpoint holds the text of its graphs")
-
-
-def _are(kind: type | tuple[type, ...], values: Any, count: int, least: float, most: float) -> bool:
-    is_row = isinstance(values, tuple) and len(values) == count
-    return is_row and all(isinstance(value, kind) and least <= value <= most for value in values)
 
 
 def save(detector: Detector, path: str | os.PathLike[str]) -> None:
@@ -153,9 +115,3 @@ def _mapping_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(inner := values.get(key), Mapping):
         raise TypeError(f"{key} {inner!r}")
     return inner
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,153 @@
+"""What an exported detector says of itself: what it takes, what it gives, and its card.
+
+card, `Interface` -> texts that lie in the file -> card, `Interface`, without torch
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal, get_args
+
+from pyrafuse.base.card import MOST_PIXELS, Card, card_to_dict, read_card
+from pyrafuse.base.errors import CheckpointError, PyrafuseError
+from pyrafuse.base.printable import printable
+
+METADATA_KEY = "pyrafuse"
+"""The entry of a file's metadata that holds card and interface, as JSON."""
+
+VERSION = 1
+"""Number of the form in which they are written."""
+
+MOST_BYTES = 2**24
+"""Length of metadata that is read."""
+
+Input = Literal["image", "fitted", "tensor"]
+Output = Literal["nms", "rows", "raw", "levels"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+DETECTION_OUTPUTS = ("boxes", "scores", "labels", "levels", "rows", "count")
+"""Names of what ``nms`` gives."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What an exported file takes and gives.
+
+    Attributes:
+        input: ``image``: ``images`` uint8 RGB (B, H, W, 3) of any size, which the graph resizes, pads and normalises.
+            ``fitted``: the same already of the network's size, which the graph normalises. ``tensor``: float32
+            normalised (B, 3, H, W). The latter two take ``sizes`` int64 (B, 2), height and width of what each image
+            takes up, where ``takes_sizes``.
+        output: ``nms``: `DETECTION_OUTPUTS`: boxes (B, K, 4) xyxy, scores, labels, levels and rows (B, K), of which the
+            first ``count`` (B,) hold something. ``rows``: ``output`` (B, N, 6) of x1, y1, x2, y2, score and class.
+            ``raw``: ``output0`` (B, 4 + classes, N) of centre, width, height and scores. ``levels``: a map (B, C, h, w)
+            per level of classes, deltas and quality. Boxes are in pixels of the image for the input ``image``, else in
+            pixels of the network's input. Only ``nms`` suppresses.
+        size: Height and width of the network's input in pixels; None where they are free multiples of ``stride``.
+        batch: Images at a time; 0 where it is free.
+        stride: Pixels that both sides of the network's input are multiples of.
+        precision: Kind of numbers that the network computes in.
+        score: Least score that ``nms`` keeps.
+        nms_iou: Overlap above which two boxes of a class are one object.
+        max_detections: K of ``nms``.
+        takes_sizes: Whether there is an input ``sizes``.
+    """
+
+    input: Input = "image"
+    output: Output = "nms"
+    size: tuple[int, int] | None = None
+    batch: int = 0
+    stride: int = 32
+    precision: Precision = "fp32"
+    score: float = 0.001
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    takes_sizes: bool = False
+
+    def __post_init__(self) -> None:
+        whole = (self.batch, self.stride, self.max_detections)
+        checks = {
+            "input": self.input in get_args(Input),
+            "output": self.output in get_args(Output),
+            "precision": self.precision in get_args(Precision),
+            "size": self.size is None
+            or (len(self.size) == 2 and all(type(side) is int and 0 < side <= MOST_PIXELS for side in self.size)),
+            "batch, stride, max_detections": all(type(n) is int and 0 <= n <= 2**20 for n in whole) and self.stride > 0,
+            "score, nms_iou": all(isinstance(n, int | float) and 0 <= n <= 1 for n in (self.score, self.nms_iou)),
+            "takes_sizes": isinstance(self.takes_sizes, bool),
+        }
+        if wrong := [name for name, is_right in checks.items() if not is_right]:
+            raise PyrafuseError(f"an exported detector cannot have this {wrong[0]}: {self}")
+
+
+def write_metadata(card: Card, interface: Interface) -> dict[str, str]:
+    """Texts by name, for the file: those that other loaders read, and our own as JSON under `METADATA_KEY`."""
+    names = card.names or tuple(map(str, range(card.num_classes)))
+    own = {"version": VERSION, "card": card_to_dict(card), "interface": asdict(interface)}
+    return {
+        "description": f"{card.model or 'detector'} exported by pyrafuse",
+        "author": "pyrafuse",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("pyrafuse"),
+        "license": "of the weights: see where they come from",
+        "docs": "docs/exporting.md",
+        "stride": str(interface.stride),
+        "task": "detect",
+        "batch": str(interface.batch or 1),
+        "imgsz": str(list(interface.size or card.preprocessing.size)),
+        "names": str(dict(enumerate(names))),
+        "channels": "3",
+        "args": str(
+            {
+                "batch": interface.batch or 1,
+                "dynamic": interface.size is None,
+                "half": interface.precision == "fp16",
+                "int8": interface.precision == "int8",
+                "nms": interface.output == "nms",
+            }
+        ),
+        METADATA_KEY: json.dumps(own),
+    }
+
+
+def read_metadata(texts: Mapping[str, str], *, source: object) -> tuple[Card, Interface]:
+    """Card and interface from the metadata of a file.
+
+    Args:
+        texts: Metadata by name; what is not ours is passed over.
+        source: The file, for messages.
+
+    Raises:
+        CheckpointError: If there is none of ours, or it is damaged or of a later version.
+    """
+    text = texts.get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{source} was not exported by pyrafuse: its metadata has no {METADATA_KEY!r}; export it with pyrafuse "
+            "export MODEL -o FILE"
+        )
+    if len(text) > MOST_BYTES:
+        raise CheckpointError(f"{source} describes itself in {len(text)} letters; {MOST_BYTES} are read at most")
+    try:
+        own = json.loads(text)
+        if own["version"] > VERSION:
+            raise CheckpointError(
+                f"{source} was exported by a later pyrafuse (form {own['version']}, this one reads {VERSION}): update "
+                "pyrafuse, or export anew"
+            )
+        given: dict[str, Any] = dict(own["interface"])
+        given["size"] = None if given["size"] is None else tuple(given["size"])
+        card, interface = read_card(own["card"]), Interface(**given)
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{source} describes itself wrongly: {printable(error, limit=400)}; export it anew"
+        ) from error
+    if card.names and len(card.names) != card.num_classes:
+        raise CheckpointError(
+            f"{source} names {len(card.names)} classes, and its detector tells {card.num_classes} apart: export it anew"
+        )
+    return card, interface
