@@ -16,6 +16,7 @@ CARD = Card(
         backbone=part("resnet18"),
         necks=(part("fpn", out_channels=64),),
         head=part("retinanet"),
+        coder=part("delta"),
         criterion=part("dense"),
         decode=part("dense"),
         postprocess=part("suppression"),
