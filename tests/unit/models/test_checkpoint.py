@@ -146,7 +146,7 @@ def changed(saved, change):
         (lambda c: c[CARD_KEY]["card"].update(preprocessing=7), "wrong kind: preprocessing 7; take another"),
         (lambda c: c[CARD_KEY]["card"].update(colour="red"), "describes no detector, .*colour"),
         (lambda c: c[CARD_KEY]["card"].update(model=7), "describes no detector, .*wrong kind: model 7"),
-        (lambda c: c[CARD_KEY]["card"].update(names=[3], spec=[]), r"described by a mapping of its parts, not by \(\)"),
+        (lambda c: c[CARD_KEY]["card"].update(names=[3], spec=[]), r"described by a mapping of its parts, not by \[\]"),
         (lambda c: c[CARD_KEY]["card"].update(names=[3]), r"wrong kind: names \(3,\)"),
         (lambda c: c[CARD_KEY]["card"].update(category_ids=[3, None]), r"wrong kind: category_ids \(3, None\)"),
         (
