@@ -14,8 +14,8 @@ from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS
 from pyrafuse.heads.retinanet import RetinaNetHead
 from pyrafuse.losses.registry import LOSSES
-from pyrafuse.models.building import build
-from pyrafuse.models.describing import change, describe, predictions_of
+from pyrafuse.models.building import build, resolve
+from pyrafuse.models.describing import change, describe, predictions_of, write_yaml
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.registry import MODELS
 from pyrafuse.models.two_stage import STAGES
@@ -245,3 +245,30 @@ class TestWhatIsWorkedOutAnew:
             alone = create_model("yolov3_small", num_classes=3, backbone=part("mobilenet_v2", strides=(4, 8, 16)))
         assert fine.head.options["anchors"] == alone.card.spec.head.options["anchors"]
         assert fine.head.options["anchors"] != small.head.options["anchors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("retinanet", {"coder": None}, "the criterion dense needs a coder, and the description has none"),
+        ("retinanet", {"criterion": {"assigner": None}}, "the criterion dense needs the option 'assigner'"),
+        ("retinanet", {"criterion": {"box_loss": None}}, "the criterion dense needs the option 'box_loss'"),
+        ("faster_rcnn", {"stages": {"sampler": None}}, "the stage roi needs the option 'sampler'"),
+        ("retinanet", {"head": {"channels": -1}}, "cannot build the head retinanet: .*negative dimension"),
+        ("retinanet", {"head": None}, "a detector needs head, got None"),
+        ("yolov3", {"neck": "asff", "necks": {"asff": {"activation": "rellu"}}},
+         "unknown activation 'rellu'; did you mean 'relu'?"),
+        ("yolov3_small", {"criterion": {"assigner": {"name": "neighbours", "top_k": 0}}},
+         "top_k must be a whole number, 1 or more, got 0"),
+        ("yolov3", {"head": {"anchors": [[[]], [[1, 2]], [[3, 4]]]}}, "anchors of the head yolov3: expected"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_told_by_its_part(name, changes, said):
+    with pytest.raises(PyrafuseError, match=f"^{said}"):
+        resolve(describe(name, **changes))
+
+
+def test_files_of_descriptions_know_powers_of_ten(tmp_path):
+    whole = write_yaml(resolve(describe("retinanet")))
+    (tmp_path / "mine.yaml").write_text(whole.replace("prior: 0.01", "prior: 1e-3"))
+    assert describe(str(tmp_path / "mine.yaml")).head.options["prior"] == 0.001

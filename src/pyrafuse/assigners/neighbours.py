@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyrafuse.assigners.guided_anchor import Claims, GuidedAssignment
 from pyrafuse.assigners.registry import ASSIGNERS
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import GuidedPredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.ops.boxes import centers_and_sizes, paired_iou, shape_iou
@@ -39,6 +40,8 @@ class NeighbourAssigner:
         score_power: float = 0.5,
         iou_power: float = 3.0,
     ) -> None:
+        check_count("radius", radius)
+        check_count("top_k", top_k, 1)
         self.radius = radius
         self.top_k = top_k
         self.shape_iou = shape_iou

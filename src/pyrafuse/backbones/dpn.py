@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import StagedBackbone
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.layers.conv import ACTIVATIONS, initialize
+from pyrafuse.layers.conv import create_activation, initialize
 
 NORM_EPS = 1e-3
 
@@ -85,7 +85,7 @@ class PreActivation(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels, eps=NORM_EPS)
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = create_activation(activation)
         self.conv = (
             nn.Identity()
             if out_channels is None
@@ -250,7 +250,7 @@ def _stem(form: DPNForm) -> nn.Sequential:
         OrderedDict(
             conv=nn.Conv2d(3, form.stem, size, stride=2, padding=size // 2, bias=False),
             norm=nn.BatchNorm2d(form.stem, eps=NORM_EPS),
-            activation=ACTIVATIONS[form.activation](),
+            activation=create_activation(form.activation),
             pool=nn.MaxPool2d(3, stride=2, padding=1),
         )
     )

@@ -18,9 +18,8 @@ from torchvision.ops import Conv2dNormActivation
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
 from pyrafuse.backbones.weights import load_exactly, read_published
-from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
-from pyrafuse.layers.conv import ACTIVATIONS
+from pyrafuse.layers.conv import create_activation
 from pyrafuse.layers.eca import ECA
 from pyrafuse.layers.folding import run_folded
 
@@ -53,7 +52,7 @@ class MobileNetV2(Backbone):
         frozen_stages: -1 freezes nothing, 0 the layers up to stride 2, n the n stages behind these too, each up to the
             end of its stride.
         norm_eval: Batch norms normalise by their stored statistics in training too.
-        activation: A key of `ACTIVATIONS`; mmdetection's YOLOv3 was trained with ``leaky_relu``.
+        activation: A key of `layers.conv.ACTIVATIONS`; mmdetection's YOLOv3 was trained with ``leaky_relu``.
 
     Raises:
         PyrafuseError: If there is no map at one of ``strides``, they do not grow, there is no such stage, or
@@ -74,14 +73,12 @@ class MobileNetV2(Backbone):
         activation: str = "relu6",
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
         check_frozen_stages(frozen_stages, len(TAPS) - 1)
         check_strides(strides, tuple(TAPS))
         layers: nn.Sequential = mobilenet_v2(weights=None, width_mult=width).features
         for part in layers.modules():
             if isinstance(part, Conv2dNormActivation):
-                part[-1] = ACTIVATIONS[activation]()
+                part[-1] = create_activation(activation)
         if eca:
             residuals: Any = layers[1:-1]
             for residual in residuals:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from pyrafuse.base.errors import PyrafuseError, nearest, unknown_name
 from pyrafuse.base.parts import Part, edit, plain, read_part
+from pyrafuse.base.typed_values import check_kind
 
 T = TypeVar("T")
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -210,8 +211,10 @@ class Registry(Generic[T]):
                 built[name], resolved[name] = entry.parts[name].make(value, **context)
             elif value is not None and name in entry.makers:
                 makers[name] = built[name] = _over(value, partial(_Maker, entry.makers[name], context))
-        taken = list(inspect.signature(entry.builder).parameters)[len(args) :]
+        taken = dict(list(inspect.signature(entry.builder).parameters.items())[len(args) :])
         built |= {name: value for name, value in context.items() if name in taken and name not in built}
+        if missing := [name for name, at in taken.items() if at.default is at.empty and built.get(name, at) is None]:
+            raise PyrafuseError(f"the {self.kind} {sparse.name} needs a {missing[0]}, and the description has none")
         try:
             if self._functions and not inspect.isclass(entry.builder):
                 made: Any = partial(entry.builder, **built) if built else entry.builder
@@ -219,14 +222,15 @@ class Registry(Generic[T]):
                 made = entry.builder(*args, **built)
         except PyrafuseError:
             raise
-        except (TypeError, ValueError) as error:
-            raise PyrafuseError(f"cannot build the {self.kind} {sparse.name}: {error}") from error
+        except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
+            reason = str(error) or type(error).__name__
+            raise PyrafuseError(f"cannot build the {self.kind} {sparse.name}: {reason}") from error
         resolved |= {name: _over(value, lambda maker: maker.part) for name, value in makers.items()}
         return made, Part(sparse.name, resolved)
 
     def _fill(self, sparse: Part, entry: Entry[T], context: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value: as it is given, worked out, or by default."""
-        known = self.options(sparse.name)
+        known, kinds = self.options(sparse.name), _kinds(entry.builder)
         self._refuse_unknown(sparse, known)
         inner = {**entry.parts, **entry.makers}
         filled: dict[str, Any] = {}
@@ -241,7 +245,9 @@ class Registry(Generic[T]):
                 value = own if is_left else edit(own, value)
             elif value is NEEDED and default is not NEEDED:
                 value = plain(default)
-            if value is NEEDED:
+            elif name in kinds and value is not NEEDED:
+                check_kind(value, kinds[name], f"{name} of the {self.kind} {sparse.name}")
+            if value is NEEDED or (value is None and name in inner and default is not None):
                 raise PyrafuseError(f"the {self.kind} {sparse.name} needs the option {name!r}")
             filled[name] = value
         return filled
@@ -296,6 +302,15 @@ class _Maker:
     def __call__(self, *args: Any, **context: Any) -> Any:
         made, self.part = self._registry.make(self.part, *args, **{**self._context, **context})
         return made
+
+
+def _kinds(builder: Callable[..., Any]) -> dict[str, Any]:
+    """The type of each argument, where it is annotated."""
+    function = getattr(builder, "func", builder)
+    try:
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):  # annotations that are for readers alone
+        return {}
 
 
 def _over(value: Any, function: Callable[[Any], Any]) -> Any:

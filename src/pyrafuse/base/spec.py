@@ -43,6 +43,10 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         check_count("num_classes", self.num_classes, 1)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "num_classes" and not value and (field.name != "coder" or value is not None):
+                raise PyrafuseError(f"a detector needs {field.name}, got {value!r}; choose from `pyrafuse models`")
 
     def with_parts(self, presets: Presets | None = None, **changes: Any) -> Self:
         """The same detector with other parts, or other options of its own.

@@ -116,6 +116,30 @@ def read_value(value: Any, kind: Any, place: str) -> Any:
     return found
 
 
+def check_kind(value: Any, kind: Any, place: str) -> None:
+    """Refuse a value that is not of ``kind``; of kinds that hold more than plain values, any will do.
+
+    Unlike in `read_value`, no text is read as a number: who writes a value here knows its type.
+
+    Raises:
+        PyrafuseError: With ``place``.
+    """
+    if is_plain_kind(kind) and not _is_of(value, kind):
+        expected = write_kind(kind)
+        if is_choice_of(kind) and kind is not bool:
+            near = nearest(str(value), is_choice_of(kind))
+            expected = f"one of {', '.join(is_choice_of(kind))}" + (f" (did you mean {near!r}?)" if near else "")
+        raise PyrafuseError(f"{place}: expected {expected}, got {_write(value)}")
+
+
+def is_plain_kind(kind: Any) -> bool:
+    """Whether ``kind`` is a scalar, a Literal, or a row or a union of such."""
+    origin, args = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType) or _is_row(origin):
+        return all(is_plain_kind(member) for member in args if member is not Ellipsis)
+    return origin in (Literal, NoneType, bool, int, float, str)
+
+
 def read_text(text: str, kind: Any, place: str) -> Any:
     """``text``, as typed, as ``kind``: ``null`` is None where the type has it, and where any value will do it is YAML.
 
@@ -227,6 +251,21 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def _is_row(origin: Any) -> bool:
     return origin in (tuple, list, Sequence)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    origin, args = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, member) for member in args)
+    if origin is Literal:
+        return any(value is choice if isinstance(choice, bool | None) else value == choice for choice in args)
+    if _is_row(origin):
+        is_fixed = origin is tuple and args[-1:] != (Ellipsis,)
+        kinds = args if is_fixed else args[:1] * len(value) if isinstance(value, list | tuple) else ()
+        return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
 
 
 def _read_member(value: Any, kind: Any, place: str) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrafuse.base.errors import check_count, unknown_name
+from pyrafuse.base.errors import check_count
 from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import grid_of, rows_of, shared_channels, steps_of
 from pyrafuse.heads.registry import HEADS
-from pyrafuse.layers.conv import ACTIVATIONS
+from pyrafuse.layers.conv import create_activation
 from pyrafuse.ops.anchors import octave_scales
 
 
@@ -49,7 +49,7 @@ class Branch(nn.Module):
         redundant_bias: The convolutions in front of batch norms have biases.
         eps: Of the batch norms.
         momentum: Of the batch norms.
-        activation: Behind them, a key of `ACTIVATIONS`.
+        activation: Behind them, a key of `layers.conv.ACTIVATIONS`.
         separable: Make the convolutions separable ones; else plain.
 
     Raises:
@@ -72,8 +72,6 @@ class Branch(nn.Module):
     ) -> None:
         super().__init__()
         check_count("num_convs", num_convs)
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
 
         def conv(out_channels: int, *, bias: bool) -> nn.Module:
             if separable:
@@ -85,7 +83,7 @@ class Branch(nn.Module):
             nn.ModuleList(nn.BatchNorm2d(channels, eps=eps, momentum=momentum) for _ in range(num_levels))
             for _ in range(num_convs)
         )
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = create_activation(activation)
         self.predict = conv(out_channels, bias=True)
 
     @property
@@ -124,7 +122,7 @@ class EfficientDetHead(nn.Module):
         redundant_bias: The convolutions in front of batch norms have biases, as trained with TensorFlow.
         eps: Of the batch norms.
         momentum: Of the batch norms.
-        activation: Behind them, a key of `ACTIVATIONS`.
+        activation: Behind them, a key of `layers.conv.ACTIVATIONS`.
         separable: Make the convolutions separable ones; else plain.
 
     Raises:

@@ -97,7 +97,7 @@ class YOLOv3Head(nn.Module):
         features: PyramidSpec,
         *,
         num_classes: int,
-        anchors: Sequence[Sequence[Sequence[float]]] | None = None,
+        anchors: Sequence[Sequence[tuple[float, float]]] | None = None,
         guided: bool = True,
         adaption: bool = True,
         rfb: bool = False,

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrafuse.base.errors import unknown_name
+
 ACTIVATIONS = {
     "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
     "leaky_relu_0.01": lambda: nn.LeakyReLU(0.01, inplace=True),
@@ -14,6 +16,17 @@ ACTIVATIONS = {
     "silu": lambda: nn.SiLU(inplace=True),
     "none": nn.Identity,
 }
+
+
+def create_activation(name: str) -> nn.Module:
+    """A new module of the activation ``name``.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
 
 
 class ConvNormAct(nn.Module):
@@ -47,7 +60,7 @@ class ConvNormAct(nn.Module):
             bias=not norm,
         )
         self.norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = create_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.norm(self.conv(x)))

@@ -4,7 +4,6 @@
 """
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -66,15 +65,30 @@ def build(
     return detector
 
 
-def resolve(spec: DetectorSpec) -> DetectorSpec:
-    """``spec`` with every option of every part; nothing but shapes is computed.
+def build_without_weights(spec: DetectorSpec) -> Detector:
+    """The detector that ``spec`` describes, its weights without memory, to see what it is made of.
+
+    Weights are there if a part looks at its own numbers as it is built.
 
     Raises:
         PyrafuseError: As `build`.
     """
-    with torch.device("meta"), suppress(RuntimeError):  # a part that looks at its own numbers needs them
-        return build(spec).card.spec or spec
-    return build(spec).card.spec or spec
+    try:
+        with torch.device("meta"):
+            return build(spec)
+    except PyrafuseError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    return build(spec)
+
+
+def resolve(spec: DetectorSpec) -> DetectorSpec:
+    """``spec`` with every option of every part.
+
+    Raises:
+        PyrafuseError: As `build`.
+    """
+    return build_without_weights(spec).card.spec or spec
 
 
 def rebuild(card: Card) -> Detector:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from pyrafuse.backbones.registry import BACKBONES
@@ -18,10 +16,10 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.parts import NAME, Part, read_part
 from pyrafuse.base.registry import Registry
 from pyrafuse.base.spec import DetectorSpec, Presets, TwoStageSpec, read_spec
-from pyrafuse.base.strict_yaml import StrictLoader
+from pyrafuse.base.typed_values import read_yaml_file
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS
-from pyrafuse.models.building import build
+from pyrafuse.models.building import resolve
 from pyrafuse.models.registry import MODELS
 from pyrafuse.models.two_stage import STAGES
 from pyrafuse.necks.registry import NECKS, read_necks
@@ -90,10 +88,7 @@ def read_file(path: str) -> DetectorSpec:
     Raises:
         PyrafuseError: If it cannot be read, or describes no detector.
     """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), StrictLoader)  # a safe loader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PyrafuseError(f"cannot read the description {path}: {error}") from error
+    values = read_yaml_file(path)
     try:
         return read_spec(values)
     except PyrafuseError as error:
@@ -195,8 +190,8 @@ def _without_derived(spec: DetectorSpec, changes: Mapping[str, Any]) -> Detector
     bare = replace(spec, **{name: _forget(getattr(spec, name), registry) for name, registry in fields.items()})
     if bare == spec:
         return spec
-    with torch.device("meta"), suppress(PyrafuseError, RuntimeError):  # what cannot be built was worked out by nothing
-        fresh = build(bare).card.spec
+    with suppress(PyrafuseError):  # what cannot be built was worked out by nothing
+        fresh = resolve(bare)
         worked_out = {
             name: _forget(getattr(spec, name), registry, getattr(fresh, name)) for name, registry in fields.items()
         }

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.base.errors import check_between, unknown_name
-from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, upsample_to
+from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, create_activation, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.resizing import Resize
@@ -81,7 +81,7 @@ class Convolution(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, form: Conv, *, stride: int = 1) -> None:
         size, has_norm = form.kernel_size, form.norm != "none"
         bias = (not has_norm) if form.bias is None else form.bias
-        before = ACTIVATIONS[form.before]()
+        before = create_activation(form.before)
         if hasattr(before, "inplace"):
             before.inplace = False  # what comes in may be somebody else's input too
         parts: list[tuple[str, nn.Module]] = [("before", before)]
@@ -92,7 +92,7 @@ class Convolution(nn.Sequential):
             parts += [("depthwise", spatial), ("conv", nn.Conv2d(in_channels, out_channels, 1, bias=bias))]
         else:
             parts.append(("conv", spatial))
-        parts += [("norm", NORMS[form.norm](out_channels, form)), ("activation", ACTIVATIONS[form.activation]())]
+        parts += [("norm", NORMS[form.norm](out_channels, form)), ("activation", create_activation(form.activation))]
         super().__init__(OrderedDict((name, part) for name, part in parts if not isinstance(part, nn.Identity)))
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from pyrafuse.data.formats.shapes import is_shapes
 from pyrafuse.data.reading.folders import SPLIT_WORDS
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets
-from pyrafuse.models.building import build
+from pyrafuse.models.building import build, build_without_weights
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files, is_published
@@ -163,11 +162,9 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
         check_start_files(recipe.model)
     if start is None:
         recipe, start = settle(recipe)
-    # a part that looks at its own numbers cannot be built without them; what is wrong with it shows later
-    with torch.device("meta"), suppress(RuntimeError):
-        detector = build(_spec_of(recipe.model, num_classes=1))
-        find_dropblocks(detector, recipe.dropblock)
-        check_sizes(detector.backbone, recipe.data)
+    detector = build_without_weights(_spec_of(recipe.model, num_classes=1))
+    find_dropblocks(detector, recipe.dropblock)
+    check_sizes(detector.backbone, recipe.data)
 
 
 def check_sizes(backbone: Backbone, data: DataSettings) -> None:

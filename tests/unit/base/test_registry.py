@@ -1,10 +1,14 @@
 """Names: taken once, found nearly right."""
 
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import pytest
 
-from pyrafuse.base.errors import UnknownNameError, unknown_name
+from pyrafuse.base.errors import PyrafuseError, UnknownNameError, unknown_name
+from pyrafuse.base.parts import Part
 from pyrafuse.base.registry import Registry
 
 
@@ -69,3 +73,51 @@ def test_papers_are_those_given_or_those_that_the_docstrings_name():
     assert registry.paper("documented") == registry.paper("partial") == "1234.56789"
     assert registry.paper("another") == "2222.22222"
     assert registry.paper("silent") == ""
+
+
+class TestTypes:
+    """Options are of the types that the builder's signature names."""
+
+    @pytest.fixture
+    def build(self, parts):
+        def builder(
+            *,
+            rate: float = 0.5,
+            count: int = 1,
+            form: Literal["sum", "concat"] = "sum",
+            sides: Sequence[tuple[float, float]] | None = None,
+            is_wide: bool = False,
+            shape: Callable[[], int] | None = None,
+        ) -> tuple:
+            return rate, count, form, sides, is_wide, shape
+
+        parts.add("typed", builder)
+        return lambda **options: parts.build(Part("typed", options))
+
+    def test_taken(self, build):
+        assert build(rate=1, count=3, form="concat", sides=[[1, 2.5]], is_wide=True) == (
+            1, 3, "concat", ((1, 2.5),), True, None,
+        )  # fmt: skip
+        assert build(sides=None, shape="any")[3:] == (None, False, "any")
+
+    @pytest.mark.parametrize(
+        ("option", "value", "expected"),
+        [
+            ("rate", "0.4", "float, got '0.4'"),
+            ("rate", None, "float, got null"),
+            ("rate", float("nan"), "float, got nan"),
+            ("rate", True, "float, got True"),
+            ("count", 2.0, "int, got 2.0"),
+            ("count", [2], "int, got (2,)"),
+            ("count", False, "int, got False"),
+            ("form", "concta", "one of sum, concat (did you mean 'concat'?), got 'concta'"),
+            ("form", {"name": "sum"}, "one of sum, concat, got Part(name='sum', options={})"),
+            ("sides", [[1, 2, 3]], "Sequence[tuple[float, float]] | null, got ((1, 2, 3),)"),
+            ("sides", [1, 2], "Sequence[tuple[float, float]] | null, got (1, 2)"),
+            ("is_wide", "no", "bool, got 'no'"),
+            ("is_wide", 1, "bool, got 1"),
+        ],
+    )
+    def test_refused(self, build, option, value, expected):
+        with pytest.raises(PyrafuseError, match=f"^{re.escape(f'{option} of the part typed: expected {expected}')}$"):
+            build(**{option: value})

@@ -140,3 +140,14 @@ def test_files_that_leave_something_out(spec):
         read_spec([])
     with pytest.raises(PyrafuseError, match=r"^a detector needs proposals, learning_proposals; "):
         read_spec({**spec.to_plain(), "stages": [{"name": "roi"}]})
+
+
+@pytest.mark.parametrize("field", ["backbone", "head", "criterion", "decode", "postprocess"])
+def test_a_part_that_every_detector_has_cannot_be_none(spec, field):
+    with pytest.raises(PyrafuseError, match=f"^a detector needs {field}, got None"):
+        spec.with_parts(**{field: None})
+
+
+def test_a_two_stage_detector_needs_a_stage(two_stage):
+    with pytest.raises(PyrafuseError, match=re.escape("a detector needs stages, got ()")):
+        two_stage.with_parts(stages=[])
