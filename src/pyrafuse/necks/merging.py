@@ -83,7 +83,7 @@ class Convolution(nn.Sequential):
         bias = (not has_norm) if form.bias is None else form.bias
         before = create_activation(form.before)
         if hasattr(before, "inplace"):
-            before.inplace = False  # what comes in may be somebody else's input too
+            setattr(before, "inplace", False)  # noqa: B010  # what comes in may be somebody else's input too
         parts: list[tuple[str, nn.Module]] = [("before", before)]
         groups = in_channels if form.separable else 1
         middle, its_bias = (in_channels, False) if form.separable else (out_channels, bias)
