@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from pyrafuse.visualization.curves import (
+from pyrafuse.visualization.report import Report
+from pyrafuse.visualization.training_curves import (
     FUSION,
     GRADIENTS,
     LEVEL_LOSSES,
@@ -12,7 +13,6 @@ from pyrafuse.visualization.curves import (
     RATE,
     training_panels,
 )
-from pyrafuse.visualization.report import Report
 
 READING = {
     LOSSES: "Training lowers the sum (thick); dashed is the same on the validation images, without augmentation. A "
@@ -22,7 +22,8 @@ READING = {
     POSITIVES: "Anchors or points an image that are matched to an object: a level at 0 learns no boxes at all, so its "
     "anchors or sizes do not fit the data.",
     GRADIENTS: "How strongly each level is pulled at: when they grow a hundredfold, a loss of NaN is near.",
-    FUSION: "Mean share of each source level in a fused level: all equal means that nothing was learnt to prefer.",
+    FUSION: "Mean share of each source level in a fused level: all equal means that nothing was learnt to prefer. "
+    "More than 12 weights have a row each, red above an equal share and blue below, and the last weight at its right.",
     PRECISION: "What counts: it should rise and flatten. While it still rises at the end, train longer; when it falls, "
     "the checkpoint of its maximum (best.ckpt) is the one to use.",
     RATE: "The step size of the optimiser: it rises at the start (burn-in) and falls to the end.",

@@ -15,9 +15,9 @@ from pyrafuse.base.writing import write_atomically
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.reports.history import add_history
 from pyrafuse.reports.quality import add_quality, draw_quality
-from pyrafuse.visualization.curves import plot_training
 from pyrafuse.visualization.figures import save_figure
 from pyrafuse.visualization.report import Report
+from pyrafuse.visualization.training_curves import plot_training
 
 PAGE = "report.html"
 REWRITTEN_AFTER_S = 300.0

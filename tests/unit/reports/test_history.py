@@ -1,8 +1,8 @@
 """The curves of a training on a page, and what is said of losses that rise."""
 
 from pyrafuse.reports.history import READING, add_history
-from pyrafuse.visualization.curves import PANELS
 from pyrafuse.visualization.report import Report
+from pyrafuse.visualization.training_curves import PANELS
 
 
 def page_of(history):

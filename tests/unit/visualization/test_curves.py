@@ -9,11 +9,10 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.visualization.curves import (
     plot_confusion,
     plot_precision_recall,
-    plot_training,
     precision_recall_panels,
-    training_panels,
 )
 from pyrafuse.visualization.figures import encode_figure
+from pyrafuse.visualization.training_curves import plot_training, training_panels
 
 NAN = float("nan")
 
@@ -221,3 +220,52 @@ def test_training_says_what_cannot_be_plotted():
         plot_training({"seconds": [1], "epoch": [1]})
     with pytest.raises(PyrafuseError, match=re.escape("loss has 1 values but epoch has 2: put NaN")):
         plot_training({"epoch": [1, 2], "loss": [1.0]})
+
+
+def many_weights():
+    """Fourteen weights of five fusions over two epochs."""
+    sources = {"P3_1": "ab", "P4_1": "abc", "stride_8": "abc", "P5_1": "abc", "P6_1": "abc"}
+    history = {
+        f"fusion/{fused}/from_{source}": [1 / len(names), (1 + rank) / sum(range(1, len(names) + 1))]
+        for fused, names in sources.items()
+        for rank, source in enumerate(names)
+    }
+    return {"epoch": [1, 2], "loss": [2.0, 1.0], **history}
+
+
+def test_many_fusion_weights_are_rows_coloured_by_their_distance_from_an_equal_share():
+    figure = training_panels(many_weights())["Fusion weights"]
+    axes, bar = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()][:6] == [
+        "P3_1 from a", "P3_1 from b", "P4_1 from a", "P4_1 from b", "P4_1 from c", "stride 8 from a",
+    ]  # fmt: skip
+    (picture,) = axes.collections
+    shares = np.asarray(picture.get_array()).reshape(14, 2)
+    np.testing.assert_allclose(shares[:, 0], 1)
+    np.testing.assert_allclose(shares[:5, 1], [2 / 3, 4 / 3, 0.5, 1, 1.5])
+    assert picture.get_clim() == pytest.approx((0.5, 1.5))
+    assert [t.get_text() for t in axes.texts][:5] == ["0.33", "0.67", "0.17", "0.33", "0.50"]
+    assert [line.get_ydata()[0] for line in axes.lines] == [1.5, 4.5, 7.5, 10.5]
+    assert axes.get_xlim() == (0.5, 2.5)
+    assert bar.get_ylabel() == "weight as a multiple of an equal share"
+    assert not axes.get_legend()
+
+
+def test_halves_of_many_weights_stand_side_by_side_and_leave_fusions_whole():
+    figure = plot_training(many_weights())
+    encode_figure(figure, dpi=40)
+    assert figure.axes[0].get_title(loc="left") == "Losses"
+    left, right = [axes for axes in figure.axes if axes.get_title(loc="left") == "Fusion weights"]
+    assert [len(axes.get_yticklabels()) for axes in (left, right)] == [8, 6]
+    assert left.get_position().x1 < right.get_position().x0
+    assert left.collections[0].get_clim() == right.collections[0].get_clim()
+
+
+def test_weights_of_one_fusion_alone_and_gaps_are_drawn():
+    history = {"epoch": [1, 2, 5], **{f"fusion/P3/from_{s}": [NAN, 1 / 13, NAN] for s in "abcdefghijklm"}}
+    figure = plot_training(history)
+    encode_figure(figure, dpi=30)
+    axes, _ = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["0.08"] * 13
+    assert axes.get_xlim() == (0.5, 5.5)
+    assert np.ma.getmaskarray(axes.collections[0].get_array()).reshape(13, 3)[0].tolist() == [True, False, True]
