@@ -37,6 +37,9 @@ from pyrafuse.postprocess.dense import DensePostprocess
 
 P = TypeVar("P")
 
+Sizes = Sequence[tuple[int, int]] | Tensor
+"""Height and width in pixels of each of B images; in a graph (B, 2)."""
+
 
 class Detector(nn.Module, Generic[P]):
     """Backbone, neck and head in a row; ``forward`` gives the head's predictions in training and evaluation alike.
@@ -96,7 +99,7 @@ class Detector(nn.Module, Generic[P]):
         images: Tensor,
         targets: Targets | None = None,  # noqa: ARG002
         *,
-        sizes: Sequence[tuple[int, int]] | None = None,  # noqa: ARG002
+        sizes: Sizes | None = None,  # noqa: ARG002
     ) -> P:
         """Predictions for normalised ``images`` (B, 3, H, W).
 
@@ -113,7 +116,7 @@ class Detector(nn.Module, Generic[P]):
         images: Tensor,
         targets: Targets,  # noqa: ARG002
         *,
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sizes | None = None,
     ) -> tuple[P, P]:
         """Predictions to detect from, and predictions to compute losses of ``targets`` from; arguments as in forward.
 
@@ -137,7 +140,7 @@ class Detector(nn.Module, Generic[P]):
             )
         return self.neck(self.backbone(images.contiguous(memory_format=torch.channels_last)))
 
-    def decode(self, images: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Candidates:
+    def decode(self, images: Tensor, *, sizes: Sizes | None = None) -> Candidates:
         """Every candidate for normalised ``images`` (B, 3, H, W), before threshold and NMS; ``sizes`` as in forward.
 
         Raises:

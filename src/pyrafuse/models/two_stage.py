@@ -20,7 +20,7 @@ from pyrafuse.core.targets import Targets
 from pyrafuse.heads.regions import RegionHead
 from pyrafuse.heads.registry import ROI_HEADS
 from pyrafuse.heads.rpn import RPNHead
-from pyrafuse.models.detector import Detector
+from pyrafuse.models.detector import Detector, Sizes
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.registry import CODERS
 from pyrafuse.postprocess.dense import DensePostprocess
@@ -31,7 +31,7 @@ from pyrafuse.samplers.sampling import Sampler
 
 STAGES: "Registry[RegionStage]" = Registry("stage", "pyrafuse.models")
 
-Proposing = Callable[[DensePredictions, Sequence[tuple[int, int]]], Regions]
+Proposing = Callable[[DensePredictions, Sizes], Regions]
 """(predictions of the region proposal network, height and width of each image) -> proposals."""
 
 
@@ -127,7 +127,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         images: Tensor,
         targets: Targets | None = None,
         *,
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sizes | None = None,
     ) -> TwoStagePredictions:
         """Predictions for normalised ``images`` (B, 3, H, W).
 
@@ -136,18 +136,18 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
             targets: What will be learnt; regions are sampled for it, if given.
             sizes: Height and width that each image takes up of the input; regions end there. By default all of it.
         """
-        sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
+        sizes = _whole(images) if sizes is None else sizes
         pyramid = self.pyramid(images)
         return self._run_stages(pyramid, self.head(pyramid), targets, sizes)
 
     def predict_and_learn(
-        self, images: Tensor, targets: Targets, *, sizes: Sequence[tuple[int, int]] | None = None
+        self, images: Tensor, targets: Targets, *, sizes: Sizes | None = None
     ) -> tuple[TwoStagePredictions, TwoStagePredictions]:
         """Predictions for all proposals, and for a sample of them drawn for ``targets``.
 
         Backbone, neck and proposals are computed once. Arguments as in forward.
         """
-        sizes = sizes or [(images.shape[-2], images.shape[-1])] * len(images)
+        sizes = _whole(images) if sizes is None else sizes
         pyramid = self.pyramid(images)
         proposals = self.head(pyramid)
         return self._run_stages(pyramid, proposals, None, sizes), self._run_stages(pyramid, proposals, targets, sizes)
@@ -157,7 +157,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         pyramid: Pyramid,
         proposals: DensePredictions,
         targets: Targets | None,
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sizes,
     ) -> TwoStagePredictions:
         regions = (self.propose if targets is None else self.propose_to_learn)(proposals, sizes)
         found, assignments = [], []
@@ -177,6 +177,10 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         twin = copy(self)
         twin.propose = lambda *_: regions
         return twin
+
+
+def _whole(images: Tensor) -> Sizes:
+    return [(images.shape[-2], images.shape[-1])] * images.shape[0]
 
 
 def _labels_to_refine_by(like: Tensor, assignments: Sequence[Assignment], targets: Targets | None) -> Tensor:

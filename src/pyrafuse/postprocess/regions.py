@@ -44,7 +44,7 @@ class Propose:
         check_count("max_regions", self.max_regions, 1)
 
     @torch.no_grad()
-    def __call__(self, predictions: DensePredictions, sizes: Sequence[tuple[int, int]]) -> Regions:
+    def __call__(self, predictions: DensePredictions, sizes: Sequence[tuple[int, int]] | Tensor) -> Regions:
         """The best regions, at most `max_regions` rows, cut at each image's height and width in pixels."""
         scores = predictions.classes.amax(dim=2).sigmoid()
         rows = self._best_of_levels(scores, predictions.grid.counts)
@@ -77,7 +77,7 @@ class Propose:
 
 @torch.no_grad()
 def refine(
-    predictions: RegionPredictions, coder: BoxCoder, sizes: Sequence[tuple[int, int]], labels: Tensor
+    predictions: RegionPredictions, coder: BoxCoder, sizes: Sequence[tuple[int, int]] | Tensor, labels: Tensor
 ) -> Regions:
     """The regions where their stage has moved them, cut at the borders; objects' own boxes are left out.
 
@@ -113,5 +113,7 @@ def decode_two_stage(predictions: TwoStagePredictions, *, coder: BoxCoder) -> Ca
     )
 
 
-def _clip(boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-    return clip_in_batch(boxes, torch.tensor(sizes).to(boxes.device, non_blocking=True))
+def _clip(boxes: Tensor, sizes: Sequence[tuple[int, int]] | Tensor) -> Tensor:
+    if not isinstance(sizes, Tensor):
+        sizes = torch.tensor(sizes).to(boxes.device, non_blocking=True)
+    return clip_in_batch(boxes, sizes)

@@ -1,0 +1,326 @@
+"""A detector to a file that runs elsewhere: captured, written, run, compared, and only then named.
+
+detector -> `Interface` -> `DetectionGraph` -> `Capture` -> format -> hidden file -> checked -> renamed
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrafuse.base.card import SMALLEST_SIZE
+from pyrafuse.base.errors import PyrafuseError, check_between, check_count
+from pyrafuse.base.exported import Input, Interface, Output, Precision, write_metadata
+from pyrafuse.base.images.fitting import compute_padded_size, fit_image
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.paths import check_writable
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.evaluation.coco import EVALUATION_SCORE
+from pyrafuse.export.checking import Agreement, compare
+from pyrafuse.export.graph import DetectionGraph, capture
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, format_for
+from pyrafuse.export.support import refusal
+from pyrafuse.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of an export.
+
+    Attributes:
+        path: The file, or folder.
+        format: Name of its format.
+        interface: What it takes and gives.
+        agreement: How it compares with the detector.
+    """
+
+    path: Path
+    format: str
+    interface: Interface
+    agreement: Agreement
+
+
+def export(
+    detector: Detector[Any],
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  # the command line's word
+    input: Input | None = None,  # noqa: A002
+    output: Output = "nms",
+    size: int | tuple[int, int] | None = None,
+    static: bool = False,
+    batch: int | None = None,
+    precision: Precision = "fp32",
+    score: float | None = None,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    images: Sequence[NDArray[np.uint8]] = (),
+    tell: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write ``detector`` to ``path`` in one of `FORMATS`; the file gets its name when its own runtime agrees with it.
+
+    Args:
+        detector: It is put into evaluation mode, and stays on its device.
+        path: The file, or folder.
+        format: A name of `FORMATS`; by default what the suffix of ``path`` tells.
+        input: See `Interface`; by default ``image``, or ``fitted`` where ``keep_ratio`` fits.
+        output: See `Interface`.
+        size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
+        static: Whether size and batch are fixed.
+        batch: Images at a time where they are fixed; 1 by default.
+        precision: Kind of numbers that the network computes in.
+        score: Least score that ``nms`` keeps; by default the least that evaluation reads.
+        nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
+        max_detections: Largest number of detections an image; the detector's own when none.
+        images: RGB images (H, W, 3) that the file is checked on; by default generated ones.
+        tell: Is told what happens.
+
+    Raises:
+        PyrafuseError: If the format cannot take it, a library is missing, an option is out of its range, the file
+            cannot be written, or its answers differ from the detector's. Nothing is left at ``path`` then.
+    """
+    path = Path(path)
+    name = format_for(path) if format is None else format
+    form = FORMATS.create(name)
+    form.require()
+    preprocessing = detector.card.preprocessing_at(size)
+    postprocess, interface = settle(
+        detector,
+        form,
+        preprocessing,
+        input=input,
+        output=output,
+        static=static,
+        batch=batch,
+        precision=precision,
+        score=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+    )
+    check_writable(path, is_folder=not form.suffix)
+    detector.eval()
+    graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
+    batches = make_batches(images or generate_images(), interface, preprocessing)
+    tell(f"capturing the graph of {detector.card.model or 'the detector'}")
+    captured = _capture(
+        graph, batches[0], write_metadata(replace(detector.card, preprocessing=preprocessing), interface)
+    )
+    with _hidden(path) as hidden:
+        tell(f"writing {name}")
+        form.write(captured, hidden)
+        tell("comparing with the detector")
+        agreement = compare(form.open(hidden), _run_by_torch(graph), batches, interface.output)
+        if agreement.strangers:
+            raise PyrafuseError(
+                f"{path} was not written, since it answers otherwise than the detector: {agreement.strangers[0]}"
+                + (f"; and {len(agreement.strangers) - 1} more such" if len(agreement.strangers) > 1 else "")
+            )
+    return Exported(path, name, interface, agreement)
+
+
+def settle(
+    detector: Detector[Any],
+    form: ExportFormat,
+    preprocessing: Preprocessing,
+    *,
+    input: Input | None,  # noqa: A002
+    output: Output,
+    static: bool,
+    batch: int | None,
+    precision: Precision,
+    score: float | None,
+    nms_iou: float | None,
+    max_detections: int | None,
+) -> tuple[Any, Interface]:
+    """How the detector selects in the graph, and what the file takes and gives; arguments as in `export`.
+
+    Raises:
+        PyrafuseError: If the format or the detector cannot do so.
+    """
+    for name, value in (("score", score), ("nms_iou", nms_iou)):
+        check_between(name, value, 0, 1)
+    for name, value in (("batch", batch), ("max_detections", max_detections)):
+        if value is not None:
+            check_count(name, value, 1)
+    if batch is not None and not static:
+        raise PyrafuseError(f"batch {batch} fixes the batch, and static is not given: add it, or leave batch out")
+    chosen: Input = input or ("fitted" if preprocessing.fit == "keep_ratio" else "image")
+    for name, value, known in (
+        ("input", chosen, form.inputs),
+        ("output", output, form.outputs),
+        ("precision", precision, form.precisions),
+    ):
+        if value not in known:
+            raise PyrafuseError(f"this format takes no {name} {value}; choose from {', '.join(known)}")
+    if chosen == "image" and preprocessing.fit == "keep_ratio":
+        raise PyrafuseError(
+            "the size of this detector's input follows the image (keep_ratio), and no graph resizes so: choose the "
+            "input fitted, or tensor"
+        )
+    if form.needs_static and not static:
+        raise PyrafuseError("this format needs fixed sizes: add --static")
+    given = {"nms_iou": nms_iou, "max_detections": max_detections}
+    postprocess = replace(detector.postprocess, **{name: value for name, value in given.items() if value is not None})
+    postprocess = replace(postprocess, score=EVALUATION_SCORE if score is None else score)
+    stride = max(detector.neck.features.strides)
+    size = (preprocessing.size[0], preprocessing.size[1])
+    if chosen != "image" and not static and any(side % stride for side in size):
+        raise PyrafuseError(
+            f"sizes that are free are multiples of {stride} px, and this detector's is {size[0]} x {size[1]}: add "
+            f"--static, or --size {-(-max(size) // stride) * stride}"
+        )
+    if chosen != "image" and postprocess.pixel_offset:
+        raise PyrafuseError("this detector's suppression counts pixels of the image itself: choose the input image")
+    interface = Interface(
+        input=chosen,
+        output=output,
+        size=size if static or chosen == "image" else None,
+        batch=(batch or 1) if static else 0,
+        stride=stride,
+        precision=precision,
+        score=postprocess.score,
+        nms_iou=postprocess.nms_iou,
+        max_detections=postprocess.max_detections,
+        takes_sizes=chosen != "image" and output != "levels" and _reads_sizes(detector, preprocessing, chosen),
+    )
+    if reason := refusal(detector.card.spec, interface) or form.refusal(detector.card.spec, interface):
+        raise PyrafuseError(reason)
+    return postprocess, interface
+
+
+def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: Input) -> bool:
+    """Whether it matters where an image ends and padding begins."""
+    is_two_stage = hasattr(detector, "stages")
+    is_padded_with_zeros = form == "fitted" and preprocessing.fit == "keep_ratio"
+    return is_two_stage or detector.postprocess.clip or is_padded_with_zeros
+
+
+def generate_images() -> list[NDArray[np.uint8]]:
+    """Three images of shapes on noise, of different sizes: what a file is checked on where no others are given."""
+    generator = np.random.default_rng(0)
+    images = []
+    for height, width in ((240, 320), (333, 517), (416, 416)):
+        image = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+        image = np.kron(image, np.ones((16, 16, 1), np.uint8))[:height, :width]
+        for _ in range(6):
+            y, x = generator.integers(0, height // 2), generator.integers(0, width // 2)
+            image[y : y + height // 3, x : x + width // 4] = generator.integers(0, 256, 3, np.uint8)
+        images.append(np.ascontiguousarray(image))
+    return images
+
+
+def make_batches(
+    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing
+) -> list[Feeds]:
+    """Inputs by name: the first batch is what is captured with, further ones have other sizes where these are free.
+
+    Args:
+        images: RGB, (H, W, 3) each.
+        interface: What goes in.
+        preprocessing: How images are fitted; of the size that the network was trained at.
+    """
+    if interface.input == "image":
+        count = interface.batch or 2
+        return [
+            {"images": np.repeat(image[None], count if i == 0 or interface.batch else 1, axis=0)}
+            for i, image in enumerate(images)
+        ]
+    count = interface.batch or 2
+    groups = [[images[(start + i) % len(images)] for i in range(count)] for start in range(0, len(images), count)]
+    batches = [
+        _fit(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
+        for group in groups
+    ]
+    if interface.size is None:
+        batches.append(_fit(images[:1], interface, preprocessing, _free_size(interface, preprocessing, 1)))
+    return batches
+
+
+def _free_size(interface: Interface, preprocessing: Preprocessing, more: int) -> tuple[int, int]:
+    """Height and width in multiples of the stride near the detector's own, never equal."""
+    sides = [max(-(-side // interface.stride), 2) for side in sorted(preprocessing.size)]
+    return (sides[0] + more) * interface.stride, (sides[1] + 1 + 2 * more) * interface.stride
+
+
+def _fit(
+    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing, size: tuple[int, int]
+) -> Feeds:
+    fitted = np.zeros((len(images), *size, 3), np.uint8)
+    sizes = []
+    for place, image in zip(fitted, images, strict=True):
+        # a batch of keep_ratio is as large as its largest image needs, and at most what is captured
+        limits = preprocessing if preprocessing.fit != "keep_ratio" else _shrink(preprocessing, image, size)
+        pixels, fit = fit_image(
+            image, limits if preprocessing.fit == "keep_ratio" else replace(preprocessing, size=size)
+        )
+        place[: pixels.shape[0], : pixels.shape[1]] = pixels
+        sizes.append(fit.size)
+    feeds: dict[str, NDArray[Any]] = {"images": fitted}
+    if interface.input == "tensor":
+        feeds["images"] = np.ascontiguousarray(normalize(preprocessing, fitted.transpose(0, 3, 1, 2), sizes))
+    if interface.takes_sizes:
+        feeds["sizes"] = np.array(sizes, np.int64)
+    return feeds
+
+
+def _shrink(preprocessing: Preprocessing, image: NDArray[np.uint8], size: tuple[int, int]) -> Preprocessing:
+    while any(
+        a > b for a, b in zip(compute_padded_size(image.shape[0], image.shape[1], preprocessing), size, strict=True)
+    ):
+        short = max(min(preprocessing.size) * 9 // 10, SMALLEST_SIZE)
+        preprocessing = preprocessing.at_size(short)
+    return preprocessing
+
+
+def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str]) -> Capture:
+    program = capture(graph, [torch.from_numpy(np.ascontiguousarray(values)) for values in example.values()])
+    return Capture(
+        graph=graph,
+        program=program,
+        example=example,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        interface=graph.interface,
+        metadata=metadata,
+    )
+
+
+def _run_by_torch(graph: DetectionGraph) -> Run:
+    names = graph.outputs
+
+    def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
+        with torch.no_grad():
+            found = graph(*(torch.from_numpy(np.ascontiguousarray(values)) for values in feeds.values()))
+        return {name: values.cpu().numpy() for name, values in zip(names, found, strict=True)}
+
+    return run
+
+
+@contextmanager
+def _hidden(path: Path):  # noqa: ANN202
+    """A place in a hidden folder beside ``path`` that takes its name when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield folder / path.name
+        with hold_interrupts():
+            for made in sorted(folder.iterdir(), key=lambda one: one.name == path.name):  # what belongs to it first
+                place = path.parent / made.name
+                if place.is_dir():
+                    shutil.rmtree(place)
+                os.replace(made, place)
+    except OSError as error:
+        raise PyrafuseError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

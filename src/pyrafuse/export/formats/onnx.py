@@ -1,0 +1,91 @@
+"""ONNX, for onnxruntime and whatever reads it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pyrafuse.export.onnx_translations import translations
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run
+
+OPSET = 20
+"""Deformable convolution needs 19, affine grids 20."""
+
+MOST_IR = 10
+"""Later forms of the file are refused by runtimes that are still in use."""
+
+
+@FORMATS.register("onnx")
+class ONNX(ExportFormat):
+    """ONNX of opset 20 with metadata, in one file."""
+
+    summary = "onnxruntime, and whatever else reads ONNX"
+    suffix = ".onnx"
+    modules = ("onnx", "onnxscript", "onnxruntime")
+    precisions = ("fp32", "fp16", "int8")
+
+    def write(self, capture: Capture, path: Path) -> None:
+        import onnx
+
+        with _quiet():
+            exported = torch.onnx.export(
+                capture.program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(capture.inputs),
+                output_names=list(capture.outputs),
+                custom_translation_table=translations(),
+                optimize=True,
+                verbose=False,
+            )
+        assert exported is not None
+        model = exported.model_proto
+        model.ir_version = min(model.ir_version, MOST_IR)
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, dict(capture.metadata))
+        _forget_origins(model)
+        onnx.checker.check_model(model)
+        onnx.save(model, path)
+
+    def open(self, path: Path) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def run(feeds: Feeds) -> dict:
+            return dict(zip(names, session.run(None, dict(feeds)), strict=True))
+
+        return run
+
+
+def _forget_origins(model) -> None:  # noqa: ANN001  # onnx.ModelProto, of a library that may be absent
+    """Drop stack traces and places of this machine, which the exporter writes to every node."""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        if hasattr(graph, "metadata_props"):
+            del graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its steps and of its own deprecations; neither is the user's."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

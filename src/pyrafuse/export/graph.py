@@ -1,0 +1,195 @@
+"""A detector as one graph: images in, detections out, nothing left for the one who runs it.
+
+image -> fitted -> normalised -> detector -> decode -> select -> boxes in pixels of the image
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.exported import DETECTION_OUTPUTS, Interface
+from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.core.predictions import Candidates, DensePredictions, GuidedPredictions
+from pyrafuse.export.image_input import fit_in_graph
+from pyrafuse.models.detector import Detector
+from pyrafuse.ops.boxes import centers_and_sizes, clip_in_batch
+from pyrafuse.postprocess.dense import DensePostprocess
+
+MOST_IMAGES = 1024
+"""Bound of a free batch."""
+
+MOST_STEPS = 128
+"""Bound of a free side of the network's input, in strides."""
+
+
+class DetectionGraph(nn.Module):
+    """``images`` (and ``sizes``) -> a tuple of tensors, as `Interface` says.
+
+    Args:
+        detector: In evaluation mode.
+        interface: What goes in and comes out.
+        preprocessing: How images are fitted and normalised.
+        postprocess: What selects.
+    """
+
+    def __init__(
+        self, detector: Detector[Any], interface: Interface, preprocessing: Preprocessing, postprocess: DensePostprocess
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.interface = interface
+        self.preprocessing = preprocessing
+        self.postprocess = postprocess
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs in their order."""
+        return ("images", "sizes") if self.interface.takes_sizes else ("images",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs in their order."""
+        if self.interface.output == "levels":
+            return tuple(f"{name}_{level}" for level in range(self._num_levels) for name in self._map_names)
+        return {"nms": DETECTION_OUTPUTS, "rows": ("output",), "raw": ("output0",)}[self.interface.output]
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        scales = None
+        if self.interface.input == "image":
+            images, inner, own = fit_in_graph(images, self.preprocessing)
+            sizes = inner.expand(images.shape[0], 2)
+            scales = (inner / own).flip(0).expand(images.shape[0], 2)
+            images = normalize(self.preprocessing, images)
+        elif self.interface.input == "fitted":
+            images = self._normalize(images.permute(0, 3, 1, 2), sizes)
+        if self.interface.output == "levels":
+            return self._levels(images)
+        candidates = self.detector.decode(images, sizes=sizes)
+        if self.interface.output == "nms":
+            return self._select(candidates, images, sizes, scales)
+        return (
+            (self._rows(candidates, scales),) if self.interface.output == "rows" else (self._raw(candidates, scales),)
+        )
+
+    def _normalize(self, images: Tensor, sizes: Tensor | None) -> Tensor:
+        normalized = normalize(self.preprocessing, images)
+        if self.preprocessing.fit != "keep_ratio" or sizes is None:
+            return normalized
+        y, x = (torch.arange(side, device=images.device) for side in images.shape[-2:])
+        is_own = (y[:, None] < sizes[:, 0, None, None]) & (x < sizes[:, 1, None, None])
+        return normalized.where(is_own[:, None], 0)
+
+    def _select(
+        self, candidates: Candidates, images: Tensor, sizes: Tensor | None, scales: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        if sizes is None:
+            whole = torch.tensor([images.shape[-2], images.shape[-1]], device=images.device)
+            sizes = whole.expand(images.shape[0], 2)
+        found = self.postprocess.select(candidates, sizes, scales)
+        boxes = found.boxes
+        if scales is not None:
+            boxes = clip_in_batch(boxes, sizes) / scales.repeat(1, 2)[:, None].to(boxes)
+        return boxes, found.scores, found.labels, found.levels, found.rows, found.valid.sum(dim=1)
+
+    def _score(self, candidates: Candidates) -> Tensor:
+        """(B, A, K) as suppression ranks them."""
+        if candidates.quality is None:
+            return candidates.scores
+        weighed = candidates.scores * candidates.quality[..., None]
+        return weighed.sqrt() if self.postprocess.joint_quality else weighed
+
+    def _rows(self, candidates: Candidates, scales: Tensor | None) -> Tensor:
+        scores, labels = self._score(candidates).max(dim=2)
+        boxes = candidates.boxes
+        if boxes.ndim == 4:
+            boxes = boxes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+        if scales is not None:
+            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
+        return torch.cat((boxes, scores[..., None], labels[..., None].to(boxes)), dim=2)
+
+    def _raw(self, candidates: Candidates, scales: Tensor | None) -> Tensor:
+        boxes = candidates.boxes
+        if scales is not None:
+            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
+        return torch.cat((*centers_and_sizes(boxes), self._score(candidates)), dim=2).transpose(1, 2)
+
+    @property
+    def _num_levels(self) -> int:
+        return len(self.detector.neck.features)
+
+    @property
+    def _map_names(self) -> tuple[str, ...]:
+        with torch.no_grad():
+            side = 2 * max(self.detector.neck.features.strides)
+            like = next(self.detector.parameters())
+            return tuple(_rows_of(self.detector(like.new_zeros(1, 3, side, side))))
+
+    def _levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        pyramid = self.detector.pyramid(images)
+        predictions = self.detector.head(pyramid)
+        sizes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
+        maps = {name: _maps_of(rows, predictions, sizes) for name, rows in _rows_of(predictions).items()}
+        return tuple(maps[name][level] for level in range(len(sizes)) for name in maps)
+
+
+def _rows_of(predictions: Any) -> dict[str, Tensor]:
+    """What a head says of each row, (B, A, C) by name.
+
+    Raises:
+        PyrafuseError: If its predictions are no maps.
+    """
+    if isinstance(predictions, GuidedPredictions):
+        rows = {"classes": predictions.classes, "deltas": predictions.deltas, "guides": predictions.guides}
+        return {**rows, "objectness": predictions.objectness[..., None]}
+    if not isinstance(predictions, DensePredictions) or predictions.guides is not None:
+        raise PyrafuseError("the maps of a level end before the boxes are known: export nms, or rows")
+    rows = {"classes": predictions.classes, "deltas": predictions.deltas}
+    return rows if predictions.quality is None else {**rows, "quality": predictions.quality[..., None]}
+
+
+def _maps_of(rows: Tensor, predictions: Any, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """(B, slots * C, h, w) of each level, finest first, of rows (B, A, C)."""
+    batch, width = rows.shape[0], rows.shape[2]
+    maps, start = [], 0
+    if isinstance(predictions, GuidedPredictions):  # coarsest level first, by slot, then cell
+        slots = predictions.grid.starts.shape[1]
+        for h, w in reversed(sizes):
+            level = rows[:, start : start + slots * h * w].view(batch, slots, h * w, width)
+            maps.append(level.transpose(2, 3).reshape(batch, slots * width, h, w))
+            start += slots * h * w
+        return maps[::-1]
+    for (h, w), count in zip(sizes, predictions.grid.counts, strict=True):
+        level = rows[:, start : start + count].reshape(batch, h, w, -1)
+        maps.append(level.permute(0, 3, 1, 2))
+        start += count
+    return maps
+
+
+def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram:
+    """The graph as torch captures it, for batches and sizes as free as its interface says.
+
+    Args:
+        graph: In evaluation mode.
+        example: Inputs; of a free batch two images or more, of free sizes two strides or more.
+
+    Raises:
+        PyrafuseError: If torch cannot capture it.
+    """
+    interface = graph.interface
+    images: dict[int, Any] = {} if interface.batch else {0: Dim("batch", min=1, max=MOST_IMAGES)}
+    sizes = dict(images)
+    rows = 2 if interface.input == "tensor" else 1
+    if interface.input == "image":
+        images |= {1: Dim("height", min=2, max=2**15), 2: Dim("width", min=2, max=2**15)}
+    elif interface.size is None:
+        steps = (Dim(name, min=2, max=MOST_STEPS) for name in ("rows", "columns"))
+        images |= {side: interface.stride * step for side, step in enumerate(steps, rows)}
+    with torch.no_grad():
+        return torch.export.export(
+            graph, tuple(example), dynamic_shapes=(images, sizes)[: len(example)] if images else None, strict=False
+        )

@@ -1,0 +1,122 @@
+"""All export formats by name: a captured graph -> one file, and back to something that runs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from torch import nn
+from torch.export import ExportedProgram
+
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.exported import Input, Interface, Output, Precision
+from pyrafuse.base.registry import Registry
+from pyrafuse.base.spec import DetectorSpec
+
+Feeds = Mapping[str, NDArray[Any]]
+"""Inputs, or outputs, by name."""
+
+Run = Callable[[Feeds], dict[str, NDArray[Any]]]
+"""Inputs -> outputs of an exported file."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A detector as one graph, ready to be written in any format.
+
+    Attributes:
+        graph: The graph as a module: inputs in the order of ``inputs`` -> outputs in the order of ``outputs``.
+        program: The same, captured.
+        example: Inputs by name that it was captured with.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        interface: What it takes and gives.
+        metadata: Texts that go into the file.
+        calibration: Inputs by name of images that int8 takes its ranges from; empty for other precisions.
+    """
+
+    graph: nn.Module
+    program: ExportedProgram
+    example: Feeds
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    interface: Interface
+    metadata: Mapping[str, str]
+    calibration: Sequence[Feeds] = ()
+
+
+class ExportFormat(ABC):
+    """One format.
+
+    Attributes:
+        summary: What it is for, in a line.
+        suffix: How its files end; empty for a folder.
+        modules: Libraries that it needs beside torch.
+        extra: The extra of the package that brings them.
+        inputs: Forms of input that it takes.
+        outputs: Forms of output that it takes.
+        precisions: Numbers that it can compute in.
+        needs_static: Whether sizes and batch must be fixed.
+    """
+
+    summary: ClassVar[str]
+    suffix: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = "export"
+    inputs: ClassVar[tuple[Input, ...]] = ("image", "fitted", "tensor")
+    outputs: ClassVar[tuple[Output, ...]] = ("nms", "rows", "raw", "levels")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    needs_static: ClassVar[bool] = False
+
+    def refusal(self, spec: DetectorSpec | None, interface: Interface) -> str | None:  # noqa: ARG002
+        """Why this format cannot take the detector that ``spec`` describes; None if it can.
+
+        Args:
+            spec: Description of the detector.
+            interface: What shall be exported.
+        """
+        return None
+
+    @abstractmethod
+    def write(self, capture: Capture, path: Path) -> None:
+        """Write ``capture`` to ``path``, which is there under no name that anybody looks at yet."""
+
+    @abstractmethod
+    def open(self, path: Path) -> Run:
+        """What runs the file, by the runtime that its users have."""
+
+    def require(self) -> None:
+        """Refuse if a library is missing.
+
+        Raises:
+            PyrafuseError: With the line to type.
+        """
+        if missing := [name for name in self.modules if find_spec(name) is None]:
+            raise PyrafuseError(
+                f"this format needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; "
+                f'type pip install "pyrafuse[{self.extra}]"'
+            )
+
+
+FORMATS: Registry[ExportFormat] = Registry("export format", "pyrafuse.export.formats")
+
+
+def format_for(path: Path) -> str:
+    """The name of the format whose files end as ``path`` does.
+
+    Raises:
+        PyrafuseError: If none or several do.
+    """
+    suffixes: dict[str, list[str]] = {}
+    for name in FORMATS.names():
+        suffixes.setdefault(FORMATS.create(name).suffix, []).append(name)
+    found = suffixes.get(path.suffix.lower(), [])
+    if len(found) != 1:
+        known = ", ".join(f"{suffix or 'a folder'} ({' or '.join(names)})" for suffix, names in suffixes.items())
+        raise PyrafuseError(
+            f"the end of {path.name} does not tell the format: name it with --format, or take one of {known}"
+        )
+    return found[0]
