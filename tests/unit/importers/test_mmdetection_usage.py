@@ -5,9 +5,9 @@ import pytest
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.importers.engine import File
 from pyrafuse.importers.mmdetection.config import find_config, parse_config
-from pyrafuse.importers.mmdetection.names import PUBLISHED_FAMILIES, parse_name
+from pyrafuse.importers.mmdetection.names import EXAMPLES, is_like, parse_name
 from pyrafuse.importers.mmdetection.trunks import Trunk
-from pyrafuse.importers.mmdetection.usage import tell_usage
+from pyrafuse.importers.mmdetection.usage import read_classes, tell_usage
 
 OF_2 = """
 norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
@@ -139,12 +139,14 @@ class TestNames:
     )
     def test_later_fcos(self, name):
         usage = tell({}, source=name, family="fcos")
-        assert usage.head == {"distances": "scaled_relu", "centerness_on_boxes": True}
-        assert usage.postprocess == {"nms_iou": 0.6}
+        assert usage.changes == {
+            "postprocess": {"nms_iou": 0.6},
+            "head": {"distances": "scaled_relu", "centerness_on_boxes": True},
+        }
         assert [255 * m for m in usage.preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
         assert (usage.style, usage.preprocessing.bgr) == ("caffe", True)
         centred = tell({}, source="fcos_center_r50_caffe_fpn_gn-head_1x_coco-ae4d8b3d.pth", family="fcos")
-        assert (centred.head, centred.postprocess) == ({}, {})
+        assert centred.changes == {}
         assert [255 * m for m in centred.preprocessing.mean] == pytest.approx([122.7717, 115.9465, 102.9801])
 
     def test_layers_that_are_not_there_make_another_detector(self):
@@ -188,14 +190,12 @@ class TestNames:
         with pytest.raises(CheckpointError, match=said):
             tell({}, published=name)
 
-    @pytest.mark.parametrize("family", PUBLISHED_FAMILIES)
+    @pytest.mark.parametrize("family", EXAMPLES)
     def test_every_family_s_examples_are_its_own(self, family):
-        known = PUBLISHED_FAMILIES[family]
-        for example in known.examples:
+        for example in EXAMPLES[family]:
             parsed = parse_name(example)
-            assert known.names(parsed, parsed.depth, parsed.grouping)
-            others = [other for other, of in PUBLISHED_FAMILIES.items() if of.names(parsed, 50, parsed.grouping)]
-            assert set(others) <= {family}
+            assert [other for other in EXAMPLES if is_like(parsed, other, parsed.depth, parsed.grouping)] == [family]
+            assert not is_like(parsed, family, 152, parsed.grouping)
             told = tell({}, published=example, family=family, depth=parsed.depth, grouping=parsed.grouping)
             assert told.origin == f"used as {example}"
 
@@ -224,14 +224,18 @@ class TestNames:
 
 class TestSettings:
     def test_of_2(self):
-        usage = tell({"meta": {"config": OF_2, "CLASSES": ["cat", "dog", "hen"]}})
+        content = {"meta": {"config": OF_2, "CLASSES": ["cat", "dog", "hen"]}}
+        usage = tell(content)
         assert usage.style == "caffe"
         given = usage.preprocessing
         assert (given.fit, given.size, given.pad_multiple, given.bgr) == ("keep_ratio", (600, 1000), 64, True)
         assert [255 * m for m in given.mean] == pytest.approx([123.675, 116.28, 103.53])
-        assert usage.postprocess == {"score": 0.1, "max_per_level": 500, "max_detections": 50, "nms_iou": 0.55}
-        assert usage.neck == {"extra": "input", "relu_before_extra": False}
-        assert usage.names == ("cat", "dog", "hen")
+        assert usage.changes == {
+            "postprocess": {"score": 0.1, "max_per_level": 500, "max_detections": 50, "nms_iou": 0.55},
+            "necks": {"fpn": {"extra": "input", "relu_before_extra": False}},
+            "head": {},
+        }
+        assert read_classes(File(content, {}, "a.pth"), 3)[0] == ("cat", "dog", "hen")
 
     @pytest.mark.parametrize("place", ["text", "mapping", "hub"])
     def test_of_3(self, place):
@@ -243,11 +247,11 @@ class TestSettings:
         usage = tell(content, family="fcos")
         assert (usage.style, usage.preprocessing.bgr, usage.preprocessing.size) == ("pytorch", False, (800, 1333))
         assert [255 * m for m in usage.preprocessing.mean] == pytest.approx([1, 2, 3])
-        assert usage.neck == {"extra": "output", "relu_before_extra": True}
-        assert usage.head == {"centerness_on_boxes": True, "distances": "exp"}
+        assert usage.changes["necks"] == {"fpn": {"extra": "output", "relu_before_extra": True}}
+        assert usage.changes["head"] == {"centerness_on_boxes": True, "distances": "exp"}
         late = {"meta": {"cfg": OF_3.replace("norm_on_bbox=False", "norm_on_bbox=True")}}
-        assert tell(late, family="fcos").head == {"centerness_on_boxes": True, "distances": "scaled_relu"}
-        assert usage.names == ("cat",)
+        assert tell(late, family="fcos").changes["head"] == {"centerness_on_boxes": True, "distances": "scaled_relu"}
+        assert read_classes(File(content, {}, "a.pth"), 1)[0] == ("cat",)
 
     def test_settings_come_before_the_file_s_name_and_a_name_by_hand_before_both(self):
         content = {"meta": {"config": OF_2}}
@@ -265,10 +269,15 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("old", "new", "said"),
         [
-            ("scales_per_octave=3", "scales_per_octave=1", r"bbox_head.scales_per_octave = 1; known here is 3"),
+            (
+                "scales_per_octave=3",
+                "scales_per_octave=1",
+                r"bbox_head.anchor_generator.scales_per_octave = 1; known here is 3",
+            ),
             ("strides=[8, 16", "strides=[4, 16", r"bbox_head.anchor_generator.strides = \[4, 16, 32, 64, 128\]"),
             ("type='nms'", "type='soft_nms'", r"test_cfg.nms.type = 'soft_nms'"),
-            ("target_stds=[1.0", "target_stds=[0.1", r"bbox_head.target_stds = \[0.1, 1.0, 1.0, 1.0\]"),
+            ("score_thr=0.1", "score_thr='high'", r"test_cfg.score_thr = 'high'; a number is known here"),
+            ("target_stds=[1.0", "target_stds=[0.1", r"bbox_head.bbox_coder.target_stds = \[0.1, 1.0, 1.0, 1.0\]"),
             ("keep_ratio=True", "keep_ratio=False", r"Resize.keep_ratio = False"),
             ("type='ResNet'", "type='HRNet'", r"backbone.type = 'HRNet'; known here is 'ResNet' or 'ResNeXt'"),
             ("img_scale=(1000, 600)", "img_scale=[(1000, 600), (1333, 800)]", r"test at the sizes"),
@@ -301,8 +310,8 @@ test_pipeline = [dict(type='Resize', scale=(1333, 800), keep_ratio=True)]
 class TestTwoStages:
     def test_both_stages_test_settings(self):
         usage = tell({"meta": {"cfg": OF_TWO_STAGES}}, family="faster_rcnn")
-        assert usage.postprocess == {"score": 0.1, "nms_iou": 0.4, "max_detections": 70}
-        assert usage.proposals == {"max_per_level": 900, "max_regions": 800, "nms_iou": 0.6}
+        assert usage.changes["postprocess"] == {"score": 0.1, "nms_iou": 0.4, "max_detections": 70}
+        assert usage.changes["proposals"] == {"max_per_level": 900, "max_regions": 800, "nms_iou": 0.6}
 
     @pytest.mark.parametrize(
         ("old", "new", "said"),

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.importers import origins
-from pyrafuse.importers.class_names import tell_classes
 from pyrafuse.importers.engine import Changes, File, Found, Importer, Keys, State
 from pyrafuse.importers.mmdetection.necks import name_bfp, name_fpn, name_nas_fpn
 from pyrafuse.importers.mmdetection.trunks import read_trunk
-from pyrafuse.importers.mmdetection.usage import tell_usage
+from pyrafuse.importers.mmdetection.usage import read_classes, tell_usage
 from pyrafuse.importers.renaming import Naming, by_parts, by_patterns, has_keys
 from pyrafuse.models.detector import Detector
 from pyrafuse.necks.registry import NeckChain
@@ -116,17 +115,16 @@ def describe_dense(file: File) -> Found:
     least = family.num_slots
     num_classes = file.shape(HEAD + family.classifier, layout=layout, least=least)[0] // least
     has_bias = family.model == "fcos" and HEAD + "cls_convs.0.conv.bias" in file.state
-    told = {"postprocess": usage.postprocess, "head": usage.head, "necks": {"fpn": usage.neck} if usage.neck else {}}
     return Found(
         layout=layout,
         model=family.model,
         edits=[
             {"backbone": trunk.edit(usage.style), **family.changes},
             {"head": {"redundant_bias": True}} if has_bias else {},
-            told,
+            usage.changes,
         ],
         keys=lambda detector: name_detector(detector, family),
-        classes=tell_classes(usage.names, num_classes, source=file.source, knows_voc=False),
+        classes=read_classes(file, num_classes),
         preprocessing=usage.preprocessing,
         origin=f"mmdetection checkpoint: {family.title} on ResNet-{trunk.depth}, {num_classes} classes; {usage.origin}",
     )

@@ -1,6 +1,6 @@
 """The names that mmdetection's detectors were published under, taken apart and compared with what keys tell.
 
-name, file's name or URL -> `PublishedName` -> of the `PublishedFamily` that the keys are of, or a refusal
+name, file's name or URL -> `PublishedName` -> of a family in `EXAMPLES`, or not
 """
 
 import re
@@ -38,61 +38,29 @@ class PublishedName:
         return f"{layers}{f' with {kinds}' if kinds else ''}"
 
 
-@dataclass(frozen=True)
-class PublishedFamily:
-    """How the names of one of the detectors look.
-
-    Attributes:
-        prefix: Which family names begin with.
-        examples: Names of published files.
-        words: Of `KIND_WORDS`, those that are in every name.
-    """
-
-    prefix: str
-    examples: tuple[str, ...]
-    words: frozenset[str] = frozenset()
-
-    def names(self, name: PublishedName, depth: int, grouping: str) -> bool:
-        """Whether ``name`` is of this family, of ResNets of ``depth`` layers, in groups as ``grouping`` has it."""
-        kinds = KIND_WORDS & set(name.words)
-        return (name.family, name.depth, name.grouping, kinds) == (self.prefix, depth, grouping, self.words)
-
-
-PUBLISHED_FAMILIES: Mapping[str, PublishedFamily] = {
-    "retinanet": PublishedFamily("retinanet", ("retinanet_r50_fpn_1x_coco", "retinanet_r50_caffe_fpn_1x_coco")),
-    "retinanet_level_norms": PublishedFamily(
-        "retinanet", ("retinanet_r50_fpn_crop640_50e_coco",), frozenset({"crop640"})
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "retinanet": ("retinanet_r50_fpn_1x_coco", "retinanet_r50_caffe_fpn_1x_coco"),
+    "retinanet_level_norms": ("retinanet_r50_fpn_crop640_50e_coco",),
+    "retinanet_nas_fpn": ("retinanet_r50_nasfpn_crop640_50e_coco",),
+    "libra_retinanet": ("libra_retinanet_r50_fpn_1x_coco",),
+    "ga_retinanet": ("ga_retinanet_r50_caffe_fpn_1x_coco", "ga_retinanet_x101_32x4d_fpn_1x_coco"),
+    "atss": ("atss_r50_fpn_1x_coco", "atss_r101_fpn_1x_coco"),
+    "ddod": ("ddod_r50_fpn_1x_coco",),
+    "fcos": (
+        "fcos_r50_caffe_fpn_gn-head_1x_coco",
+        "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco",
     ),
-    "retinanet_nas_fpn": PublishedFamily(
-        "retinanet", ("retinanet_r50_nasfpn_crop640_50e_coco",), frozenset({"crop640", "nasfpn"})
-    ),
-    "libra_retinanet": PublishedFamily("libra_retinanet", ("libra_retinanet_r50_fpn_1x_coco",)),
-    "ga_retinanet": PublishedFamily(
-        "ga_retinanet", ("ga_retinanet_r50_caffe_fpn_1x_coco", "ga_retinanet_x101_32x4d_fpn_1x_coco")
-    ),
-    "atss": PublishedFamily("atss", ("atss_r50_fpn_1x_coco", "atss_r101_fpn_1x_coco")),
-    "ddod": PublishedFamily("ddod", ("ddod_r50_fpn_1x_coco",)),
-    "fcos": PublishedFamily(
-        "fcos",
-        (
-            "fcos_r50_caffe_fpn_gn-head_1x_coco",
-            "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco",
-        ),
-    ),
-    "faster_rcnn": PublishedFamily("faster_rcnn", ("faster_rcnn_r50_fpn_1x_coco", "faster_rcnn_r50_caffe_fpn_1x_coco")),
-    "faster_rcnn_pafpn": PublishedFamily("faster_rcnn", ("faster_rcnn_r50_pafpn_1x_coco",), frozenset({"pafpn"})),
-    "libra_rcnn": PublishedFamily(
-        "libra_faster_rcnn", ("libra_faster_rcnn_r50_fpn_1x_coco", "libra_faster_rcnn_r101_fpn_1x_coco")
-    ),
-    "cascade_rcnn": PublishedFamily(
-        "cascade_rcnn", ("cascade_rcnn_r50_fpn_1x_coco", "cascade_rcnn_r50_caffe_fpn_1x_coco")
-    ),
-    "cascade_rcnn_rfp": PublishedFamily("cascade_rcnn", ("cascade_rcnn_r50_rfp_1x_coco",), frozenset({"rfp"})),
-    "detectors_cascade_rcnn": PublishedFamily(
-        "cascade_rcnn", ("detectors_cascade_rcnn_r50_1x_coco",), frozenset({"detectors"})
-    ),
+    "faster_rcnn": ("faster_rcnn_r50_fpn_1x_coco", "faster_rcnn_r50_caffe_fpn_1x_coco"),
+    "faster_rcnn_pafpn": ("faster_rcnn_r50_pafpn_1x_coco",),
+    "libra_rcnn": ("libra_faster_rcnn_r50_fpn_1x_coco", "libra_faster_rcnn_r101_fpn_1x_coco"),
+    "cascade_rcnn": ("cascade_rcnn_r50_fpn_1x_coco", "cascade_rcnn_r50_caffe_fpn_1x_coco"),
+    "cascade_rcnn_rfp": ("cascade_rcnn_r50_rfp_1x_coco",),
+    "detectors_cascade_rcnn": ("detectors_cascade_rcnn_r50_1x_coco",),
 }
-"""By our models' names where one model is one family, else by what sets them apart."""
+"""Family -> names of published files; by our models' names where one model is one family, else by what sets them apart.
+
+All names of a family begin as the first does, and have the same of `KIND_WORDS`.
+"""
 
 _NAME = re.compile(
     r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_(?P<grouping>\d+x\d+d))?(?P<caffe>_caffe)?_(?P<words>\w+)"
@@ -133,3 +101,11 @@ def parse_name(name: str) -> PublishedName | None:
         found["grouping"] or "",
         is_whole=bool(DATA_WORDS & set(words)) or _HASH.search(whole) is not None,
     )
+
+
+def is_like(name: PublishedName, family: str, depth: int, grouping: str) -> bool:
+    """Whether ``name`` is of ``family``, of `EXAMPLES`, on a ResNet of ``depth`` layers in groups of ``grouping``."""
+    example = parse_name(EXAMPLES[family][0])
+    assert example is not None
+    ours, theirs = ((known.family, KIND_WORDS & set(known.words)) for known in (example, name))
+    return ours == theirs and (depth, grouping) == (name.depth, name.grouping)

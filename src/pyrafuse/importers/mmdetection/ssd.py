@@ -12,12 +12,19 @@ from pyrafuse.backbones.vgg import name_vgg16
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers import origins
-from pyrafuse.importers.class_names import COCO_NAMES, VOC_NAMES, tell_classes
+from pyrafuse.importers.class_names import COCO_NAMES, VOC_NAMES
 from pyrafuse.importers.engine import File, Found, Importer, Keys, State
 from pyrafuse.importers.mmdetection.config import Config, find_config, look_up
 from pyrafuse.importers.mmdetection.necks import name_ssd_extra
-from pyrafuse.importers.mmdetection.settings import Rgb, UntoldError, keep_ratio, read_colors, read_postprocess
-from pyrafuse.importers.mmdetection.usage import find_class_names, refuse
+from pyrafuse.importers.mmdetection.settings import (
+    Rgb,
+    UntoldError,
+    keep_ratio,
+    read_colors,
+    read_test_settings,
+    read_thresholds,
+)
+from pyrafuse.importers.mmdetection.usage import read_classes, refuse
 from pyrafuse.importers.renaming import by_parts, by_patterns, has_keys
 
 SIZES = {6: 300, 7: 512}
@@ -66,12 +73,12 @@ def describe_ssd(file: File) -> Found:
     mean, std, bgr = COLORS
     try:
         if config is not None:
-            testing = read_postprocess(config)
+            testing = read_thresholds(read_test_settings(config))
             mean, std, bgr = read_colors(config)
     except UntoldError:
         pass  # as published
     except CheckpointError as error:
-        raise refuse(file, error, f"such as ssd{size}_coco or ssd{size}_voc0712") from error
+        raise refuse(file, error, f"ssd{size}_coco or ssd{size}_voc0712") from error
     coverage = _coverage(file, config, num_classes, size)
     colors = keep_ratio((size, size), mean=mean, std=std, bgr=bgr, pad_multiple=1)
     return Found(
@@ -79,7 +86,7 @@ def describe_ssd(file: File) -> Found:
         model=f"ssd{size}",
         edits=[{"postprocess": testing, "head": {} if coverage is None else {"coverage": coverage}}],
         keys=lambda _: Keys(name_ssd),
-        classes=tell_classes(find_class_names(file.content), num_classes, source=file.source),
+        classes=read_classes(file, num_classes, knows_voc=True),
         preprocessing=replace(colors, fit="stretch", pad_multiple=Preprocessing().pad_multiple),
         origin=f"{layout}, {num_classes} classes",
     )

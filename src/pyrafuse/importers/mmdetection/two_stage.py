@@ -9,12 +9,11 @@ from typing import Any
 
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.importers import origins
-from pyrafuse.importers.class_names import tell_classes
 from pyrafuse.importers.engine import File, Found, Importer, Keys, State
 from pyrafuse.importers.mmdetection.blocks import naming_recursive_fpn
 from pyrafuse.importers.mmdetection.necks import name_bfp, name_fpn
 from pyrafuse.importers.mmdetection.trunks import read_trunk
-from pyrafuse.importers.mmdetection.usage import tell_usage
+from pyrafuse.importers.mmdetection.usage import read_classes, tell_usage
 from pyrafuse.importers.renaming import Naming, by_parts, by_patterns, has_keys
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.families.faster_rcnn import STRIDES
@@ -54,12 +53,9 @@ def describe_two_stage(file: File) -> Found:
     return Found(
         layout=layout,
         model=model,
-        edits=[
-            _edit(state, model, trunk.edit(usage.style)),
-            {"postprocess": usage.postprocess, "proposals": usage.proposals},
-        ],
+        edits=[_edit(state, model, trunk.edit(usage.style)), usage.changes],
         keys=name_two_stage,
-        classes=tell_classes(usage.names, num_classes, source=file.source, knows_voc=False),
+        classes=read_classes(file, num_classes),
         preprocessing=usage.preprocessing,
         origin=f"mmdetection checkpoint: {TITLES[model]} on ResNet-{trunk.depth}, {num_classes} classes; "
         f"{usage.origin}",

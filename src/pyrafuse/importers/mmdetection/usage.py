@@ -4,32 +4,18 @@ The file's own settings tell it, else the name it was published under, else whoe
 content, name -> `Usage`
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.importers.class_names import Classes, tell_classes
 from pyrafuse.importers.engine import File
+from pyrafuse.importers.mmdetection import settings
 from pyrafuse.importers.mmdetection.config import Config, find_config, look_up
-from pyrafuse.importers.mmdetection.names import (
-    PUBLISHED_FAMILIES,
-    PublishedFamily,
-    PublishedName,
-    parse_name,
-)
-from pyrafuse.importers.mmdetection.settings import (
-    Rgb,
-    UntoldError,
-    check_regions,
-    keep_ratio,
-    read_head,
-    read_neck,
-    read_postprocess,
-    read_preprocessing,
-    read_proposals,
-    read_style,
-)
+from pyrafuse.importers.mmdetection.names import EXAMPLES, PublishedName, is_like, parse_name
+from pyrafuse.importers.mmdetection.settings import Rgb, UntoldError, keep_ratio
 from pyrafuse.importers.mmdetection.trunks import Trunk
 
 RGB_MEAN: Rgb = (123.675, 116.28, 103.53)
@@ -44,92 +30,120 @@ class Usage:
     """What the keys do not tell.
 
     Attributes:
-        style: Where the ResNet's bottlenecks stride: ``pytorch`` or ``caffe``.
-        preprocessing: Of the images.
-        postprocess: Options of `DensePostprocess`, where the file has its own.
-        neck: Options of the FPN, likewise.
-        head: Options of the head, likewise.
-        proposals: Options of `Propose`, likewise.
-        names: Of the classes; empty where the file does not tell.
-        origin: What told all this, in words.
+        preprocessing: Preprocessing of the images.
+        changes: Changes of our model, as `describe` takes them.
+        style: Where the ResNet strides.
+        origin: What told it, for the card.
     """
 
-    style: str
     preprocessing: Preprocessing
-    postprocess: Mapping[str, Any] = field(default_factory=dict)
-    neck: Mapping[str, Any] = field(default_factory=dict)
-    head: Mapping[str, Any] = field(default_factory=dict)
-    proposals: Mapping[str, Any] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    origin: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    style: str = "pytorch"
+    origin: str = "used as its name says"
+
+
+def choose_usage(
+    file: File,
+    *,
+    what: str,
+    untold: str,
+    examples: str,
+    by_name: Callable[[str], Usage | None],
+    by_settings: Callable[[Config], Usage],
+) -> Usage:
+    """How the detector in ``file`` is used: by a name given by hand, else by its settings, else by its own name.
+
+    Args:
+        file: The file.
+        what: The detector in words, for messages.
+        untold: What no key tells of it, in words.
+        examples: Names that help.
+        by_name: The usage that a published name tells; None where it is none of this detector's.
+        by_settings: The usage that settings tell.
+
+    Raises:
+        CheckpointError: If nothing tells, or the settings ask for what is not there here.
+    """
+    named = by_name(file.name)
+    if file.published is not None:
+        if named is None:
+            raise CheckpointError(f"{file.published!r} is no name that {what} was published under; such as {examples}")
+        return replace(named, origin=f"used as {file.published}")
+    config = find_config(file.content)
+    if config is not None:
+        try:
+            return replace(by_settings(config), origin="used as the settings in it say")
+        except CheckpointError as error:
+            if named is None or not isinstance(error, UntoldError):
+                raise refuse(file, error, examples) from error
+    if named is None:
+        raise CheckpointError(
+            f"{file.source} is {what}, but neither settings in it nor its name tell {untold}: name the model it was "
+            f"published as, by --as NAME or load(..., source=NAME); such as {examples}"
+        )
+    return named
+
+
+def refuse(file: File, error: CheckpointError, examples: str) -> CheckpointError:
+    """The error for settings in ``file`` that ask for what is not there here; ``examples`` of names that help."""
+    return CheckpointError(
+        f"{file.source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
+        f"name that by --as NAME or load(..., source=NAME); such as {examples}"
+    )
 
 
 def tell_usage(file: File, *, family: str, trunk: Trunk, layout: str) -> Usage:
-    """How the detector in ``file`` is used.
+    """How the detector on a ResNet in ``file`` is used.
 
     Args:
-        file: Its settings are asked first, then its name; a name that is given by hand comes before both.
-        family: One of `PUBLISHED_FAMILIES`, by the keys.
+        file: The file.
+        family: One of `EXAMPLES`, by the keys.
         trunk: The backbone, by the keys.
         layout: The detector in words, for messages.
 
     Raises:
-        CheckpointError: If nothing tells, or the name is of another detector, or the settings ask for what is not
-            there here.
+        CheckpointError: As `choose_usage` does, or if the name is of another detector.
     """
-    what = f"{layout} on {trunk}"
-    known = PUBLISHED_FAMILIES[family]
-    names = find_class_names(file.content)
-    parsed = parse_name(file.name)
-    is_of_family = parsed is not None and known.names(parsed, trunk.depth, trunk.grouping)
-    if file.published is not None:
-        if parsed is None:
-            raise CheckpointError(f"{file.published!r} is no name that {what} was published under; {_examples(known)}")
-        if not is_of_family:
-            raise CheckpointError(f"{file.source} is {what}, and {file.published!r} names {parsed}; {_examples(known)}")
-        return _usage_by_name(parsed, names, f"used as {file.published}")
-    config = find_config(file.content)
-    if parsed is not None and not (parsed.is_whole and is_of_family):
-        parsed = None
-    if config is not None:
-        try:
-            return _usage_by_config(config, known.prefix, names)
-        except UntoldError as error:
-            if parsed is None:
-                raise refuse(file, error, _examples(known)) from error
-        except CheckpointError as error:
-            raise refuse(file, error, _examples(known)) from error
-    if parsed is not None:
-        return _usage_by_name(parsed, names, "used as its name says")
-    raise CheckpointError(
-        f"{file.source} is {what}, but neither settings in it nor its name tell where its ResNet strides and how "
-        "images are made ready: name the model it was published as, by --as NAME or load(..., source=NAME); "
-        f"{_examples(known)}"
+    what, examples = f"{layout} on {trunk}", " or ".join(EXAMPLES[family])
+
+    def by_name(name: str) -> Usage | None:
+        parsed = parse_name(name)
+        if parsed is None or not (parsed.is_whole or file.published):
+            return None
+        if is_like(parsed, family, trunk.depth, trunk.grouping):
+            return _usage_of(parsed)
+        if file.published is None:
+            return None
+        raise CheckpointError(f"{file.source} is {what}, and {name!r} names {parsed}; such as {examples}")
+
+    return choose_usage(
+        file,
+        what=what,
+        untold="where its ResNet strides and how images are made ready",
+        examples=examples,
+        by_name=by_name,
+        by_settings=lambda config: _read_usage(config, family),
     )
 
 
-def _examples(family: PublishedFamily) -> str:
-    return f"such as {' or '.join(family.examples)}"
-
-
-def find_class_names(content: Any) -> tuple[str, ...]:
-    """The names of the classes in ``content``, as read from a file; empty where there are none."""
+def read_classes(file: File, num_classes: int, *, knows_voc: bool = False) -> Classes:
+    """The ``num_classes`` classes of ``file``, as it names them; else as `tell_classes` does."""
     places = (
         ("meta", "dataset_meta", "classes"),
         ("meta", "dataset_meta", "CLASSES"),
         ("meta", "CLASSES"),
         ("message_hub", "runtime_info", "dataset_meta", "classes"),
     )
+    names: Sequence[str] = ()
     for place in places:
-        found = look_up(content, *place)
-        if isinstance(found, str):
-            return (found,)
-        if isinstance(found, Sequence) and found and all(isinstance(name, str) for name in found):
-            return tuple(found)
-    return ()
+        found = look_up(file.content, *place)
+        listed = [found] if isinstance(found, str) else found
+        if not names and isinstance(listed, Sequence) and all(isinstance(name, str) for name in listed):
+            names = listed
+    return tell_classes(names, num_classes, source=file.source, knows_voc=knows_voc)
 
 
-def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> Usage:
+def _usage_of(name: PublishedName) -> Usage:
     words = set(name.words)
     is_late_fcos = name.family == "fcos" and "normbbox" in words
     # one was trained on a caffe backbone without its preprocessing
@@ -141,35 +155,24 @@ def _usage_by_name(name: PublishedName, names: tuple[str, ...], origin: str) -> 
     is_cropped = "crop640" in words
     limits = (640, 640) if is_cropped else (600, 1000) if "voc0712" in words else (800, 1333)
     multiple = 32 if not is_cropped else 128 if "nasfpn" in words else 64
+    late_head = {"distances": "scaled_relu", "centerness_on_boxes": "centeronreg" in words}
     return Usage(
-        "caffe" if name.is_caffe else "pytorch",
         keep_ratio(limits, mean=mean, std=std, bgr=is_bgr, pad_multiple=multiple),
-        postprocess={"nms_iou": 0.6} if is_late_fcos else {},
-        head={"distances": "scaled_relu", "centerness_on_boxes": "centeronreg" in words} if is_late_fcos else {},
-        names=names,
-        origin=origin,
+        {"postprocess": {"nms_iou": 0.6}, "head": late_head} if is_late_fcos else {},
+        "caffe" if name.is_caffe else "pytorch",
     )
 
 
-def _usage_by_config(config: Config, family: str, names: tuple[str, ...]) -> Usage:
-    is_two_stage = look_up(config, "model", "rpn_head") is not None
-    if is_two_stage:
-        check_regions(config)
-    return Usage(
-        style=read_style(config),
-        postprocess=read_postprocess(config),
-        neck=read_neck(config),
-        head={} if is_two_stage else read_head(config, family),
-        proposals=read_proposals(config) if is_two_stage else {},
-        preprocessing=read_preprocessing(config),  # last: what it leaves out, the name may tell
-        names=names,
-        origin="used as the settings in it say",
-    )
-
-
-def refuse(file: File, error: CheckpointError, examples: str) -> CheckpointError:
-    """The error for settings in ``file`` that ask for what is not there here; ``examples`` of names that help."""
-    return CheckpointError(
-        f"{file.source} cannot be used as its own settings say: {error}. To use it as a published model all the same, "
-        f"name that by --as NAME or load(..., source=NAME); {examples}"
-    )
+def _read_usage(config: Config, family: str) -> Usage:
+    model, test = config["model"], settings.read_test_settings(config)
+    settings.check(look_up(model, "backbone"), settings.RESNET, of="backbone.")
+    changes: dict[str, Any] = {"postprocess": settings.read_thresholds(test.get("rcnn", test))}
+    if neck := settings.read_neck(config):
+        changes["necks"] = {"fpn": neck}
+    if look_up(model, "rpn_head") is None:
+        changes["head"] = settings.read_head(config, family)
+    else:
+        settings.check(model, settings.REGIONS)
+        changes["proposals"] = settings.read_thresholds(test.get("rpn") or {}, settings.PROPOSALS, of="test_cfg.rpn.")
+    style = look_up(model, "backbone", "style") or "pytorch"
+    return Usage(settings.read_preprocessing(config), changes, style)  # the size is left out last: the name may tell it
