@@ -95,27 +95,34 @@ def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
 def load_exactly(
     module: nn.Module,
     state: Mapping[str, Tensor],
+    naming: Naming = str,
     *,
     source: str | os.PathLike[str],
-    naming: Naming = str,
-    unused: Iterable[str] = (),
     model: str = "",
+    layout: str = "",
+    unused: Iterable[str] = (),
+    aliases: Naming = str,
+    change: Callable[[str, Tensor], Tensor] | None = None,
 ) -> None:
     """Load ``state`` into ``module``; every key must be there, fit, and be used.
 
     Args:
         module: What to fill.
         state: The values.
-        source: Where they are from, for messages.
         naming: Our key -> the key in ``state``; by default they are the same.
-        unused: As `rename` has it.
+        source: Where they are from, for messages.
         model: What ``module`` is called, for messages; its class by default.
+        layout: What ``source`` is taken for, in words, where its content tells what ``module`` is.
+        unused: As `rename` has it.
+        aliases: Likewise.
+        change: Likewise.
 
     Raises:
         CheckpointError: As `rename` does.
     """
-    complaint = f"{source} does not fit {model or type(module).__name__}"
-    values = rename(state, module, naming, complaint=complaint, unused=unused)
+    name = model or type(module).__name__
+    complaint = f"{source} looks like {layout}, but does not fit" if layout else f"{source} does not fit {name}"
+    values = rename(state, module, naming, complaint=complaint, unused=unused, aliases=aliases, change=change)
     module.load_state_dict(values, strict=False)  # rename has checked every key; only counters may be missing
 
 

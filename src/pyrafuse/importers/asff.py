@@ -16,11 +16,10 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_classes
-from pyrafuse.importers.engine import File, Found, Importer, Keys, State
+from pyrafuse.importers.engine import File, Found, Importer, Keys
 from pyrafuse.importers.renaming import Naming, by_modules
 
 MOBILE_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (42, 119)), ((116, 90), (156, 198), (373, 326)))
-MARK = ".guide_wh.weight"
 LEVELS = 3
 SLOTS = 4
 """Three guided anchors and the anchor-free guess of each cell."""
@@ -82,11 +81,6 @@ LAYOUTS = {
 }
 
 
-def looks_like_asff(state: State) -> bool:
-    """Whether the parameters are of one of the official models."""
-    return any(key.endswith(MARK) for key in state) and any(key.startswith("module_list.0.") for key in state)
-
-
 def describe_asff(file: File) -> Found:
     """Which of the official models ``file`` is, with its own anchors, preprocessing and test settings."""
     state = file.state
@@ -115,7 +109,7 @@ def describe_asff(file: File) -> Found:
     )
 
 
-ASFF = Importer(origins.ASFF, looks_like_asff, describe_asff, tells_all=True)
+ASFF = Importer(origins.ASFF, (r".*\.guide_wh\.weight$", r"module_list\.0\."), describe_asff, tells_all=True)
 
 
 def asff_naming(layout: Layout) -> Naming:

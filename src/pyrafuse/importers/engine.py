@@ -4,6 +4,7 @@ content -> recognised -> `File` -> described: `Found` -> built -> keys renamed, 
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from pyrafuse.backbones.weights import check_entries
+from pyrafuse.backbones.weights import check_entries, unwrap_state
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.state_dicts import find_weights, without_common_prefix
 from pyrafuse.importers.class_names import Classes
 from pyrafuse.importers.origins import Origin
-from pyrafuse.importers.renaming import Naming, has_keys, load_renamed, read_shape, unwrap_state
+from pyrafuse.importers.renaming import Naming, has_keys, load_renamed
 from pyrafuse.models.building import build
 from pyrafuse.models.describing import describe
 from pyrafuse.models.detector import Detector
@@ -56,9 +57,31 @@ class File:
         """See `has_keys`."""
         return has_keys(self.state, *patterns)
 
+    def distinct(self, pattern: str) -> set[str]:
+        """What the group of the regular expression ``pattern`` is in the keys that begin so: numbers of blocks, say."""
+        return {found[1] for key in self.state if (found := re.match(pattern, key))}
+
     def shape(self, key: str, *, layout: str, ndim: int = 4, least: int = 1) -> tuple[int, ...]:
-        """See `read_shape`."""
-        return read_shape(self.state, key, source=self.source, layout=layout, ndim=ndim, least=least)
+        """Shape of a parameter that a detector's sizes are told by.
+
+        Args:
+            key: The parameter.
+            layout: What the file is taken for, in words, for messages.
+            ndim: Dimensions that the parameter has; 4 is a convolution's weight.
+            least: Of its first dimension.
+
+        Raises:
+            CheckpointError: If the key is missing, or of another number of dimensions, or a dimension is smaller.
+        """
+        complaint = f"{self.source} looks like {layout}, but does not fit"
+        if key not in self.state:
+            raise CheckpointError(f"{complaint}; missing: {key}")
+        shape = tuple(self.state[key].shape)
+        if len(shape) != ndim or shape[0] < least or min(shape) < 1:
+            raise CheckpointError(
+                f"{complaint}; of another shape: {key} is {shape}, needs {ndim} dimensions, the first at least {least}"
+            )
+        return shape
 
 
 @dataclass(frozen=True)
@@ -100,21 +123,21 @@ class Importer:
 
     Attributes:
         origin: The origin in words.
-        marks: Whether parameters are of this origin.
+        marks: Regular expressions; each matches some key of every file of this origin, and of no other, from its start.
         describe: Tells what a file of this origin holds; a `CheckpointError` where something is missing.
         renew: Gives the parameters of older files the names of newer ones.
         tells_all: Whether every file tells by itself what it is, so that no published name is taken.
     """
 
     origin: Origin
-    marks: Callable[[State], bool]
+    marks: Sequence[str]
     describe: Callable[[File], Found]
     renew: Callable[[State], State] = dict
     tells_all: bool = False
 
     def recognizes(self, content: Any) -> bool:
         """Whether ``content``, as read from a file, is of this origin."""
-        return self.marks(self.renew(unwrap_state(content)))
+        return has_keys(self.renew(unwrap_state(content)), *self.marks)
 
     def build(
         self, content: Any, *, source: str | os.PathLike[str], published: str | None = None, **changes: Any

@@ -16,9 +16,9 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.heads.multibox import M2DET_FORMS
 from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_classes
-from pyrafuse.importers.engine import File, Found, Importer, Keys, State
+from pyrafuse.importers.engine import File, Found, Importer, Keys
 from pyrafuse.importers.mmdetection.trunks import DEPTHS
-from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns, has_keys
+from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns
 
 LAYOUT = "an M2Det"
 _INNER = by_patterns([(r"\bnorm\.", "bn.")])
@@ -79,11 +79,6 @@ def aliases_mlfpn(num_levels: int, num_scales: int) -> Naming:
     )
 
 
-def looks_like_m2det(state: State) -> bool:
-    """Whether the parameters are an official M2Det's."""
-    return has_keys(state, r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\.")
-
-
 def describe_m2det(file: File) -> Found:
     """Which M2Det ``file`` is; its name tells the size of the input, which the anchors depend on and no key does."""
     size = _size_of(file)
@@ -123,7 +118,7 @@ def describe_m2det(file: File) -> Found:
     )
 
 
-M2DET = Importer(origins.M2DET, looks_like_m2det, describe_m2det)
+M2DET = Importer(origins.M2DET, (r"leach\.\d+\.", r"unet1\.", r"loc\.\d+\."), describe_m2det)
 
 
 def _size_of(file: File) -> int:

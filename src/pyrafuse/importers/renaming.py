@@ -1,18 +1,15 @@
-"""Other people's parameter names: rules from our keys to theirs, and loading through them.
+"""Other people's parameter names: rules from our keys to theirs.
 
 our key -> naming -> their key -> their value -> our parameter
 """
 
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from torch import Tensor, nn
+from pyrafuse.backbones.weights import Naming
+from pyrafuse.backbones.weights import load_exactly as load_renamed
 
-from pyrafuse.backbones.weights import Naming, rename, unwrap_state
-from pyrafuse.base.errors import CheckpointError
-
-__all__ = ["Naming", "by_modules", "by_parts", "by_patterns", "has_keys", "load_renamed", "read_shape", "unwrap_state"]
+__all__ = ["Naming", "by_modules", "by_parts", "by_patterns", "has_keys", "load_renamed"]
 
 
 def by_modules(pairs: Iterable[tuple[str, str]], *, then: Naming | None = None) -> Naming:
@@ -76,61 +73,3 @@ def has_keys(state: Iterable[str], *patterns: str) -> bool:
     What a file is, is told by whole groups of keys: one that lacks a single key is still recognised, and told so.
     """
     return all(any(re.match(pattern, key) for key in state) for pattern in patterns)
-
-
-def read_shape(
-    state: Mapping[str, Tensor], key: str, *, source: str | os.PathLike[str], layout: str, ndim: int = 4, least: int = 1
-) -> tuple[int, ...]:
-    """Shape of a parameter that a detector's sizes are told by.
-
-    Args:
-        state: Their state dict.
-        key: Of it.
-        source: Of the file, for messages.
-        layout: As in `load_renamed`.
-        ndim: Dimensions that the parameter has; 4 is a convolution's weight.
-        least: Of its first dimension.
-
-    Raises:
-        CheckpointError: If the key is missing, or of another number of dimensions, or a dimension is smaller.
-    """
-    complaint = f"{source} looks like {layout}, but does not fit"
-    if key not in state:
-        raise CheckpointError(f"{complaint}; missing: {key}")
-    shape = tuple(state[key].shape)
-    if len(shape) != ndim or shape[0] < least or min(shape) < 1:
-        raise CheckpointError(
-            f"{complaint}; of another shape: {key} is {shape}, needs {ndim} dimensions, the first at least {least}"
-        )
-    return shape
-
-
-def load_renamed(
-    module: nn.Module,
-    state: Mapping[str, Tensor],
-    naming: Naming,
-    *,
-    source: str | os.PathLike[str],
-    layout: str,
-    unused: Sequence[str] = (),
-    aliases: Naming = str,
-    change: Callable[[str, Tensor], Tensor] | None = None,
-) -> None:
-    """Load ``state`` into ``module`` under our names.
-
-    Args:
-        module: Ours.
-        state: Their state dict.
-        naming: Our key -> their key.
-        source: Of the file, for messages.
-        layout: What the file is taken for, in words, for messages.
-        unused: As `rename` has it.
-        aliases: Likewise.
-        change: Likewise.
-
-    Raises:
-        CheckpointError: As `rename` does.
-    """
-    complaint = f"{source} looks like {layout}, but does not fit"
-    values = rename(state, module, naming, complaint=complaint, unused=unused, aliases=aliases, change=change)
-    module.load_state_dict(values, strict=False)  # rename has checked every key; only counters may be missing

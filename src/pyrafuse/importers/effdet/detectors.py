@@ -59,11 +59,6 @@ def _projection(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield f"{ours}.project.norm", f"{theirs}.conv.bn"
 
 
-def looks_like_effdet(state: State) -> bool:
-    """Whether the parameters are an EfficientDet's of effdet."""
-    return has_keys(state, r"class_net\.", r"box_net\.", r"backbone\.")
-
-
 def describe_effdet(file: File) -> Found:
     """Which of `PUBLISHED` ``file`` is; weights of the merges are normalised fast, which no key tells."""
     layout = read_layout(file)
@@ -199,4 +194,4 @@ def read_layout(file: File) -> Structure:
     )
 
 
-EFFDET = Importer(origins.EFFDET, looks_like_effdet, describe_effdet, _renew)
+EFFDET = Importer(origins.EFFDET, (r"class_net\.", r"box_net\.", r"backbone\."), describe_effdet, _renew)

@@ -88,6 +88,7 @@ SEPARATE_NORMS = Family(
 """NAS-FPN's head on a plain FPN, the base that its paper compares with."""
 LIBRA = Family("Libra RetinaNet", "libra_retinanet", (_RETINA_KEYS,), "retina_cls.weight", 9, _RETINA)
 HEAD = "bbox_head."
+MARKS = (r"backbone\.layer1\.", r"bbox_head\.(retina_(cls|reg)|atss_(cls|reg|centerness|iou)|conv_centerness)\.")
 
 # how older files called the same
 _RENEWED = by_patterns(
@@ -97,11 +98,6 @@ _RENEWED = by_patterns(
         (r"^(bbox_head\.scales\.\d+)$", r"\1.scale"),
     ]
 )
-
-
-def looks_dense(state: State) -> bool:
-    """Whether the parameters are a dense detector's of mmdetection."""
-    return family_of(state) is not None
 
 
 def describe_dense(file: File) -> Found:
@@ -175,4 +171,4 @@ def family_of(state: State) -> Family | None:
     return LIBRA if family is not None and family.model == "retinanet" and is_balanced else family
 
 
-DENSE = Importer(origins.MMDETECTION, looks_dense, describe_dense, renew)
+DENSE = Importer(origins.MMDETECTION, MARKS, describe_dense, renew)

@@ -25,7 +25,7 @@ from pyrafuse.importers.mmdetection.settings import (
     read_thresholds,
 )
 from pyrafuse.importers.mmdetection.usage import read_classes, refuse
-from pyrafuse.importers.renaming import by_parts, by_patterns, has_keys
+from pyrafuse.importers.renaming import by_parts, by_patterns
 
 SIZES = {6: 300, 7: 512}
 """Levels -> side of the input in pixels."""
@@ -33,6 +33,7 @@ SLOTS = 4
 """Anchors a cell of the finest level."""
 COLORS: tuple[Rgb, Rgb, bool] = ((123.675, 116.28, 103.53), (1.0, 1.0, 1.0), False)
 """Mean and standard deviation of red, green and blue in 0..255, and whether blue comes first, as published."""
+MARKS = (r"bbox_head\.(cls|reg)_convs\.\d+\.0\.(weight|bias)", r"backbone\.features\.\d+\.")
 _LEVEL = re.compile(r"bbox_head\.(?:cls|reg)_convs\.(\d+)\.")
 VOC_COVERAGE = {300: (0.2, 0.9), 512: (0.15, 0.9)}
 
@@ -47,11 +48,6 @@ name_ssd = by_parts(
     }
 )
 """Our key of an `ssd300` or `ssd512` -> theirs."""
-
-
-def looks_like_ssd(state: State) -> bool:
-    """Whether the parameters are an SSD's of mmdetection."""
-    return has_keys(state, r"bbox_head\.(cls|reg)_convs\.\d+\.0\.(weight|bias)", r"backbone\.features\.\d+\.")
 
 
 def describe_ssd(file: File) -> Found:
@@ -125,4 +121,4 @@ def _renew(state: State) -> State:
     return renewed
 
 
-SSD = Importer(origins.MMDETECTION_SSD, looks_like_ssd, describe_ssd, _renew)
+SSD = Importer(origins.MMDETECTION_SSD, MARKS, describe_ssd, _renew)

@@ -27,18 +27,13 @@ TITLES = {
     "cascade_rcnn": "Cascade R-CNN",
     "cascade_rcnn_rfp": "Cascade R-CNN with recursive FPN",
 }
+MARKS = (r"backbone\.layer1\.", r"rpn_head\.rpn_(cls|reg)\.", r"roi_head\.bbox_head\.(\d+\.)?fc_(cls|reg)\.")
 _STAGES = r"roi_head\.bbox_head\.\d+\."
 
 _name_rpn = by_patterns(
     [(r"^tower\.convs\.0\.", "rpn_conv."), (r"^objectness\.", "rpn_cls."), (r"^deltas\.", "rpn_reg.")]
 )
 _name_region_head = by_patterns([(r"^layers\.", "shared_fcs."), (r"^classes\.", "fc_cls."), (r"^deltas\.", "fc_reg.")])
-
-
-def looks_two_stage(state: State) -> bool:
-    """Whether the parameters are a two-stage detector's of mmdetection."""
-    marks = (r"backbone\.layer1\.", r"rpn_head\.rpn_(cls|reg)\.", r"roi_head\.bbox_head\.(\d+\.)?fc_(cls|reg)\.")
-    return has_keys(state, *marks)
 
 
 def describe_two_stage(file: File) -> Found:
@@ -116,4 +111,4 @@ def _edit(state: State, model: str, trunk: Mapping[str, Any]) -> dict[str, Any]:
     return {"backbone": trunk, **({"neck": "pafpn"} if _has_path_aggregation(state) else {})}
 
 
-TWO_STAGE = Importer(origins.MMDETECTION_TWO_STAGE, looks_two_stage, describe_two_stage)
+TWO_STAGE = Importer(origins.MMDETECTION_TWO_STAGE, MARKS, describe_two_stage)

@@ -14,7 +14,7 @@ from pyrafuse.backbones.mobilenet import name_of_mmdetection
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.heads.yolov3 import DARKNET_ANCHORS, Anchors
 from pyrafuse.importers import origins
-from pyrafuse.importers.engine import Changes, File, Found, Importer, Keys, State
+from pyrafuse.importers.engine import Changes, File, Found, Importer, Keys
 from pyrafuse.importers.mmdetection.config import Config, look_up
 from pyrafuse.importers.mmdetection.necks import naming_yolov3_neck
 from pyrafuse.importers.mmdetection.settings import (
@@ -27,7 +27,7 @@ from pyrafuse.importers.mmdetection.settings import (
     read_thresholds,
 )
 from pyrafuse.importers.mmdetection.usage import RGB_MEAN, RGB_STD, Usage, choose_usage, read_classes
-from pyrafuse.importers.renaming import Naming, by_parts, by_patterns, has_keys
+from pyrafuse.importers.renaming import Naming, by_parts, by_patterns
 
 _LEVELS = 3
 
@@ -111,11 +111,6 @@ TRUNKS = (
     ),
 )
 """Told apart by keys."""
-
-
-def looks_like_yolov3(state: State) -> bool:
-    """Whether the parameters are a YOLOv3's of mmdetection."""
-    return any(has_keys(state, r"bbox_head\.convs_pred\.", trunk.mark) for trunk in TRUNKS)
 
 
 def describe_yolov3(file: File) -> Found:
@@ -204,4 +199,5 @@ def _read_anchors(shapes: Any) -> list[list[list[float]]]:
     return anchors
 
 
-YOLOV3 = Importer(origins.MMDETECTION_YOLOV3, looks_like_yolov3, describe_yolov3)
+MARKS = (r"bbox_head\.convs_pred\.", "|".join(trunk.mark for trunk in TRUNKS))
+YOLOV3 = Importer(origins.MMDETECTION_YOLOV3, MARKS, describe_yolov3)

@@ -43,11 +43,6 @@ _CLASSIFIER = re.compile(r"head\.classes\.(\d+\.(1\.)?)?(weight|bias)$")
 _FLAT_TOWER = re.compile(rf"^(head\.(?:{CLASSES}|{BOXES})\.conv)\.(\d+)\.(?=weight|bias)")
 
 
-def looks_like_torchvision(state: State) -> bool:
-    """Whether the parameters are a detector's of torchvision."""
-    return has_keys(state, r"backbone\.body\.", ".*head") or has_keys(state, r"backbone\.features\.", _MODULE_LIST)
-
-
 def describe_torchvision(file: File) -> Found:
     """Which detector of torchvision ``file`` is; with ``_coco`` behind its name it is of their COCO weights.
 
@@ -144,4 +139,5 @@ def _renew(state: State) -> State:
     return {name(key): value for key, value in state.items()}
 
 
-TORCHVISION = Importer(origins.TORCHVISION, looks_like_torchvision, describe_torchvision, _renew)
+MARKS = (r"backbone\.(body|features)\.", rf"(rpn\.head|roi_heads|head\.({CLASSES}|{BOXES}))\.")
+TORCHVISION = Importer(origins.TORCHVISION, MARKS, describe_torchvision, _renew)
