@@ -6,7 +6,7 @@ state dict -> which of five layouts -> our detector -> every key renamed, none l
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,70 +25,74 @@ SLOTS = 4
 """Three guided anchors and the anchor-free guess of each cell."""
 
 
+STACKS = ({0: (0,), 1: (1,), 3: (3, 0), 4: (3, 1), 5: (4,)},) * 2 + (
+    {0: (0, 0), 1: (0, 1), 2: (1,), 4: (3,), 5: (4,), 7: (6,)},
+)
+"""Of each level, finest first: our place in its stack -> number in their list, from the stack's first on, and in the
+residual block there. What lies between has no parameters."""
+
+
 @dataclass(frozen=True)
 class Layout:
-    """One of the official model files.
+    """One of the official model files: a list of modules that runs on from level to level, coarsest first.
 
     Attributes:
         name: In words.
         is_mobile: On MobileNetV2.
         is_fused: With ASFF.
-        stacks: For each level, finest first: where the list of modules has its 1x1 and 3x3 convolutions, in order.
-        reductions: Likewise the 1x1 convolutions before the upsampling, finest first.
-        widenings: The 3x3 convolution that ends each level, by level.
-        heads: Prefix of each level's head.
+        first: Number of the first module behind the trunk.
+        gap: Steps from the end of one level's stack to the reduction of the next.
     """
 
     name: str
     is_mobile: bool
     is_fused: bool
-    stacks: tuple[tuple[str, ...], ...]
-    reductions: tuple[str, ...]
-    widenings: Mapping[int, str]
-    heads: tuple[str, ...]
+    first: int
+    gap: int
+
+    def start(self, level: int) -> int:
+        """Number of the first module of a level's stack; a finer one starts two behind its reduction."""
+        return self.first if level == LEVELS - 1 else self.end(level + 1) + self.gap + 2
+
+    def end(self, level: int) -> int:
+        """Number of the last module of a level's stack."""
+        return self.start(level) + max(STACKS[level].values())[0]
+
+    def head(self, level: int) -> str:
+        """Prefix of a level's head."""
+        return f"level_{2 - level}_header" if self.is_mobile or self.is_fused else _listed(self.end(level) + 2)
+
+    def widening(self, level: int) -> str | None:
+        """The 3x3 convolution that ends a level, where there is one."""
+        if self.is_mobile:
+            return None if self.is_fused else f"level_{2 - level}_conv"
+        return None if self.is_fused and level else _listed(self.end(level) + 1)
 
 
-def _layout(name: str, *, is_mobile: bool, is_fused: bool, first: int, gap: int) -> Layout:
-    """Number the modules after the trunk, which ends before ``first``; ``gap`` modules stand between two stacks."""
-    listed = "module_list.{}".format
-    pair = "module_list.{}.module_list.0.{}".format
-    coarse = (pair(first, 0), pair(first, 1), *map(listed, (first + 1, first + 3, first + 4, first + 6)))
-    stacks, reductions = [coarse], []
-    last = first + 6
-    for _ in range(2):
-        reduce = last + gap
-        start = reduce + 2
-        stacks.insert(0, (listed(start), listed(start + 1), pair(start + 3, 0), pair(start + 3, 1), listed(start + 4)))
-        reductions.insert(0, listed(reduce))
-        last = start + 4
-    ends = tuple(int(stack[-1].split(".")[1]) for stack in stacks)
-    if is_mobile:
-        widenings = {} if is_fused else {level: f"level_{2 - level}_conv" for level in range(3)}
-    elif is_fused:
-        widenings = {0: listed(ends[0] + 1)}
-    else:
-        widenings = {level: listed(end + 1) for level, end in enumerate(ends)}
-    separate = is_mobile or is_fused
-    heads = tuple(f"level_{2 - level}_header" if separate else listed(end + 2) for level, end in enumerate(ends))
-    return Layout(name, is_mobile, is_fused, tuple(stacks), tuple(reductions), widenings, heads)
+def _listed(number: int, *inner: int) -> str:
+    return ".".join((f"module_list.{number}", *(f"module_list.0.{place}" for place in inner)))
 
 
 LAYOUTS = {
-    (False, False): _layout("YOLOv3 baseline on Darknet-53", is_mobile=False, is_fused=False, first=11, gap=3),
-    (False, True): _layout("YOLOv3 with ASFF on Darknet-53", is_mobile=False, is_fused=True, first=11, gap=1),
-    (True, False): _layout("YOLOv3 on MobileNetV2", is_mobile=True, is_fused=False, first=19, gap=1),
-    (True, True): _layout("YOLOv3 with ASFF on MobileNetV2", is_mobile=True, is_fused=True, first=19, gap=1),
+    (layout.is_mobile, layout.is_fused): layout
+    for layout in (
+        Layout("YOLOv3 baseline on Darknet-53", is_mobile=False, is_fused=False, first=11, gap=3),
+        Layout("YOLOv3 with ASFF on Darknet-53", is_mobile=False, is_fused=True, first=11, gap=1),
+        Layout("YOLOv3 on MobileNetV2", is_mobile=True, is_fused=False, first=19, gap=1),
+        Layout("YOLOv3 with ASFF on MobileNetV2", is_mobile=True, is_fused=True, first=19, gap=1),
+    )
 }
 
 
 def describe_asff(file: File) -> Found:
     """Which of the official models ``file`` is, with its own anchors, preprocessing and test settings."""
     state = file.state
-    is_mobile = any(re.match(r"module_list\.\d+\.conv\.\d", key) for key in state)
-    is_fused = any(key.endswith(".weight_levels.weight") for key in state)
-    has_rfb = not is_mobile and any(key.endswith(".rfb.branch_3.2.weight") for key in state)
+    is_mobile, is_fused = file.has(r"module_list\.\d+\.conv\.\d"), file.has(r".*\.weight_levels\.weight$")
+    has_rfb = not is_mobile and file.has(r".*\.rfb\.branch_3\.2\.weight$")
+    # channels that a level is squeezed to before the fusion's weights: 8 in ASFF*, else 16
+    squeezed = _most_common(len(value) for key, value in state.items() if ".weight_level_" in key and value.ndim)
     layout = LAYOUTS[is_mobile, is_fused]
-    outputs = [f"{head}.conv.{kind}" for head in layout.heads for kind in ("weight", "bias")]
+    outputs = [f"{layout.head(level)}.conv.{kind}" for level in range(LEVELS) for kind in ("weight", "bias")]
     num_channels = _most_common(len(state[key]) for key in outputs if key in state and state[key].ndim)
     if num_channels % SLOTS or num_channels // SLOTS < 6:
         found = f"is {tuple(state[outputs[0]].shape)}" if outputs[0] in state else "is missing"
@@ -101,7 +105,7 @@ def describe_asff(file: File) -> Found:
     return Found(
         layout=name,
         model="yolov3_asff" if is_fused else "yolov3",
-        edits=[_edit(layout, has_rfb=has_rfb, weight_channels=_weight_channels(state))],
+        edits=[_edit(layout, has_rfb=has_rfb, weight_channels=squeezed or 16)],
         keys=lambda _: Keys(asff_naming(layout), change=_reorder),
         classes=name_classes(num_classes, knows_voc=False),
         preprocessing=Preprocessing(size=(416, 416) if is_mobile else (608, 608), interpolation="opencv"),
@@ -115,11 +119,6 @@ ASFF = Importer(origins.ASFF, (r".*\.guide_wh\.weight$", r"module_list\.0\."), d
 def asff_naming(layout: Layout) -> Naming:
     """Our key -> the official key."""
     return by_modules(_module_pairs(layout), then=lambda rest: re.sub(r"(^|\.)norm\.", r"\1batch_norm.", rest))
-
-
-def _weight_channels(state: Mapping[str, Tensor]) -> int:
-    """Channels that a level is squeezed to before the fusion's weights: 8 in ASFF*, else 16."""
-    return _most_common(len(value) for key, value in state.items() if ".weight_level_" in key and value.ndim) or 16
 
 
 def _most_common(numbers: Iterable[int]) -> int:
@@ -156,17 +155,15 @@ def _module_pairs(layout: Layout) -> Iterator[tuple[str, str]]:
                 yield f"backbone.stages.{stage}.{block + 1}.reduce", f"{theirs}.0"
                 yield f"backbone.stages.{stage}.{block + 1}.expand", f"{theirs}.1"
     yolo = "neck.necks.0" if layout.is_fused else "neck"
-    for level, stack in enumerate(layout.stacks):
-        places = (0, 1, 2, 4, 5, 7) if level == 2 else (0, 1, 3, 4, 5)  # what lies between has no parameters
-        for place, theirs in zip(places, stack, strict=True):
-            yield f"{yolo}.stacks.{level}.{place}", theirs
-    for level, theirs in enumerate(layout.reductions):
-        yield f"{yolo}.reductions.{level}", theirs
-    for level, theirs in layout.widenings.items():
-        yield f"{yolo}.widenings.{level}", theirs
-    if layout.is_fused:
-        yield from _fusion_pairs("conv" if layout.is_mobile else "fusion")
-    for level, theirs in enumerate(layout.heads):
+    for level, stack in enumerate(STACKS):
+        start = layout.start(level)
+        for place, (number, *inner) in stack.items():
+            yield f"{yolo}.stacks.{level}.{place}", _listed(start + number, *inner)
+        if level < LEVELS - 1:
+            yield f"{yolo}.reductions.{level}", _listed(start - 2)
+        if widening := layout.widening(level):
+            yield f"{yolo}.widenings.{level}", widening
+        theirs = layout.head(level)
         yield f"head.guides.{level}", f"{theirs}.guide_wh"
         yield f"head.outputs.{level}", f"{theirs}.conv"
         adaption = f"head.adaptions.{level}"
@@ -174,6 +171,8 @@ def _module_pairs(layout: Layout) -> Iterator[tuple[str, str]]:
         yield f"{adaption}.conv", f"{theirs}.Feature_adaption.dconv"
         for branch in range(4):
             yield f"{adaption}.rfb.branches.{branch}", f"{theirs}.Feature_adaption.rfb.branch_{branch}"
+    if layout.is_fused:
+        yield from _fusion_pairs("conv" if layout.is_mobile else "fusion")
 
 
 def _fusion_pairs(suffix: str) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from pyrafuse.heads.multibox import M2DET_FORMS
 from pyrafuse.importers import origins
 from pyrafuse.importers.class_names import name_classes
 from pyrafuse.importers.engine import File, Found, Importer, Keys
-from pyrafuse.importers.mmdetection.trunks import DEPTHS
+from pyrafuse.importers.mmdetection.trunks import read_depth
 from pyrafuse.importers.renaming import Naming, by_modules, by_parts, by_patterns
 
 LAYOUT = "an M2Det"
@@ -49,23 +49,16 @@ def naming_sfam(num_scales: int) -> Naming:
 
 def naming_mlfpn(num_levels: int, num_scales: int) -> Naming:
     """Of an `MLFPN` in a whole checkpoint; as there, the shared reduction is the last of its aliases."""
-    ffm1, ffm2 = naming_ffm1(), naming_ffm2(f"leach.{num_levels - 1}")
-    tum, sfam = naming_tum(num_scales), naming_sfam(num_scales)
-
-    def name(key: str) -> str:
-        part, _, rest = key.partition(".")
-        if part == "base":
-            return ffm1(rest)
-        if part == "tums":
-            level, _, rest = rest.partition(".")
-            return f"unet{int(level) + 1}.{tum(rest)}"
-        if part == "sfam":
-            return f"sfam_module.{sfam(rest)}"
-        if part == "norm":
-            return f"Norm.{rest}"
-        return ffm2(rest)
-
-    return name
+    tum = naming_tum(num_scales)
+    return by_parts(
+        {
+            "base": ("", naming_ffm1()),
+            "reduce": ("", naming_ffm2(f"leach.{num_levels - 1}")),
+            **{f"tums.{level}": (f"unet{level + 1}", tum) for level in range(num_levels)},
+            "sfam": ("sfam_module", naming_sfam(num_scales)),
+            "norm": ("Norm", str),
+        }
+    )
 
 
 def aliases_mlfpn(num_levels: int, num_scales: int) -> Naming:
@@ -85,7 +78,12 @@ def describe_m2det(file: File) -> Found:
     mlfpn = _read_mlfpn(file)
     slots = file.shape("loc.0.weight", layout=LAYOUT, least=4)[0] // 4
     num_classes = file.shape("conf.0.weight", layout=LAYOUT, least=2 * slots)[0] // slots - 1
-    backbone = "vgg16" if file.has(r"base\.\d+\.") else f"resnet{_depth_of(file)}"
+    depth = read_depth(file, "base")
+    if depth is None and not file.has(r"base\.\d+\."):
+        raise CheckpointError(
+            f"{file.source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here"
+        )
+    backbone = "vgg16" if depth is None else f"resnet{depth}"
     layout = f"M2Det-{size} on {backbone}{' with SFAM' if mlfpn['attention'] else ''}"
     count = mlfpn["num_levels"], mlfpn["num_scales"]
     naming = by_parts(
@@ -134,28 +132,17 @@ def _size_of(file: File) -> int:
 
 def _read_mlfpn(file: File) -> dict[str, Any]:
     """The neck's options, as keys and shapes tell them."""
-    levels = max((int(found[1]) for key in file.state if (found := re.match(r"unet(\d+)\.", key))), default=1)
-    downs = {found[1] for key in file.state if (found := re.match(r"unet1\.layers\.(\d+)\.", key))}
+    levels = max(map(int, file.distinct(r"unet(\d+)\.")), default=1)
 
     def width(key: str) -> int:
         return file.shape(key, layout=LAYOUT)[0]
 
     return {
         "num_levels": levels,
-        "num_scales": len(downs) + 1,
+        "num_scales": len(file.distinct(r"unet1\.layers\.(\d+)\.")) + 1,
         "channels": 2 * width(f"leach.{levels - 1}.conv.weight"),
         "shallow_channels": width("reduce.conv.weight"),
         "deep_channels": width("up_reduce.conv.weight"),
         "attention": file.has(r"sfam_module\."),
         "smooth": file.has(r"unet\d+\.smooth\."),
     }
-
-
-def _depth_of(file: File) -> int:
-    blocks = {int(found[1]) for key in file.state if (found := re.match(r"base\.layer3\.(\d+)\.", key))}
-    kind = (file.has(r"base\.layer\d\.\d+\.conv3\."), len(blocks))
-    if kind not in DEPTHS:
-        raise CheckpointError(
-            f"{file.source} has an M2Det's neck on a trunk that is neither VGG-16 nor a ResNet known here"
-        )
-    return DEPTHS[kind]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import CheckpointError
-from pyrafuse.importers.mmdetection.dense import DENSE, FAMILIES, LIBRA, SEPARATE_NORMS, name_detector
+from pyrafuse.importers.mmdetection.dense import DENSE, name_detector
+from pyrafuse.importers.mmdetection.families import DENSE as FAMILIES
 from pyrafuse.models.describing import describe
 from pyrafuse.models.factory import create_model
 
@@ -38,7 +39,7 @@ def theirs_of(family, *, num_classes: int = 3):
     return detector, state, {"published": NAMES[family.title], **changes}
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, SEPARATE_NORMS, LIBRA], ids=lambda f: f.title)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.title)
 def test_there_and_back(family):
     detector, state, changes = theirs_of(family)
     assert DENSE.recognizes({"state_dict": state})
@@ -88,7 +89,7 @@ def test_biases_in_front_of_norms_are_read():
 
 
 def test_a_plain_pyramid_under_the_head_of_nas_fpn():
-    _, state, changes = theirs_of(SEPARATE_NORMS)
+    _, state, changes = theirs_of(family_called("RetinaNet with norms of each level"))
     found = DENSE.build(state, source="a.pth", **changes)
     (neck,) = found.card.spec.necks
     assert {

@@ -5,7 +5,8 @@ import torch
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.importers.loading import build
-from pyrafuse.importers.mmdetection.dense import FAMILIES, SEPARATE_NORMS, name_detector
+from pyrafuse.importers.mmdetection.dense import name_detector
+from pyrafuse.importers.mmdetection.families import DENSE
 from pyrafuse.models.factory import create_model
 from pyrafuse.models.uninitialized import Uninitialized
 
@@ -24,7 +25,7 @@ def state_of(family) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def states():
-    families = [f for f in (*FAMILIES, SEPARATE_NORMS) if f.model in ("retinanet", "retinanet_nas_fpn", "fcos", "ddod")]
+    families = [f for f in DENSE if f.model in ("retinanet", "retinanet_nas_fpn", "fcos", "ddod")]
     return {family.title: state_of(family) for family in families}
 
 

@@ -5,10 +5,17 @@ import pytest
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.importers.engine import File
 from pyrafuse.importers.mmdetection.config import find_config, parse_config
-from pyrafuse.importers.mmdetection.names import EXAMPLES, is_like, parse_name
+from pyrafuse.importers.mmdetection.families import DENSE, TWO_STAGE
+from pyrafuse.importers.mmdetection.names import is_like, parse_name
 from pyrafuse.importers.mmdetection.trunks import Trunk
 from pyrafuse.importers.mmdetection.usage import read_classes, tell_usage
 
+FAMILIES = {
+    "retinanet_level_norms": next(f for f in DENSE if "norms" in f.title),
+    "faster_rcnn_pafpn": next(f for f in TWO_STAGE if "PAFPN" in f.title),
+    "detectors_cascade_rcnn": TWO_STAGE[0],
+    **{f.model: f for f in (*DENSE, *TWO_STAGE)},  # of several of one model, the plainest is the last
+}
 OF_2 = """
 norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
 model = dict(
@@ -46,7 +53,11 @@ def tell(content, *, source="model.pth", published=None, family="retinanet", dep
     groups, _, width = grouping.removesuffix("d").partition("x")
     trunk = Trunk(depth, {"groups": int(groups), "base_width": int(width)} if grouping else {})
     return tell_usage(
-        File(content, {}, source, published), family=family, trunk=trunk, layout="mmdetection's RetinaNet"
+        File(content, {}, source, published),
+        layout="mmdetection's RetinaNet",
+        examples=FAMILIES[family].examples,
+        trunk=trunk,
+        known=FAMILIES[family].known,
     )
 
 
@@ -190,12 +201,12 @@ class TestNames:
         with pytest.raises(CheckpointError, match=said):
             tell({}, published=name)
 
-    @pytest.mark.parametrize("family", EXAMPLES)
+    @pytest.mark.parametrize("family", FAMILIES)
     def test_every_family_s_examples_are_its_own(self, family):
-        for example in EXAMPLES[family]:
+        assert len(FAMILIES) == len(DENSE) + len(TWO_STAGE)
+        for example in FAMILIES[family].examples:
             parsed = parse_name(example)
-            assert [other for other in EXAMPLES if is_like(parsed, other, parsed.depth, parsed.grouping)] == [family]
-            assert not is_like(parsed, family, 152, parsed.grouping)
+            assert [other for other in FAMILIES if is_like(parsed, FAMILIES[other].examples[0])] == [family]
             told = tell({}, published=example, family=family, depth=parsed.depth, grouping=parsed.grouping)
             assert told.origin == f"used as {example}"
 

@@ -3,34 +3,30 @@
 Learnt from published files' keys and shapes. our key -> theirs
 """
 
-import re
-
 from pyrafuse.backbones.resnet import name_resnet
 from pyrafuse.importers.mmdetection.necks import name_fpn
-from pyrafuse.importers.renaming import Naming
+from pyrafuse.importers.renaming import Naming, by_parts, by_patterns
 from pyrafuse.models.recursive_fpn import RecursiveFPN
 
 
 def naming_recursive_fpn(model: RecursiveFPN) -> Naming:
     """Of a whole `RecursiveFPN` on `fpn`: ``backbone.conv1.weight``, ``neck.rfp_modules.0.layer2.0.rfp_conv.bias``."""
-    neck = name_fpn(model.neck)
+    parts: dict[str, tuple[str, Naming]] = {
+        "trunk": ("backbone", _name_trunk),
+        "neck": ("neck", name_fpn(model.neck)),
+        "aspp": ("neck.rfp_aspp", by_patterns([(r"^branches\.(\d+)\.conv\.", r"aspp.\1.")])),
+        "fusion": ("neck.rfp_weight", str),
+    }
+    for number in range(len(model.rounds)):
+        ours, theirs = f"rounds.{number}", f"neck.rfp_modules.{number}"
+        parts[f"{ours}.trunk"] = (theirs, _name_trunk)
+        parts[f"{ours}.feedback"] = (theirs, _name_feedback)
+    return by_parts(parts)
 
-    def name(key: str) -> str:
-        part, _, rest = key.partition(".")
-        if part == "trunk":
-            return f"backbone.{_name_trunk(rest)}"
-        if part == "neck":
-            return f"neck.{neck(rest)}"
-        if part == "aspp":
-            return "neck.rfp_aspp." + re.sub(r"^branches\.(\d+)\.conv\.", r"aspp.\1.", rest)
-        if part == "fusion":
-            return f"neck.rfp_weight.{rest}"
-        number, _, rest = rest.partition(".")
-        if found := re.fullmatch(r"feedback\.(\d+)\.(\w+)", rest):
-            return f"neck.rfp_modules.{number}.layer{int(found[1]) + 1}.0.rfp_conv.{found[2]}"
-        return f"neck.rfp_modules.{number}.{_name_trunk(rest.removeprefix('trunk.'))}"
 
-    return name
+def _name_feedback(key: str) -> str:
+    stage, rest = key.split(".")
+    return f"layer{int(stage) + 1}.0.rfp_conv.{rest}"
 
 
 def _name_trunk(key: str) -> str:

@@ -1,10 +1,9 @@
 """The names that mmdetection's detectors were published under, taken apart and compared with what keys tell.
 
-name, file's name or URL -> `PublishedName` -> of a family in `EXAMPLES`, or not
+name, file's name or URL -> `PublishedName` -> of the same family as another, or not
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 DATA_WORDS = frozenset({"coco", "voc0712"})
@@ -37,30 +36,6 @@ class PublishedName:
         layers = f"{self.family} on {self.depth} layers{f' in groups of {self.grouping}' if self.grouping else ''}"
         return f"{layers}{f' with {kinds}' if kinds else ''}"
 
-
-EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "retinanet": ("retinanet_r50_fpn_1x_coco", "retinanet_r50_caffe_fpn_1x_coco"),
-    "retinanet_level_norms": ("retinanet_r50_fpn_crop640_50e_coco",),
-    "retinanet_nas_fpn": ("retinanet_r50_nasfpn_crop640_50e_coco",),
-    "libra_retinanet": ("libra_retinanet_r50_fpn_1x_coco",),
-    "ga_retinanet": ("ga_retinanet_r50_caffe_fpn_1x_coco", "ga_retinanet_x101_32x4d_fpn_1x_coco"),
-    "atss": ("atss_r50_fpn_1x_coco", "atss_r101_fpn_1x_coco"),
-    "ddod": ("ddod_r50_fpn_1x_coco",),
-    "fcos": (
-        "fcos_r50_caffe_fpn_gn-head_1x_coco",
-        "fcos_center-normbbox-centeronreg-giou_r50_caffe_fpn_gn-head_1x_coco",
-    ),
-    "faster_rcnn": ("faster_rcnn_r50_fpn_1x_coco", "faster_rcnn_r50_caffe_fpn_1x_coco"),
-    "faster_rcnn_pafpn": ("faster_rcnn_r50_pafpn_1x_coco",),
-    "libra_rcnn": ("libra_faster_rcnn_r50_fpn_1x_coco", "libra_faster_rcnn_r101_fpn_1x_coco"),
-    "cascade_rcnn": ("cascade_rcnn_r50_fpn_1x_coco", "cascade_rcnn_r50_caffe_fpn_1x_coco"),
-    "cascade_rcnn_rfp": ("cascade_rcnn_r50_rfp_1x_coco",),
-    "detectors_cascade_rcnn": ("detectors_cascade_rcnn_r50_1x_coco",),
-}
-"""Family -> names of published files; by our models' names where one model is one family, else by what sets them apart.
-
-All names of a family begin as the first does, and have the same of `KIND_WORDS`.
-"""
 
 _NAME = re.compile(
     r"(?P<family>[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*?)_(?P<kind>[rx])(?P<depth>\d{2,3})(?:_(?P<grouping>\d+x\d+d))?(?P<caffe>_caffe)?_(?P<words>\w+)"
@@ -103,9 +78,8 @@ def parse_name(name: str) -> PublishedName | None:
     )
 
 
-def is_like(name: PublishedName, family: str, depth: int, grouping: str) -> bool:
-    """Whether ``name`` is of ``family``, of `EXAMPLES`, on a ResNet of ``depth`` layers in groups of ``grouping``."""
-    example = parse_name(EXAMPLES[family][0])
-    assert example is not None
-    ours, theirs = ((known.family, KIND_WORDS & set(known.words)) for known in (example, name))
-    return ours == theirs and (depth, grouping) == (name.depth, name.grouping)
+def is_like(name: PublishedName, example: str) -> bool:
+    """Whether ``name`` and ``example``, another published name, are of the same family."""
+    other = parse_name(example)
+    kinds, others = (KIND_WORDS & set(found.words) if found else None for found in (name, other))
+    return other is not None and (name.family, kinds) == (other.family, others)

@@ -9,6 +9,16 @@ from torch import nn
 
 from pyrafuse.importers.renaming import Naming, by_modules, by_patterns
 from pyrafuse.necks.graph_neck import GraphNeck
+from pyrafuse.necks.registry import NeckChain
+
+
+def name_necks(neck: nn.Module) -> dict[str, tuple[str, Naming]]:
+    """Names of a whole detector's necks, as `by_parts` takes them: `bfp` may stand behind another."""
+    if isinstance(neck, NeckChain):
+        namings = enumerate(name_bfp if i else name_fpn(first) for i, first in enumerate(neck.necks))
+        return {f"neck.necks.{i}": (f"neck.{i}", naming) for i, naming in namings}
+    is_nas = isinstance(neck, GraphNeck) and {merge.name for merge in neck.graph.merges} >= NAS_FPN_CELLS.keys()
+    return {"neck": ("neck", name_nas_fpn(neck) if is_nas else name_fpn(neck))}
 
 
 def name_fpn(neck: nn.Module) -> Naming:

@@ -31,35 +31,27 @@ _DENSE = {
     "square_anchor_generator.strides": [8, 16, 32, 64, 128],
     "loss_cls.use_sigmoid": True,
 }
-_ONE_SIZE = {
+ONE_ANCHOR = {
     **_DENSE,
     "anchor_generator.octave_base_scale|octave_base_scale": 8,
     "anchor_generator.scales_per_octave|scales_per_octave": 1,
     "anchor_generator.ratios|anchor_ratios": [1.0],
     "bbox_coder.target_stds|target_stds": [0.1, 0.1, 0.2, 0.2],
 }
-_NINE = {
+NINE_ANCHORS = {
     **_DENSE,
     "anchor_generator.octave_base_scale|octave_base_scale": 4,
     "anchor_generator.scales_per_octave|scales_per_octave": 3,
     "anchor_generator.ratios|anchor_ratios": [0.5, 1.0, 2.0],
     "bbox_coder.target_stds|target_stds": [1.0] * 4,
 }
-HEADS: Mapping[str, Mapping[str, Any]] = {
-    "retinanet": _NINE,
-    "libra_retinanet": _NINE,
-    "retinanet_level_norms": _NINE,
-    "retinanet_nas_fpn": _NINE,
-    "atss": _ONE_SIZE,
-    "ddod": _ONE_SIZE,
-    "ga_retinanet": {
-        **_DENSE,
-        "square_anchor_generator.scales|anchoring_cfg.scales": [4],
-        "bbox_coder.target_stds|target_stds": [1.0] * 4,
-    },
-    "fcos": {**_DENSE, "dcn_on_last_conv": False},
+GUIDED_ANCHORS = {
+    **_DENSE,
+    "square_anchor_generator.scales|anchoring_cfg.scales": [4],
+    "bbox_coder.target_stds|target_stds": [1.0] * 4,
 }
-"""Likewise of ``bbox_head``, by family of `EXAMPLES`."""
+POINTS = {**_DENSE, "dcn_on_last_conv": False}
+"""Likewise of ``bbox_head``, by what a dense head has in each cell."""
 
 REGIONS = {
     "rpn_head.anchor_generator.scales": [8],
@@ -207,18 +199,18 @@ def read_neck(config: Config) -> dict[str, Any]:
     return {"extra": _EXTRAS[kind], "relu_before_extra": bool(fpn.get("relu_before_extra_convs", False))}
 
 
-def read_head(config: Config, family: str) -> dict[str, Any]:
-    """Options of the head of ``family``.
+def read_head(config: Config, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a dense head, of which ``known`` is what `check` takes.
 
     Raises:
         CheckpointError: If its anchors, boxes or scores are not as ours.
     """
     head = look_up(config, "model", "bbox_head") or {}
-    check(head, HEADS[family], of="bbox_head.")
-    if family == "fcos":
+    check(head, known, of="bbox_head.")
+    if known is POINTS:
         distances = "scaled_relu" if head.get("norm_on_bbox", False) else "exp"
         return {"centerness_on_boxes": bool(head.get("centerness_on_reg", False)), "distances": distances}
-    if family == "ga_retinanet" and "loc_filter_thr" in head:
+    if known is GUIDED_ANCHORS and "loc_filter_thr" in head:
         return {"least_location": head["loc_filter_thr"]}
     return {}
 

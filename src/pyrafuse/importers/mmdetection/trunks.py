@@ -56,9 +56,9 @@ def read_trunk(file: File, *, reads_deformable_heads: bool = False) -> Trunk:
             raise CheckpointError(
                 f"{file.source} has deformable convolutions in {place}, which are not read here: {found}"
             )
-    blocks = {int(found[1]) for key in file.state if (found := re.match(r"backbone\.layer3\.(\d+)\.", key))}
-    kind = file.has(r"backbone\.layer\d\.\d+\.conv3\."), len(blocks)
-    if kind not in DEPTHS:
+    depth = read_depth(file, "backbone")
+    if depth is None:
+        blocks = file.distinct(r"backbone\.layer3\.(\d+)\.")
         raise CheckpointError(
             f"{file.source} has a ResNet with {len(blocks)} blocks in its third stage, which none has"
         )
@@ -70,4 +70,10 @@ def read_trunk(file: File, *, reads_deformable_heads: bool = False) -> Trunk:
             f"no groups of {of_group}"
         )
     groups = {} if width == of_group else {"groups": width // of_group, "base_width": of_group}
-    return Trunk(DEPTHS[kind], groups)
+    return Trunk(depth, groups)
+
+
+def read_depth(file: File, prefix: str) -> int | None:
+    """Depth of the ResNet whose keys begin with ``prefix`` and a dot; None if it is none of ``DEPTHS``."""
+    has_bottlenecks = file.has(rf"{prefix}\.layer\d\.\d+\.conv3\.")
+    return DEPTHS.get((has_bottlenecks, len(file.distinct(rf"{prefix}\.layer3\.(\d+)\."))))

@@ -6,6 +6,7 @@ content, name -> `Usage`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from pyrafuse.base.errors import CheckpointError
@@ -14,7 +15,7 @@ from pyrafuse.importers.class_names import Classes, tell_classes
 from pyrafuse.importers.engine import File
 from pyrafuse.importers.mmdetection import settings
 from pyrafuse.importers.mmdetection.config import Config, find_config, look_up
-from pyrafuse.importers.mmdetection.names import EXAMPLES, PublishedName, is_like, parse_name
+from pyrafuse.importers.mmdetection.names import PublishedName, is_like, parse_name
 from pyrafuse.importers.mmdetection.settings import Rgb, UntoldError, keep_ratio
 from pyrafuse.importers.mmdetection.trunks import Trunk
 
@@ -92,37 +93,40 @@ def refuse(file: File, error: CheckpointError, examples: str) -> CheckpointError
     )
 
 
-def tell_usage(file: File, *, family: str, trunk: Trunk, layout: str) -> Usage:
+def tell_usage(
+    file: File, *, layout: str, examples: Sequence[str], trunk: Trunk, known: Mapping[str, Any] = MappingProxyType({})
+) -> Usage:
     """How the detector on a ResNet in ``file`` is used.
 
     Args:
         file: The file.
-        family: One of `EXAMPLES`, by the keys.
-        trunk: The backbone, by the keys.
         layout: The detector in words, for messages.
+        examples: Names of published files of its family.
+        trunk: The backbone, by the keys.
+        known: Settings of its dense head that ours has.
 
     Raises:
         CheckpointError: As `choose_usage` does, or if the name is of another detector.
     """
-    what, examples = f"{layout} on {trunk}", " or ".join(EXAMPLES[family])
+    what, such = f"{layout} on {trunk}", " or ".join(examples)
 
     def by_name(name: str) -> Usage | None:
         parsed = parse_name(name)
         if parsed is None or not (parsed.is_whole or file.published):
             return None
-        if is_like(parsed, family, trunk.depth, trunk.grouping):
+        if is_like(parsed, examples[0]) and (parsed.depth, parsed.grouping) == (trunk.depth, trunk.grouping):
             return _usage_of(parsed)
         if file.published is None:
             return None
-        raise CheckpointError(f"{file.source} is {what}, and {name!r} names {parsed}; such as {examples}")
+        raise CheckpointError(f"{file.source} is {what}, and {name!r} names {parsed}; such as {such}")
 
     return choose_usage(
         file,
         what=what,
         untold="where its ResNet strides and how images are made ready",
-        examples=examples,
+        examples=such,
         by_name=by_name,
-        by_settings=lambda config: _read_usage(config, family),
+        by_settings=lambda config: _read_usage(config, known),
     )
 
 
@@ -163,14 +167,14 @@ def _usage_of(name: PublishedName) -> Usage:
     )
 
 
-def _read_usage(config: Config, family: str) -> Usage:
+def _read_usage(config: Config, known: Mapping[str, Any]) -> Usage:
     model, test = config["model"], settings.read_test_settings(config)
     settings.check(look_up(model, "backbone"), settings.RESNET, of="backbone.")
     changes: dict[str, Any] = {"postprocess": settings.read_thresholds(test.get("rcnn", test))}
     if neck := settings.read_neck(config):
         changes["necks"] = {"fpn": neck}
     if look_up(model, "rpn_head") is None:
-        changes["head"] = settings.read_head(config, family)
+        changes["head"] = settings.read_head(config, known)
     else:
         settings.check(model, settings.REGIONS)
         changes["proposals"] = settings.read_thresholds(test.get("rpn") or {}, settings.PROPOSALS, of="test_cfg.rpn.")
