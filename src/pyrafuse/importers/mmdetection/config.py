@@ -5,7 +5,7 @@ Files of 2.x keep them as text under ``meta.config``, those of 3.x as text or ma
 """
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyrafuse.base.pickled_names import to_plain
@@ -89,17 +89,22 @@ def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
         if isinstance(value, int | float):
             return -value
     if isinstance(node, ast.Dict):
-        pairs: dict[Any, Any] = {}
-        for key, value in zip(node.keys, node.values, strict=True):
-            pairs |= _spread(value, names) if key is None else {_key(key, names): _evaluate(value, names)}
-        return pairs
+        return _join(zip(node.keys, node.values, strict=True), names)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        pairs = {}
-        for keyword in node.keywords:
-            found = keyword.value
-            pairs |= _spread(found, names) if keyword.arg is None else {keyword.arg: _evaluate(found, names)}
-        return pairs
+        return _join(((word.arg and ast.Constant(word.arg), word.value) for word in node.keywords), names)
     raise _UnknownValueError
+
+
+def _join(entries: Iterable[tuple[Any, ast.expr]], names: Mapping[str, Any]) -> dict[Any, Any]:
+    """A mapping of (key, value); a value without a key is itself a mapping, spread by ``**``."""
+    pairs: dict[Any, Any] = {}
+    for key, node in entries:
+        value = _evaluate(node, names)
+        entry = value if key is None else {_key(key, names): value}
+        if not isinstance(entry, Mapping):
+            raise _UnknownValueError
+        pairs |= entry
+    return pairs
 
 
 def _key(node: ast.expr, names: Mapping[str, Any]) -> str | int | float | bool | None:
@@ -107,10 +112,3 @@ def _key(node: ast.expr, names: Mapping[str, Any]) -> str | int | float | bool |
     if key is None or isinstance(key, str | int | float):
         return key
     raise _UnknownValueError
-
-
-def _spread(node: ast.expr, names: Mapping[str, Any]) -> dict[Any, Any]:
-    value = _evaluate(node, names)
-    if not isinstance(value, Mapping):
-        raise _UnknownValueError
-    return dict(value)

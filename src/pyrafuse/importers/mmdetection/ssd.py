@@ -50,6 +50,21 @@ name_ssd = by_parts(
 """Our key of an `ssd300` or `ssd512` -> theirs."""
 
 
+# before 2.14 the backbone normalised and extended the maps, by a list of two convolutions a level
+_RENEWED = by_patterns(
+    [
+        (r"^backbone\.l2_norm\.", "neck.l2_norm."),
+        *((rf"^backbone\.extra\.{i}\.", f"neck.extra_layers.{i // 2}.{i % 2}.conv.") for i in range(10)),
+        (r"^(bbox_head\.(?:cls|reg)_convs\.\d+)\.(?=weight|bias)", r"\1.0."),
+    ]
+)
+
+
+def renew(state: State) -> State:
+    """The parameters under the names that newer files have."""
+    return {_RENEWED(key): value for key, value in state.items()}
+
+
 def describe_ssd(file: File) -> Found:
     """Which SSD ``file`` is.
 
@@ -106,19 +121,4 @@ def _coverage(file: File, config: Config | None, num_classes: int, size: int) ->
     )
 
 
-def _renew(state: State) -> State:
-    """Keys as they are since 2.14, where the maps are normalised and extended by a neck."""
-
-    def of_extra(found: re.Match[str]) -> str:
-        level, place = divmod(int(found[1]), 2)
-        return f"neck.extra_layers.{level}.{place}.conv."
-
-    renewed = {}
-    for key, value in state.items():
-        key = re.sub(r"^backbone\.l2_norm\.", "neck.l2_norm.", key)
-        key = re.sub(r"^backbone\.extra\.(\d+)\.", of_extra, key)
-        renewed[re.sub(r"^(bbox_head\.(?:cls|reg)_convs\.\d+)\.(?=weight|bias)", r"\1.0.", key)] = value
-    return renewed
-
-
-SSD = Importer(origins.MMDETECTION_SSD, MARKS, describe_ssd, _renew)
+SSD = Importer(origins.MMDETECTION_SSD, MARKS, describe_ssd, renew)
