@@ -20,11 +20,15 @@ class StrictLoader(yaml.SafeLoader):
         """The whole text.
 
         Raises:
-            PyrafuseError: If its anchors unfold to more than `MOST_VALUES`, or into themselves.
+            PyrafuseError: If its anchors unfold to more than `MOST_VALUES`, or into themselves; or if it is nested too
+                deeply.
         """
-        node = super().get_single_node()
-        if node is not None:
-            _count(node, {})
+        try:
+            node = super().get_single_node()
+            if node is not None:
+                _count(node, {})
+        except RecursionError as error:
+            raise PyrafuseError("values are nested too deeply; write fewer brackets in brackets") from error
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -162,7 +162,13 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
         check_start_files(recipe.model)
     if start is None:
         recipe, start = settle(recipe)
-    detector = build_without_weights(_spec_of(recipe.model, num_classes=1))
+    spec = _spec_of(recipe.model, num_classes=1)
+    if recipe.model.anchors == "data" and "anchors" not in spec.head.options:
+        raise PyrafuseError(
+            f"model.anchors=data fits widths and heights for each level, and the head {spec.head.name} takes none: "
+            "leave it out, or choose a model with the head yolov3 or yolov3_plain"
+        )
+    detector = build_without_weights(spec)
     find_dropblocks(detector, recipe.dropblock)
     check_sizes(detector.backbone, recipe.data)
 

@@ -158,6 +158,8 @@ def _settle_model(settings: ModelSettings, card: Card | None) -> ModelSettings:
 
 def describe_model(settings: ModelSettings, base: DetectorSpec) -> DetectorSpec:
     """``base`` with the parts that ``settings`` name, and then their options."""
+    if "num_classes" in settings.options:
+        raise PyrafuseError("the data say how many classes there are: leave out model.options.num_classes")
     presets = presets_of(settings.name)
     names = {"backbone": settings.backbone, "neck": settings.neck}
     spec = change(base, presets=presets, **{field: name for field, name in names.items() if name is not None})
