@@ -81,6 +81,15 @@ class Interface:
         if wrong := [name for name, is_right in checks.items() if not is_right]:
             raise PyrafuseError(f"an exported detector cannot have this {wrong[0]}: {self}")
 
+    def tell(self) -> str:
+        """In words: what goes in and comes out."""
+        kinds = {"image": "RGB bytes of any size", "fitted": "RGB bytes", "tensor": "normalised floats"}
+        free = f"any multiple of {self.stride} px"
+        size = free if self.size is None else "{} x {} px".format(*self.size)
+        batch = f"{self.batch} at a time" if self.batch else "any batch"
+        network = "" if self.input != "image" else ", resized in the graph"
+        return f"{self.precision}, {self.input} ({kinds[self.input]}{network}, {size}, {batch}) -> {self.output}"
+
 
 def write_metadata(card: Card, interface: Interface) -> dict[str, str]:
     """Texts by name, for the file: those that other loaders read, and our own as JSON under `METADATA_KEY`."""

@@ -64,6 +64,10 @@ COMMANDS = {
         "pyrafuse.cli.import_:import_checkpoint",
         "Turn another project's checkpoint into one of ours, which holds its classes and its preprocessing.",
     ),
+    "export": Command(
+        "pyrafuse.cli.export:export",
+        "Write a detector as one file that runs elsewhere: ONNX and other formats, with suppression in the graph.",
+    ),
     "compare": Command(
         "pyrafuse.cli.compare:compare",
         "Compare necks, or any variants of a recipe, fairly: the same data, seeds and number of steps for all.",

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrafuse.base.card import SMALLEST_SIZE
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
 from pyrafuse.base.exported import Input, Interface, Output, Precision, write_metadata
-from pyrafuse.base.images.fitting import compute_padded_size, fit_image
-from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
+from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
 from pyrafuse.export.graph import DetectionGraph, capture
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, format_for
@@ -89,6 +87,7 @@ def export(
             cannot be written, or its answers differ from the detector's. Nothing is left at ``path`` then.
     """
     path = Path(path)
+    detector.eval()
     name = format_for(path) if format is None else format
     form = FORMATS.create(name)
     form.require()
@@ -107,7 +106,6 @@ def export(
         max_detections=max_detections,
     )
     check_writable(path, is_folder=not form.suffix)
-    detector.eval()
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
@@ -202,83 +200,6 @@ def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: In
     is_two_stage = hasattr(detector, "stages")
     is_padded_with_zeros = form == "fitted" and preprocessing.fit == "keep_ratio"
     return is_two_stage or detector.postprocess.clip or is_padded_with_zeros
-
-
-def generate_images() -> list[NDArray[np.uint8]]:
-    """Three images of shapes on noise, of different sizes: what a file is checked on where no others are given."""
-    generator = np.random.default_rng(0)
-    images = []
-    for height, width in ((240, 320), (333, 517), (416, 416)):
-        image = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
-        image = np.kron(image, np.ones((16, 16, 1), np.uint8))[:height, :width]
-        for _ in range(6):
-            y, x = generator.integers(0, height // 2), generator.integers(0, width // 2)
-            image[y : y + height // 3, x : x + width // 4] = generator.integers(0, 256, 3, np.uint8)
-        images.append(np.ascontiguousarray(image))
-    return images
-
-
-def make_batches(
-    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing
-) -> list[Feeds]:
-    """Inputs by name: the first batch is what is captured with, further ones have other sizes where these are free.
-
-    Args:
-        images: RGB, (H, W, 3) each.
-        interface: What goes in.
-        preprocessing: How images are fitted; of the size that the network was trained at.
-    """
-    if interface.input == "image":
-        count = interface.batch or 2
-        return [
-            {"images": np.repeat(image[None], count if i == 0 or interface.batch else 1, axis=0)}
-            for i, image in enumerate(images)
-        ]
-    count = interface.batch or 2
-    groups = [[images[(start + i) % len(images)] for i in range(count)] for start in range(0, len(images), count)]
-    batches = [
-        _fit(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
-        for group in groups
-    ]
-    if interface.size is None:
-        batches.append(_fit(images[:1], interface, preprocessing, _free_size(interface, preprocessing, 1)))
-    return batches
-
-
-def _free_size(interface: Interface, preprocessing: Preprocessing, more: int) -> tuple[int, int]:
-    """Height and width in multiples of the stride near the detector's own, never equal."""
-    sides = [max(-(-side // interface.stride), 2) for side in sorted(preprocessing.size)]
-    return (sides[0] + more) * interface.stride, (sides[1] + 1 + 2 * more) * interface.stride
-
-
-def _fit(
-    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing, size: tuple[int, int]
-) -> Feeds:
-    fitted = np.zeros((len(images), *size, 3), np.uint8)
-    sizes = []
-    for place, image in zip(fitted, images, strict=True):
-        # a batch of keep_ratio is as large as its largest image needs, and at most what is captured
-        limits = preprocessing if preprocessing.fit != "keep_ratio" else _shrink(preprocessing, image, size)
-        pixels, fit = fit_image(
-            image, limits if preprocessing.fit == "keep_ratio" else replace(preprocessing, size=size)
-        )
-        place[: pixels.shape[0], : pixels.shape[1]] = pixels
-        sizes.append(fit.size)
-    feeds: dict[str, NDArray[Any]] = {"images": fitted}
-    if interface.input == "tensor":
-        feeds["images"] = np.ascontiguousarray(normalize(preprocessing, fitted.transpose(0, 3, 1, 2), sizes))
-    if interface.takes_sizes:
-        feeds["sizes"] = np.array(sizes, np.int64)
-    return feeds
-
-
-def _shrink(preprocessing: Preprocessing, image: NDArray[np.uint8], size: tuple[int, int]) -> Preprocessing:
-    while any(
-        a > b for a, b in zip(compute_padded_size(image.shape[0], image.shape[1], preprocessing), size, strict=True)
-    ):
-        short = max(min(preprocessing.size) * 9 // 10, SMALLEST_SIZE)
-        preprocessing = preprocessing.at_size(short)
-    return preprocessing
 
 
 def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str]) -> Capture:

@@ -1,0 +1,117 @@
+"""`pyrafuse export`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.paths import check_writable, find_checkpoint
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+
+MOST_IMAGES = 16
+"""Images of a folder that a file is checked on."""
+
+
+@shorthand(
+    Shorthand(
+        usage="MODEL -o FILE [--format NAME] [--input FORM] [--output FORM] [--static]   or   --list",
+        options={"o": "file"},
+        help={"-o FILE": "--file FILE"},
+        positional="model",
+    )
+)
+def export(
+    *,
+    model: Path | None = None,
+    file: Path | None = None,
+    format: str | None = None,  # noqa: A002  # the options' names
+    input: Literal["image", "fitted", "tensor"] | None = None,  # noqa: A002
+    output: Literal["nms", "rows", "raw", "levels"] = "nms",
+    size: int | None = None,
+    static: bool = False,
+    batch: int | None = None,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    score: float | None = None,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    check: str | None = None,
+    list: bool = False,  # noqa: A002
+) -> int:
+    """Write a detector as one file that runs elsewhere: ONNX and other formats, with suppression in the graph.
+
+    The file gets its name when its own runtime gives the detector's answers, and not before.
+
+    Args:
+        model: A checkpoint, or the folder of a run; also as a bare word.
+        file: Where the file is written; also as -o. Its end tells the format.
+        format: Name of the format, where the file's end does not tell it; --list prints all.
+        input: image is RGB bytes of any size, which the graph resizes and normalises; fitted is RGB bytes of the
+            network's size; tensor is normalised floats. By default image, or fitted for a detector whose input's size
+            follows the image.
+        output: nms gives detections; rows all candidates as x1 y1 x2 y2 score class; raw centre, size and scores of
+            classes; levels the head's maps. Only nms suppresses.
+        size: Side of the network's input in pixels; by default the checkpoint's own.
+        static: Whether batch and size are fixed.
+        batch: Images at a time of a static file; 1 by default.
+        precision: Kind of numbers that the network computes in.
+        score: Least score that nms keeps, 0..1; by default 0.001, so that average precision is kept.
+        nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
+        max_detections: Largest number of detections an image; by default the model's own.
+        check: A folder or glob of images that the file is checked on; by default generated ones.
+        list: Whether to list the formats, and do nothing.
+    """
+    if list:
+        return _list_formats()
+    if model is None or file is None:
+        raise PyrafuseError("export needs MODEL and -o FILE: pyrafuse export best.ckpt -o best.onnx (--list: formats)")
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
+    for name, value in (("size", size), ("batch", batch), ("max_detections", max_detections)):
+        check_between(name, value, 1)
+    model = find_checkpoint(model)
+    check_writable(file)
+    from pyrafuse.export.exporting import export as export_detector
+    from pyrafuse.importers.loading import load
+
+    exported = export_detector(
+        load(model),
+        file,
+        format=format,
+        input=input,
+        output=output,
+        size=size,
+        static=static,
+        batch=batch,
+        precision=precision,
+        score=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        images=_read_images(check) if check else (),
+        tell=lambda what: print(f"{what} ..."),
+    )
+    print(f"{exported.agreement.tell()}\n{exported.path}: {exported.format}, {exported.interface.tell()}")
+    return 0
+
+
+def _list_formats() -> int:
+    from pyrafuse.export.registry import FORMATS
+
+    rows = [(name, FORMATS.create(name)) for name in FORMATS.names()]
+    width = max(len(name) for name, _ in rows)
+    for name, form in rows:
+        print(f"{name:<{width}}  {form.suffix or 'folder':<6}  {', '.join(form.precisions):<16}  {form.summary}")
+    return 0
+
+
+def _read_images(source: str) -> list:
+    from pyrafuse.base.images.sources import open_source
+
+    images = []
+    for frame in open_source(source):
+        if frame.image is None:
+            raise PyrafuseError(f"--check: {frame.error}")
+        images.append(frame.image)
+        if len(images) == MOST_IMAGES:
+            break
+    if not images:
+        raise PyrafuseError(f"--check: {source} holds no image")
+    return images
