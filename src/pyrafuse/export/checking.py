@@ -102,7 +102,7 @@ def _compare_boxes(found: Feeds, expected: Feeds, output: Output) -> Iterator[Co
         best = np.sort(mine[1])[::-1][:FEWEST]
         least = min(COMPARED_SCORE, float(best[-1]) if len(best) else 0.0)
         for (boxes, scores, labels), others, side in ((mine, yours, "detector"), (yours, mine, "file")):
-            clear = scores > least + (MOST_SCORE if side == "file" else 0)
+            clear = scores >= least + (MOST_SCORE if side == "file" else 0)
             off_px, off_score = _nearest(boxes[clear], scores[clear], labels[clear], *others)
             is_alone = ~((off_px <= MOST_PX) & (off_score <= MOST_SCORE))
             told = [
