@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d, deform_conv2d
 
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.layers.conv import ZeroConv2d
 from pyrafuse.layers.rfb import RFB
 
@@ -30,7 +31,7 @@ def deformable_conv3x3(
         bias: (C_out,).
         mask: (B, G * 9, H, W), what each sample is multiplied with (arXiv:1811.11168).
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or is_traced():
         return deformable_conv(x, offset, weight, bias, stride=1, padding=1, dilation=1, mask=mask)
     dtype = x.dtype
     if dtype in (torch.float16, torch.bfloat16):

@@ -180,7 +180,8 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
 
 
 def _whole(images: Tensor) -> Sizes:
-    return [(images.shape[-2], images.shape[-1])] * images.shape[0]
+    """One size, for all of them."""
+    return [(images.shape[-2], images.shape[-1])]
 
 
 def _labels_to_refine_by(like: Tensor, assignments: Sequence[Assignment], targets: Targets | None) -> Tensor:

@@ -12,15 +12,11 @@ from torch import Tensor
 from torch._higher_order_ops import while_loop
 from torchvision.ops import nms
 
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.ops.boxes import paired_iou, pairwise_intersection, pairwise_iou, take
 
 BLOCK = 256
 """Boxes that a graph's suppression settles at once: bounds its memory to B x 256 x (256 + kept boxes) overlaps."""
-
-
-def is_traced() -> bool:
-    """Whether operations are recorded for a graph, instead of computed at once."""
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def nms_of_batch(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, *, iou: float, most: int = 0) -> Tensor:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrafuse.core.predictions import Candidates
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.ops.boxes import take
-from pyrafuse.ops.suppression import is_traced
 
 
 @dataclass(frozen=True)
