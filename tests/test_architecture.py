@@ -22,7 +22,7 @@ ROWS = (
     ("criteria", "postprocess", "reports"),
     ("models",),
     ("importers",),
-    ("training", "inference", "export", "explain"),
+    ("training", "inference", "export", "explain", "runtime"),
     ("recipes", "experiments"),
     ("comparison", "search", "app"),
     ("cli",),
@@ -119,6 +119,17 @@ def find_row_violations(sources: Sources) -> list[str]:
     return problems
 
 
+def find_runtime_imports(sources: Sources) -> list[str]:
+    """Imports of other rooms than base in runtime, which stands on base alone: it runs where torch is not installed."""
+    return [
+        f"{module}:{found.line}: runtime/ imports base/ alone ({found.target})"
+        for module in sources
+        if room_of(module) == "runtime"
+        for found in find_imports(sources, module)
+        if room_of(found.target) not in {"base", "runtime"}
+    ]
+
+
 def find_hidden_imports(sources: Sources) -> list[str]:
     """Imports of our own modules inside functions, outside cli/."""
     return [
@@ -195,11 +206,14 @@ def find_undocumented(sources: Sources) -> list[str]:
 
 
 def find_busy_packages(sources: Sources) -> list[str]:
-    """Packages, all but the outermost, whose ``__init__`` does more than say what they are: that would slow imports."""
+    """Packages whose ``__init__`` does more than say what they are: that would slow imports.
+
+    The outermost and the runtime are public doors.
+    """
     return [
         f"{module}: its __init__.py should hold a docstring and nothing else"
         for module, text in sources.items()
-        if module != "pyrafuse"
+        if module not in {"pyrafuse", "pyrafuse.runtime"}
         and any(name.startswith(f"{module}.") for name in sources)
         and len(ast.parse(text).body) > 1
     ]
@@ -224,6 +238,7 @@ def find_drawing(sources: Sources) -> list[str]:
 
 CHECKS = (
     find_row_violations,
+    find_runtime_imports,
     find_hidden_imports,
     find_cycles,
     find_long_files,
@@ -255,6 +270,7 @@ GOOD = '"""A sentence."""\n'
         (find_row_violations, {"pyrafuse.necks.a": "from ..heads.b import C"}, "necks/ may not import heads/"),
         (find_row_violations, {"pyrafuse.ops.a": "def f():\n  import pyrafuse.cli.main"}, "ops/ may not import cli/"),
         (find_row_violations, {"pyrafuse.attic.a": GOOD}, "attic is not a room"),
+        (find_runtime_imports, {"pyrafuse.runtime.a": "from pyrafuse.core import devices"}, "imports base/ alone"),
         (find_hidden_imports, {"pyrafuse.ops.a": "def f():\n  from pyrafuse.core import errors"}, "inside a function"),
         (
             find_hidden_imports,

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pyrafuse.base.extras import naming_extras
+
 if TYPE_CHECKING:
     from pyrafuse.base.detections import Detections
     from pyrafuse.base.errors import PyrafuseError
@@ -37,9 +39,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: `pyrafuse --help` must not wait for torch."""
+    if name == "runtime":
+        return import_module("pyrafuse.runtime")
     if name not in _HOMES:
         raise AttributeError(f"module 'pyrafuse' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with naming_extras():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -19,9 +19,9 @@ from pyrafuse.base.arrays import Array, copy_array, to_numpy
 from pyrafuse.base.boxes import clip_boxes
 from pyrafuse.base.captions import draw_boxes
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.pictures import to_pillow
+from pyrafuse.base.pictures import save_picture, to_pillow
 from pyrafuse.base.printable import printable
-from pyrafuse.base.writing import write_atomically, write_text
+from pyrafuse.base.writing import write_text
 
 if TYPE_CHECKING:
     import supervision
@@ -31,9 +31,6 @@ PALETTE = (
     "#f032e6", "#469990", "#b8860b", "#2f4f4f", "#c71585", "#006400", "#8b008b", "#556b2f", "#b22222", "#483d8b",
 )  # fmt: skip
 """One colour a class, dark enough for white text; classes past the end begin anew."""
-
-MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
-"""Of pictures that can be written so; a PNG may be of any size."""
 
 
 SHOWN_ROWS = 20
@@ -294,16 +291,7 @@ class Detections:
         elif suffix == ".txt":
             write_text(path, self.to_yolo())
         elif suffix in {".jpg", ".jpeg", ".png", ".webp"}:
-            picture = to_pillow(self.draw())
-            if max(picture.size) > MAX_SIDE_PX.get(suffix, math.inf):
-                raise PyrafuseError(
-                    f"cannot write {path}: {picture.width} x {picture.height} pixels, and {suffix} ends at "
-                    f"{MAX_SIDE_PX[suffix]}; save it as .png"
-                )
-            encoded = BytesIO()  # into a file Pillow writes past Python, and overlooks that the disk is full
-            picture.save(encoded, format={"jpg": "jpeg"}.get(suffix[1:], suffix[1:]), quality=92)
-            with write_atomically(path) as stream:
-                stream.write(encoded.getvalue())
+            save_picture(self.draw(), path)
         else:
             raise PyrafuseError(
                 f"cannot save detections as {suffix or 'a file without suffix'}: .jpg, .png, .webp, .json or .txt"

@@ -38,13 +38,14 @@ _BY_START: tuple[tuple[int, bytes, str, str], ...] = (
 )
 
 _ONNX = "training and import need its original in PyTorch: " + _STATE_DICT
+_OURS = "one that pyrafuse exported runs with pyrafuse predict and pyrafuse.runtime.load; " + _ONNX
 _BY_SUFFIX: Mapping[str, tuple[str, str]] = {
     ".weights": (
         "weights of Darknet, a row of numbers without names",
         "mmdetection's files of the same YOLOv3 can be imported (pyrafuse import --list), or convert it to PyTorch and "
         "save the state_dict",
     ),
-    ".onnx": ("an ONNX graph", _ONNX),
+    ".onnx": ("an ONNX graph", _OURS),
     ".pb": ("a graph of TensorFlow", _LIST),
     ".pbtxt": ("a graph of TensorFlow", _LIST),
     ".tflite": ("a TensorFlow Lite model", _LIST),
@@ -58,7 +59,7 @@ _BY_SUFFIX: Mapping[str, tuple[str, str]] = {
     ".plan": ("an engine of TensorRT", _ONNX),
     ".mlmodel": ("a model of Core ML", _ONNX),
     ".bin": ("a file of bare numbers", _STATE_DICT),
-    ".xml": ("a graph of OpenVINO", _ONNX),
+    ".xml": ("a graph of OpenVINO", _OURS),
     ".param": ("a graph of ncnn", _ONNX),
     ".params": ("a file of MXNet or PaddlePaddle", _LIST),
     ".pdparams": ("a file of PaddlePaddle", _LIST),

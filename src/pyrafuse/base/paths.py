@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError, nearest
 
-SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors"})
-"""Suffixes of checkpoints."""
+SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".onnx", ".xml"})
+"""Suffixes of checkpoints and of exported detectors."""
 
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")
 """What a training leaves in its folder; the first one is preferred."""

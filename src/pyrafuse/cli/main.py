@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyrafuse import __version__
 from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.base.extras import naming_extras
 from pyrafuse.base.habits import find_command
 from pyrafuse.base.interrupts import as_interrupts
 from pyrafuse.base.printable import printable_lines
@@ -157,10 +158,11 @@ def _run(invocation: _Invocation) -> int:
     for module in invocation.imports:
         _import_user_code(module)
     IMPORTS.set(invocation.imports)
-    function = COMMANDS[name].load()
-    from pyrafuse.cli.arguments import call  # yaml: not for --help
+    with naming_extras():
+        function = COMMANDS[name].load()
+        from pyrafuse.cli.arguments import call  # yaml: not for --help
 
-    return call(function, arguments, prog=f"pyrafuse {name}")
+        return call(function, arguments, prog=f"pyrafuse {name}")
 
 
 def _take_global_options(words: Sequence[str]) -> _Invocation:

@@ -29,7 +29,8 @@ def predict(
     The status is 1 if some inputs could not be read; the others are predicted on all the same.
 
     Args:
-        model: A checkpoint, or the folder of a run. The size and preprocessing that it was trained with are in it.
+        model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
+            preprocessing that it was trained with are in it.
         sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams.
         output: Folder for the results.
         formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
@@ -43,7 +44,7 @@ def predict(
         batch: Images at a time.
         limit: Only so many images and frames, the first ones.
         stride: Step between the frames that are read of a video or a camera.
-        device: auto, cpu, gpu, or the number of a GPU such as 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1; an exported file runs on the processor.
     """
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
@@ -54,15 +55,14 @@ def predict(
         check_source(source)
     check_writable(output, is_folder=True)
     from pyrafuse.base.images.sources import open_source
-    from pyrafuse.core.devices import choose_device
-    from pyrafuse.importers.loading import load
+    from pyrafuse.cli.detectors import load_any
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.inference.writers.registry import WRITERS
 
     for name in formats:
         WRITERS.get(name)  # before the checkpoint is read
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
-    detector = load(model, device=choose_device(device))
+    detector = load_any(model, device)
     summary = predict_to(
         detector,
         frames,
@@ -73,7 +73,7 @@ def predict(
         max_detections=max_detections,
         batch=batch,
         size=size,
-        classes=_split_classes(classes, detector.names),
+        classes=_split_classes(classes, detector.card.names),
         limit=limit,
         progress=True,
     )

@@ -4,28 +4,52 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pyrafuse.base.card import Card
+from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between
 from pyrafuse.base.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.paths import check_writable
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
-from pyrafuse.models.detector import Detector
 
 NUM_NOTES = 5
 """So many images are named of those that were not read plainly."""
+
+
+class Predictor(Protocol):
+    """What predicts: a `Detector`, or an exported one that runs without torch."""
+
+    card: Card
+
+    def predict_frames(
+        self,
+        frames: Iterable[Frame],
+        *,
+        batch_size: int = 1,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        max_detections: int | None = None,
+        labels: tuple[int, ...] = (),
+        preprocessing: Preprocessing | None = None,
+        keep_images: bool = True,
+        clip: bool = True,
+    ) -> Generator[Detections, None, None]:
+        """Detections of each readable frame in turn."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,7 @@ class Summary:
 
 
 def predict_to(
-    detector: Detector,
+    detector: Predictor,
     source: Any,
     output: str | os.PathLike[str],
     *,
@@ -82,7 +106,7 @@ def predict_to(
     that was begun, and no file of results over all.
 
     Args:
-        detector: On the device to compute on.
+        detector: On the device to compute on, or exported.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
         formats: What to write, by the names that `WRITERS` has.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pyrafuse.base.card import CARD_KEY, PREFIX, Card, card_to_dict
 from pyrafuse.base.detections import Detections
-from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
+from pyrafuse.base.errors import PyrafuseError, check_between, check_count
+from pyrafuse.base.found import PREDICT_REMARKS, Found, only_one, require_readable
 from pyrafuse.base.habits import hint_keywords
 from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
@@ -31,7 +32,6 @@ from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.evaluating import evaluate, read_whole
-from pyrafuse.models.found import PREDICT_REMARKS, Found, only_one
 from pyrafuse.models.laying import LaidBatch
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -246,7 +246,7 @@ class Detector(nn.Module, Generic[P]):
             self.to(choose_device(device))
         return Found(
             self.predict_frames(
-                _require_readable(frames),
+                require_readable(frames),
                 batch_size=batch,
                 score_threshold=score,
                 nms_iou=nms_iou,
@@ -343,10 +343,3 @@ class Detector(nn.Module, Generic[P]):
                 source=frame.name,
                 image=torch.from_numpy(image).permute(2, 0, 1) if keep_images else None,
             )
-
-
-def _require_readable(frames: Iterable[Frame]) -> Iterator[Frame]:
-    for frame in frames:
-        if frame.error:
-            raise DataError(frame.error)
-        yield frame

@@ -22,7 +22,7 @@ DARKNET = struct.pack("<iiiq", 0, 2, 5, 32013312) + np.linspace(-1, 1, 100, dtyp
     [
         ("yolov3.weights", DARKNET, r"weights of Darknet, a row of numbers without names; mmdetection's files of the"),
         ("YOLOV3.WEIGHTS", DARKNET, "weights of Darknet"),
-        ("a.onnx", b"\x08\x07\x12\x07pytorch", "an ONNX graph; training and import need its original"),
+        ("a.onnx", b"\x08\x07\x12\x07pytorch", "an ONNX graph; one that pyrafuse exported runs with pyrafuse predict"),
         ("a.pb", b"\x0a\x05hello", "a graph of TensorFlow"),
         ("a.tflite", b"\x1c\0\0\0TFL3" + bytes(9), "a TensorFlow Lite model"),
         ("a.pth", b"\x1c\0\0\0TFL3" + bytes(9), "a TensorFlow Lite model"),

@@ -1,4 +1,4 @@
-"""Everything in base works in a process where torch cannot be imported."""
+"""Everything in base and runtime works in a process where torch cannot be imported."""
 
 import json
 import subprocess
@@ -29,10 +29,12 @@ class Refusal:
 sys.meta_path.insert(0, Refusal())
 source, output = map(Path, sys.argv[1:])
 import pyrafuse
-base = Path(pyrafuse.__file__).parent / "base"
-modules = [path for path in base.rglob("*.py") if path.stem != "__init__"]
+package = Path(pyrafuse.__file__).parent
+rooms = ("base", "runtime", "inference/writers")
+modules = [path for room in rooms for path in (package / room).rglob("*.py") if path.stem != "__init__"]
+modules.append(package / "inference" / "predicting.py")
 for path in modules:
-    importlib.import_module(".".join(("pyrafuse", *path.relative_to(base.parent).with_suffix("").parts)))
+    importlib.import_module(".".join(("pyrafuse", *path.relative_to(package).with_suffix("").parts)))
 
 import numpy as np
 from pyrafuse.base.detections import Detections

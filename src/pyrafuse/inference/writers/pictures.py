@@ -1,9 +1,7 @@
 """Drawn pictures and videos, and each object cut out."""
 
-from dataclasses import replace
-
-from pyrafuse.base.detections import MAX_SIDE_PX
-from pyrafuse.core.detections import no_detections
+from pyrafuse.base.arrays import to_numpy
+from pyrafuse.base.pictures import MAX_SIDE_PX, save_picture
 from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, Places, Writer
 from pyrafuse.inference.writers.video import Video, fit_video
 
@@ -27,7 +25,7 @@ class PictureWriter(Writer):
             suffix = ".jpg" if max(finding.detections.image_size) <= MAX_SIDE_PX[".jpg"] else ".png"
             finding.detections.save(self._pictures.choose(finding.detections.source, suffix))
             return
-        pixels = finding.detections.draw().permute(1, 2, 0).cpu().numpy()
+        pixels = to_numpy(finding.detections.draw()).transpose(1, 2, 0)
         if self._video is None:
             place = self._videos.choose(finding.video, ".mp4")
             self._video = Video(place, fps=finding.fps, size=fit_video(pixels.shape[1], pixels.shape[0]))
@@ -63,7 +61,7 @@ class CropWriter(Writer):
             if folder not in self._places:
                 self._places[folder] = self._destination.places(f"crops/{folder}")
             suffix = ".jpg" if max(pixels.shape) <= MAX_SIDE_PX[".jpg"] else ".png"
-            replace(no_detections(), image=pixels).save(self._places[folder].choose(found.source, suffix))
+            save_picture(pixels, self._places[folder].choose(found.source, suffix))
 
 
 def safe_file_name(name: str) -> str:

@@ -1,10 +1,11 @@
 """Detections as they are asked for: one image at a time, and the source closed when the asking ends."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NoReturn, Self
 
 from pyrafuse.base.detections import Detections
-from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.images.sources import Frame
 
 PREDICT_REMARKS = {
     "save": "found.save(PATH) writes one image's, pyrafuse.inference.predicting.predict_to a whole source's",
@@ -49,6 +50,18 @@ class Found(Iterator[Detections]):
     def close(self) -> None:
         """End: nothing more is read, and the source is closed."""
         self._found.close()
+
+
+def require_readable(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames, until one that cannot be read.
+
+    Raises:
+        DataError: With what was wrong with it.
+    """
+    for frame in frames:
+        if frame.error:
+            raise DataError(frame.error)
+        yield frame
 
 
 def only_one(found: Found) -> Detections:
