@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,25 +31,7 @@ class ONNX(ExportFormat):
     def write(self, capture: Capture, path: Path) -> None:
         import onnx
 
-        with _quiet():
-            exported = torch.onnx.export(
-                capture.program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(capture.inputs),
-                output_names=list(capture.outputs),
-                custom_translation_table=translations(),
-                optimize=True,
-                verbose=False,
-            )
-        assert exported is not None
-        model = exported.model_proto
-        model.ir_version = min(model.ir_version, MOST_IR)
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, dict(capture.metadata))
-        _forget_origins(model)
-        onnx.checker.check_model(model)
-        onnx.save(model, path)
+        onnx.save(to_onnx(capture), path)
 
     def open(self, path: Path) -> Run:
         import onnxruntime
@@ -64,7 +47,32 @@ class ONNX(ExportFormat):
         return run
 
 
-def _forget_origins(model) -> None:  # noqa: ANN001  # onnx.ModelProto, of a library that may be absent
+def to_onnx(capture: Capture) -> Any:
+    """The graph as ``onnx.ModelProto``, with its metadata."""
+    import onnx
+
+    with _quiet():
+        exported = torch.onnx.export(
+            capture.program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(capture.inputs),
+            output_names=list(capture.outputs),
+            custom_translation_table=translations(),
+            optimize=True,
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model_proto
+    model.ir_version = min(model.ir_version, MOST_IR)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(capture.metadata))
+    _forget_origins(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _forget_origins(model: Any) -> None:
     """Drop stack traces and places of this machine, which the exporter writes to every node."""
     graphs = [model.graph, *model.functions]
     while graphs:

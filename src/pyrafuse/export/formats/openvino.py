@@ -1,0 +1,74 @@
+"""OpenVINO's own files, for processors and graphics of Intel.
+
+captured graph -> ONNX -> OpenVINO's graph -> .xml, and .bin with the weights beside it
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyrafuse.base.exported import METADATA_KEY
+from pyrafuse.export.formats.onnx import to_onnx
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run
+
+
+@FORMATS.register("openvino")
+class OpenVINO(ExportFormat):
+    """Graph in ``.xml``, weights in ``.bin`` beside it; card and interface in its runtime information."""
+
+    summary = "OpenVINO: processors and graphics of Intel"
+    suffix = ".xml"
+    modules = ("onnx", "onnxscript", "openvino")
+    precisions = ("fp32", "fp16")
+
+    def write(self, capture: Capture, path: Path) -> None:
+        import onnx
+        import openvino
+
+        way = path.with_suffix(".onnx")
+        onnx.save(to_onnx(capture), way)
+        model = openvino.convert_model(way, extension=_translations(), share_weights=False)
+        way.unlink()
+        model.set_rt_info(capture.metadata[METADATA_KEY], [METADATA_KEY])
+        openvino.save_model(model, path, compress_to_fp16=capture.interface.precision == "fp16")
+
+    def open(self, path: Path) -> Run:
+        import openvino
+
+        # the default is bf16 where the processor has it, which is no copy of the detector
+        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        names = [port.get_any_name() for port in model.outputs]
+
+        def run(feeds: Feeds) -> dict:
+            found = model(dict(feeds))
+            return {name: np.array(found[name]) for name in names}
+
+        return run
+
+
+def _translations() -> Sequence[Any]:
+    """OpenVINO's forms of ONNX operations that it does not read by itself."""
+    import openvino.opset8 as ops
+    from openvino.frontend.onnx import ConversionExtension
+
+    def deform_conv(node: Any) -> Any:
+        images, weights, offsets, bias, *mask = (node.get_input(i) for i in range(node.get_input_size()))
+        pads = node.get_attribute("pads")
+        found = ops.deformable_convolution(
+            images,
+            offsets,
+            weights,
+            strides=node.get_attribute("strides"),
+            pads_begin=pads[: len(pads) // 2],
+            pads_end=pads[len(pads) // 2 :],
+            dilations=node.get_attribute("dilations"),
+            mask=mask[0] if mask else None,
+            group=node.get_attribute("group"),
+            deformable_group=node.get_attribute("offset_group"),
+            bilinear_interpolation_pad=True,  # what lies outside is 0, as ONNX and torchvision take it
+        )
+        return ops.add(found, ops.unsqueeze(bias, [0, 2, 3])).outputs()
+
+    return [ConversionExtension("DeformConv", deform_conv)]

@@ -1,0 +1,79 @@
+"""OpenVINO's files answer as torch does, with deformable convolutions that its own ONNX reader does not know."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from pyrafuse.base.card import Card
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.exported import METADATA_KEY, Interface, Precision, read_metadata, write_metadata
+from pyrafuse.export.registry import FORMATS, Capture
+from pyrafuse.layers.deformable import DeformableConv2d
+
+SIZES = ((2, 24, 32), (1, 40, 16))
+
+
+class Deformed(nn.Module):
+    """Deformable convolutions of both versions on bytes of any size, moved by several cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = DeformableConv2d(3, 8, modulated=True)
+        self.second = DeformableConv2d(8, 8, stride=2, groups=2, deformable_groups=4, modulated=False)
+        for conv in (self.first, self.second):
+            nn.init.normal_(conv.offset.weight, std=0.5)
+            nn.init.normal_(conv.weight, std=0.3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(images.permute(0, 3, 1, 2).float() / 255))
+
+
+def make_capture(precision: Precision) -> Capture:
+    torch.manual_seed(0)
+    module = Deformed().eval()
+    example = {"images": make_images(*SIZES[0])}
+    free = {0: Dim("batch", max=64), 1: Dim("height", min=4, max=512), 2: Dim("width", min=4, max=512)}
+    program = torch.export.export(module, (torch.from_numpy(example["images"]),), dynamic_shapes=(free,))
+    interface = Interface(output="rows", precision=precision)
+    metadata = write_metadata(Card(names=("kite", "kettle")), interface)
+    return Capture(module, program, example, ("images",), ("output",), interface, metadata)
+
+
+def make_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("precision", "most", "bits"), [("fp32", 1e-5, 32), ("fp16", 1e-2, 16)])
+def test_deformable_convolutions_are_exact_for_every_batch_and_size(tmp_path, precision, most, bits):
+    pytest.importorskip("openvino")
+    capture = make_capture(precision)
+    path = tmp_path / "deformed.xml"
+    form = FORMATS.create("openvino")
+    form.write(capture, path)
+    run = form.open(path)
+    for size in SIZES:
+        images = make_images(*size)
+        with torch.no_grad():
+            expected = capture.graph(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(run({"images": images})["output"], expected, atol=most * np.abs(expected).max())
+    num_weights = sum(weights.numel() for weights in capture.graph.parameters())
+    assert (tmp_path / "deformed.bin").stat().st_size == pytest.approx(num_weights * bits / 8, rel=0.25)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["deformed.bin", "deformed.xml"]
+
+
+def test_its_file_says_what_it_is(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    capture = make_capture("fp32")
+    FORMATS.create("openvino").write(capture, tmp_path / "deformed.xml")
+    text = openvino.Core().read_model(tmp_path / "deformed.xml").get_rt_info()[METADATA_KEY].astype(str)
+    card, interface = read_metadata({METADATA_KEY: text}, source="deformed.xml")
+    assert card.names == ("kite", "kettle")
+    assert interface == capture.interface
+
+
+def test_a_missing_library_is_told_with_the_line_to_type(monkeypatch):
+    monkeypatch.setattr("pyrafuse.export.registry.find_spec", lambda name: None if name == "openvino" else object())
+    with pytest.raises(PyrafuseError, match=r'needs openvino, which is not installed; type pip install "pyrafuse\[exp'):
+        FORMATS.create("openvino").require()
