@@ -107,7 +107,7 @@ def export(
     )
     check_writable(path, is_folder=not form.suffix)
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
-    batches = make_batches(images or generate_images(), interface, preprocessing)
+    batches = make_batches(images or generate_images(), interface, preprocessing, fewest_steps=graph.fewest_steps)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     captured = _capture(
         graph, batches[0], write_metadata(replace(detector.card, preprocessing=preprocessing), interface)
@@ -169,7 +169,7 @@ def settle(
     given = {"nms_iou": nms_iou, "max_detections": max_detections}
     postprocess = replace(detector.postprocess, **{name: value for name, value in given.items() if value is not None})
     postprocess = replace(postprocess, score=EVALUATION_SCORE if score is None else score)
-    stride = max(detector.neck.features.strides)
+    stride = max(detector.backbone.features.strides)
     size = (preprocessing.size[0], preprocessing.size[1])
     if chosen != "image" and not static and any(side % stride for side in size):
         raise PyrafuseError(
@@ -188,18 +188,18 @@ def settle(
         score=postprocess.score,
         nms_iou=postprocess.nms_iou,
         max_detections=postprocess.max_detections,
-        takes_sizes=chosen != "image" and output != "levels" and _reads_sizes(detector, preprocessing, chosen),
+        takes_sizes=chosen != "image" and _reads_sizes(detector, preprocessing, chosen, output),
     )
     if reason := refusal(detector.card.spec, interface) or form.refusal(detector.card.spec, interface):
         raise PyrafuseError(reason)
     return postprocess, interface
 
 
-def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: Input) -> bool:
+def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: Input, output: Output) -> bool:
     """Whether it matters where an image ends and padding begins."""
     is_two_stage = hasattr(detector, "stages")
     is_padded_with_zeros = form == "fitted" and preprocessing.fit == "keep_ratio"
-    return is_two_stage or detector.postprocess.clip or is_padded_with_zeros
+    return is_two_stage or is_padded_with_zeros or (output == "nms" and detector.postprocess.clip)
 
 
 def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str]) -> Capture:

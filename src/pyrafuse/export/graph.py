@@ -119,6 +119,11 @@ class DetectionGraph(nn.Module):
         return torch.cat((*centers_and_sizes(boxes), self._score(candidates)), dim=2).transpose(1, 2)
 
     @property
+    def fewest_steps(self) -> int:
+        """Strides of the least side that may be free: the coarsest level has two cells there, and no size is one."""
+        return max(self.detector.neck.features.strides) // self.interface.stride + 1
+
+    @property
     def _num_levels(self) -> int:
         return len(self.detector.neck.features)
 
@@ -175,7 +180,7 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
 
     Args:
         graph: In evaluation mode.
-        example: Inputs; of a free batch two images or more, of free sizes two strides or more.
+        example: Inputs; of a free batch two images or more, of free sizes `DetectionGraph.fewest_steps` or more.
 
     Raises:
         PyrafuseError: If torch cannot capture it.
@@ -187,7 +192,7 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
     if interface.input == "image":
         images |= {1: Dim("height", min=2, max=2**15), 2: Dim("width", min=2, max=2**15)}
     elif interface.size is None:
-        steps = (Dim(name, min=2, max=MOST_STEPS) for name in ("rows", "columns"))
+        steps = (Dim(name, min=graph.fewest_steps, max=MOST_STEPS) for name in ("rows", "columns"))
         images |= {side: interface.stride * step for side, step in enumerate(steps, rows)}
     with torch.no_grad():
         return torch.export.export(

@@ -1,7 +1,10 @@
 """All export formats by name: a captured graph -> one file, and back to something that runs."""
 
+import logging
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,3 +123,17 @@ def format_for(path: Path) -> str:
             f"the end of {path.name} does not tell the format: name it with --format, or take one of {known}"
         )
     return found[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No word of the exporter's steps and deprecations, which are not the user's."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

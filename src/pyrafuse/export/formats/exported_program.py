@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, quiet
 
 
 @FORMATS.register("exported_program")
@@ -16,11 +16,13 @@ class ExportedProgramFormat(ExportFormat):
 
     def write(self, capture: Capture, path: Path) -> None:
         extra = {"pyrafuse.json": capture.metadata["pyrafuse"], "outputs": " ".join(capture.outputs)}
-        torch.export.save(capture.program, path, extra_files=extra)
+        with quiet():
+            torch.export.save(capture.program, path, extra_files=extra)
 
     def open(self, path: Path) -> Run:
         extra = {"outputs": ""}
-        module = torch.export.load(path, extra_files=extra).module()
+        with quiet():
+            module = torch.export.load(path, extra_files=extra).module()
         names = extra["outputs"].split()
 
         def run(feeds: Feeds) -> dict:

@@ -1,16 +1,12 @@
 """ONNX, for onnxruntime and whatever reads it."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pyrafuse.export.onnx_translations import translations
-from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, quiet
 
 OPSET = 20
 """Deformable convolution needs 19, affine grids 20."""
@@ -51,7 +47,7 @@ def to_onnx(capture: Capture) -> Any:
     """The graph as ``onnx.ModelProto``, with its metadata."""
     import onnx
 
-    with _quiet():
+    with quiet():
         exported = torch.onnx.export(
             capture.program,
             dynamo=True,
@@ -83,17 +79,3 @@ def _forget_origins(model: Any) -> None:
             graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
         if hasattr(graph, "metadata_props"):
             del graph.metadata_props[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of its steps and of its own deprecations; neither is the user's."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
