@@ -1,7 +1,5 @@
 """report.html in a real browser: nothing is fetched, nothing runs, nothing is wider than a telephone."""
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.records import DetectionData, ImageRecord
@@ -19,20 +16,6 @@ from pyrafuse.reports.quality import add_quality
 from pyrafuse.visualization.report import Report
 
 NAMES = ("<script>document.title = 'ran'</script>", "x" * 300, "a\nb", *(f"class {k}" for k in range(77)))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        if "PYRAFUSE_NEEDS_BROWSER" in os.environ:
-            pytest.fail(f"no browser here, and PYRAFUSE_NEEDS_BROWSER is set: install one of {', '.join(BROWSERS)}")
-        pytest.skip(f"no browser here: install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=[1, 3, 80])

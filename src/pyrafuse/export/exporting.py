@@ -6,10 +6,11 @@ detector -> `Interface` -> `DetectionGraph` -> `Capture` -> format -> hidden fil
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
 from pyrafuse.export.graph import DetectionGraph, capture
-from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, format_for
+from pyrafuse.export.registry import Capture, ExportFormat, Feeds, Run, create_format, format_for
 from pyrafuse.export.support import refusal
 from pyrafuse.models.detector import Detector
 
@@ -62,6 +63,7 @@ def export(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     images: Sequence[NDArray[np.uint8]] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Write ``detector`` to ``path`` in one of `FORMATS`; the file gets its name when its own runtime agrees with it.
@@ -80,6 +82,7 @@ def export(
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
         max_detections: Largest number of detections an image; the detector's own when none.
         images: RGB images (H, W, 3) that the file is checked on; by default generated ones.
+        options: Arguments of the format by name, ``ort`` of ``web`` say.
         tell: Is told what happens.
 
     Raises:
@@ -89,7 +92,7 @@ def export(
     path = Path(path)
     detector.eval()
     name = format_for(path) if format is None else format
-    form = FORMATS.create(name)
+    form = create_format(name, options)
     form.require()
     preprocessing = detector.card.preprocessing_at(size)
     postprocess, interface = settle(

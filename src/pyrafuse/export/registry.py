@@ -107,6 +107,18 @@ class ExportFormat(ABC):
 FORMATS: Registry[ExportFormat] = Registry("export format", "pyrafuse.export.formats")
 
 
+def create_format(name: str, options: Mapping[str, Any]) -> ExportFormat:
+    """The format registered under ``name``, with the arguments that it takes of its own.
+
+    Raises:
+        PyrafuseError: If there is no such format, or it takes no such argument.
+    """
+    known = FORMATS.options(name)
+    if wrong := [option for option in options if option not in known]:
+        raise PyrafuseError(f"the format {name} takes no {wrong[0]}; it takes {', '.join(known) or 'no such options'}")
+    return FORMATS.create(name, **options)
+
+
 def format_for(path: Path) -> str:
     """The name of the format whose files end as ``path`` does.
 
