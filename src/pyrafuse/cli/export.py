@@ -34,6 +34,7 @@ def export(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     check: str | None = None,
+    ort: Path | None = None,
     list: bool = False,  # noqa: A002
 ) -> int:
     """Write a detector as one file that runs elsewhere: ONNX and other formats, with suppression in the graph.
@@ -57,6 +58,7 @@ def export(
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: Largest number of detections an image; by default the model's own.
         check: A folder or glob of images that the file is checked on; by default generated ones.
+        ort: Folder of onnxruntime-web's npm package, for the format web; by default npm fetches it.
         list: Whether to list the formats, and do nothing.
     """
     if list:
@@ -68,7 +70,7 @@ def export(
     for name, value in (("size", size), ("batch", batch), ("max_detections", max_detections)):
         check_between(name, value, 1)
     model = find_checkpoint(model)
-    check_writable(file)
+    check_writable(file, is_folder=file.is_dir())
     from pyrafuse.export.exporting import export as export_detector
     from pyrafuse.importers.loading import load
 
@@ -86,6 +88,7 @@ def export(
         nms_iou=nms_iou,
         max_detections=max_detections,
         images=_read_images(check) if check else (),
+        options={} if ort is None else {"ort": ort},
         tell=lambda what: print(f"{what} ..."),
     )
     print(f"{exported.agreement.tell()}\n{exported.path}: {exported.format}, {exported.interface.tell()}")

@@ -90,6 +90,8 @@ def export(
             cannot be written, or its answers differ from the detector's. Nothing is left at ``path`` then.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise PyrafuseError(f"{path} names no file: name one in it, {path / 'detector.onnx'} say")
     detector.eval()
     name = format_for(path) if format is None else format
     form = create_format(name, options)
@@ -240,7 +242,7 @@ def _hidden(path: Path):  # noqa: ANN202
             for made in sorted(folder.iterdir(), key=lambda one: one.name == path.name):  # what belongs to it first
                 place = path.parent / made.name
                 if place.is_dir():
-                    shutil.rmtree(place)
+                    _clear(place, made)
                 os.replace(made, place)
     except OSError as error:
         raise PyrafuseError(
@@ -248,3 +250,12 @@ def _hidden(path: Path):  # noqa: ANN202
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(place: Path, made: Path) -> None:
+    """Remove the folder ``place`` for ``made``, as long as it holds nothing but an earlier export."""
+    if others := sorted(entry.name for entry in place.iterdir() if not (made / entry.name).exists()):
+        raise PyrafuseError(
+            f"{place} holds {others[0]}, which is no part of this export: name another folder, or remove it first"
+        )
+    shutil.rmtree(place)

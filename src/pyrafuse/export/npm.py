@@ -97,7 +97,9 @@ def pack_runtime() -> Runtime:
             raise PyrafuseError(f"npm did not fetch {PACKAGE} in {SECONDS} s; {REMEDY}") from error
         except (OSError, subprocess.CalledProcessError) as error:
             told = getattr(error, "stderr", "") or str(error)
-            raise PyrafuseError(f"npm cannot fetch {PACKAGE}: {printable(told.strip(), limit=300)}; {REMEDY}") from error
+            raise PyrafuseError(
+                f"npm cannot fetch {PACKAGE}: {printable(told.strip(), limit=300)}; {REMEDY}"
+            ) from error
         (archive,) = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as packed:
 
