@@ -56,7 +56,7 @@ def test_a_folder_holds_the_page_the_model_and_the_runtime(detector, package, tm
     assert "http://" not in page
     assert "https://" not in page
     assert json.loads((folder / "model.json").read_text()) == {
-        "model": "detector",
+        "model": "retinanet",
         "names": ["0", "1"],
         "network": [64, 96],
         "score": 0.25,
