@@ -26,7 +26,7 @@ def run_folded(sequence: nn.Sequential, x: Tensor) -> Tensor:
     """
     parts = list(sequence)
     folded = None
-    for part, behind in zip(parts, [*parts[1:], None], strict=True):
+    for part, behind in zip(parts, [*parts, None][1:], strict=True):
         if isinstance(part, nn.Sequential):
             x = run_folded(part, x)
         elif isinstance(part, nn.Conv2d) and isinstance(behind, nn.BatchNorm2d) and not behind.training:

@@ -4,11 +4,13 @@ images -> backbone -> pyramid -> neck -> pyramid -> head -> predictions
 predictions -> decode -> candidates -> postprocess -> detections
 """
 
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.evaluating import evaluate, read_whole
 from pyrafuse.models.laying import LaidBatch
+from pyrafuse.models.optimizing import Precision, optimize
 from pyrafuse.postprocess.dense import DensePostprocess
 
 P = TypeVar("P")
@@ -70,6 +73,8 @@ class Detector(nn.Module, Generic[P]):
         self.criterion = criterion
         self.postprocess = postprocess
         self.card = Card()
+        self.is_optimized = False
+        self.computes_in: torch.dtype | None = None
         self._decode = decode
 
     @property
@@ -91,8 +96,19 @@ class Detector(nn.Module, Generic[P]):
             PyrafuseError: If the source has not exactly one image.
         """
         if isinstance(images, Tensor) and images.ndim == 4:
-            return super().__call__(images, *args, **options)
+            with torch.autocast(images.device.type, self.computes_in) if self.computes_in else nullcontext():
+                return super().__call__(images, *args, **options)
         return only_one(self.predict(images, *args, **options))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all parts.
+
+        Raises:
+            PyrafuseError: If an optimised detector is to be trained.
+        """
+        if mode and self.is_optimized:
+            raise PyrafuseError("an optimised detector cannot be trained: train the one that optimized() was called of")
+        return super().train(mode)
 
     def forward(
         self,
@@ -295,12 +311,35 @@ class Detector(nn.Module, Generic[P]):
             self.to(choose_device(device))
         return evaluate(self, data, size=size, score=score, nms_iou=nms_iou, batch_size=batch, workers=workers)
 
+    def optimized(self, *, precision: Precision = "fp32", compiled: bool = False) -> Self:
+        """A copy in evaluation mode that predicts faster: batch norms are folded into the convolutions before them.
+
+        The copy shares nothing with this detector. It cannot be trained or saved. In fp32 its outputs differ from this
+        detector's by rounding alone.
+
+        Args:
+            precision: What convolutions compute in: ``fp32``, or ``bf16``, which is faster on processors and GPUs with
+                instructions for it, and moves scores and boxes a little.
+            compiled: Whether torch.compile makes code for it: minutes at the first batch, and again at other sizes.
+
+        Raises:
+            PyrafuseError: If there is no such precision.
+        """
+        side = self.backbone.sizes.only or math.lcm(2 * max(self.neck.features.strides), self.backbone.sizes.unit)
+        images = torch.zeros(1, 3, side, side, device=self.device)
+        twin = optimize(self, images, precision=precision, compiled=compiled)
+        twin.is_optimized = True
+        twin.computes_in = torch.bfloat16 if precision == "bf16" else None
+        return twin
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and card to ``path``: all that `load` needs.
 
         Raises:
-            PyrafuseError: If the file cannot be written; nothing half-written is left.
+            PyrafuseError: If the file cannot be written; nothing half-written is left. If the detector is optimised.
         """
+        if self.is_optimized:
+            raise PyrafuseError("an optimised detector cannot be saved: save the one that optimized() was called of")
         state = {f"{PREFIX}{key}": value.detach().cpu() for key, value in self.state_dict().items()}
         write_tensors(path, {CARD_KEY: {"card": card_to_dict(self.card)}, "state_dict": state})
 
