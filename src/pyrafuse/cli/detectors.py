@@ -1,7 +1,8 @@
 """The detector that a command is given: from a checkpoint, or from an exported file, which needs no PyTorch."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pyrafuse.base.errors import PyrafuseError
 
@@ -10,20 +11,45 @@ if TYPE_CHECKING:
     from pyrafuse.runtime.detector import ExportedDetector
 
 
-def load_any(model: Path, device: str) -> "Detector | ExportedDetector":
-    """Read ``model`` by its suffix: an exported file, or else a checkpoint.
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """What a detector is made faster by: see `Detector.optimized`."""
+
+    optimize: bool = False
+    compiled: bool = False
+    precision: Precision = "fp32"
+
+    @property
+    def given(self) -> str:
+        """The options that ask for them, as they are typed."""
+        options = ("--optimize" * self.optimize, "--compile" * self.compiled)
+        return " ".join(filter(None, (*options, "--precision bf16" * (self.precision == "bf16"))))
+
+    def apply(self, detector: "Detector") -> "Detector":
+        """A faster copy of ``detector``; itself if nothing is asked for."""
+        return detector.optimized(precision=self.precision, compiled=self.compiled) if self.given else detector
+
+
+def load_any(model: Path, device: str, speedups: Speedups = Speedups()) -> "Detector | ExportedDetector":
+    """Read ``model`` by its suffix: an exported file, or else a checkpoint, and make it faster if asked.
 
     Raises:
         CheckpointError: If it cannot be read.
-        PyrafuseError: If there is no such device, or an exported file is asked to run on another than the processor.
+        PyrafuseError: If there is no such device, or an exported file is asked to run on another than the processor, or
+            to be made faster.
     """
     from pyrafuse.runtime.loading import is_exported, load
 
     if is_exported(model):
         if device not in {"auto", "cpu"}:
             raise PyrafuseError(f"{model} is exported and runs on the processor: leave --device {device} out")
+        if speedups.given:
+            raise PyrafuseError(f"{model} is exported, and computes as it was exported: leave {speedups.given} out")
         return load(model)
     from pyrafuse.core.devices import choose_device
     from pyrafuse.importers.loading import load as load_checkpoint
 
-    return load_checkpoint(model, device=choose_device(device))
+    return speedups.apply(load_checkpoint(model, device=choose_device(device)))

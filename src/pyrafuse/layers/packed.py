@@ -19,7 +19,7 @@ class PackedConv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         form = (self.padding, self.stride, self.dilation, self.groups)
         if self._packed is None:
-            self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *form, list(input.shape))
+            self._packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *form, list(input.shape))
         return torch.ops.mkldnn._convolution_pointwise(input, self._packed, bias, *form, "none", [], "")
 
     def __getstate__(self) -> dict[str, object]:

@@ -43,7 +43,7 @@ def fold_norms(module: nn.Module, run: Callable[[], object]) -> int:
             conv.weight = nn.Parameter(weight.float().contiguous(memory_format=torch.channels_last))
             conv.bias = nn.Parameter(bias.float())
             # whoever holds the norm now holds a sequence of its own parts: timm's norms have an activation, ours none
-            norm.__class__ = nn.Sequential
+            norm.__class__ = nn.Sequential  # pyright: ignore[reportAttributeAccessIssue]
             norm._parameters.clear()
             norm._buffers.clear()
     return len(pairs)
@@ -68,10 +68,10 @@ class _Following(TorchDispatchMode):
         self._sources: dict[nn.BatchNorm2d, set[nn.Conv2d | None]] = defaultdict(set)
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = [_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        is_norm = "batch_norm" in func.name()
+        is_norm = "batch_norm" in str(func)
         norm = next((self._norms[place] for place in given if is_norm and place in self._norms), None)
         for place in given:
             if place in self._made:
@@ -95,9 +95,10 @@ class _Following(TorchDispatchMode):
         for sequence in self._module.modules():
             if isinstance(sequence, nn.Sequential):  # `run_folded` folds at each pass, and runs neither of the two
                 for conv, norm in pairwise(sequence):
-                    if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
-                        if conv not in self._readers and norm not in self._sources:
-                            yield conv, norm
+                    if type(conv) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d):
+                        continue
+                    if conv not in self._readers and norm not in self._sources:
+                        yield conv, norm
 
 
 def _place(x: Tensor) -> int:
@@ -120,8 +121,9 @@ def optimize(detector: M, images: Tensor, *, precision: Precision = "fp32", comp
         raise unknown_name("precision", precision, get_args(Precision))
     twin = deepcopy(detector).eval().requires_grad_(requires_grad=False)
     fold_norms(twin, lambda: twin(images))
-    pack(twin)
-    if precision == "bf16":
+    if precision == "fp32":
+        pack(twin)
+    else:
         for part in twin.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
                 part.to(torch.bfloat16)  # as autocast would at each pass
