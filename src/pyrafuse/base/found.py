@@ -20,7 +20,7 @@ PREDICT_REMARKS = {
 
 
 class Found(Iterator[Detections]):
-    """The detections of image after image; the next image is read when the next ones are asked for.
+    """The detections of image after image; the next images are read while the detector works.
 
     The source is closed at its end, when a loop over it is left, and upon `close`, which leaving a ``with`` block calls
     too: a camera is free again. ``list(...)`` gives all of a finite source.

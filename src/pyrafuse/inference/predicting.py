@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between
+from pyrafuse.base.images.ahead import read_ahead
 from pyrafuse.base.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.locking import hold_folder
@@ -24,6 +24,7 @@ from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.base.terminal import Terminal
+from pyrafuse.inference.writers.behind import WritingBehind
 from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
 
 NUM_NOTES = 5
@@ -147,12 +148,16 @@ def predict_to(
         stack.enter_context(hold_folder(output))
         for writer in writers:
             stack.enter_context(writer)
+        behind = stack.enter_context(WritingBehind(writers))
         bar = stack.enter_context(_create_bar(is_shown=progress))
         total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
         task = bar.add_task("predict", total=total)
 
+        ahead = read_ahead(frames, batch=batch, limit=limit)
+        stack.callback(getattr(ahead, "close", lambda: None))
+
         def observe() -> Iterator[Frame]:
-            for frame in islice(frames, limit):
+            for frame in ahead:
                 if frame.image is None:
                     failures.append(Failure(frame.name, frame.error or "cannot be read"))
                     bar.console.print(
@@ -178,9 +183,8 @@ def predict_to(
             for detections in found:
                 frame = waiting.popleft()
                 video = frame.name.rpartition("#")[0] if frame.fps else ""
-                with hold_interrupts():  # all formats hold the same images
-                    for writer in writers:
-                        writer.write(Finding(detections, frame.index, video, frame.fps or 0.0))
+                with hold_interrupts():  # what is counted is written
+                    behind.write(Finding(detections, frame.index, video, frame.fps or 0.0))
                     num_images += 1
                     num_objects += len(detections)
                 bar.advance(task)

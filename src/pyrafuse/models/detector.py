@@ -20,6 +20,7 @@ from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
 from pyrafuse.base.found import PREDICT_REMARKS, Found, only_one, require_readable
 from pyrafuse.base.habits import hint_keywords
+from pyrafuse.base.images.ahead import read_ahead
 from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.preprocessing import Preprocessing
@@ -227,8 +228,9 @@ class Detector(nn.Module, Generic[P]):
     ) -> Found:
         """Detections in each image of ``source``, one by one; arrays are RGB, or ``channels="bgr"`` as OpenCV's.
 
-        Boxes are in pixels of the image itself and cut at its edges. What comes is an iterator: images are read as
-        it is asked, and the source, a camera say, is closed when the loop over it is left.
+        Boxes are in pixels of the image itself and cut at its edges. What comes is an iterator: the next images are
+        read while the detector works, a camera's as they are asked for, and the source is closed when the loop over it
+        is left.
 
         Args:
             source: A file, folder, glob, video, camera's number, URL, array, tensor or PIL image, or a list of these;
@@ -262,7 +264,7 @@ class Detector(nn.Module, Generic[P]):
             self.to(choose_device(device))
         return Found(
             self.predict_frames(
-                require_readable(frames),
+                require_readable(read_ahead(frames, batch=batch)),
                 batch_size=batch,
                 score_threshold=score,
                 nms_iou=nms_iou,

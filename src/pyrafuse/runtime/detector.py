@@ -12,6 +12,7 @@ from pyrafuse.base.errors import CheckpointError, PyrafuseError, check_between, 
 from pyrafuse.base.exported import Interface
 from pyrafuse.base.found import PREDICT_REMARKS, Found, only_one, require_readable
 from pyrafuse.base.habits import hint_keywords
+from pyrafuse.base.images.ahead import read_ahead
 from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.preprocessing import Preprocessing
@@ -97,7 +98,7 @@ class ExportedDetector:
         preprocessing = self.card.preprocessing_at(size)
         limits = self._limits(score, nms_iou, max_detections, labels)
         self._check_size(preprocessing)
-        frames = require_readable(open_source(source, stride=stride, channels=channels))
+        frames = require_readable(read_ahead(open_source(source, stride=stride, channels=channels), batch=batch))
         return Found(self._predict_frames(frames, batch, limits, preprocessing, keep_images, clip=True))
 
     def predict_frames(
