@@ -23,7 +23,7 @@ VERSION = 1
 MOST_BYTES = 2**24
 """Length of metadata that is read."""
 
-Input = Literal["image", "fitted", "tensor"]
+Input = Literal["image", "fitted", "scaled", "tensor"]
 Output = Literal["nms", "rows", "raw", "levels"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -37,9 +37,10 @@ class Interface:
 
     Attributes:
         input: ``image``: ``images`` uint8 RGB (B, H, W, 3) of any size, which the graph resizes, pads and normalises.
-            ``fitted``: the same already of the network's size, which the graph normalises. ``tensor``: float32
-            normalised (B, 3, H, W). The latter two take ``sizes`` int64 (B, 2), height and width of what each image
-            takes up, where ``takes_sizes``.
+            ``fitted``: the same already of the network's size, which the graph normalises. ``scaled``: float32 RGB
+            (B, 3, H, W) of the network's size in 0..1, which the graph normalises; each image takes up all of it.
+            ``tensor``: float32 normalised (B, 3, H, W). ``fitted`` and ``tensor`` take ``sizes`` int64 (B, 2), height
+            and width of what each image takes up, where ``takes_sizes``.
         output: ``nms``: `DETECTION_OUTPUTS`: boxes (B, K, 4) xyxy, scores, labels, levels and rows (B, K), of which the
             first ``count`` (B,) hold something. ``rows``: ``output`` (B, N, 6) of x1, y1, x2, y2, score and class.
             ``raw``: ``output0`` (B, 4 + classes, N) of centre, width, height and scores. ``levels``: a map (B, C, h, w)
@@ -83,7 +84,12 @@ class Interface:
 
     def tell(self) -> str:
         """In words: what goes in and comes out."""
-        kinds = {"image": "RGB bytes of any size", "fitted": "RGB bytes", "tensor": "normalised floats"}
+        kinds = {
+            "image": "RGB bytes of any size",
+            "fitted": "RGB bytes",
+            "scaled": "RGB in 0..1",
+            "tensor": "normalised floats",
+        }
         free = f"any multiple of {self.stride} px"
         size = free if self.size is None else "{} x {} px".format(*self.size)
         batch = f"{self.batch} at a time" if self.batch else "any batch"

@@ -14,8 +14,11 @@ MOST_IMAGES = 16
 @shorthand(
     Shorthand(
         usage="MODEL -o FILE [--format NAME] [--input FORM] [--output FORM] [--static]   or   --list",
-        options={"o": "file"},
-        help={"-o FILE": "--file FILE"},
+        options={"o": "file", "for": "consumer"},
+        help={
+            "-o FILE": "--file FILE",
+            "--for NAME": "--consumer NAME",
+        },
         positional="model",
     )
 )
@@ -24,8 +27,9 @@ def export(
     model: Path | None = None,
     file: Path | None = None,
     format: str | None = None,  # noqa: A002  # the options' names
-    input: Literal["image", "fitted", "tensor"] | None = None,  # noqa: A002
-    output: Literal["nms", "rows", "raw", "levels"] = "nms",
+    consumer: Literal["frigate", "deepstream", "triton"] | None = None,
+    input: Literal["image", "fitted", "scaled", "tensor"] | None = None,  # noqa: A002
+    output: Literal["nms", "rows", "raw", "levels"] | None = None,
     size: int | None = None,
     static: bool = False,
     batch: int | None = None,
@@ -45,11 +49,12 @@ def export(
         model: A checkpoint, or the folder of a run; also as a bare word.
         file: Where the file is written; also as -o. Its end tells the format.
         format: Name of the format, where the file's end does not tell it; --list prints all.
+        consumer: Program that a folder is written for, of the model and the settings that it reads; also as --for.
         input: image is RGB bytes of any size, which the graph resizes and normalises; fitted is RGB bytes of the
-            network's size; tensor is normalised floats. By default image, or fitted for a detector whose input's size
-            follows the image.
+            network's size; scaled is the same as floats in 0..1, channels first; tensor is normalised floats. By
+            default image, or fitted for a detector whose input's size follows the image.
         output: nms gives detections; rows all candidates as x1 y1 x2 y2 score class; raw centre, size and scores of
-            classes; levels the head's maps. Only nms suppresses.
+            classes; levels the head's maps. Only nms suppresses, and it is the default.
         size: Side of the network's input in pixels; by default the checkpoint's own.
         static: Whether batch and size are fixed.
         batch: Images at a time of a static file; 1 by default.
@@ -65,6 +70,8 @@ def export(
         return _list_formats()
     if model is None or file is None:
         raise PyrafuseError("export needs MODEL and -o FILE: pyrafuse export best.ckpt -o best.onnx (--list: formats)")
+    if consumer is not None and format is not None:
+        raise PyrafuseError(f"--for {consumer} names a format already: leave --format {format} out")
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
     for name, value in (("size", size), ("batch", batch), ("max_detections", max_detections)):
@@ -77,7 +84,7 @@ def export(
     exported = export_detector(
         load(model),
         file,
-        format=format,
+        format=consumer or format,
         input=input,
         output=output,
         size=size,

@@ -75,7 +75,9 @@ def _fit(
     laid = [fit_image(image, replace(preprocessing, size=size, fit=fit)) for image in images]
     fitted, sizes = np.stack([pixels for pixels, _ in laid]), [fit.size for _, fit in laid]
     feeds: dict[str, NDArray[Any]] = {"images": fitted}
-    if interface.input == "tensor":
+    if interface.input == "scaled":
+        feeds["images"] = np.ascontiguousarray(fitted.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    elif interface.input == "tensor":
         feeds["images"] = np.ascontiguousarray(normalize(preprocessing, fitted.transpose(0, 3, 1, 2), sizes))
     if interface.takes_sizes:
         feeds["sizes"] = np.array(sizes, np.int64)

@@ -26,7 +26,7 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
 from pyrafuse.export.graph import DetectionGraph, capture
-from pyrafuse.export.registry import Capture, ExportFormat, Feeds, Run, create_format, format_for
+from pyrafuse.export.registry import Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
 from pyrafuse.models.detector import Detector
 
@@ -54,7 +54,7 @@ def export(
     *,
     format: str | None = None,  # noqa: A002  # the command line's word
     input: Input | None = None,  # noqa: A002
-    output: Output = "nms",
+    output: Output | None = None,
     size: int | tuple[int, int] | None = None,
     static: bool = False,
     batch: int | None = None,
@@ -72,8 +72,8 @@ def export(
         detector: It is put into evaluation mode, and stays on its device.
         path: The file, or folder.
         format: A name of `FORMATS`; by default what the suffix of ``path`` tells.
-        input: See `Interface`; by default ``image``, or ``fitted`` where ``keep_ratio`` fits.
-        output: See `Interface`.
+        input: See `Interface`; by default ``image``, or ``fitted`` where ``keep_ratio`` fits, if the format takes it.
+        output: See `Interface`; by default ``nms``, if the format takes it.
         size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
         static: Whether size and batch are fixed.
         batch: Images at a time where they are fixed; 1 by default.
@@ -96,7 +96,7 @@ def export(
     name = format_for(path) if format is None else format
     form = create_format(name, options)
     form.require()
-    preprocessing = detector.card.preprocessing_at(size)
+    preprocessing = form.preprocessing(detector.card, size)
     postprocess, interface = settle(
         detector,
         form,
@@ -110,6 +110,7 @@ def export(
         nms_iou=nms_iou,
         max_detections=max_detections,
     )
+    check_suffix(name, form, path)
     check_writable(path, is_folder=not form.suffix)
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing, fewest_steps=graph.fewest_steps)
@@ -136,7 +137,7 @@ def settle(
     preprocessing: Preprocessing,
     *,
     input: Input | None,  # noqa: A002
-    output: Output,
+    output: Output | None,
     static: bool,
     batch: int | None,
     precision: Precision,
@@ -154,9 +155,12 @@ def settle(
     for name, value in (("batch", batch), ("max_detections", max_detections)):
         if value is not None:
             check_count(name, value, 1)
+    static = static or form.needs_static
     if batch is not None and not static:
         raise PyrafuseError(f"batch {batch} fixes the batch, and static is not given: add it, or leave batch out")
-    chosen: Input = input or ("fitted" if preprocessing.fit == "keep_ratio" else "image")
+    usual = "fitted" if preprocessing.fit == "keep_ratio" else "image"
+    chosen: Input = input or (usual if usual in form.inputs else form.inputs[0])
+    output = output or ("nms" if "nms" in form.outputs else form.outputs[0])
     for name, value, known in (
         ("input", chosen, form.inputs),
         ("output", output, form.outputs),
@@ -165,12 +169,11 @@ def settle(
         if value not in known:
             raise PyrafuseError(f"this format takes no {name} {value}; choose from {', '.join(known)}")
     if chosen == "image" and preprocessing.fit == "keep_ratio":
+        remedy = "the input fitted, or tensor" if "fitted" in form.inputs else "another format"
         raise PyrafuseError(
-            "the size of this detector's input follows the image (keep_ratio), and no graph resizes so: choose the "
-            "input fitted, or tensor"
+            "the size of this detector's input follows the image (keep_ratio), and no graph resizes so: choose "
+            f"{remedy}"
         )
-    if form.needs_static and not static:
-        raise PyrafuseError("this format needs fixed sizes: add --static")
     given = {"nms_iou": nms_iou, "max_detections": max_detections}
     postprocess = replace(detector.postprocess, **{name: value for name, value in given.items() if value is not None})
     postprocess = replace(postprocess, score=EVALUATION_SCORE if score is None else score)
@@ -193,7 +196,7 @@ def settle(
         score=postprocess.score,
         nms_iou=postprocess.nms_iou,
         max_detections=postprocess.max_detections,
-        takes_sizes=chosen != "image" and _reads_sizes(detector, preprocessing, chosen, output),
+        takes_sizes=chosen in ("fitted", "tensor") and _reads_sizes(detector, preprocessing, chosen, output),
     )
     if reason := refusal(detector.card.spec, interface) or form.refusal(detector.card.spec, interface):
         raise PyrafuseError(reason)

@@ -67,6 +67,8 @@ class DetectionGraph(nn.Module):
             images = normalize(self.preprocessing, images)
         elif self.interface.input == "fitted":
             images = self._normalize(images.permute(0, 3, 1, 2), sizes)
+        elif self.interface.input == "scaled":
+            images = normalize(self.preprocessing, images * 255)
         if self.interface.output == "levels":
             return self._levels(images)
         candidates = self.detector.decode(images, sizes=sizes)
@@ -188,7 +190,7 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
     interface = graph.interface
     images: dict[int, Any] = {} if interface.batch else {0: Dim("batch", min=1, max=MOST_IMAGES)}
     sizes = dict(images)
-    rows = 2 if interface.input == "tensor" else 1
+    rows = 2 if interface.input in ("scaled", "tensor") else 1
     if interface.input == "image":
         images |= {1: Dim("height", min=2, max=2**15), 2: Dim("width", min=2, max=2**15)}
     elif interface.size is None:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
+from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import Input, Interface, Output, Precision
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.registry import Registry
 from pyrafuse.base.spec import DetectorSpec
 
@@ -62,17 +64,21 @@ class ExportFormat(ABC):
         inputs: Forms of input that it takes.
         outputs: Forms of output that it takes.
         precisions: Numbers that it can compute in.
-        needs_static: Whether sizes and batch must be fixed.
+        needs_static: Whether sizes and batch are fixed, asked for or not.
     """
 
     summary: ClassVar[str]
     suffix: ClassVar[str]
     modules: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = "export"
-    inputs: ClassVar[tuple[Input, ...]] = ("image", "fitted", "tensor")
+    inputs: ClassVar[tuple[Input, ...]] = ("image", "fitted", "scaled", "tensor")
     outputs: ClassVar[tuple[Output, ...]] = ("nms", "rows", "raw", "levels")
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs_static: ClassVar[bool] = False
+
+    def preprocessing(self, card: Card, size: int | tuple[int, int] | None) -> Preprocessing:
+        """How images are made ready for the file; ``size`` as in `Card.preprocessing_at`."""
+        return card.preprocessing_at(size)
 
     def refusal(self, spec: DetectorSpec | None, interface: Interface) -> str | None:  # noqa: ARG002
         """Why this format cannot take the detector that ``spec`` describes; None if it can.
@@ -117,6 +123,18 @@ def create_format(name: str, options: Mapping[str, Any]) -> ExportFormat:
     if wrong := [option for option in options if option not in known]:
         raise PyrafuseError(f"the format {name} takes no {wrong[0]}; it takes {', '.join(known) or 'no such options'}")
     return FORMATS.create(name, **options)
+
+
+def check_suffix(name: str, form: ExportFormat, path: Path) -> None:
+    """Refuse a ``path`` that ends as the files of another format do.
+
+    Raises:
+        PyrafuseError: With the path to type.
+    """
+    others = {FORMATS.create(other).suffix for other in FORMATS.names()} - {"", form.suffix}
+    if path.suffix.lower() in others:
+        kind = f"a file that ends in {form.suffix}" if form.suffix else "a folder"
+        raise PyrafuseError(f"{name} writes {kind}, and no {path.name}: type -o {path.with_suffix(form.suffix)}")
 
 
 def format_for(path: Path) -> str:

@@ -39,7 +39,9 @@ def lay(images: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing, inter
     fitted, fits = zip(*(fit_image(image, preprocessing) for image in images), strict=True)
     batch = _fill_up(_stack(fitted, interface.size), interface.batch)
     sizes = _fill_up(np.array([fit.size for fit in fits], np.int64), interface.batch)
-    if interface.input == "tensor":
+    if interface.input == "scaled":
+        batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    elif interface.input == "tensor":
         channels_first = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         batch = np.ascontiguousarray(normalize(preprocessing, channels_first, sizes.tolist()))
     return Laid({"images": batch, "sizes": sizes} if interface.takes_sizes else {"images": batch}, fits)
