@@ -11,10 +11,9 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, read_metadata
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.cli.main import main
-from pyrafuse.export import exporting
 from pyrafuse.export.exporting import export
 from pyrafuse.export.formats.exported_program import ExportedProgramFormat
-from pyrafuse.export.registry import quiet
+from pyrafuse.export.registry import FORMATS, quiet
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
@@ -51,7 +50,7 @@ def test_an_onnx_file_finds_what_the_detector_finds(detector, tmp_path):
     assert model.ir_version <= 10
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [20]
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no place of this machine
-    run = exporting.FORMATS.create("onnx").open(path)
+    run = FORMATS.create("onnx").open(path)
     for image in given:  # one image at a time, where two were captured: pixels of the image itself, as predict gives
         found, (expected,) = run({"images": image[None]}), detector.predict(image, score=0.05)
         count = int((found["scores"][0] >= 0.05).sum())
