@@ -7,7 +7,12 @@ from pyrafuse.base.errors import DataError, check_between
 from pyrafuse.base.paths import check_data, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrafuse.cli.detectors import Speedups
     from pyrafuse.data.reading.problems import Reading
+    from pyrafuse.evaluation.coco import CocoEvaluator
+    from pyrafuse.inference.predicting import Predictor
 
 
 def evaluate(
@@ -36,8 +41,9 @@ def evaluate(
     Written to --output: report.html, evaluation.json, coco_results.json, precision_recall.png and confusion.png.
 
     Args:
-        model: A checkpoint, or the folder of a run. The size and preprocessing that it was trained with are in it.
-        data: A folder, a data.yaml, a COCO JSON file, or shapes; by default what it was trained on.
+        model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
+            preprocessing that it was trained with are in it.
+        data: A folder, a data.yaml, a COCO JSON file, or shapes; by default what a checkpoint was trained on.
         split: train, val or test.
         size: Side of the network's input in pixels; by default the checkpoint's own.
         score: Least score of a detection that counts, 0..1.
@@ -45,7 +51,8 @@ def evaluate(
         max_detections: So many detections an image are kept, and of each class counted; by default the model's own
             number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
         batch: Images at a time.
-        workers: Processes that load; by default as many as there are cores for it.
+        workers: Processes that load, by default as many as there are cores for it; of an exported file threads, by
+            default 1.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
             error, or on the data that it was trained on what it was trained with.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored, upright, or auto,
@@ -53,7 +60,7 @@ def evaluate(
         boxes: What the numbers of a box are, one of pixels, shares and percent, one of corners, sizes and centers, or
             one of each: shares,corners; by default what the layout has, or what it was trained with.
         output: Folder for the results; by default evaluation, in the working folder.
-        device: auto, cpu, gpu, or the number of a GPU such as 1.
+        device: auto, cpu, gpu, or the number of a GPU such as 1; an exported file runs on the processor.
         optimize: Fold batch norms into convolutions, and lay out weights for the processor: faster, with the same
             results but for rounding.
         compile: Optimise, and make code with torch.compile: minutes at the first batch.
@@ -74,15 +81,14 @@ def evaluate(
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.detectors import Speedups
-    from pyrafuse.core.devices import choose_device
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.rules import ReadingRules
-    from pyrafuse.importers.loading import load
-    from pyrafuse.models.evaluating import detect_all, to_coco_results
+    from pyrafuse.evaluation.coco import to_coco_results
     from pyrafuse.reports.quality import write_evaluation
 
-    detector = Speedups(optimize, compile, precision).apply(load(model, device=choose_device(device)))
+    speedups = Speedups(optimize, compile, precision)
+    detector, detect_all = _load(model, device, speedups, is_data_given=data is not None)
     if data is None:
         recipe = _read_recipe(model)
         max_detections = max_detections or recipe["run"].get("max_detections")
@@ -95,7 +101,7 @@ def evaluate(
     side = size or detector.card.preprocessing.size[0]
     console.print(
         f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "
-        f"{side} px, on {detector.device}",
+        f"{side} px, on {getattr(detector, 'device', 'cpu')}",
         highlight=False,
     )
     if crowded := tell_crowded([images], max_detections):
@@ -121,6 +127,30 @@ def evaluate(
     return 0
 
 
+def _load(
+    model: Path, device: str, speedups: "Speedups", *, is_data_given: bool
+) -> "tuple[Predictor, Callable[..., CocoEvaluator]]":
+    """The detector, and what detects with it in a whole data set.
+
+    Raises:
+        DataError: If an exported file is given without data.
+    """
+    from pyrafuse.cli.detectors import load_any
+    from pyrafuse.runtime.loading import is_exported
+
+    if is_exported(model):
+        if not is_data_given:
+            raise _say_nothing_of_data(model)
+        from pyrafuse.inference.evaluating import detect_all
+    else:
+        from pyrafuse.models.evaluating import detect_all
+    return load_any(model, device, speedups), detect_all
+
+
+def _say_nothing_of_data(model: Path) -> DataError:
+    return DataError(f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA")
+
+
 def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
     """The recipe that a checkpoint was trained with, as far as it concerns the data.
 
@@ -138,9 +168,7 @@ def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
         if not {"path", "val_fraction", "train", "val"} <= data.keys():
             raise KeyError("data")
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA"
-        ) from error
+        raise _say_nothing_of_data(model) from error
     return {"data": data, "run": run}
 
 

@@ -3,14 +3,15 @@
 Lin et al., "Microsoft COCO", arXiv:1405.0312. The figures are faster-coco-eval's, which equal pycocotools'.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from pyrafuse.base.arrays import to_numpy
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_count
 from pyrafuse.base.records import DetectionData
@@ -64,11 +65,10 @@ class CocoEvaluator:
             DataError: If an image or class is unknown to ``data``, or a box or score is not finite.
         """
         images = [int(i) for i in indices]
-        parts = [torch.cat([d.boxes, d.scores[:, None], d.labels[:, None]], dim=1) for d in detections]
-        counts = [len(part) for part in parts]
+        counts = [len(found) for found in detections]
         owners = np.repeat(np.asarray(images, dtype=np.float64), counts)
-        values = torch.cat(parts).cpu().double().numpy() if parts else np.zeros((0, 6))
-        rows = np.column_stack([owners, values])
+        parts = [np.column_stack([to_numpy(column) for column in (d.boxes, d.scores, d.labels)]) for d in detections]
+        rows = np.column_stack([owners, np.concatenate(parts) if parts else np.zeros((0, 6))])
         self._check(np.asarray(images, dtype=np.int64), rows)
         for image, part in zip(images, np.split(rows, np.cumsum(counts)[:-1]) if counts else [], strict=True):
             self._found.setdefault(image, part)
@@ -198,6 +198,22 @@ class CocoEvaluator:
                 f"{self.data.records[int(broken[0, 0])].path}: a detection with box {broken[0, 1:5].tolist()} and "
                 f"score {broken[0, 5]}: the model has diverged; use an earlier checkpoint or a lower learning rate"
             )
+
+
+def to_coco_results(evaluator: CocoEvaluator) -> str:
+    """Everything that was found as COCO results, JSON: ``image_id``, ``category_id``, ``bbox`` (xywh), ``score``."""
+    data = evaluator.data
+    rows: list[dict[str, Any]] = []
+    for image, x1, y1, x2, y2, score, label in evaluator.rows().tolist():
+        rows.append(
+            {
+                "image_id": data.records[int(image)].image_id,
+                "category_id": data.category_ids[int(label)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+        )
+    return json.dumps(rows)
 
 
 def _annotations(

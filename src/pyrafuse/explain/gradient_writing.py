@@ -16,7 +16,8 @@ from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.core.targets import Batch
-from pyrafuse.data.loading.datasets import EvalSet, LoadingError
+from pyrafuse.data.images.of_records import LoadingError
+from pyrafuse.data.loading.datasets import EvalSet
 from pyrafuse.data.loading.loaders import collate_eval
 from pyrafuse.explain.gradients import SourceGradients, compute_source_gradients
 from pyrafuse.explain.writing import Summary

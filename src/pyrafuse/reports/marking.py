@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pyrafuse.base.captions import draw_boxes
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, Mark
@@ -14,20 +12,20 @@ COLORS = {RIGHT: "#1a7f37", FALSE: "#cf222e", MISSED: "#cf222e", WRONG_CLASS: "#
 """Colours of boxes, dark enough for white letters."""
 
 
-def draw_marks(pixels: NDArray[np.uint8], marks: Sequence[Mark], names: Sequence[str]) -> Tensor:
+def draw_marks(pixels: NDArray[np.uint8], marks: Sequence[Mark], names: Sequence[str]) -> NDArray[np.uint8]:
     """Draw the boxes on an image (H, W, 3); mistakes have a caption, what is right has none and covers nothing."""
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    image = pixels.transpose(2, 0, 1)
     for are_right in (True, False):  # mistakes lie above
         drawn = [mark for mark in marks if (mark.kind == RIGHT) is are_right]
         if drawn:
             image = draw_boxes(
                 image,
-                torch.tensor([mark.box for mark in drawn], dtype=torch.float32),
+                np.array([mark.box for mark in drawn], np.float32),
                 names=["" if are_right else names[mark.label] for mark in drawn],
                 marks=[_remark(mark) for mark in drawn],
                 colors=[COLORS[mark.kind] for mark in drawn],
             )
-    return image
+    return image.transpose(1, 2, 0)
 
 
 def _remark(mark: Mark) -> str:

@@ -20,13 +20,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
+from pyrafuse.base.arrays import Array, is_tensor, to_numpy
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.writing import write_text
 from pyrafuse.visualization.figures import encode_figure
 
-Picture = Tensor | NDArray[np.uint8] | str | os.PathLike[str]
+Picture = Array | str | os.PathLike[str]
 """An image as (3, H, W) uint8 tensor, (H, W, 3) uint8 array, or file."""
 
 MAX_PHOTO_SIDE_PX = 1280
@@ -212,8 +212,8 @@ def _jpeg(picture: Image.Image) -> str:
 
 
 def _open(image: Picture) -> Image.Image:
-    if isinstance(image, Tensor):
-        image = image.cpu().permute(1, 2, 0).numpy()
+    if is_tensor(image):
+        image = to_numpy(image).transpose(1, 2, 0)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must be uint8 RGB, got {image.dtype} of shape {image.shape}")

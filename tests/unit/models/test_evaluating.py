@@ -19,9 +19,11 @@ from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.coco import read_coco
 from pyrafuse.data.reading.folders import Tree
+from pyrafuse.evaluation.coco import to_coco_results
+from pyrafuse.evaluation.collecting import match_classes
 from pyrafuse.models.describing import describe
 from pyrafuse.models.detector import Card, Detector
-from pyrafuse.models.evaluating import detect_all, evaluate, match_classes, to_coco_results
+from pyrafuse.models.evaluating import detect_all, evaluate
 from pyrafuse.postprocess.dense import DensePostprocess
 
 BOXES = {"red": (8.0, 8.0, 40.0, 40.0), "blue": (64.0, 16.0, 96.0, 56.0)}  # in pixels of a 128 x 64 image
@@ -81,7 +83,7 @@ def data(tmp_path) -> DetectionData:
 
 def test_classes_in_another_order_are_matched_by_name(data):
     detector, seer = create_detector(("red", "green", "blue"))
-    assert match_classes(detector, data).tolist() == [1, -1, 0]
+    assert match_classes(detector.card, data).tolist() == [1, -1, 0]
     result = evaluate(detector, data, workers=0, batch_size=1)
     assert (result.ap, result.num_detections, result.names) == (1.0, 4, ("blue", "red"))
     assert seer.sizes == [(64, 64), (64, 64)]  # the detector's own size
@@ -89,7 +91,7 @@ def test_classes_in_another_order_are_matched_by_name(data):
 
 def test_unlikely_detections_count_and_the_size_can_be_changed(data):
     detector, seer = create_detector(("blue", "red"))
-    assert match_classes(detector, data) is None
+    assert match_classes(detector.card, data) is None
     assert evaluate(detector, data, size=96, workers=0).ap == 1.0
     assert seer.sizes == [(96, 96)]
     result = evaluate(detector, data, size=(64, 128), score=0.01, workers=0)

@@ -1,7 +1,4 @@
 import json
-import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -162,75 +159,3 @@ def test_an_image_that_cannot_be_read_is_an_error_of_predict_and_passed_over_by_
     assert [row["category_id"] for row in rows] == [7, 7, 9, 9]
     assert (tmp_path / "out" / "images" / "b.jpg").is_file()
     assert len(list((tmp_path / "out" / "crops" / "cat").iterdir())) == 2
-
-
-WITHOUT_TORCH = """
-import sys
-
-class Refusal:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchvision", "timm"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Refusal())
-from pyrafuse.cli.main import main
-
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def run_without_torch(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd
-    )
-
-
-def test_the_command_predicts_where_torch_cannot_be_imported(write, tmp_path):
-    Image.fromarray(WHITE).save(tmp_path / "photo.png")
-    done = run_without_torch(
-        "predict", write(Interface(input="fitted")), tmp_path / "photo.png", "--output", tmp_path / "out"
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("4 objects in 1 image, written to")
-    (image,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
-    assert [(o["name"], round(o["score"], 3)) for o in image["objects"]] == [
-        ("cat", 0.9), ("cat", 0.8), ("dog", 0.7), ("dog", 0.3),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("words", [("models",), ("predict", "a.ckpt", "photo.png")])
-def test_a_command_that_needs_torch_says_what_to_type(words, tmp_path):
-    (tmp_path / "a.ckpt").write_bytes(b"x")
-    Image.fromarray(WHITE).save(tmp_path / "photo.png")
-    done = run_without_torch(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    told = r'pyrafuse: this needs (torch|timm), which is not installed: pip install "pyrafuse\[train\]"\n'
-    assert re.fullmatch(told, done.stderr)
-
-
-def test_a_public_name_that_needs_torch_says_what_to_type():
-    code = (
-        WITHOUT_TORCH.partition("from pyrafuse.cli")[0]
-        + """
-import pyrafuse
-print(pyrafuse.runtime.load.__module__, pyrafuse.Detections.__name__)
-try:
-    pyrafuse.load
-except ImportError as error:
-    print(error)
-"""
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stderr, done.stdout.splitlines()) == (
-        "",
-        [
-            "pyrafuse.runtime.loading Detections",
-            'this needs torch, which is not installed: pip install "pyrafuse[train]"',
-        ],
-    )
-
-
-def test_help_comes_without_torch():
-    done = run_without_torch("--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "predict" in done.stdout

@@ -3,12 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from pyrafuse.base.errors import DataError
 from pyrafuse.base.images.fitting import Fit, compute_padded_size, pad
-from pyrafuse.base.images.reading import read_image
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.augment.mixing import mixup, mosaic
@@ -17,18 +14,8 @@ from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.images.caching import ImageCache
 from pyrafuse.data.images.fitting import resize, resize_to_fit
+from pyrafuse.data.images.of_records import read_record
 from pyrafuse.data.loading.batching import VARIATION, Request, create_generator
-
-
-class LoadingError(DataError):
-    """An image that failed while batches were made.
-
-    A `DataLoader` raises a worker's exception anew, with the worker's traceback as its text: here only the message
-    is kept of it.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 class TrainSet(Dataset[tuple[int, Sample]]):
@@ -100,25 +87,6 @@ class EvalSet(Dataset[tuple[int, Sample, Fit]]):
         fit = Fit.of(record.height, record.width, preprocessing)
         weights = np.ones(len(record.labels), np.float32)
         return index, Sample(image, fit.to_network(record.boxes), record.labels, weights, record.crowd, fit.size), fit
-
-
-def read_record(record: ImageRecord) -> NDArray[np.uint8]:
-    """Read the image of ``record`` as (height, width, 3) uint8 RGB.
-
-    Raises:
-        LoadingError: If it cannot be read, or has another size than its annotation says.
-    """
-    try:
-        image = read_image(record.path)
-    except DataError as error:
-        raise LoadingError(str(error)) from error
-    height, width = image.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise LoadingError(
-            f"{record.path} has {width} x {height} pixels, its annotation says {record.width} x {record.height}; "
-            "correct the annotation or replace the image"
-        )
-    return image
 
 
 def _shrink(record: ImageRecord, longest_px: int | None) -> tuple[int, int]:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from pyrafuse.export.onnx_translations import translations
-from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, quiet
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Run, quiet
+from pyrafuse.runtime.engines.onnxruntime import ONNXRuntime
 
 OPSET = 20
 """Deformable convolution needs 19, affine grids 20."""
@@ -30,17 +31,7 @@ class ONNX(ExportFormat):
         onnx.save(to_onnx(capture), path)
 
     def open(self, path: Path) -> Run:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-
-        def run(feeds: Feeds) -> dict:
-            return dict(zip(names, session.run(None, dict(feeds)), strict=True))
-
-        return run
+        return ONNXRuntime(path).run
 
 
 def to_onnx(capture: Capture) -> Any:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pyrafuse.base.exported import METADATA_KEY
 from pyrafuse.export.formats.onnx import to_onnx
-from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Run
+from pyrafuse.runtime.engines import openvino as engine
 
 
 @FORMATS.register("openvino")
@@ -35,17 +34,7 @@ class OpenVINO(ExportFormat):
         openvino.save_model(model, path, compress_to_fp16=capture.interface.precision == "fp16")
 
     def open(self, path: Path) -> Run:
-        import openvino
-
-        # the default is bf16 where the processor has it, which is no copy of the detector
-        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        names = [port.get_any_name() for port in model.outputs]
-
-        def run(feeds: Feeds) -> dict:
-            found = model(dict(feeds))
-            return {name: np.array(found[name]) for name in names}
-
-        return run
+        return engine.OpenVINO(path).run
 
 
 def _translations() -> Sequence[Any]:

@@ -30,14 +30,14 @@ class OpenVINO(Engine):
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
             model = openvino.Core().read_model(path)
-            own = model.get_rt_info().get(METADATA_KEY)
+            own = str(model.get_rt_info(METADATA_KEY).astype(str)) if model.has_rt_info(METADATA_KEY) else None
             self._model = openvino.Core().compile_model(model, "CPU", settings)
         except Exception as error:  # its errors have no common base
             raise CheckpointError(
                 f"OpenVINO refuses {path}: {printable(error, limit=300)}; it is cut off, or no file of OpenVINO: copy "
                 "or export it anew, both .xml and .bin"
             ) from error
-        self.metadata = {} if own is None else {METADATA_KEY: str(own.astype(str))}
+        self.metadata = {} if own is None else {METADATA_KEY: own}
         self.inputs = tuple(port.get_any_name() for port in self._model.inputs)
         self.outputs = tuple(port.get_any_name() for port in self._model.outputs)
 

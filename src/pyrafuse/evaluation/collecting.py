@@ -1,0 +1,131 @@
+"""From detections of every image of a data set to their judgement: classes matched by name, progress told.
+
+image rows, detections -> the data's labels -> `CocoEvaluator`
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from pyrafuse.base.arrays import to_numpy
+from pyrafuse.base.card import SMALLEST_SIZE, Card
+from pyrafuse.base.detections import Detections
+from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.records import DetectionData
+from pyrafuse.base.terminal import Terminal
+from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.result import COCO_DETECTIONS
+
+Found = tuple[Sequence[int], Sequence[Detections]]
+"""Rows of images, and what was found in each."""
+
+
+def collect(
+    found: Iterable[Found],
+    data: DetectionData,
+    *,
+    card: Card,
+    max_detections: int | None = None,
+    console: Console | None = None,
+) -> CocoEvaluator:
+    """Take what a detector finds in the images of ``data``: the evaluator that holds it, ready to `compute`.
+
+    Args:
+        found: Begun only when ``data`` and the detector's classes agree.
+        data: What to compare with; its classes may be some of the detector's, in any order.
+        card: The detector's own.
+        max_detections: So many detections of an image and class count; by default COCO's 100.
+        console: Where to show the progress; nowhere when none.
+
+    Raises:
+        DataError: If ``data`` have no object to be found, or the detector does not know a class of theirs.
+    """
+    _require_objects(data)
+    label_of = match_classes(card, data)
+    evaluator = CocoEvaluator(data, max_detections=max_detections or COCO_DETECTIONS)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:
+        task = bar.add_task("evaluate", total=len(data))
+        try:
+            for rows, detections in found:
+                evaluator.update(rows, [_relabel(each, label_of) for each in detections])
+                bar.advance(task, len(detections))
+        except KeyboardInterrupt:
+            done = f"{bar.tasks[task].completed:.0f} of {len(data)} images were looked at"
+            raise KeyboardInterrupt(f"{done}, and nothing is written: the figures need all of them") from None
+    return evaluator
+
+
+def check_limits(
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    score: float,
+    nms_iou: float | None,
+    max_detections: int | None,
+) -> None:
+    """Refuse a number that is out of its range; the arguments are those of an evaluation."""
+    check_between("size", min(preprocessing.size), SMALLEST_SIZE)
+    check_between("batch_size", batch_size, 1)
+    check_between("score", score, 0, 1)
+    check_between("nms_iou", nms_iou, 0, 1)
+    if max_detections is not None:
+        check_count("max_detections", max_detections, 1)
+
+
+def match_classes(card: Card, data: DetectionData) -> NDArray[np.int64] | None:
+    """The data's label of each of the detector's classes, -1 for one that the data lack; None where all agree.
+
+    A detector without names is taken at its word if it has as many classes as the data.
+
+    Raises:
+        DataError: If the data have a class that the detector does not know.
+    """
+    theirs = card.names
+    if theirs == data.names:
+        return None
+    if not theirs and card.num_classes == len(data.names):
+        return None
+    unknown = [name for name in data.names if name not in theirs]
+    if unknown:
+        known = _list(theirs) or f"{card.num_classes} classes without names"
+        raise DataError(
+            f"the detector does not know {_list(unknown)}. It knows {known}; the data have {_list(data.names)}. "
+            "Evaluate with data of the classes that it was trained on, call the classes in the annotations as the "
+            f"detector does, or train on these data{same_but_for_case(unknown, theirs)}"
+        )
+    return np.array([data.names.index(name) if name in data.names else -1 for name in theirs])
+
+
+def _relabel(found: Detections, label_of: NDArray[np.int64] | None) -> Detections:
+    """The detections with the data's labels; those of classes that the data lack are left out."""
+    if label_of is None:
+        return found
+    labels = label_of[to_numpy(found.labels)]
+    return replace(found, labels=labels)[labels >= 0]
+
+
+def _require_objects(data: DetectionData) -> None:
+    """Refuse data that every detector would be equally good on."""
+    num_boxes = sum(len(record.labels) for record in data.records)
+    num_crowds = sum(int(record.crowd.sum()) for record in data.records)
+    if num_boxes > num_crowds:
+        return
+    what = (
+        f"all {num_boxes} objects are crowds or marked difficult, which are not to be found"
+        if num_boxes
+        else f"none of the {len(data)} images has an annotated object"
+    )
+    raise DataError(
+        f"the {data.split} split cannot be evaluated on: {what}. Choose an annotated split with --split, or look at "
+        "what is found in these images with: pyrafuse predict MODEL IMAGES"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,83 @@
+"""How good an exported detector is on a data set, without torch: images read ahead -> predictions -> COCO's figures."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pyrafuse.base.images.sources import Frame
+from pyrafuse.base.records import DetectionData, ImageRecord
+from pyrafuse.data.images.of_records import read_record
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
+from pyrafuse.evaluation.collecting import Found, check_limits, collect
+from pyrafuse.inference.predicting import Predictor
+
+
+def detect_all(
+    detector: Predictor,
+    data: DetectionData,
+    *,
+    size: int | tuple[int, int] | None = None,
+    score: float = EVALUATION_SCORE,
+    nms_iou: float | None = None,
+    max_detections: int | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> CocoEvaluator:
+    """Detect in every image of ``data``: the evaluator that holds what was found, ready to `compute`.
+
+    Args:
+        detector: Whatever predicts.
+        data: What to compare with; its classes may be some of the detector's, in any order.
+        size: Side, or height and width, of the network's input in pixels; by default the detector's own.
+        score: Least score that is kept.
+        nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
+        max_detections: So many detections an image are kept, and of a class counted; by default the detector's own
+            number, and COCO's 100 a class.
+        batch_size: Images at a time.
+        workers: Threads that read ahead; 1 by default, since the detector takes the other cores.
+        console: Where to show the progress; nowhere when none.
+
+    Raises:
+        DataError: If ``data`` have no object to be found, the detector does not know a class of theirs, or an image
+            cannot be read.
+        PyrafuseError: If a number is out of its range, or an exported file cannot do what is asked.
+    """
+    preprocessing = detector.card.preprocessing_at(size)
+    check_limits(preprocessing, batch_size=batch_size, score=score, nms_iou=nms_iou, max_detections=max_detections)
+    images = _read_ahead(data.records, num_threads=workers or 1, most=2 * batch_size)
+    found = detector.predict_frames(
+        (Frame(str(record.path), image) for record, image in images),
+        batch_size=batch_size,
+        score_threshold=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        preprocessing=preprocessing,
+        keep_images=False,
+        clip=False,
+    )
+    rows: Iterator[Found] = (((row,), (each,)) for row, each in enumerate(found))
+    return collect(rows, data, card=detector.card, max_detections=max_detections, console=console)
+
+
+def _read_ahead(
+    records: Sequence[ImageRecord], *, num_threads: int, most: int
+) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
+    """Each image in turn, while ``most`` of those that follow are being read."""
+    waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for record in records:
+                waiting.append((record, pool.submit(read_record, record)))
+                if len(waiting) > most:
+                    first, image = waiting.popleft()
+                    yield first, image.result()
+            while waiting:
+                first, image = waiting.popleft()
+                yield first, image.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

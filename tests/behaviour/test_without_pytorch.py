@@ -1,0 +1,105 @@
+"""Exported detectors in a virtual environment of what `pip install "pyrafuse[runtime]"` brings, and no more."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.data.formats.layout import read_split
+from pyrafuse.data.formats.shapes import write_shapes
+from pyrafuse.evaluation.coco import to_coco_results
+from pyrafuse.export.exporting import export
+from pyrafuse.models.detector import Detector
+from pyrafuse.models.evaluating import detect_all
+from pyrafuse.models.factory import create_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """The interpreter of such an environment; the package is installed as its users install it."""
+    place = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    python = place / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}[runtime]"], check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Images of the network's own size, so that none is resized, and exported files beside them."""
+    folder = tmp_path_factory.mktemp("files")
+    write_shapes(folder / "data", num_train=1, num_val=5, size=64)
+    found = create_detector()
+    export(found, folder / "image.onnx", size=64)
+    export(found, folder / "rows.xml", input="fitted", output="rows", size=64, static=True, batch=2)
+    return folder
+
+
+def create_detector() -> Detector:
+    torch.manual_seed(0)
+    made = create_model("retinanet", backbone="mobilenet_v2", num_classes=5, head={"num_convs": 1}).eval()
+    torch.nn.init.normal_(made.head.classes.weight, std=0.5)  # something is found
+    names = ("circle", "square", "triangle", "star", "cross")
+    made.card = replace(made.card, names=names, preprocessing=Preprocessing(size=(64, 64)))
+    return made
+
+
+def call(python: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [python, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_environment_has_no_torch(python, folder):
+    assert re.search(r"No module named '?torch", call(python, folder, "torch").stderr)
+    done = call(python, folder, "pyrafuse", "train", "data")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert 'pip install "pyrafuse[train]"' in done.stderr
+
+
+@pytest.mark.parametrize("file", ["image.onnx", "rows.xml"])
+def test_predict_finds_what_the_detector_finds(python, folder, file):
+    done = call(
+        python, folder, "pyrafuse", "predict", file, "data/images", "--output", f"out-{file}", "--score", "0.3",
+        "--formats", "image,json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = json.loads((folder / f"out-{file}" / "predictions.json").read_text())["images"]
+    expected = list(create_detector().predict(folder / "data" / "images", score=0.3))
+    assert len(images) == len(expected) == 6
+    assert sum(map(len, expected)) > 20
+    for image, found in zip(images, expected, strict=True):
+        assert [o["label"] for o in image["objects"]] == found.labels.tolist()
+        np.testing.assert_allclose([o["score"] for o in image["objects"]], found.scores, atol=1e-3)
+        np.testing.assert_allclose([o["box_xyxy"] for o in image["objects"]], found.boxes, atol=0.1)
+        if file != "rows.xml":  # rows tell no level
+            assert [o["level"] for o in image["objects"]] == found.levels.tolist()
+    assert len(list((folder / f"out-{file}" / "images").iterdir())) == 6
+
+
+def test_evaluate_finds_what_the_detector_finds(python, folder):
+    done = call(python, folder, "pyrafuse", "evaluate", "image.onnx", "data", "--output", "evaluation", "--batch", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 images of data (val), 5 classes, 64 px, on cpu")
+    assert (folder / "evaluation" / "report.html").is_file()
+    evaluator = detect_all(create_detector(), read_split(folder / "data", "val").data, workers=0)
+    ours = json.loads((folder / "evaluation" / "coco_results.json").read_text())
+    theirs = json.loads(to_coco_results(evaluator))
+    assert len(ours) == len(theirs) > 100
+    for name, tolerance in (("image_id", 0), ("score", 1e-3)):
+        np.testing.assert_allclose([r[name] for r in ours], [r[name] for r in theirs], atol=tolerance)
+    result = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    assert result["ap"] == pytest.approx(evaluator.compute().ap, abs=1e-3)
