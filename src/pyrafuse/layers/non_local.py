@@ -9,6 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.layers.conv import initialize_small
 
 
@@ -52,7 +53,10 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (part(x).flatten(2).transpose(1, 2) for part in (self.query, self.key, self.value))
-        if self._is_softmax:
+        if self._is_softmax and is_traced():  # ONNX's attention has a dimension of heads
+            query, key, value = query[:, None], key[:, None], value[:, None]
+            found = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
+        elif self._is_softmax:
             found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         else:
             # keys and values first: the table of all pairs of cells is never made; divided before the sum, which fp16

@@ -7,12 +7,12 @@ levels -> resized to one -> mean -> refinement -> resized to each level, added t
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import ConvNormAct, initialize, upsample_to
 from pyrafuse.layers.non_local import NonLocal
+from pyrafuse.layers.pooling import adaptive_max_pool
 from pyrafuse.necks.registry import NECKS
 
 Refinement = Literal["none", "conv", "non_local", "embedded_gaussian", "dot_product"]
@@ -72,11 +72,17 @@ class BFP(Neck):
     def forward(self, pyramid: Pyramid) -> Pyramid:
         maps = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
         size = maps[self._level].shape[2:]
-        down = [F.adaptive_max_pool2d(x, size) for x in maps[: self._level]]
+        down = [self._pool(x, size, level, self._level) for level, x in enumerate(maps[: self._level])]
         up = [upsample_to(x, size) for x in maps[self._level :]]
         balanced = self.refine(torch.stack((*down, *up)).mean(dim=0))
         return tuple(x + self._give_back(balanced, x, level) for level, x in enumerate(maps))
 
     def _give_back(self, balanced: Tensor, x: Tensor, level: int) -> Tensor:
         size = x.shape[2:]
-        return upsample_to(balanced, size) if level <= self._level else F.adaptive_max_pool2d(balanced, size)
+        if level <= self._level:
+            return upsample_to(balanced, size)
+        return self._pool(balanced, size, self._level, level)
+
+    def _pool(self, x: Tensor, size: tuple[int, ...], level: int, to: int) -> Tensor:
+        ratio = -(-self.features.strides[to] // self.features.strides[level])
+        return adaptive_max_pool(x, size, ratio=ratio)

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.base.errors import check_between, unknown_name
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, create_activation, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
+from pyrafuse.layers.pooling import max_of_windows
 from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.resizing import Resize
 
@@ -109,19 +111,28 @@ class FloorMaxPool(nn.Module):
     """Max-pool 2x2 of stride 2 that drops an odd last row, but never the only one."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced():  # asks no size: what is missing of 2 is put behind
+            down, across = (torch.sym_max(2 - side, 0) for side in x.shape[-2:])
+            return F.max_pool2d(F.pad(x, (0, across, 0, down), value=-math.inf), 2)
         kernel = [min(2, side) for side in x.shape[-2:]]
         return F.max_pool2d(x, kernel, stride=kernel)
 
 
-def max_pool_to(x: Tensor, size: Size) -> Tensor:
+def max_pool_to(x: Tensor, size: Size, *, ratio: int = 2) -> Tensor:
     """Max-pool x (B, C, H, W) to ``size`` with windows that do not overlap.
 
-    Where a side is no multiple of the wished one, zeros are put around it first, the odd one behind.
+    Where a side is no multiple of the wished one, zeros are put around it first, the odd one behind. A graph, whose
+    sizes are free, needs to know about how many times as large x is: ``ratio``.
     """
     kernel = [-(-have // want) for have, want in zip(x.shape[-2:], size, strict=True)]
     down, across = (k * want - have for k, want, have in zip(kernel, size, x.shape[-2:], strict=True))
-    if down or across:
+    if is_traced() or down or across:
         x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+    if is_traced():  # kernels of a graph are fixed, windows are not
+        for dim, (length, want) in enumerate(zip(kernel, size, strict=True), 2):
+            starts = length * torch.arange(want, device=x.device)
+            x = max_of_windows(x, dim, starts, starts + length, longest=2 * ratio)
+        return x
     return F.max_pool2d(x, kernel, stride=kernel)
 
 
@@ -178,8 +189,11 @@ UP: dict[str, Callable[[Tensor, Size], Tensor]] = {
 }
 """Ways from a coarse level to a finer one."""
 
-TO_SIZE: dict[str, Callable[[Tensor, Size], Tensor]] = {"max_pool_to_size": max_pool_to, "bilinear": UP["bilinear"]}
-"""Those ways down that lead straight to the size of the coarser level."""
+TO_SIZE: dict[str, Callable[[int], Callable[[Tensor, Size], Tensor]]] = {
+    "max_pool_to_size": lambda ratio: partial(max_pool_to, ratio=ratio),
+    "bilinear": lambda _: UP["bilinear"],
+}
+"""Those ways down that lead straight to the size of the coarser level, by how many times smaller that is."""
 
 
 class Edge(nn.Module):
@@ -208,7 +222,7 @@ class Edge(nn.Module):
         self._growth = 2 ** max(-halvings, 0)
         self._shrinkage = 2**halvings if goes_to_size else 1
         # pools and strided convolutions arrive at the size, but for sides that the backbone has cut short
-        self._fit = TO_SIZE[down] if goes_to_size else upsample_to if halvings > 0 else UP[up]
+        self._fit = TO_SIZE[down](2**halvings) if goes_to_size else upsample_to if halvings > 0 else UP[up]
         self._keeps_size = halvings == 0
         self.is_idle = self._keeps_size and not self._parts
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from pyrafuse.base.errors import check_count
 from pyrafuse.core.predictions import Candidates, DensePredictions
 from pyrafuse.core.regions import RegionPredictions, Regions, TwoStagePredictions
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.ops.boxes import clip_in_batch, has_area, take
 from pyrafuse.ops.coders import BoxCoder
 from pyrafuse.ops.suppression import nms_of_batch
+from pyrafuse.postprocess.pairs import best_of
 from pyrafuse.postprocess.registry import DECODERS, PROPOSALS
 
 
@@ -47,15 +49,14 @@ class Propose:
     def __call__(self, predictions: DensePredictions, sizes: Sequence[tuple[int, int]] | Tensor) -> Regions:
         """The best regions, at most `max_regions` rows, cut at each image's height and width in pixels."""
         scores = predictions.classes.amax(dim=2).sigmoid()
-        rows = self._best_of_levels(scores, predictions.grid.counts)
-        scores = scores.gather(1, rows)
+        scores, rows = self._best_of_levels(scores, predictions.grid.counts)
         anchors = predictions.anchors.expand(rows.shape[0], -1, -1)
         boxes = self.coder.decode(take(anchors, rows), take(predictions.deltas, rows))
         boxes = _clip(boxes, sizes)
         levels = predictions.grid.levels[rows]
         order = scores.argsort(dim=1, descending=True, stable=True)
         scores, boxes = scores.gather(1, order), take(boxes, order)
-        survives = nms_of_batch(boxes, levels.gather(1, order), iou=self.nms_iou)
+        survives = nms_of_batch(boxes, levels.gather(1, order), scores >= 0, iou=self.nms_iou)
         scores = scores.where(survives & has_area(boxes), -1)
         scores, order = scores.topk(min(self.max_regions, scores.shape[1]), dim=1)
         valid = scores >= 0
@@ -66,13 +67,15 @@ class Propose:
             is_object=torch.zeros_like(valid),
         )
 
-    def _best_of_levels(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
-        start, rows = 0, []
-        for of_level in scores.split(counts, dim=1):
-            count = of_level.shape[1]
-            rows.append(of_level.topk(min(self.max_per_level, count), dim=1).indices + start)
+    def _best_of_levels(self, scores: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Scores and rows (B, N) of the best of each level; a graph fills levels up with scores below 0."""
+        start, found = 0, []
+        for of_level, count in zip(scores.split(counts, dim=1), counts, strict=True):
+            most = self.max_per_level
+            best, places = best_of(of_level, most) if is_traced() else of_level.topk(min(most, count), dim=1)
+            found.append((best, places + start))
             start += count
-        return torch.cat(rows, dim=1)
+        return torch.cat([best for best, _ in found], dim=1), torch.cat([rows for _, rows in found], dim=1)
 
 
 @torch.no_grad()
