@@ -3,6 +3,7 @@
 detector -> `Interface` -> `DetectionGraph` -> `Capture` -> format -> hidden file -> checked -> renamed
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -178,6 +179,8 @@ def settle(
     postprocess = replace(detector.postprocess, **{name: value for name, value in given.items() if value is not None})
     postprocess = replace(postprocess, score=EVALUATION_SCORE if score is None else score)
     stride = max(detector.backbone.features.strides)
+    if preprocessing.fit == "keep_ratio":  # inputs are padded no further
+        stride = math.gcd(stride, preprocessing.pad_multiple)
     size = (preprocessing.size[0], preprocessing.size[1])
     if chosen != "image" and not static and any(side % stride for side in size):
         raise PyrafuseError(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.base.errors import unknown_name
-from pyrafuse.core.tracing import is_traced
+from pyrafuse.core.tracing import is_size
 
 ACTIVATIONS = {
     "leaky_relu": lambda: nn.LeakyReLU(0.1, inplace=True),
@@ -124,7 +124,4 @@ def initialize_small(module: nn.Module) -> None:
 
 def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest-neighbour resize of x (B, C, H, W) to ``size`` cells; odd sizes included."""
-    # a graph does not ask which sizes are equal: the answer would hold for the example alone
-    if not is_traced() and x.shape[2:] == tuple(size):
-        return x
-    return F.interpolate(x, size=list(size), mode="nearest")
+    return x if is_size(x, size) else F.interpolate(x, size=list(size), mode="nearest")

@@ -1,10 +1,9 @@
 """Padding of maps that are too small for a convolution without padding."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrafuse.core.tracing import is_traced
+from pyrafuse.core.tracing import lacking
 
 
 def pad_to(x: Tensor, cells: int) -> Tensor:
@@ -12,9 +11,7 @@ def pad_to(x: Tensor, cells: int) -> Tensor:
 
     With the kernel's size as ``cells``, a convolution without padding gives at least one cell.
     """
-    height, width = x.shape[-2:]
-    # a graph does not ask what is missing: the answer would hold for the example alone
-    if not is_traced() and height >= cells and width >= cells:
+    if (missing := lacking(x, cells)) is None:
         return x
-    down, right = torch.sym_max(0, cells - height), torch.sym_max(0, cells - width)
+    down, right = missing
     return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrafuse.base.errors import check_between, unknown_name
-from pyrafuse.core.tracing import is_traced
+from pyrafuse.core.tracing import is_traced, lacking
 from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, create_activation, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.layers.pooling import max_of_windows
@@ -111,11 +111,9 @@ class FloorMaxPool(nn.Module):
     """Max-pool 2x2 of stride 2 that drops an odd last row, but never the only one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_traced():  # asks no size: what is missing of 2 is put behind
-            down, across = (torch.sym_max(2 - side, 0) for side in x.shape[-2:])
-            return F.max_pool2d(F.pad(x, (0, across, 0, down), value=-math.inf), 2)
-        kernel = [min(2, side) for side in x.shape[-2:]]
-        return F.max_pool2d(x, kernel, stride=kernel)
+        if (missing := lacking(x, 2)) is not None:
+            x = F.pad(x, (0, missing[1], 0, missing[0]), value=-math.inf)
+        return F.max_pool2d(x, 2)
 
 
 def max_pool_to(x: Tensor, size: Size, *, ratio: int = 2) -> Tensor:
