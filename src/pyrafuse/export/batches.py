@@ -32,7 +32,7 @@ def generate_images() -> list[NDArray[np.uint8]]:
 
 
 def make_batches(
-    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing, *, fewest_steps: int
+    images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing
 ) -> list[Feeds]:
     """Inputs by name: the first batch is what is captured with, further ones have other sizes where these are free.
 
@@ -40,7 +40,6 @@ def make_batches(
         images: RGB, (H, W, 3) each.
         interface: What goes in.
         preprocessing: How images are fitted; of the size that the network was trained at.
-        fewest_steps: Strides of the least side that may be free.
     """
     if interface.input == "image":
         count = interface.batch or 2
@@ -51,19 +50,17 @@ def make_batches(
     count = interface.batch or 2
     groups = [[images[(start + i) % len(images)] for i in range(count)] for start in range(0, len(images), count)]
     batches = [
-        _fit(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, fewest_steps))
+        _fit(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
         for group in groups
     ]
     if interface.size is None:
-        batches.append(
-            _fit(images[:1], interface, preprocessing, _free_size(interface, preprocessing, fewest_steps + 1))
-        )
+        batches.append(_fit(images[:1], interface, preprocessing, _free_size(interface, preprocessing, 1)))
     return batches
 
 
-def _free_size(interface: Interface, preprocessing: Preprocessing, fewest: int) -> tuple[int, int]:
-    """Height and width near the detector's own, in multiples of the stride: never equal, ``fewest`` or more."""
-    steps = [max(-(-side // interface.stride), fewest) for side in sorted(preprocessing.size)]
+def _free_size(interface: Interface, preprocessing: Preprocessing, more: int) -> tuple[int, int]:
+    """Height and width near the detector's own, ``more`` strides larger and in multiples of the stride; never equal."""
+    steps = [-(-side // interface.stride) + more for side in sorted(preprocessing.size)]
     return steps[0] * interface.stride, (max(steps) + 1) * interface.stride
 
 

@@ -114,7 +114,7 @@ def export(
     check_suffix(name, form, path)
     check_writable(path, is_folder=not form.suffix)
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
-    batches = make_batches(images or generate_images(), interface, preprocessing, fewest_steps=graph.fewest_steps)
+    batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     captured = _capture(
         graph, batches[0], write_metadata(replace(detector.card, preprocessing=preprocessing), interface)

@@ -23,8 +23,8 @@ from pyrafuse.postprocess.dense import DensePostprocess
 MOST_IMAGES = 1024
 """Bound of a free batch."""
 
-MOST_STEPS = 128
-"""Bound of a free side of the network's input, in strides."""
+MOST_PIXELS = 4096
+"""Bound of a free side of the network's input."""
 
 
 class DetectionGraph(nn.Module):
@@ -121,11 +121,6 @@ class DetectionGraph(nn.Module):
         return torch.cat((*centers_and_sizes(boxes), self._score(candidates)), dim=2).transpose(1, 2)
 
     @property
-    def fewest_steps(self) -> int:
-        """Strides of the least side that may be free: the coarsest level has two cells there, and no size is one."""
-        return max(self.detector.neck.features.strides) // self.interface.stride + 1
-
-    @property
     def _num_levels(self) -> int:
         return len(self.detector.neck.features)
 
@@ -182,21 +177,31 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
 
     Args:
         graph: In evaluation mode.
-        example: Inputs; of a free batch two images or more, of free sizes `DetectionGraph.fewest_steps` or more.
+        example: Inputs; of a free batch two images or more.
 
     Raises:
         PyrafuseError: If torch cannot capture it.
     """
     interface = graph.interface
     images: dict[int, Any] = {} if interface.batch else {0: Dim("batch", min=1, max=MOST_IMAGES)}
-    sizes = dict(images)
-    rows = 2 if interface.input in ("scaled", "tensor") else 1
+    sizes, captured = dict(images), tuple(example)
     if interface.input == "image":
         images |= {1: Dim("height", min=2, max=2**15), 2: Dim("width", min=2, max=2**15)}
     elif interface.size is None:
-        steps = (Dim(name, min=graph.fewest_steps, max=MOST_STEPS) for name in ("rows", "columns"))
+        rows = 2 if interface.input in ("scaled", "tensor") else 1
+        steps = (Dim(name, min=1, max=MOST_PIXELS // interface.stride) for name in ("rows", "columns"))
         images |= {side: interface.stride * step for side, step in enumerate(steps, rows)}
+        captured = (_roomy(example[0], rows, graph), *example[1:])
     with torch.no_grad():
-        return torch.export.export(
-            graph, tuple(example), dynamic_shapes=(images, sizes)[: len(example)] if images else None, strict=False
+        program = torch.export.export(
+            graph, captured, dynamic_shapes=(images, sizes)[: len(example)] if images else None, strict=False
         )
+    program.example_inputs = (tuple(example), {})
+    return program
+
+
+def _roomy(images: Tensor, rows: int, graph: DetectionGraph) -> Tensor:
+    """As many images, of which the coarsest level has several cells: a size of 1 would stay 1, equal ones equal."""
+    stride = graph.interface.stride
+    unit = -(-max(graph.detector.neck.features.strides) // stride) * stride
+    return images.new_empty([{rows: 5 * unit, rows + 1: 7 * unit}.get(i, n) for i, n in enumerate(images.shape)])

@@ -1,5 +1,6 @@
 """PyTorch's own exported programs, for programs that have torch but not this package."""
 
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -16,8 +17,11 @@ class ExportedProgramFormat(ExportFormat):
 
     def write(self, capture: Capture, path: Path) -> None:
         extra = {"pyrafuse.json": capture.metadata["pyrafuse"], "outputs": " ".join(capture.outputs)}
+        # without the example nobody's images are in the file, nor what held for its sizes and is asked of every input
+        program = copy(capture.program)
+        program.example_inputs = None
         with quiet():
-            torch.export.save(capture.program, path, extra_files=extra)
+            torch.export.save(program, path, extra_files=extra)
 
     def open(self, path: Path) -> Run:
         extra = {"outputs": ""}
