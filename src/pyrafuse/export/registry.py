@@ -146,7 +146,7 @@ def format_for(path: Path) -> str:
     suffixes: dict[str, list[str]] = {}
     for name in FORMATS.names():
         suffixes.setdefault(FORMATS.create(name).suffix, []).append(name)
-    found = suffixes.get(path.suffix.lower(), [])
+    found = suffixes.get(path.suffix.lower(), []) if path.suffix else []  # a bare name is no wish for a folder
     if len(found) != 1:
         known = ", ".join(f"{suffix or 'a folder'} ({' or '.join(names)})" for suffix, names in suffixes.items())
         raise PyrafuseError(

@@ -265,6 +265,8 @@ def test_what_a_consumer_cannot_take_is_refused(detector, tmp_path, name, option
 def test_a_folder_gets_no_name_of_a_file(detector, tmp_path):
     with pytest.raises(PyrafuseError, match=r"frigate writes a folder, and no a\.onnx: type -o .*/a"):
         export(detector, tmp_path / "a.onnx", format="frigate")
+    with pytest.raises(PyrafuseError, match="the end of mine does not tell the format"):
+        export(detector, tmp_path / "mine")
 
 
 def test_the_command_refuses_a_format_beside_a_consumer(tmp_path, capsys):
