@@ -81,6 +81,10 @@ COMMANDS = {
         "pyrafuse.cli.models:models",
         "List the models and parts that can be named: parameters, GFLOPs and paper of each.",
     ),
+    "bench": Command(
+        "pyrafuse.cli.bench_models:bench",
+        "Time detectors from pixels to detections, in turns: as they are, optimised, compiled and exported.",
+    ),
     "bench necks": Command(
         "pyrafuse.cli.bench:bench_necks",
         "Time each neck alone on the same pyramid, and tell its peak memory, GFLOPs and parameters; the fastest first.",

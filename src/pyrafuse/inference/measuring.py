@@ -93,7 +93,20 @@ def measure_latencies(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median milliseconds of each of several works that take turns, so that the machine's load hits all alike.
+    """Median milliseconds of each of several works that take turns; see `time_in_turns`."""
+    times = time_in_turns(work, rounds=rounds, warmup=warmup, device=device, clock=clock)
+    return {name: median(values) for name, values in times.items()}
+
+
+def time_in_turns(
+    work: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 30,
+    warmup: int = 3,
+    device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Milliseconds of each round of several works that take turns, so that the machine's load hits all alike.
 
     The order changes from round to round: what runs just before leaves its traces in the caches.
 
@@ -121,7 +134,7 @@ def measure_latencies(
                 _wait_for(device)
                 if number >= 0:
                     times[name].append(1000 * (clock() - start))
-    return {name: median(values) for name, values in times.items()}
+    return times
 
 
 def _wait_for(device: torch.device) -> None:
