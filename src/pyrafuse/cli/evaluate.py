@@ -51,8 +51,8 @@ def evaluate(
         max_detections: So many detections an image are kept, and of each class counted; by default the model's own
             number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
         batch: Images at a time.
-        workers: Processes that load, by default as many as there are cores for it; of an exported file threads, by
-            default 1.
+        workers: Processes that load, by default as many as there are cores for it; for an exported file one thread
+            reads ahead, unless this is 0.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
             error, or on the data that it was trained on what it was trained with.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored, upright, or auto,

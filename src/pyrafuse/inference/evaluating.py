@@ -1,15 +1,12 @@
 """How good an exported detector is on a data set, without torch: images read ahead -> predictions -> COCO's figures."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
+from pyrafuse.base.images.ahead import make_ahead
 from pyrafuse.base.images.sources import Frame
-from pyrafuse.base.records import DetectionData, ImageRecord
+from pyrafuse.base.records import DetectionData
 from pyrafuse.data.images.of_records import read_record
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.collecting import Found, check_limits, collect
@@ -39,7 +36,7 @@ def detect_all(
         max_detections: So many detections an image are kept, and of a class counted; by default the detector's own
             number, and COCO's 100 a class.
         batch_size: Images at a time.
-        workers: Threads that read ahead; 1 by default, since the detector takes the other cores.
+        workers: 0 reads each image when its turn comes; by default a thread reads ahead.
         console: Where to show the progress; nowhere when none.
 
     Raises:
@@ -49,9 +46,9 @@ def detect_all(
     """
     preprocessing = detector.card.preprocessing_at(size)
     check_limits(preprocessing, batch_size=batch_size, score=score, nms_iou=nms_iou, max_detections=max_detections)
-    images = _read_ahead(data.records, num_threads=workers or 1, most=2 * batch_size)
+    frames = (Frame(str(record.path), read_record(record)) for record in data.records)
     found = detector.predict_frames(
-        (Frame(str(record.path), image) for record, image in images),
+        frames if workers == 0 else make_ahead(frames, depth=batch_size + 1),
         batch_size=batch_size,
         score_threshold=score,
         nms_iou=nms_iou,
@@ -62,22 +59,3 @@ def detect_all(
     )
     rows: Iterator[Found] = (((row,), (each,)) for row, each in enumerate(found))
     return collect(rows, data, card=detector.card, max_detections=max_detections, console=console)
-
-
-def _read_ahead(
-    records: Sequence[ImageRecord], *, num_threads: int, most: int
-) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
-    """Each image in turn, while ``most`` of those that follow are being read."""
-    waiting: deque[tuple[ImageRecord, Future[NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for record in records:
-                waiting.append((record, pool.submit(read_record, record)))
-                if len(waiting) > most:
-                    first, image = waiting.popleft()
-                    yield first, image.result()
-            while waiting:
-                first, image = waiting.popleft()
-                yield first, image.result()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -19,7 +19,7 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.runtime.engines.registry import Engine
 from pyrafuse.runtime.laying import lay
-from pyrafuse.runtime.outputs import Limits, read_outputs
+from pyrafuse.runtime.outputs import MAX_CANDIDATES, Limits, read_outputs
 
 
 class ExportedDetector:
@@ -152,7 +152,7 @@ class ExportedDetector:
             laid = lay([frame.image for frame in alike if frame.image is not None], preprocessing, self.interface)
             try:
                 outputs = self._engine.run(laid.feeds)
-                found = read_outputs(outputs, len(alike), self.interface, limits)
+                found = read_outputs(outputs, [fit.size for fit in laid.fits], self.interface, limits)
             except MemoryError:
                 raise
             except Exception as error:  # engines' errors have no common base
@@ -188,13 +188,16 @@ class ExportedDetector:
                     f"max_detections {max_detections} is above {own.max_detections}, the most that {self.path} gives: "
                     f"give {own.max_detections} or less, or export it with --max-detections {max_detections}"
                 )
-        options = {} if self.card.spec is None else self.card.spec.postprocess.options
+        given = {} if self.card.spec is None else self.card.spec.postprocess.options
+        candidates = given.get("max_candidates")
         return Limits(
             score=own.score if score is None else score,
             nms_iou=own.nms_iou if nms_iou is None else nms_iou,
             max_detections=max_detections or own.max_detections,
-            multi_label=options.get("multi_label") is True,
+            max_candidates=candidates if isinstance(candidates, int) and candidates > 0 else MAX_CANDIDATES,
+            multi_label=given.get("multi_label") is True,
             labels=labels,
+            clip=given.get("clip") is True,
         )
 
     def _check_size(self, preprocessing: Preprocessing) -> None:

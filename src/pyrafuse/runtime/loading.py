@@ -42,6 +42,12 @@ def load(path: str | os.PathLike[str], *, engine: str | None = None, threads: in
             f"{path} gives {interface.output} predictions, for other programs: export it with --output nms or rows to "
             "detect with it here"
         )
+    given = {} if card.spec is None else card.spec.postprocess.options
+    if interface.output == "rows" and (given.get("suppression", "hard") != "hard" or given.get("vote_iou")):
+        raise PyrafuseError(
+            f"{path} gives candidates, and its detector's way of suppression is not greedy, which is all that runs "
+            "here: export it with --output nms"
+        )
     _check_ends(path, ready, interface)
     return ExportedDetector(ready, card, interface, path=path)
 

@@ -1,7 +1,7 @@
 """What an exported file gives -> columns of each image's detections."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from pyrafuse.runtime.suppression import suppress
 
 OUTPUTS = {"nms": DETECTION_OUTPUTS, "rows": ("output",)}
 """Names of the outputs that detections are made of."""
+
+MAX_CANDIDATES = 10_000
+"""Boxes that suppression looks at where the card does not say it."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,27 @@ class Limits:
         max_candidates: Boxes that suppression looks at, the best first, where the file does not suppress.
         multi_label: Whether a box stands for every class that scores.
         labels: The classes that are kept; empty keeps all.
+        clip: Whether boxes are cut at the borders before suppression, where the file does not suppress.
     """
 
     score: float
     nms_iou: float
     max_detections: int
-    max_candidates: int = 10_000
+    max_candidates: int = MAX_CANDIDATES
     multi_label: bool = False
     labels: tuple[int, ...] = ()
+    clip: bool = False
 
 
 def read_outputs(
-    found: Mapping[str, NDArray[Any]], count: int, interface: Interface, limits: Limits
+    found: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], interface: Interface, limits: Limits
 ) -> list[Detections]:
-    """Detections in the first ``count`` images, boxes as the file gives them."""
+    """Detections in each image, boxes as the file gives them; an image takes up its one of ``sizes`` of the input."""
     read = _read_padded if interface.output == "nms" else _read_rows
-    return [_limit(read(found, image), limits, is_suppressed=interface.output == "nms") for image in range(count)]
+    return [
+        _limit(replace(read(found, image), image_size=size), limits, is_suppressed=interface.output == "nms")
+        for image, size in enumerate(sizes)
+    ]
 
 
 def _read_padded(found: Mapping[str, NDArray[Any]], image: int) -> Detections:
@@ -73,6 +81,8 @@ def _limit(found: Detections, limits: Limits, *, is_suppressed: bool) -> Detecti
     found = found[passes]
     if is_suppressed:
         return found[: limits.max_detections or None]
+    if limits.clip:
+        found = found.clip()
     kept = suppress(
         found.boxes,
         found.scores,

@@ -9,7 +9,9 @@ import pyrafuse
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError
 from pyrafuse.base.exported import Interface, write_metadata
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.inference.predicting import predict_to
+from pyrafuse.models.describing import describe
 from pyrafuse.runtime import load
 
 WHITE = np.full((128, 96, 3), 255, np.uint8)
@@ -63,6 +65,20 @@ def test_rows_are_suppressed_here_as_a_file_would(write):
     assert len(detector(image, nms_iou=0.99)) == 4
     assert len(detector(image, max_detections=1)) == 1
     assert detector(image).rows.tolist() == [0, 2, 3]
+
+
+def test_rows_are_cut_at_the_image_before_suppression_where_the_detector_does_so(write):
+    boxes = ((-40, 0, 20, 20), (0, 0, 20, 20), (90, 0, 99, 20), (5, 40, 20, 60))
+    interface = Interface(output="rows", input="fitted", nms_iou=0.5)
+    image = np.full((64, 64, 3), 255, np.uint8)
+    for clip, kept in ((True, [0, 3]), (False, [0, 1, 3])):
+        card = Card(
+            spec=describe("retinanet", num_classes=2, postprocess={"clip": clip}),
+            names=("cat", "dog"),
+            preprocessing=Preprocessing(size=(64, 64)),
+        )
+        path = write(interface, metadata=write_metadata(card, interface), boxes=boxes, labels=(0, 0, 0, 0))
+        assert load(path)(image).rows.tolist() == kept
 
 
 def test_places_behind_the_count_hold_nothing(write):

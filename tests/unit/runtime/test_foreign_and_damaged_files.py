@@ -69,6 +69,18 @@ def test_outputs_for_other_programs_are_refused(write, output):
     refused(write(Interface(output=output)), f"gives {output} predictions, for other programs: export it with --output")
 
 
+@pytest.mark.parametrize("options", [{"suppression": "soft"}, {"suppression": "matrix"}, {"vote_iou": 0.5}])
+def test_rows_of_a_detector_that_suppresses_otherwise_are_refused(write, options):
+    card = Card(spec=describe("retinanet", num_classes=2, postprocess=options), names=("a", "b"))
+    for output in ("rows", "nms"):
+        interface = Interface(input="fitted", output=output)
+        path = write(interface, metadata=write_metadata(card, interface))
+        if output == "rows":
+            refused(path, "its detector's way of suppression is not greedy.*export it with --output nms")
+        else:
+            assert load(path).card == card
+
+
 def test_a_card_of_other_classes_is_refused(write):
     metadata = write_metadata(Card(spec=describe("retinanet", num_classes=3), names=("a", "b", "c")), Interface())
     own = json.loads(metadata[METADATA_KEY])
