@@ -75,5 +75,9 @@ def resizing_matrix(places: Tensor, inner: Tensor, count: int, interpolation: In
 
 
 def _to_levels(pixels: Tensor) -> Tensor:
-    """Rounded to whole grey levels 0..255, as bytes hold them."""
-    return (pixels + 0.5).floor().clamp(0, 255)
+    """Rounded to whole grey levels 0..255, as bytes hold them.
+
+    Sums of few weighted bytes often end in exactly one half, which runtimes that add in another order would round to
+    either side: the border lies a little below.
+    """
+    return (pixels + (0.5 + 2**-9)).floor().clamp(0, 255)
