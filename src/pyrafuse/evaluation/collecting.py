@@ -45,7 +45,7 @@ def collect(
     Raises:
         DataError: If ``data`` have no object to be found, or the detector does not know a class of theirs.
     """
-    _require_objects(data)
+    require_objects(data)
     label_of = match_classes(card, data)
     evaluator = CocoEvaluator(data, max_detections=max_detections or COCO_DETECTIONS)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -110,8 +110,12 @@ def _relabel(found: Detections, label_of: NDArray[np.int64] | None) -> Detection
     return replace(found, labels=labels)[labels >= 0]
 
 
-def _require_objects(data: DetectionData) -> None:
-    """Refuse data that every detector would be equally good on."""
+def require_objects(data: DetectionData) -> None:
+    """Refuse data that every detector would be equally good on.
+
+    Raises:
+        DataError: If there is no object to be found.
+    """
     num_boxes = sum(len(record.labels) for record in data.records)
     num_crowds = sum(int(record.crowd.sum()) for record in data.records)
     if num_boxes > num_crowds:

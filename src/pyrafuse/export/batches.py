@@ -50,11 +50,11 @@ def make_batches(
     count = interface.batch or 2
     groups = [[images[(start + i) % len(images)] for i in range(count)] for start in range(0, len(images), count)]
     batches = [
-        _fit(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
+        fit_batch(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
         for group in groups
     ]
     if interface.size is None:
-        batches.append(_fit(images[:1], interface, preprocessing, _free_size(interface, preprocessing, 1)))
+        batches.append(fit_batch(images[:1], interface, preprocessing, _free_size(interface, preprocessing, 1)))
     return batches
 
 
@@ -64,12 +64,18 @@ def _free_size(interface: Interface, preprocessing: Preprocessing, more: int) ->
     return steps[0] * interface.stride, (max(steps) + 1) * interface.stride
 
 
-def _fit(
+def lay_in(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """How an image is laid into an input of the given size; that of ``keep_ratio`` would follow from the image."""
+    return replace(
+        preprocessing, size=size, fit="letterbox" if preprocessing.fit == "keep_ratio" else preprocessing.fit
+    )
+
+
+def fit_batch(
     images: Sequence[NDArray[np.uint8]], interface: Interface, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> Feeds:
-    # keep_ratio would choose the size by the image; here it is given, and letterbox lays the image just so
-    fit = "letterbox" if preprocessing.fit == "keep_ratio" else preprocessing.fit
-    laid = [fit_image(image, replace(preprocessing, size=size, fit=fit)) for image in images]
+    """Images, RGB (H, W, 3) each, as inputs ``fitted`` or ``tensor`` of height and width ``size``."""
+    laid = [fit_image(image, lay_in(preprocessing, size)) for image in images]
     fitted, sizes = np.stack([pixels for pixels, _ in laid]), [fit.size for _, fit in laid]
     feeds: dict[str, NDArray[Any]] = {"images": fitted}
     if interface.input == "scaled":

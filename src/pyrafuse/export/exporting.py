@@ -23,10 +23,13 @@ from pyrafuse.base.exported import Input, Interface, Output, Precision, write_me
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
+from pyrafuse.evaluation.collecting import match_classes, require_objects
 from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
 from pyrafuse.export.graph import DetectionGraph, capture
+from pyrafuse.export.measuring import MAX_AP_LOSS, DataFeeds, Loss, measure
 from pyrafuse.export.registry import Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
 from pyrafuse.models.detector import Detector
@@ -40,13 +43,14 @@ class Exported:
         path: The file, or folder.
         format: Name of its format.
         interface: What it takes and gives.
-        agreement: How it compares with the detector.
+        agreement: How it compares with the detector: detection by detection, or by average precision where it computes
+            in fewer bits.
     """
 
     path: Path
     format: str
     interface: Interface
-    agreement: Agreement
+    agreement: Agreement | Loss
 
 
 def export(
@@ -64,6 +68,8 @@ def export(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     images: Sequence[NDArray[np.uint8]] = (),
+    data: DetectionData | None = None,
+    max_ap_loss: float = MAX_AP_LOSS,
     options: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
 ) -> Exported:
@@ -82,7 +88,9 @@ def export(
         score: Least score that ``nms`` keeps; by default the least that evaluation reads.
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
         max_detections: Largest number of detections an image; the detector's own when none.
-        images: RGB images (H, W, 3) that the file is checked on; by default generated ones.
+        images: RGB images (H, W, 3) that an fp32 file is checked on; by default generated ones.
+        data: Annotated images that fp16 and int8 are measured on, and that int8 takes its ranges from.
+        max_ap_loss: AP that fp16 and int8 may lose on ``data``, of all objects and of small ones.
         options: Arguments of the format by name, ``ort`` of ``web`` say.
         tell: Is told what happens.
 
@@ -96,7 +104,8 @@ def export(
     detector.eval()
     name = format_for(path) if format is None else format
     form = create_format(name, options)
-    form.require()
+    form.require(precision)
+    _check_data(detector, precision, output, data, max_ap_loss)
     preprocessing = form.preprocessing(detector.card, size)
     postprocess, interface = settle(
         detector,
@@ -116,20 +125,56 @@ def export(
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
+    measured = None if data is None or precision == "fp32" else DataFeeds(data, interface, preprocessing)
     captured = _capture(
-        graph, batches[0], write_metadata(replace(detector.card, preprocessing=preprocessing), interface)
+        graph,
+        batches[0],
+        write_metadata(replace(detector.card, preprocessing=preprocessing), interface),
+        measured if measured is not None and precision == "int8" else (),
     )
     with _hidden(path) as hidden:
         tell(f"writing {name}")
         form.write(captured, hidden)
         tell("comparing with the detector")
-        agreement = compare(form.open(hidden), _run_by_torch(graph), batches, interface.output)
-        if agreement.strangers:
-            raise PyrafuseError(
-                f"{path} was not written, since it answers otherwise than the detector: {agreement.strangers[0]}"
-                + (f"; and {len(agreement.strangers) - 1} more such" if len(agreement.strangers) > 1 else "")
-            )
+        run, reference = form.open(hidden), _run_by_torch(graph)
+        if measured is None:
+            agreement = compare(run, reference, batches, interface.output)
+            complaint = _complain_of(agreement)
+        else:
+            agreement = Loss(measure(reference, measured, detector.card), measure(run, measured, detector.card))
+            complaint = agreement.complain(max_ap_loss)
+        if complaint:
+            raise PyrafuseError(f"{path} was not written, since {complaint}")
     return Exported(path, name, interface, agreement)
+
+
+def _check_data(
+    detector: Detector[Any], precision: Precision, output: Output, data: DetectionData | None, max_ap_loss: float
+) -> None:
+    """Refuse to compute in fewer bits where nothing would tell what that costs."""
+    check_between("max_ap_loss", max_ap_loss, 0, 1)
+    if precision == "fp32":
+        return
+    if output == "levels":
+        raise PyrafuseError(
+            f"maps of levels have no average precision that {precision} could be judged by: export fp32, or another "
+            "output"
+        )
+    if data is None:
+        raise PyrafuseError(
+            f"{precision} is judged by the average precision that it costs: add annotated images, --check DATA (a "
+            "folder, data.yaml or COCO JSON file)"
+        )
+    require_objects(data)
+    match_classes(detector.card, data)
+
+
+def _complain_of(agreement: Agreement) -> str:
+    if not agreement.strangers:
+        return ""
+    others = len(agreement.strangers) - 1
+    more = f"; and {others} more such" if others else ""
+    return f"it answers otherwise than the detector: {agreement.strangers[0]}{more}"
 
 
 def settle(
@@ -213,7 +258,7 @@ def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: In
     return is_two_stage or is_padded_with_zeros or (output == "nms" and detector.postprocess.clip)
 
 
-def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str]) -> Capture:
+def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str], calibration: Sequence[Feeds]) -> Capture:
     program = capture(graph, [torch.from_numpy(np.ascontiguousarray(values)) for values in example.values()])
     return Capture(
         graph=graph,
@@ -223,6 +268,7 @@ def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str]) ->
         outputs=graph.outputs,
         interface=graph.interface,
         metadata=metadata,
+        calibration=calibration,
     )
 
 

@@ -97,13 +97,17 @@ class ExportFormat(ABC):
     def open(self, path: Path) -> Run:
         """What runs the file, by the runtime that its users have."""
 
-    def require(self) -> None:
+    def require(self, precision: Precision) -> None:
         """Refuse if a library is missing.
+
+        Args:
+            precision: Numbers to compute in.
 
         Raises:
             PyrafuseError: With the line to type.
         """
-        if missing := [name for name in self.modules if find_spec(name) is None]:
+        modules = (*self.modules, "nncf") if precision == "int8" else self.modules
+        if missing := [name for name in modules if find_spec(name) is None]:
             raise PyrafuseError(
                 f"this format needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; "
                 f'type pip install "pyrafuse[{self.extra}]"'
@@ -158,7 +162,7 @@ def format_for(path: Path) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No word of the exporter's steps and deprecations, which are not the user's."""
-    logger = logging.getLogger("torch.onnx")
+    logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

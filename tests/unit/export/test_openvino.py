@@ -76,4 +76,4 @@ def test_its_file_says_what_it_is(tmp_path):
 def test_a_missing_library_is_told_with_the_line_to_type(monkeypatch):
     monkeypatch.setattr("pyrafuse.export.registry.find_spec", lambda name: None if name == "openvino" else object())
     with pytest.raises(PyrafuseError, match=r'needs openvino, which is not installed; type pip install "pyrafuse\[exp'):
-        FORMATS.create("openvino").require()
+        FORMATS.create("openvino").require("fp32")

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from pyrafuse.export.halving import halve
 from pyrafuse.export.onnx_translations import translations
+from pyrafuse.export.quantizing import Node, find_network, quantize
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Run, quiet
 from pyrafuse.runtime.engines.onnxruntime import ONNXRuntime
 
@@ -28,7 +30,14 @@ class ONNX(ExportFormat):
     def write(self, capture: Capture, path: Path) -> None:
         import onnx
 
-        onnx.save(to_onnx(capture), path)
+        model = to_onnx(capture)
+        if capture.interface.precision == "int8":
+            model = onnx.shape_inference.infer_shapes(model)  # NNCF reads the kinds of values there
+            model = quantize(model, _list_nodes(model), capture.calibration)
+        elif capture.interface.precision == "fp16":
+            halve(model, find_network(_list_nodes(model)))
+        onnx.checker.check_model(model)
+        onnx.save(model, path)
 
     def open(self, path: Path) -> Run:
         return ONNXRuntime(path).run
@@ -55,8 +64,17 @@ def to_onnx(capture: Capture) -> Any:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(capture.metadata))
     _forget_origins(model)
-    onnx.checker.check_model(model)
     return model
+
+
+def _list_nodes(model: Any) -> list[Node]:
+    """Inputs and operations, each behind its sources, as ONNX itself demands."""
+    inputs = [value.name for value in model.graph.input]
+    makers = {name: name for name in inputs} | {name: node.name for node in model.graph.node for name in node.output}
+    operations = [
+        Node(node.name, node.op_type, tuple(makers.get(name) for name in node.input)) for node in model.graph.node
+    ]
+    return [*(Node(name, "Parameter", ()) for name in inputs), *operations]
 
 
 def _forget_origins(model: Any) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrafuse.base.exported import METADATA_KEY
+from pyrafuse.base.telemetry import refuse_telemetry
 from pyrafuse.export.formats.onnx import to_onnx
+from pyrafuse.export.quantizing import Node, quantize
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Run
 from pyrafuse.runtime.engines import openvino as engine
 
@@ -20,21 +22,47 @@ class OpenVINO(ExportFormat):
     summary = "OpenVINO: processors and graphics of Intel"
     suffix = ".xml"
     modules = ("onnx", "onnxscript", "openvino")
-    precisions = ("fp32", "fp16")
+    precisions = ("fp32", "fp16", "int8")
 
     def write(self, capture: Capture, path: Path) -> None:
-        import onnx
-        import openvino
-
-        way = path.with_suffix(".onnx")
-        onnx.save(to_onnx(capture), way)
-        model = openvino.convert_model(way, extension=_translations(), share_weights=False)
-        way.unlink()
+        core = _start()
+        core.add_extension(_translations())
+        model = core.read_model(to_onnx(capture).SerializeToString(), b"")
+        if capture.interface.precision == "int8":
+            _save(model, path)
+            model = core.read_model(path)  # without what conversion left over, on which NNCF stumbles
+            model = quantize(model, _list_nodes(model), capture.calibration)
         model.set_rt_info(capture.metadata[METADATA_KEY], [METADATA_KEY])
-        openvino.save_model(model, path, compress_to_fp16=capture.interface.precision == "fp16")
+        _save(model, path, in_half=capture.interface.precision == "fp16")
 
     def open(self, path: Path) -> Run:
         return engine.OpenVINO(path).run
+
+
+def _start() -> Any:
+    refuse_telemetry()
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is read may be written again
+    return core
+
+
+def _save(model: Any, path: Path, *, in_half: bool = False) -> None:
+    import openvino
+
+    openvino.save_model(model, path, compress_to_fp16=in_half)
+
+
+def _list_nodes(model: Any) -> list[Node]:
+    return [
+        Node(
+            node.get_friendly_name(),
+            node.get_type_name(),
+            tuple(port.get_source_output().get_node().get_friendly_name() for port in node.inputs()),
+        )
+        for node in model.get_ordered_ops()
+    ]
 
 
 def _translations() -> Sequence[Any]:

@@ -7,7 +7,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from pyrafuse.base.exported import read_metadata
+from pyrafuse.base.exported import Precision, read_metadata
 from pyrafuse.export.formats.onnx import ONNX
 from pyrafuse.export.npm import Runtime, find_npm, find_runtime, pack_runtime
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Run
@@ -33,8 +33,8 @@ class Web(ExportFormat):
     def __init__(self, *, ort: str | Path | None = None) -> None:
         self._ort = ort
 
-    def require(self) -> None:
-        super().require()
+    def require(self, precision: Precision) -> None:
+        super().require(precision)
         if self._ort is None:
             find_npm()
         else:

@@ -11,6 +11,7 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.exported import METADATA_KEY
 from pyrafuse.base.extras import naming_extras
 from pyrafuse.base.printable import printable
+from pyrafuse.base.telemetry import refuse_telemetry
 from pyrafuse.runtime.engines.registry import ENGINES, Engine
 
 
@@ -19,6 +20,7 @@ class OpenVINO(Engine):
     """OpenVINO's own files on the processor, in 32-bit floats where these are not quantised."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        refuse_telemetry()
         with naming_extras():
             import openvino
 
