@@ -38,6 +38,7 @@ def export(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     check: str | None = None,
+    max_ap_loss: float = 0.01,
     ort: Path | None = None,
     list: bool = False,  # noqa: A002
 ) -> int:
@@ -58,11 +59,14 @@ def export(
         size: Side of the network's input in pixels; by default the checkpoint's own.
         static: Whether batch and size are fixed.
         batch: Images at a time of a static file; 1 by default.
-        precision: Kind of numbers that the network computes in.
+        precision: Kind of numbers that the network computes in. fp16 and int8 need --check DATA; fp16 halves the file
+            and is slow on processors, int8 is made for them.
         score: Least score that nms keeps, 0..1; by default 0.001, so that average precision is kept.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: Largest number of detections an image; by default the model's own.
-        check: A folder or glob of images that the file is checked on; by default generated ones.
+        check: A folder or glob of images that an fp32 file is checked on; by default generated ones. For fp16 and int8
+            annotated images, whose val split is taken: a folder, data.yaml or COCO JSON file.
+        max_ap_loss: AP that fp16 and int8 may lose on the images of --check, of all objects and of small ones.
         ort: Folder of onnxruntime-web's npm package, for the format web; by default npm fetches it.
         list: Whether to list the formats, and do nothing.
     """
@@ -74,12 +78,15 @@ def export(
         raise PyrafuseError(f"--for {consumer} names a format already: leave --format {format} out")
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
+    check_between("max_ap_loss", max_ap_loss, 0, 1)
     for name, value in (("size", size), ("batch", batch), ("max_detections", max_detections)):
         check_between(name, value, 1)
     model = find_checkpoint(model)
     check_writable(file, is_folder=file.is_dir())
+    from pyrafuse.data.reading.rules import DEFAULT_RULES
     from pyrafuse.export.exporting import export as export_detector
     from pyrafuse.importers.loading import load
+    from pyrafuse.models.evaluating import read_whole
 
     exported = export_detector(
         load(model),
@@ -94,7 +101,9 @@ def export(
         score=score,
         nms_iou=nms_iou,
         max_detections=max_detections,
-        images=_read_images(check) if check else (),
+        images=_read_images(check) if check and precision == "fp32" else (),
+        data=read_whole(check, "val", DEFAULT_RULES) if check and precision != "fp32" else None,
+        max_ap_loss=max_ap_loss,
         options={} if ort is None else {"ort": ort},
         tell=lambda what: print(f"{what} ..."),
     )

@@ -105,7 +105,6 @@ def export(
     name = format_for(path) if format is None else format
     form = create_format(name, options)
     form.require(precision)
-    _check_data(detector, precision, output, data, max_ap_loss)
     preprocessing = form.preprocessing(detector.card, size)
     postprocess, interface = settle(
         detector,
@@ -121,6 +120,7 @@ def export(
         max_detections=max_detections,
     )
     check_suffix(name, form, path)
+    _check_data(detector, interface, data, max_ap_loss)
     check_writable(path, is_folder=not form.suffix)
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
@@ -148,14 +148,13 @@ def export(
     return Exported(path, name, interface, agreement)
 
 
-def _check_data(
-    detector: Detector[Any], precision: Precision, output: Output, data: DetectionData | None, max_ap_loss: float
-) -> None:
+def _check_data(detector: Detector[Any], interface: Interface, data: DetectionData | None, max_ap_loss: float) -> None:
     """Refuse to compute in fewer bits where nothing would tell what that costs."""
     check_between("max_ap_loss", max_ap_loss, 0, 1)
+    precision = interface.precision
     if precision == "fp32":
         return
-    if output == "levels":
+    if interface.output == "levels":
         raise PyrafuseError(
             f"maps of levels have no average precision that {precision} could be judged by: export fp32, or another "
             "output"

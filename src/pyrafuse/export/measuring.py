@@ -128,8 +128,10 @@ def measure(run: Run, feeds: DataFeeds, card: Card) -> EvaluationResult:
 
 def _take_nms(values: Feeds, interface: Interface) -> Detections:  # noqa: ARG001
     count = int(values["count"][0])
-    names = ("boxes", "scores", "labels", "levels", "rows")
-    return Detections(*(torch.from_numpy(values[name][0, :count]) for name in names[:4]))
+    boxes, scores, labels, levels = (
+        torch.from_numpy(values[name][0, :count]) for name in ("boxes", "scores", "labels", "levels")
+    )
+    return Detections(boxes, scores, labels, levels)
 
 
 def _take_rows(values: Feeds, interface: Interface) -> Detections:

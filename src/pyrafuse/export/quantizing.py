@@ -61,7 +61,7 @@ def find_network(nodes: Sequence[Node]) -> set[str]:
             layers.add(node.name)
     before: set[str] = set()
     for node in reversed(nodes):
-        if node.name in before | layers:
+        if node.name in (before | layers) - selected:
             before.update(source for source in node.sources if source is not None)
     return layers | {node.name for node in nodes if node.name in (behind & before & varies) - selected}
 

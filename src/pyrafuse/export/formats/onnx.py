@@ -32,7 +32,6 @@ class ONNX(ExportFormat):
 
         model = to_onnx(capture)
         if capture.interface.precision == "int8":
-            model = onnx.shape_inference.infer_shapes(model)  # NNCF reads the kinds of values there
             model = quantize(model, _list_nodes(model), capture.calibration)
         elif capture.interface.precision == "fp16":
             halve(model, find_network(_list_nodes(model)))
