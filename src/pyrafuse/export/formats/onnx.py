@@ -17,6 +17,9 @@ OPSET = 20
 MOST_IR = 10
 """Later forms of the file are refused by runtimes that are still in use."""
 
+MOST_FOLDED = 2**28
+"""Bytes of weights that are computed in advance."""
+
 
 @FORMATS.register("onnx")
 class ONNX(ExportFormat):
@@ -45,6 +48,7 @@ class ONNX(ExportFormat):
 def to_onnx(capture: Capture) -> Any:
     """The graph as ``onnx.ModelProto``, with its metadata."""
     import onnx
+    from onnxscript.optimizer import fold_constants
 
     with quiet():
         exported = torch.onnx.export(
@@ -58,6 +62,8 @@ def to_onnx(capture: Capture) -> Any:
             verbose=False,
         )
     assert exported is not None
+    if capture.interface.precision != "fp32":  # weights that are still sums and products are no weights to NNCF
+        fold_constants(exported.model, input_size_limit=MOST_FOLDED, output_size_limit=MOST_FOLDED)
     model = exported.model_proto
     model.ir_version = min(model.ir_version, MOST_IR)
     del model.metadata_props[:]
