@@ -154,11 +154,9 @@ def soft_nms(
         raise ValueError(f"soft suppression is linear or gaussian, not {method!r}")
     count = boxes.shape[1]
     index = torch.arange(count, device=boxes.device).expand_as(labels)
-    current, final = scores, torch.full_like(scores, -1)
-    is_left = current >= least_score
-    for _ in range(min(most, count) if most else count):
-        if current.is_cpu and not is_traced() and not is_left.any():  # a GPU is not asked: it would be waited for
-            break
+    steps = min(most, count) if most else count
+
+    def lower(step: Tensor, current: Tensor, final: Tensor, is_left: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         best = _first_best(current.where(is_left, -1), labels, index, num_labels)
         is_best = is_left & (index == best)
         final = current.where(is_best, final)
@@ -167,8 +165,20 @@ def soft_nms(
             current = torch.where(overlap > iou, current * (1 - overlap), current)
         else:
             current = current * (-(overlap**2) / sigma).exp()
-        is_left = is_left & ~is_best & (current >= least_score)
-    return final
+        return step + 1, current, final, is_left & ~is_best & (current >= least_score)
+
+    def goes_on(step: Tensor, current: Tensor, final: Tensor, is_left: Tensor) -> Tensor:  # noqa: ARG001
+        return (step < steps) & is_left.any()
+
+    start = torch.zeros((), dtype=torch.int64, device=boxes.device)
+    state = (start, scores.clone(), torch.full_like(scores, -1), scores >= least_score)
+    if is_traced():
+        return while_loop(goes_on, lower, state)[2]
+    for _ in range(steps):
+        if scores.is_cpu and not state[3].any():  # a GPU is not asked: it would be waited for
+            break
+        state = lower(*state)
+    return state[2]
 
 
 def _first_best(scores: Tensor, labels: Tensor, index: Tensor, num_labels: int) -> Tensor:

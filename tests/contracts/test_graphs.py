@@ -1,0 +1,84 @@
+"""What every detector promises as a graph: any batch and any size, with what it finds itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pyrafuse.base.exported import Interface, write_metadata
+from pyrafuse.export.graph import DetectionGraph, capture
+from pyrafuse.export.registry import FORMATS, Capture
+
+FAST = ("yolo-yolov3_asff_small", "dense-atss", "dense-m2det")
+SLOW = (
+    "yolo-yolov3", "yolo-yolov3_asff", "yolo-yolov3_plain", "yolo-timm", "dense-retinanet", "dense-fcos", "dense-ddod",
+    "dense-ddod_fcos", "dense-ga_retinanet", "dense-libra_retinanet", "dense-retinanet_nas_fpn",
+    "dense-efficientdet_d0", "dense-tf_efficientdet_d0", "dense-ssd300", "dense-ssd512", "dense-ssdlite320",
+    "two_stage-faster_rcnn", "two_stage-libra_rcnn", "two_stage-cascade_rcnn", "two_stage-cascade_rcnn_rfp",
+)  # fmt: skip
+"""A graph of free sizes takes from ten seconds to two minutes to record."""
+RECORDED = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+
+def graph_of(detector) -> DetectionGraph:
+    """The graph of a detector that finds something: its last layers start from small weights, and few scores differ."""
+    generator = torch.Generator().manual_seed(1)
+    for part in (detector.head, *(stage.head for stage in getattr(detector, "stages", ()))):
+        for weight in (p for p in part.parameters() if p.ndim > 1):
+            torch.nn.init.normal_(weight, std=0.7 * weight[0].numel() ** -0.5, generator=generator)
+    detector.postprocess = replace(detector.postprocess, score=0.001, max_detections=50)
+    takes_sizes = detector.postprocess.clip or hasattr(detector, "stages")
+    stride = max(detector.backbone.features.strides)
+    interface = Interface(input="tensor", stride=stride, max_detections=50, takes_sizes=takes_sizes)
+    return DetectionGraph(detector.eval(), interface, detector.card.preprocessing, detector.postprocess).eval()
+
+
+def inputs_of(graph, batch, height, width) -> tuple[torch.Tensor, ...]:
+    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
+    sizes = torch.tensor([[height - 9, width - 21]]).expand(batch, -1).contiguous()
+    return (images, sizes) if graph.interface.takes_sizes else (images,)
+
+
+def check(graph, run) -> None:
+    """What ``run`` finds in other batches and sizes than the graph was recorded with is what the detector finds."""
+    for batch, height, width in ((1, 128, 192), (3, 192, 64)):
+        inputs = inputs_of(graph, batch, height, width)
+        with torch.no_grad():
+            expected = dict(zip(graph.outputs, graph(*inputs), strict=True))
+            found = dict(zip(graph.outputs, run(*inputs), strict=True))
+        assert (expected["count"] > 0).all()
+        for name in ("count", "labels", "levels", "rows"):
+            assert torch.equal(found[name], expected[name]), name
+        assert (found["boxes"] - expected["boxes"]).abs().max() < 0.1
+        assert (found["scores"] - expected["scores"]).abs().max() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def recorded(request, build):
+    """(graph, program) of the detector that is named."""
+    graph = graph_of(build(request.param))
+    return graph, capture(graph, inputs_of(graph, 2, 128, 128))
+
+
+@pytest.mark.parametrize("recorded", RECORDED, indirect=True)
+def test_a_graph_takes_any_batch_and_size(recorded):
+    graph, program = recorded
+    check(graph, program.module(check_guards=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recorded", [*FAST, *SLOW], indirect=True)
+def test_onnx_takes_any_batch_and_size(recorded, tmp_path):
+    graph, program = recorded
+    example = dict(zip(graph.inputs, (values.numpy() for values in inputs_of(graph, 2, 128, 128)), strict=True))
+    metadata = write_metadata(graph.detector.card, graph.interface)
+    form = FORMATS.create("onnx")
+    form.write(Capture(graph, program, example, graph.inputs, graph.outputs, graph.interface, metadata), tmp_path / "a")
+    run = form.open(tmp_path / "a")
+
+    def find(*inputs):
+        found = run({name: values.numpy() for name, values in zip(graph.inputs, inputs, strict=True)})
+        return [torch.from_numpy(np.asarray(found[name])) for name in graph.outputs]
+
+    check(graph, find)
