@@ -47,7 +47,7 @@ engine-create-func-name=NvDsInferYoloCudaEngineGet
 
 [class-attrs-all]
 nms-iou-threshold={interface.nms_iou:g}
-pre-cluster-threshold={FIRST_SCORE:g}
+pre-cluster-threshold={max(FIRST_SCORE, interface.score):g}
 topk={interface.max_detections}
 """
         return {"labels.txt": "".join(f"{label}\n" for label in model.labels), "config_infer_primary.txt": settings}
