@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyrafuse.base.images.reading import read_image
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.data.formats.layout import read_split
 from pyrafuse.data.formats.shapes import write_shapes
@@ -42,15 +43,16 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     write_shapes(folder / "data", num_train=1, num_val=5, size=64)
     found = create_detector()
-    export(found, folder / "image.onnx", size=64)
-    export(found, folder / "rows.xml", input="fitted", output="rows", size=64, static=True, batch=2)
+    images = [read_image(path) for path in sorted((folder / "data" / "images").iterdir())]
+    export(found, folder / "image.onnx", size=64, images=images)
+    export(found, folder / "rows.xml", input="fitted", output="rows", size=64, static=True, batch=2, images=images)
     return folder
 
 
 def create_detector() -> Detector:
     torch.manual_seed(0)
     made = create_model("retinanet", backbone="mobilenet_v2", num_classes=5, head={"num_convs": 1}).eval()
-    torch.nn.init.normal_(made.head.classes.weight, std=100)  # scores of every height
+    torch.nn.init.normal_(made.head.classes.weight, std=60)  # scores of every height
     names = ("circle", "square", "triangle", "star", "cross")
     made.card = replace(made.card, names=names, preprocessing=Preprocessing(size=(64, 64)))
     return made
@@ -73,12 +75,12 @@ def test_the_environment_has_no_torch(python, folder):
 @pytest.mark.parametrize("file", ["image.onnx", "rows.xml"])
 def test_predict_finds_what_the_detector_finds(python, folder, file):
     done = call(
-        python, folder, "pyrafuse", "predict", file, "data/images", "--output", f"out-{file}", "--score", "0.3",
+        python, folder, "pyrafuse", "predict", file, "data/images", "--output", f"out-{file}", "--score", "0.2",
         "--formats", "image,json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     images = json.loads((folder / f"out-{file}" / "predictions.json").read_text())["images"]
-    expected = list(create_detector().predict(folder / "data" / "images", score=0.3))
+    expected = list(create_detector().predict(folder / "data" / "images", score=0.2))
     assert len(images) == len(expected) == 6
     assert sum(map(len, expected)) > 20
     for image, found in zip(images, expected, strict=True):
