@@ -145,6 +145,8 @@ def export(
             complaint = agreement.complain(max_ap_loss)
         if complaint:
             raise PyrafuseError(f"{path} was not written, since {complaint}")
+    if remark := form.remark(path):
+        tell(remark)
     return Exported(path, name, interface, agreement)
 
 

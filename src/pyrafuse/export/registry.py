@@ -75,6 +75,7 @@ class ExportFormat(ABC):
     outputs: ClassVar[tuple[Output, ...]] = ("nms", "rows", "raw", "levels")
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs_static: ClassVar[bool] = False
+    is_named: ClassVar[bool] = False
 
     def preprocessing(self, card: Card, size: int | tuple[int, int] | None) -> Preprocessing:
         """How images are made ready for the file; ``size`` as in `Card.preprocessing_at`."""
@@ -96,6 +97,10 @@ class ExportFormat(ABC):
     @abstractmethod
     def open(self, path: Path) -> Run:
         """What runs the file, by the runtime that its users have."""
+
+    def remark(self, path: Path) -> str:  # noqa: ARG002
+        """What the user should know of what was written for ``path``; empty if nothing is left to do."""
+        return ""
 
     def require(self, precision: Precision) -> None:
         """Refuse if a library is missing.
@@ -149,7 +154,9 @@ def format_for(path: Path) -> str:
     """
     suffixes: dict[str, list[str]] = {}
     for name in FORMATS.names():
-        suffixes.setdefault(FORMATS.create(name).suffix, []).append(name)
+        form = FORMATS.create(name)
+        if not form.is_named:
+            suffixes.setdefault(form.suffix, []).append(name)
     found = suffixes.get(path.suffix.lower(), []) if path.suffix else []  # a bare name is no wish for a folder
     if len(found) != 1:
         known = ", ".join(f"{suffix or 'a folder'} ({' or '.join(names)})" for suffix, names in suffixes.items())
