@@ -24,3 +24,12 @@ def test_unknown_names(words, said, monkeypatch, capsys):
         runpy.run_path(str(FOLDER / "step_profile.py"), run_name="__main__")
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_without_a_gpu_its_benchmark_ends_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["on_gpu.py"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / "on_gpu.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert "no GPU here" in capsys.readouterr().err

@@ -157,6 +157,13 @@ def race(
     return Race(tuple(figures), peak)
 
 
+def measure_peak(device: torch.device | str, dtype: torch.dtype, *, rounds: int = 20) -> dict[str, float]:
+    """Billions of operations a second of a matrix product and of a 3x3 convolution, at their medians."""
+    tasks = _peak_tasks(torch.device(device), dtype)
+    latencies = measure_latencies({name: task for name, (task, _) in tasks.items()}, rounds=rounds, device=device)
+    return {name: gflop / latencies[name] * 1000 for name, (_, gflop) in tasks.items()}
+
+
 def compare_in_pairs(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Least, median and most of the median difference of paired rounds with a confidence of 95 %.
 
