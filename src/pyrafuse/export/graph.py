@@ -17,7 +17,7 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.predictions import Candidates, DensePredictions, GuidedPredictions
 from pyrafuse.export.image_input import fit_in_graph
 from pyrafuse.models.detector import Detector
-from pyrafuse.ops.boxes import centers_and_sizes, clip_in_batch
+from pyrafuse.ops.boxes import centers_and_sizes
 from pyrafuse.postprocess.dense import DensePostprocess
 
 MOST_IMAGES = 1024
@@ -95,7 +95,7 @@ class DetectionGraph(nn.Module):
         found = self.postprocess.select(candidates, sizes, scales)
         boxes = found.boxes
         if scales is not None:
-            boxes = clip_in_batch(boxes, sizes) / scales.repeat(1, 2)[:, None].to(boxes)
+            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
         return boxes, found.scores, found.labels, found.levels, found.rows, found.valid.sum(dim=1)
 
     def _score(self, candidates: Candidates) -> Tensor:
