@@ -23,6 +23,7 @@ from pyrafuse.base.exported import Input, Interface, Output, Precision, write_me
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.printable import printable
 from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.collecting import match_classes, require_objects
@@ -30,7 +31,7 @@ from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
 from pyrafuse.export.graph import DetectionGraph, capture
 from pyrafuse.export.measuring import MAX_AP_LOSS, DataFeeds, Loss, measure
-from pyrafuse.export.registry import Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
+from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
 from pyrafuse.models.detector import Detector
 
@@ -126,13 +127,14 @@ def export(
     batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     measured = None if data is None or precision == "fp32" else DataFeeds(data, interface, preprocessing)
-    captured = _capture(
-        graph,
-        batches[0],
-        write_metadata(replace(detector.card, preprocessing=preprocessing), interface),
-        measured if measured is not None and precision == "int8" else (),
-    )
-    with _hidden(path) as hidden:
+    with _naming(name):
+        captured = _capture(
+            graph,
+            batches[0],
+            write_metadata(replace(detector.card, preprocessing=preprocessing), interface),
+            measured if measured is not None and precision == "int8" else (),
+        )
+    with _hidden(path) as hidden, _naming(name):
         tell(f"writing {name}")
         form.write(captured, hidden)
         tell("comparing with the detector")
@@ -282,6 +284,21 @@ def _run_by_torch(graph: DetectionGraph) -> Run:
         return {name: values.cpu().numpy() for name, values in zip(names, found, strict=True)}
 
     return run
+
+
+@contextmanager
+def _naming(form: str):  # noqa: ANN202
+    """Errors of exporters and runtimes, which have no common base, as one sentence that names the format."""
+    try:
+        yield
+    except (PyrafuseError, MemoryError, OSError, ImportError):
+        raise
+    except Exception as error:
+        others = ", ".join(name for name in FORMATS.names() if name != form)
+        raise PyrafuseError(
+            f"{form} cannot hold this detector: {type(error).__name__}: {printable(error, limit=300)}; try another "
+            f"format ({others}), another --output, or --static"
+        ) from error
 
 
 @contextmanager
