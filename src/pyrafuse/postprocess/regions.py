@@ -56,7 +56,8 @@ class Propose:
         levels = predictions.grid.levels[rows]
         order = scores.argsort(dim=1, descending=True, stable=True)
         scores, boxes = scores.gather(1, order), take(boxes, order)
-        survives = nms_of_batch(boxes, levels.gather(1, order), scores >= 0, iou=self.nms_iou)
+        is_filled = scores >= 0 if is_traced() else None  # outside a graph all are, and none is looked at
+        survives = nms_of_batch(boxes, levels.gather(1, order), is_filled, iou=self.nms_iou)
         scores = scores.where(survives & has_area(boxes), -1)
         scores, order = scores.topk(min(self.max_regions, scores.shape[1]), dim=1)
         valid = scores >= 0
