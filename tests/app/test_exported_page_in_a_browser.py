@@ -99,6 +99,16 @@ def make_image(height, width):
     return np.kron(cells, np.ones((8, 8, 1), np.uint8))[:height, :width]
 
 
+def tell_strangers(ours, theirs, px, score):
+    """Those of ours, not at the threshold, that theirs lack; scores that are nearly equal come in any order."""
+    strangers = []
+    for name, own, box in zip(*ours, strict=True):
+        is_same = (np.abs(theirs[1] - own) <= score) & (np.abs(theirs[2] - box).max(axis=1) <= px)
+        if own > 0.05 + score and name not in np.array(theirs[0])[is_same]:
+            strangers.append((name, own, box))
+    return strangers
+
+
 @pytest.mark.parametrize(
     ("shape", "px", "score"),
     [((64, 64), 0.1, 1e-3), ((150, 97), 0.5, 0.01)],  # bytes of the graph's resize are within two of Pillow's
@@ -109,9 +119,9 @@ def test_the_page_finds_what_the_detector_finds(view, site, detector, shape, px,
     names, scores, boxes = detect(view, "a.png", image)
     (expected,) = detector.predict(image, score=0.05)
     assert len(expected) > 10
-    assert names == [NAMES[label] for label in expected.labels]
-    np.testing.assert_allclose(scores, expected.scores, atol=score)
-    np.testing.assert_allclose(boxes, expected.boxes, atol=px)
+    theirs = ([NAMES[label] for label in expected.labels], expected.scores.numpy(), expected.boxes.numpy())
+    assert tell_strangers((names, scores, boxes), theirs, px, score) == []
+    assert tell_strangers(theirs, (names, scores, boxes), px, score) == []
 
     # the surest box is drawn where it is, in the colour of its class
     view.locator("#score").fill(str(np.ceil(scores[1] * 100) / 100))

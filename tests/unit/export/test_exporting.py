@@ -85,7 +85,7 @@ def test_a_program_of_torch_gives_every_form(detector, tmp_path, form, output):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("a.engine", {}, "does not tell the format"),
+        ("a.tflite", {}, "does not tell the format"),
         ("a.pt2", {"format": "onxx"}, "did you mean 'onnx'"),
         ("a.pt2", {"precision": "int8"}, "takes no precision int8; choose from fp32"),
         ("a.pt2", {"batch": 2}, "static is not given"),
