@@ -117,7 +117,7 @@ def _list_formats() -> int:
     rows = [(name, FORMATS.create(name)) for name in FORMATS.names()]
     width = max(len(name) for name, _ in rows)
     for name, form in rows:
-        print(f"{name:<{width}}  {form.suffix or 'folder':<6}  {', '.join(form.precisions):<16}  {form.summary}")
+        print(f"{name:<{width}}  {form.suffix or 'folder':<7}  {', '.join(form.precisions):<16}  {form.summary}")
     return 0
 
 
