@@ -113,11 +113,14 @@ def export(
 
 def _list_formats() -> int:
     from pyrafuse.export.registry import FORMATS
+    from pyrafuse.export.support import find_refused
 
     rows = [(name, FORMATS.create(name)) for name in FORMATS.names()]
     width = max(len(name) for name, _ in rows)
     for name, form in rows:
         print(f"{name:<{width}}  {form.suffix or 'folder':<7}  {', '.join(form.precisions):<16}  {form.summary}")
+        for reason, models in find_refused(form).items():
+            print(f"{'':<{width}}  refuses {', '.join(models)}: {reason}")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from pyrafuse.base.exported import Interface
 from pyrafuse.base.spec import DetectorSpec, TwoStageSpec
+from pyrafuse.export.registry import ExportFormat
+from pyrafuse.models.registry import MODELS
 
 
 def refusal(spec: DetectorSpec | None, interface: Interface) -> str | None:
@@ -14,3 +16,14 @@ def refusal(spec: DetectorSpec | None, interface: Interface) -> str | None:
     if isinstance(spec, TwoStageSpec) and interface.output in ("raw", "levels"):
         return f"a two-stage detector has no output {interface.output}: choose nms, or rows"
     return None
+
+
+def find_refused(form: ExportFormat) -> dict[str, list[str]]:
+    """The models that ``form`` cannot take in its first forms of input and output, by the reason."""
+    interface = Interface(input=form.inputs[0], output=form.outputs[0], batch=1 if form.needs_static else 0)
+    refused: dict[str, list[str]] = {}
+    for name in MODELS.names():
+        spec = MODELS.get(name)()
+        if reason := refusal(spec, interface) or form.refusal(spec, interface):
+            refused.setdefault(reason, []).append(name)
+    return refused

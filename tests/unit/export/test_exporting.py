@@ -139,7 +139,10 @@ def test_the_command(detector, tmp_path, capsys):
     assert "detections compared in 3 batches" in said
     assert "b.pt2: exported_program, fp32, image" in said
     assert main(["export", "--list"]) == 0
-    assert "onnxruntime" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "onnxruntime" in listed
+    assert "refuses cascade_rcnn, cascade_rcnn_rfp, faster_rcnn, libra_rcnn: OpenVINO does not" in listed
+    assert listed.count("refuses") == 1
     assert main(["export", str(tmp_path / "a.ckpt")]) == 2
     assert "export needs MODEL and -o FILE" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "none.ckpt"), "-o", str(tmp_path / "b.pt2")]) == 2
