@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyrafuse.base.exported import Interface, write_metadata
+from pyrafuse.export.checking import compare
 from pyrafuse.export.graph import DetectionGraph, capture
 from pyrafuse.export.registry import FORMATS, Capture
 
@@ -27,7 +28,7 @@ def graph_of(detector) -> DetectionGraph:
     for part in (detector.head, *(stage.head for stage in getattr(detector, "stages", ()))):
         for weight in (p for p in part.parameters() if p.ndim > 1):
             torch.nn.init.normal_(weight, std=0.7 * weight[0].numel() ** -0.5, generator=generator)
-    detector.postprocess = replace(detector.postprocess, score=0.001, max_detections=50)
+    detector.postprocess = replace(detector.postprocess, score=0.0, max_detections=50)
     takes_sizes = detector.postprocess.clip or hasattr(detector, "stages")
     stride = max(detector.backbone.features.strides)
     interface = Interface(input="tensor", stride=stride, max_detections=50, takes_sizes=takes_sizes)
@@ -48,10 +49,13 @@ def check(graph, run) -> None:
             expected = dict(zip(graph.outputs, graph(*inputs), strict=True))
             found = dict(zip(graph.outputs, run(*inputs), strict=True))
         assert (expected["count"] > 0).all()
-        for name in ("count", "labels", "levels", "rows"):
-            assert torch.equal(found[name], expected[name]), name
-        assert (found["boxes"] - expected["boxes"]).abs().max() < 0.1
-        assert (found["scores"] - expected["scores"]).abs().max() < 1e-3
+        assert torch.equal(found["count"], expected["count"])
+        theirs, ours = ({name: values.numpy() for name, values in each.items()} for each in (found, expected))
+        for each in (theirs, ours):  # untrained detectors guide anchors to a million pixels: few bits are left
+            each["boxes"] = each["boxes"].clip(-1000, 1000)
+        agreement = compare(lambda _: theirs, lambda _: ours, [{}], "nms")  # noqa: B023
+        assert agreement.strangers == ()
+        assert agreement.num_compared > 0
 
 
 @pytest.fixture(scope="module")
