@@ -162,8 +162,11 @@ def test_the_host_never_waits_for_a_gpu(detector, some_targets):
         torch.stack([values.sum() for values in report.losses.values()]).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        gradients = [p.grad for p in detector.parameters() if p.grad is not None]
         detector.zero_grad()
         detector.cpu()
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 # torchvision's own shape function of nms asks for its unknown count by an old name

@@ -113,9 +113,9 @@ def load_exactly(
         source: Where they are from, for messages.
         model: What ``module`` is called, for messages; its class by default.
         layout: What ``source`` is taken for, in words, where its content tells what ``module`` is.
-        unused: As `rename` has it.
-        aliases: Likewise.
-        change: Likewise.
+        unused: Keys of the file that may be left out, as in `rename`.
+        aliases: Other names of entries, as in `rename`.
+        change: Change of values on the way, as in `rename`.
 
     Raises:
         CheckpointError: As `rename` does.

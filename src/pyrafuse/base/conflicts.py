@@ -17,10 +17,10 @@ RULES: Mapping[str, str] = {
 
 
 DEFINITION = (
-    "A position of a source level is mixed if the cells of some output level that overlap it answer for an object and "
-    "those of another output level do not. It is in conflict if, besides, the gradients that it receives from two such "
-    "levels have a negative cosine. Norms are means over the positions that are in conflict under the sum: of what the "
-    "levels that answer for an object teach, and of what the levels that oppose them teach."
+    "A position of a source level is mixed if the cells of one output level that overlap it are matched to an object and "
+    "those of another are not. It is in conflict if, besides, the gradients that it receives from two such levels have "
+    "a negative cosine. Norms are means over the positions in conflict under the sum: of the gradients of the levels "
+    "matched to an object, and of those of the levels that oppose them."
 )
 
 
@@ -32,13 +32,13 @@ class Conflicts:
     in *conflict* if, besides, the gradients of such a pair have a negative cosine.
 
     Attributes:
-        positions: All that were looked at.
+        positions: Number of positions that were compared.
         mixed: Mixed ones.
         conflicting: Ones in conflict.
-        cosine_sum: Of the cosines of all pairs at mixed positions.
+        cosine_sum: Sum of the cosines of all pairs at mixed positions.
         cosine_count: Such pairs whose gradients are both other than zero.
         judged: Positions that the two norms are summed over: those in conflict, by these gradients or by others.
-        positive_norm: Norm of the gradient of the levels that answer for an object, in pairs in conflict.
+        positive_norm: Norm of the gradient of the levels matched to an object, in pairs in conflict.
         background_norm: Norm of the gradient of the levels that oppose them.
     """
 
@@ -86,9 +86,9 @@ class GradientExplanation:
 
     Attributes:
         source_strides: Pixels a cell of each source level, finest first.
-        output_strides: Of each output level.
+        output_strides: Stride of each output level in pixels.
         num_images: Images that were measured.
-        conflicts: Of each rule and each source level.
+        conflicts: Conflicts by rule and source level.
     """
 
     source_strides: tuple[int, ...]

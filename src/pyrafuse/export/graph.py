@@ -93,10 +93,14 @@ class DetectionGraph(nn.Module):
             whole = torch.tensor([images.shape[-2], images.shape[-1]], device=images.device)
             sizes = whole.expand(images.shape[0], 2)
         found = self.postprocess.select(candidates, sizes, scales)
-        boxes = found.boxes
-        if scales is not None:
-            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
-        return boxes, found.scores, found.labels, found.levels, found.rows, found.valid.sum(dim=1)
+        return (
+            _in_images(found.boxes, scales),
+            found.scores,
+            found.labels,
+            found.levels,
+            found.rows,
+            found.valid.sum(dim=1),
+        )
 
     def _score(self, candidates: Candidates) -> Tensor:
         """(B, A, K) as suppression ranks them."""
@@ -110,14 +114,10 @@ class DetectionGraph(nn.Module):
         boxes = candidates.boxes
         if boxes.ndim == 4:
             boxes = boxes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-        if scales is not None:
-            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
-        return torch.cat((boxes, scores[..., None], labels[..., None].to(boxes)), dim=2)
+        return torch.cat((_in_images(boxes, scales), scores[..., None], labels[..., None].to(boxes)), dim=2)
 
     def _raw(self, candidates: Candidates, scales: Tensor | None) -> Tensor:
-        boxes = candidates.boxes
-        if scales is not None:
-            boxes = boxes / scales.repeat(1, 2)[:, None].to(boxes)
+        boxes = _in_images(candidates.boxes, scales)
         return torch.cat((*centers_and_sizes(boxes), self._score(candidates)), dim=2).transpose(1, 2)
 
     @property
@@ -137,6 +137,11 @@ class DetectionGraph(nn.Module):
         sizes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         maps = {name: _maps_of(rows, predictions, sizes) for name, rows in _rows_of(predictions).items()}
         return tuple(maps[name][level] for level in range(len(sizes)) for name in maps)
+
+
+def _in_images(boxes: Tensor, scales: Tensor | None) -> Tensor:
+    """Boxes (B, N, 4) in pixels of the images, which ``scales`` (B, 2) made the network's input; None leaves them."""
+    return boxes if scales is None else boxes / scales.repeat(1, 2)[:, None].to(boxes)
 
 
 def _rows_of(predictions: Any) -> dict[str, Tensor]:

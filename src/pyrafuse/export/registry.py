@@ -86,7 +86,7 @@ class ExportFormat(ABC):
 
         Args:
             spec: Description of the detector.
-            interface: What shall be exported.
+            interface: Form of input and output, sizes and precision.
         """
         return None
 

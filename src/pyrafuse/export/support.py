@@ -11,7 +11,7 @@ def refusal(spec: DetectorSpec | None, interface: Interface) -> str | None:
 
     Args:
         spec: Description of the detector; None of one that was put together by hand.
-        interface: What shall be exported.
+        interface: Form of input and output, sizes and precision.
     """
     if isinstance(spec, TwoStageSpec) and interface.output in ("raw", "levels"):
         return f"a two-stage detector has no output {interface.output}: choose nms, or rows"

@@ -33,10 +33,10 @@ class Contestant:
     """A detector in one form.
 
     Attributes:
-        name: Of the model.
-        backend: Of the form, such as ``eager`` or ``onnx``.
+        name: Name of the model.
+        backend: Name of the backend, such as ``eager`` or ``onnx``.
         detector: Ready to predict.
-        gflops: Of one image; none where they are not known.
+        gflops: GFLOPs of one image; none where they are not known.
         parameters: Numbers that were learnt; none where they are not known.
     """
 
@@ -52,14 +52,14 @@ class RaceFigures:
     """What one contestant takes.
 
     Attributes:
-        name: Of the model.
-        backend: Of the form.
+        name: Name of the model.
+        backend: Name of the backend.
         latency_ms: Median of a batch, from pixels to detections.
         p95_ms: 95 of 100 batches take no longer.
         images_per_second: At the median.
         peak_memory_mb: See `measure_peak_memory_mb`; none of exported files.
-        parameters: As of `Contestant`.
-        gflops: As of `Contestant`.
+        parameters: Number of parameters, as in `Contestant`.
+        gflops: GFLOPs of one image, as in `Contestant`.
         peak_share: Share of the machine's peak, 0..1.
         slower_ms: How much longer a round takes than the fastest contestant's: least, median and most with a
             confidence of 95 %; within the noise where that holds 0.

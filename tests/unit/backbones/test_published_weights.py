@@ -109,6 +109,7 @@ def test_the_whole_vgg_fits():
     with torch.device("meta"):
         published, classifier = torchvision.models.vgg16().state_dict(), create_classifier("vgg16")
         load_exactly(classifier, published, source="torchvision", naming=CLASSIFIERS["vgg16"].name)
+    assert sum(p.numel() for p in classifier.parameters()) == sum(p.numel() for p in published.values())
 
 
 @pytest.mark.parametrize(("strides", "ends"), [((8, 16, 32), (23, 30, 31)), ((4,), (16,))])
@@ -158,7 +159,8 @@ def test_the_backbone_of_a_classifier_or_detector_of_openmmlab(tmp_path):
 
 def test_counters_of_batches_may_be_missing(tmp_path):
     state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if "num_batches" not in k}
-    create_backbone("resnet18", weights=save(state, tmp_path))
+    backbone = create_backbone("resnet18", weights=save(state, tmp_path))
+    assert torch.equal(backbone.stages[1][0].bn1.running_var, state["layer2.0.bn1.running_var"])
 
 
 class TestMisfits:
