@@ -19,8 +19,8 @@ RULES: Mapping[str, str] = {
 DEFINITION = (
     "A position of a source level is mixed if the cells of one output level that overlap it are matched to an object "
     "and those of another are not. It is in conflict if, besides, the gradients that it receives from two such levels "
-    "have a negative cosine. Norms are means over the positions in conflict under the sum: of the gradients of the levels "
-    "matched to an object, and of those of the levels that oppose them."
+    "have a negative cosine. Norms are means over the positions in conflict under the sum: of the gradients of the "
+    "levels matched to an object, and of those of the levels that oppose them."
 )
 
 
