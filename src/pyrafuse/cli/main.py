@@ -20,6 +20,7 @@ from pyrafuse.base.errors import PyrafuseError, unknown_name
 from pyrafuse.base.extras import naming_extras
 from pyrafuse.base.habits import find_command
 from pyrafuse.base.interrupts import as_interrupts
+from pyrafuse.base.memory import collect_rarely
 from pyrafuse.base.printable import printable_lines
 
 
@@ -119,7 +120,9 @@ class _Invocation:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` names and return the exit status."""
+    """Run the command that ``argv`` names, or this process was started with, and return the exit status."""
+    if argv is None:
+        collect_rarely()
     words = list(sys.argv[1:] if argv is None else argv)
     with as_interrupts() as received:
         return _answer(words, received)
