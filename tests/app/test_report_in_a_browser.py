@@ -51,7 +51,7 @@ def test_the_page_stands_alone_and_fits_a_telephone(browser, page):
     assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
 
     folded = view.locator("details")
-    assert folded.count() in (2, 4)  # of many classes, all of them and their confusion are folded too
+    assert folded.count() in (2, 3)  # of many classes, all of them are folded too
     curves = view.locator("details", has_text="Curves of 2 epochs")
     assert not curves.locator("img").first.is_visible()
     for i in range(folded.count()):

@@ -124,7 +124,7 @@ def test_evaluation_needs_the_checkpoint_alone(run, tmp_path, capsys):
     assert out.splitlines()[0].split()[:4] == ["class", "objects", "images", "AP"]
     assert "AR100" in out
     assert sorted(path.name for path in output.iterdir()) == [
-        "coco_results.json", "confusion.png", "evaluation.json", "precision_recall.png", "report.html",
+        "coco_results.json", "evaluation.json", "precision_recall.png", "report.html",
     ]  # fmt: skip
     assert f"report      {output / 'report.html'}" in out.splitlines()
     evaluation = json.loads((output / "evaluation.json").read_text())
@@ -144,6 +144,17 @@ def test_evaluation_without_a_folder_goes_where_predictions_go(run, shapes, tmp_
     assert main(["evaluate", str(run / "best.ckpt"), str(shapes), "--workers", "0", "--device", "cpu"]) == 0
     assert "written to  evaluation" in capsys.readouterr().out
     assert (tmp_path / "evaluation/report.html").is_file()
+
+
+def test_confusion_is_drawn_where_it_is_asked_for(run, shapes, tmp_path, capsys):
+    file = tmp_path / "matrix.svg"
+    argv = ["evaluate", str(run / "best.ckpt"), str(shapes), "--workers", "0", "--device", "cpu"]
+    assert main([*argv, "--output", str(tmp_path / "out"), "--confusion", str(file)]) == 0
+    assert "<svg" in file.read_text()
+    assert not list((tmp_path / "out").glob("confusion*"))
+    assert main([*argv, "--output", str(tmp_path / "no"), "--confusion", str(tmp_path / "matrix.txt")]) == 2
+    assert "matrix.txt: choose a suffix from .png, .jpg" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_split_without_objects_is_no_evaluation(run, shapes, tmp_path, capsys):

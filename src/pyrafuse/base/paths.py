@@ -107,6 +107,21 @@ def check_source(text: str) -> None:
     raise DataError(f"no such file or folder: {path}{hint}")
 
 
+FIGURE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg", ".webp": "webp"}
+"""Format that a figure is written in, by the suffix of its file."""
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that no figure could be written to, before any work is done for it.
+
+    Raises:
+        PyrafuseError: If its suffix names no format, or `check_writable` refuses it.
+    """
+    if Path(path).suffix.lower() not in FIGURE_FORMATS:
+        raise PyrafuseError(f"cannot save a figure as {path}: choose a suffix from {', '.join(FIGURE_FORMATS)}")
+    check_writable(path)
+
+
 def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> None:
     """Refuse a place for results that nothing could be written to, before any work is done for it.
 

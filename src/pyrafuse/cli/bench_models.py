@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.base.errors import PyrafuseError, check_between
-from pyrafuse.base.paths import check_source, check_writable, find_checkpoint
+from pyrafuse.base.paths import check_figure, check_source, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +59,10 @@ def bench(
     for name, value in (("batch", batch), ("size", size), ("rounds", rounds)):
         check_between(name, value, 1)
     check_between("score", score, 0, 1)
-    for file in (json, picture):
-        if file is not None:
-            check_writable(file)
+    if json is not None:
+        check_writable(json)
+    if picture is not None:
+        check_figure(picture)
     if images is not None:
         check_source(images)
     import torch

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.base.errors import DataError, check_between
-from pyrafuse.base.paths import check_data, check_writable, find_checkpoint
+from pyrafuse.base.paths import check_data, check_figure, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ def evaluate(
     exif: Literal["auto", "stored", "upright"] | None = None,
     boxes: str | None = None,
     output: Path = Path("evaluation"),
+    confusion: Path | None = None,
     device: str = "auto",
     optimize: bool = False,
     compile: bool = False,  # noqa: A002  # the option is --compile
@@ -38,7 +39,7 @@ def evaluate(
 ) -> int:
     """Measure a detector: COCO's average precision, class by class and size by size.
 
-    Written to --output: report.html, evaluation.json, coco_results.json, precision_recall.png and confusion.png.
+    Written to --output: report.html, evaluation.json, coco_results.json and precision_recall.png.
 
     Args:
         model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
@@ -60,6 +61,7 @@ def evaluate(
         boxes: What the numbers of a box are, one of pixels, shares and percent, one of corners, sizes and centers, or
             one of each: shares,corners; by default what the layout has, or what it was trained with.
         output: Folder for the results; by default evaluation, in the working folder.
+        confusion: File to draw the confusion matrix to: .png, .svg, .pdf, .jpg or .webp.
         device: auto, cpu, gpu, or the number of a GPU such as 1; an exported file runs on the processor.
         optimize: Fold batch norms into convolutions, and lay out weights for the processor: faster, with the same
             results but for rounding.
@@ -77,6 +79,8 @@ def evaluate(
     if data is not None:
         check_data(data)
     check_writable(output, is_folder=True)
+    if confusion is not None:
+        check_figure(confusion)
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
@@ -85,7 +89,7 @@ def evaluate(
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.rules import ReadingRules
     from pyrafuse.evaluation.coco import to_coco_results
-    from pyrafuse.reports.quality import write_evaluation
+    from pyrafuse.reports.quality import draw_confusion, write_evaluation
 
     speedups = Speedups(optimize, compile, precision)
     detector, detect_all = _load(model, device, speedups, is_data_given=data is not None)
@@ -123,6 +127,8 @@ def evaluate(
     source = str(data or "what it was trained on")
     facts = {"checkpoint": model, "data": source, "split": images.split, "input": f"{side} px", "least score": score}
     write_evaluation(result, output, title=f"Evaluation of {model}", on=images.split, facts=facts)
+    if confusion is not None:
+        draw_confusion(result, confusion)
     print(f"\nreport      {output / 'report.html'}\nwritten to  {output}")
     return 0
 

@@ -14,7 +14,7 @@ from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.writing import write_atomically
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.reports.history import add_history
-from pyrafuse.reports.quality import add_quality, draw_quality
+from pyrafuse.reports.quality import add_quality, draw_confusion, draw_precision_recall
 from pyrafuse.visualization.figures import save_figure
 from pyrafuse.visualization.report import Report
 from pyrafuse.visualization.training_curves import plot_training
@@ -51,7 +51,8 @@ def draw_run(folder: Path, evaluation: EvaluationResult) -> None:
     """
     history = {key: values for key, values in read_history(folder).items() if not key.startswith("val/ar_")}
     save_figure(plot_training(history), folder / "curves.png")
-    draw_quality(folder, evaluation)
+    draw_precision_recall(evaluation, folder / "precision_recall.png")
+    draw_confusion(evaluation, folder / "confusion.png")
     write_page(folder, evaluation)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.paths import FIGURE_FORMATS, check_figure
 from pyrafuse.base.writing import write_atomically
 
 LEVEL_COLORS = ("#ff4b3e", "#22c55e", "#3b82f6", "#facc15", "#e879f9", "#22d3ee", "#fb923c")
@@ -20,7 +20,6 @@ LINE_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b",
 """One colour a curve, on white."""
 
 _MAX_LETTERS = 40
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf", ".svg": "svg", ".webp": "webp"}
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
@@ -29,10 +28,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150)
     Raises:
         PyrafuseError: If the suffix is another one or the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise PyrafuseError(f"cannot save a figure as {path}: choose a suffix from {', '.join(_FORMATS)}")
-    content = encode_figure(figure, _FORMATS[suffix], dpi=dpi)
+    check_figure(path)
+    content = encode_figure(figure, FIGURE_FORMATS[Path(path).suffix.lower()], dpi=dpi)
     with write_atomically(path) as stream:
         stream.write(content)
 

@@ -143,12 +143,6 @@ class Report:
         )
         self._parts.append(f'<div class="gallery" style="--tile: 440px">{tiles}</div>')
 
-    def add_large_figure(self, figure: Figure, caption: str = "") -> None:
-        """Add a figure in its own size; it is scrolled, not shrunk, where the page is narrower."""
-        with Image.open(BytesIO(encode_figure(figure, dpi=100))) as picture:
-            source = _jpeg(picture.convert("RGB"))
-        self._parts.append(f'<div class="wide">{_figure(source, caption, kind="chart whole")}</div>')
-
     def add_pairs(self, pairs: Iterable[tuple[Picture, Picture, str]], caption: str = "") -> None:
         """Add two photographs and a caption each, one beside the other, or above it where the page is narrow."""
         shown = []
@@ -294,8 +288,6 @@ figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
 .chart img { background: #ffffff; padding: 0.5rem; border: 1px solid var(--line); }
 figcaption { color: var(--faint); font-size: 0.9rem; padding-top: 0.3rem; overflow-wrap: anywhere; }
-.whole { width: max-content; }
-.whole img { max-width: none; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 0.6rem; align-items: start; }
 .pair img { width: 100%; }
 .pair figcaption { grid-column: 1 / -1; padding-bottom: 0.8rem; }

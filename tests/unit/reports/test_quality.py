@@ -76,7 +76,7 @@ def test_one_class_has_a_matrix_too(evaluation):
     assert re.sub(r"\s+", " ", rows[0][2]) == "1 17%"
 
 
-def test_of_eighty_classes_the_frequent_confusions_are_listed_and_the_matrix_is_folded(evaluation):
+def test_of_eighty_classes_the_frequent_confusions_are_listed(evaluation):
     result = evaluation([f"class {k}" for k in range(80)])
     confusion = result.confusion.copy()
     confusion[4, 7], confusion[4, 4], confusion[80, 5] = 30, 70, 12
@@ -91,7 +91,6 @@ def test_of_eighty_classes_the_frequent_confusions_are_listed_and_the_matrix_is_
     assert first == ["class 4", "class 7", "30", "30%"]
     assert second == ["background", "class 5", "12", "100%"]
     assert ["class 2", "background", "1", "50%"] in rest
-    assert "<details><summary>Confusion of all 80 classes</summary>" in page
 
 
 def test_the_worst_images_show_what_was_wrong_and_right(evaluation):
@@ -141,6 +140,6 @@ def test_an_evaluation_is_written_whole(evaluation, tmp_path):
     result = evaluation()
     write_evaluation(result, tmp_path / "out", title="Evaluation of x", on="test", facts={"checkpoint": "<x>"})
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "confusion.png", "evaluation.json", "precision_recall.png", "report.html",
+        "evaluation.json", "precision_recall.png", "report.html",
     ]  # fmt: skip
     assert "<dd>&lt;x&gt;</dd>" in (tmp_path / "out/report.html").read_text()
