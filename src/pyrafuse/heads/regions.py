@@ -17,10 +17,11 @@ from pyrafuse.base.errors import check_count
 from pyrafuse.core.class_rows import ClassRows
 from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.core.regions import RegionPredictions, Regions
+from pyrafuse.core.tracing import is_traced
 from pyrafuse.heads.dense import shared_channels
 from pyrafuse.heads.registry import ROI_HEADS
 from pyrafuse.layers.conv import ConvNormAct, initialize
-from pyrafuse.ops.boxes import box_area
+from pyrafuse.ops.boxes import box_area, has_area
 
 CELLS = 14
 """A region of so many cells a side, or up to twice as many, is looked at on that level: 224 px at stride 16."""
@@ -75,6 +76,8 @@ def pool_regions(
         cells = roi_align(x, rois, resolution, spatial_scale=1 / stride, sampling_ratio=samples or -1, aligned=aligned)
         if samples or not aligned:  # emptied boxes have samples too
             cells = cells * is_own.view(-1, 1, 1, 1)
+        elif is_traced():  # the mean of no sample is 0 in torch and onnxruntime, and NaN in OpenVINO
+            cells = cells.where(has_area(own).view(-1, 1, 1, 1), 0)
         pooled = cells if pooled is None else pooled + cells
     assert pooled is not None
     return pooled.view(batch, num, *pooled.shape[1:])

@@ -141,8 +141,7 @@ def test_the_command(detector, tmp_path, capsys):
     assert main(["export", "--list"]) == 0
     listed = capsys.readouterr().out
     assert "onnxruntime" in listed
-    assert "refuses cascade_rcnn, cascade_rcnn_rfp, faster_rcnn, libra_rcnn: OpenVINO does not" in listed
-    assert listed.count("refuses") == 1
+    assert "refuses" not in listed
     assert main(["export", str(tmp_path / "a.ckpt")]) == 2
     assert "export needs MODEL and -o FILE" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "none.ckpt"), "-o", str(tmp_path / "b.pt2")]) == 2

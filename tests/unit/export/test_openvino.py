@@ -1,4 +1,4 @@
-"""OpenVINO's files answer as torch does, with deformable convolutions that its own ONNX reader does not know."""
+"""OpenVINO's files answer as torch does, where its own ONNX reader or its operations would not."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, Interface, Precision, read_metadata, write_metadata
 from pyrafuse.export.registry import FORMATS, Capture
+from pyrafuse.heads.regions import pool_regions
 from pyrafuse.layers.deformable import DeformableConv2d
 
 SIZES = ((2, 24, 32), (1, 40, 16))
@@ -30,9 +31,22 @@ class Deformed(nn.Module):
         return self.second(self.first(images.permute(0, 3, 1, 2).float() / 255))
 
 
-def make_capture(precision: Precision) -> Capture:
+BOXES = torch.tensor([[3.0, 2, 13, 12], [5, 5, 30, 23], [2, 2, 9, 2], [4, 1, 4, 20], [0, 0, 0, 0]])
+LEVELS = torch.tensor([0, 1, 0, 1, 0])
+
+
+class Pooled(nn.Module):
+    """Cells of two boxes, one a level, and of three boxes without area."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.permute(0, 3, 1, 2).float()
+        boxes, levels = BOXES.expand(x.shape[0], -1, -1), LEVELS.expand(x.shape[0], -1)
+        return pool_regions((x, x), (1, 2), boxes, levels, resolution=3)
+
+
+def make_capture(precision: Precision, module: nn.Module | None = None) -> Capture:
     torch.manual_seed(0)
-    module = Deformed().eval()
+    module = (module or Deformed()).eval()
     example = {"images": make_images(*SIZES[0])}
     free = {0: Dim("batch", max=64), 1: Dim("height", min=4, max=512), 2: Dim("width", min=4, max=512)}
     program = torch.export.export(module, (torch.from_numpy(example["images"]),), dynamic_shapes=(free,))
@@ -61,6 +75,20 @@ def test_deformable_convolutions_are_exact_for_every_batch_and_size(tmp_path, pr
     num_weights = sum(weights.numel() for weights in capture.graph.parameters())
     assert (tmp_path / "deformed.bin").stat().st_size == pytest.approx(num_weights * bits / 8, rel=0.25)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["deformed.bin", "deformed.xml"]
+
+
+def test_boxes_without_area_pool_zeros(tmp_path):
+    pytest.importorskip("openvino")
+    capture = make_capture("fp32", Pooled())
+    form = FORMATS.create("openvino")
+    form.write(capture, tmp_path / "pooled.xml")
+    run = form.open(tmp_path / "pooled.xml")
+    for size in SIZES:
+        images = make_images(*size)
+        found, expected = run({"images": images})["output"], capture.graph(torch.from_numpy(images)).numpy()
+        assert (found[:, 2:] == 0).all()
+        assert (expected[:, :2] > 10).all()
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_its_file_says_what_it_is(tmp_path):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyrafuse.base.exported import METADATA_KEY, Interface
-from pyrafuse.base.spec import DetectorSpec, TwoStageSpec
+from pyrafuse.base.exported import METADATA_KEY
 from pyrafuse.base.telemetry import refuse_telemetry
 from pyrafuse.export.formats.onnx import to_onnx
 from pyrafuse.export.quantizing import Node, quantize
@@ -24,13 +23,6 @@ class OpenVINO(ExportFormat):
     suffix = ".xml"
     modules = ("onnx", "onnxscript", "openvino")
     precisions = ("fp32", "fp16", "int8")
-
-    def refusal(self, spec: DetectorSpec | None, interface: Interface) -> str | None:  # noqa: ARG002
-        if isinstance(spec, TwoStageSpec):
-            return (
-                "OpenVINO does not give the boxes of a two-stage detector that torch and onnxruntime give: export .onnx"
-            )
-        return None
 
     def write(self, capture: Capture, path: Path) -> None:
         core = _start()
