@@ -15,12 +15,12 @@ from pyrafuse.core.pyramid import Pyramid, PyramidSpec
 from pyrafuse.heads.dense import Tower, grid_of, output_conv, rows_of, shared_channels
 from pyrafuse.heads.registry import HEADS
 from pyrafuse.layers.conv import initialize_small
-from pyrafuse.layers.deformable import deformable_conv3x3
+from pyrafuse.layers.deformable import Deformable
 from pyrafuse.ops.anchors import anchor_shapes
 from pyrafuse.ops.coders import guide_anchors
 
 
-class ShapeAdaption(nn.Module):
+class ShapeAdaption(Deformable):
     """x (B, C, H, W) and shapes (B, 2, H, W) -> (B, C, H, W): a deformable convolution whose taps the shapes move.
 
     No gradient returns to the shapes from here.
@@ -34,12 +34,13 @@ class ShapeAdaption(nn.Module):
         nn.init.normal_(self.offset.weight, std=0.1)
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         nn.init.normal_(self.weight, std=0.01)
+        self.bias = None
 
     def forward(self, x: Tensor, shapes: Tensor) -> Tensor:
         # the sampling kernels take no half precision on every device, and the offsets need the bits
         with torch.autocast(x.device.type, enabled=False):
             offset = self.offset(shapes.detach().to(self.weight.dtype))
-            return deformable_conv3x3(x.to(self.weight.dtype), offset, self.weight, None).relu()
+            return self.convolve3x3(x.to(self.weight.dtype), offset).relu()
 
 
 @HEADS.register("ga_retinanet", predictions="guided_anchors", shares_levels=True)

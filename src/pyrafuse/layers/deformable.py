@@ -5,6 +5,8 @@ Zhu et al., arXiv:1811.11168; Wang et al., "Region Proposal by Guided Anchoring"
 arXiv:1911.09516.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,13 @@ from pyrafuse.layers.rfb import RFB
 
 
 def deformable_conv3x3(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None = None,
+    *,
+    mix: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Deformable 3x3 convolution, stride 1, padding 1; equal to `torchvision.ops.deform_conv2d`.
 
@@ -30,6 +38,7 @@ def deformable_conv3x3(
         weight: (C_out, C, 3, 3).
         bias: (C_out,).
         mask: (B, G * 9, H, W), what each sample is multiplied with (arXiv:1811.11168).
+        mix: On a processor, gives the output for the samples (B, C * 9, H, W) in the place of ``weight`` and ``bias``.
     """
     if x.device.type != "cpu" or is_traced():
         return deformable_conv(x, offset, weight, bias, stride=1, padding=1, dilation=1, mask=mask)
@@ -52,6 +61,8 @@ def deformable_conv3x3(
     if mask is not None:
         samples = sampled.view(batch, groups, channels // groups, 9, height, width)
         sampled = samples * mask.view(batch, groups, 1, 9, height, width)
+    if mix is not None:
+        return mix(sampled.reshape(batch, channels * 9, height, width)).to(dtype)
     columns = sampled.reshape(batch, channels * 9, height * width)
     out = torch.matmul(weight.flatten(1), columns)
     if bias is not None:
@@ -94,17 +105,31 @@ def _to_float32(
     return x.float(), offset.float(), weight.float(), bias, None if mask is None else mask.float()
 
 
-class DeformableConv3x3(DeformConv2d):
+class Deformable(nn.Module):
+    """A part with the weight (C_out, C, 3, 3) of a deformable convolution, and a bias (C_out,) or none.
+
+    A copy that only predicts may have a faster layer, ``mix``, in their place (`pack`).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def convolve3x3(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`deformable_conv3x3` with the weight of this part."""
+        return deformable_conv3x3(x, offset, self.weight, self.bias, mask, mix=self._modules.get("mix"))
+
+
+class DeformableConv3x3(Deformable, DeformConv2d):
     """`torchvision.ops.DeformConv2d` of 3x3 taps at stride 1, through `deformable_conv3x3`."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
-        return deformable_conv3x3(input, offset, self.weight, self.bias)
+        return self.convolve3x3(input, offset)
 
 
-class DeformableConv2d(nn.Module):
+class DeformableConv2d(Deformable):
     """Deformable convolution that finds its own offsets: (B, C, H, W) -> (B, C_out, H', W').
 
     A convolution of the same form gives, for each of the deformable groups and taps, how far in cells the tap is moved
@@ -172,7 +197,7 @@ class DeformableConv2d(nn.Module):
             offset, logits = moves[:, : self._moves], moves[:, self._moves :]
             mask = logits.sigmoid() if logits.shape[1] else None
             if self._is_plain3x3:
-                return deformable_conv3x3(x, offset, self.weight, self.bias, mask)
+                return self.convolve3x3(x, offset, mask)
             return deformable_conv(
                 x,
                 offset,

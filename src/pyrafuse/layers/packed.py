@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.layers.deformable import Deformable
+
 
 class PackedConv2d(nn.Conv2d):
     """A convolution that is faster on a processor in float32; anywhere else it is `nn.Conv2d`.
@@ -27,8 +29,20 @@ class PackedConv2d(nn.Conv2d):
 
 
 def pack(module: nn.Module) -> None:
-    """Make the plain convolutions of ``module`` packed ones: they change their class, parameters and names stay."""
+    """Make the plain convolutions of ``module`` packed ones: they change their class, parameters and names stay.
+
+    Samples of a deformable convolution are mixed by a packed one that has its weights.
+    """
     if torch.backends.mkldnn.is_available():
-        for part in module.modules():
+        for part in list(module.modules()):
             if type(part) is nn.Conv2d and part.padding_mode == "zeros" and not isinstance(part.padding, str):
                 part.__class__ = PackedConv2d
+            elif isinstance(part, Deformable) and part.weight.shape[2:] == (3, 3):
+                part.add_module("mix", _mix_packed(part))
+
+
+def _mix_packed(part: Deformable) -> PackedConv2d:
+    weight = part.weight.detach().flatten(1)[:, :, None, None]
+    mix = PackedConv2d(weight.shape[1], len(weight), 1, bias=part.bias is not None, device="meta")
+    mix.weight, mix.bias = nn.Parameter(weight, requires_grad=False), part.bias  # pyright: ignore[reportAttributeAccessIssue]
+    return mix

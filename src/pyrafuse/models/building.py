@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.base.errors import PyrafuseError
@@ -58,10 +59,11 @@ def build(
             backbone, neck, given["head"], decode=decode, criterion=criterion, postprocess=postprocess
         )  # fmt: skip
     detector.card = Card(spec=replace(spec, **parts))
-    # weights lie in memory as the maps do, or each convolution would copy its own each time
-    for parameter in detector.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    # weights lie in memory as the maps do, or each convolution would copy its own each time; deformable ones do so too
+    # unless they lie as their samples do, channels first
+    for part in detector.modules():
+        if isinstance(part, nn.Conv2d):
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
     return detector
 
 
