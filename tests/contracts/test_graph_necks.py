@@ -11,6 +11,7 @@ from pyrafuse.necks.registry import NECKS
 VARIANTS = {
     "fpn": ("fpn", {"num_levels": 6}),
     "fpn, convolved": ("fpn", {"num_levels": 6, "extra": "input", "norm": "batch_norm"}),
+    "fapn": ("fapn", {"num_levels": 6, "extra": "output"}),
     "pafpn": ("pafpn", {"num_levels": 6, "extra": "output", "relu_before_extra": True}),
     "nas_fpn": ("nas_fpn", {"stack": 1}),
     "bifpn": ("bifpn", {"repeats": 1, "num_levels": 6}),

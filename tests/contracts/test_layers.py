@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import pyrafuse.layers
+from pyrafuse.layers.alignment import AlignedUpsampling, FeatureSelection
 from pyrafuse.layers.aspp import ASPP, FeedbackASPP
+from pyrafuse.layers.carafe import CARAFE
 from pyrafuse.layers.conv import ConvNormAct, ZeroConv2d
 from pyrafuse.layers.deformable import DeformableConv2d, DeformableConv3x3, FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock
@@ -39,13 +41,16 @@ class Weighed(nn.Module):
 
 
 BLOCKS = {
+    "aligned": lambda: AlignedUpsampling(CHANNELS, 8),
     "aspp": lambda: ASPP(CHANNELS, 8, rates=(2, 4), dropout=0.0),
     "feedback_aspp": lambda: FeedbackASPP(CHANNELS),
+    "carafe": lambda: CARAFE(CHANNELS, 2),
     "conv_norm_act": lambda: ConvNormAct(CHANNELS, 8, 3, stride=2),
     "zero_conv": lambda: ZeroConv2d(CHANNELS, 8, start=0.5),
     "deformable": lambda: DeformableConv2d(CHANNELS, 8),
     "deformable, modulated": lambda: DeformableConv2d(CHANNELS, 8, stride=2, groups=2, modulated=True),
     "deformable, offsets given": lambda: DeformableConv3x3(CHANNELS, 8),
+    "feature_selection": lambda: FeatureSelection(CHANNELS),
     "feature_adaption": lambda: FeatureAdaption(CHANNELS, 4),
     "feature_adaption, rfb": lambda: FeatureAdaption(CHANNELS, 4, rfb=True),
     "drop_block": lambda: DropBlock(3),
@@ -64,7 +69,7 @@ BLOCKS = {
     "switchable_atrous, deformable": lambda: SwitchableAtrousConv(CHANNELS, 8, deform=True),
     "conv_aws": lambda: ConvAWS(CHANNELS, 8, 3, padding=1),
 }
-SECOND_INPUT = {"deformable, offsets given": 18, "feature_adaption": 8, "feature_adaption, rfb": 8}
+SECOND_INPUT = {"aligned": 8, "deformable, offsets given": 18, "feature_adaption": 8, "feature_adaption, rfb": 8}
 """Channels of those that read two maps."""
 
 

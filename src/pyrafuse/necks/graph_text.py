@@ -24,8 +24,8 @@ import yaml
 
 from pyrafuse.base.errors import PyrafuseError, unknown_name
 from pyrafuse.base.strict_yaml import StrictLoader
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Merge
-from pyrafuse.necks.merging import Conv
 
 SUFFIXES = (".yaml", ".yml")
 GivenNeck = str | Graph | Mapping[str, Any]

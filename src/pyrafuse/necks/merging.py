@@ -1,101 +1,32 @@
-"""What merges of a pyramid are made of: convolutions, ways from one level to another, and fusions.
+"""What merges of a pyramid are made of: ways from one level to another, and fusions.
 
-Each paper's own words: lateral and output convolutions (FPN, arXiv:1612.03144), bottom-up strided convolutions (PANet,
-arXiv:1803.01534), global attention (NAS-FPN, arXiv:1904.07392), fast normalized fusion (BiFPN, arXiv:1911.09070),
-softmax at every position (ASFF, arXiv:1911.09516).
-(x of a source, project -> resize) for each source -> fuse -> activation, convolution, norm, activation
+Each paper's own words: bottom-up strided convolutions (PANet, arXiv:1803.01534), global attention (NAS-FPN,
+arXiv:1904.07392), fast normalized fusion (BiFPN, arXiv:1911.09070), softmax at every position (ASFF, arXiv:1911.09516),
+reassembly (CARAFE, arXiv:1905.02188), alignment (FaPN, arXiv:2108.07058).
+(x of a source, project -> resize) for each source -> fuse
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrafuse.base.errors import check_between, unknown_name
 from pyrafuse.core.tracing import is_traced, lacking
-from pyrafuse.layers.conv import ACTIVATIONS, ConvNormAct, create_activation, upsample_to
+from pyrafuse.layers.alignment import AlignedUpsampling
+from pyrafuse.layers.carafe import CARAFE
+from pyrafuse.layers.conv import ConvNormAct, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.layers.pooling import max_of_windows
-from pyrafuse.necks.field_types import check_fields
+from pyrafuse.necks.convolving import Conv, Convolution
 from pyrafuse.necks.resizing import Resize
 
 Size = Sequence[int]
 """Cells down and across."""
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution at stride 1 that keeps the size, and what stands around it.
-
-    Attributes:
-        kernel_size: Odd.
-        separable: A depthwise convolution of this size without bias, then a 1x1 convolution.
-        before: Activation in front of the convolution, a key of `ACTIVATIONS`.
-        norm: A key of `NORMS`.
-        activation: Activation behind the norm, a key of `ACTIVATIONS`.
-        bias: Of the (1x1) convolution; by default there is one where no norm follows.
-        eps: Of the norm.
-        momentum: Of batch norm.
-
-    Raises:
-        ValueError: If a value is of a wrong type, the kernel is even or not positive, or ``eps`` or ``momentum`` is out
-            of range.
-        UnknownNameError: If there is no such norm or activation.
-    """
-
-    kernel_size: int = 3
-    separable: bool = False
-    before: str = "none"
-    norm: str = "none"
-    activation: str = "none"
-    bias: bool | None = None
-    eps: float = 1e-5
-    momentum: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_fields(self, "a convolution")
-        check_between("eps", self.eps, 0)
-        check_between("momentum", self.momentum, 0, 1)
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"a convolution that keeps the size has an odd kernel, got {self.kernel_size}")
-        if self.norm not in NORMS:
-            raise unknown_name("norm", self.norm, NORMS)
-        for name in (self.before, self.activation):
-            if name not in ACTIVATIONS:
-                raise unknown_name("activation", name, ACTIVATIONS)
-
-
-NORMS: dict[str, Callable[[int, Conv], nn.Module]] = {
-    "none": lambda _channels, _form: nn.Identity(),
-    "batch_norm": lambda channels, form: nn.BatchNorm2d(channels, eps=form.eps, momentum=form.momentum),
-    "group_norm": lambda channels, form: nn.GroupNorm(32, channels, eps=form.eps),
-}
-
-
-class Convolution(nn.Sequential):
-    """The module that a `Conv` describes, from ``in_channels`` to ``out_channels``, at ``stride``."""
-
-    def __init__(self, in_channels: int, out_channels: int, form: Conv, *, stride: int = 1) -> None:
-        size, has_norm = form.kernel_size, form.norm != "none"
-        bias = (not has_norm) if form.bias is None else form.bias
-        before = create_activation(form.before)
-        if hasattr(before, "inplace"):
-            setattr(before, "inplace", False)  # noqa: B010  # what comes in may be somebody else's input too
-        parts: list[tuple[str, nn.Module]] = [("before", before)]
-        groups = in_channels if form.separable else 1
-        middle, its_bias = (in_channels, False) if form.separable else (out_channels, bias)
-        spatial = nn.Conv2d(in_channels, middle, size, stride=stride, padding=size // 2, groups=groups, bias=its_bias)
-        if form.separable:
-            parts += [("depthwise", spatial), ("conv", nn.Conv2d(in_channels, out_channels, 1, bias=bias))]
-        else:
-            parts.append(("conv", spatial))
-        parts += [("norm", NORMS[form.norm](out_channels, form)), ("activation", create_activation(form.activation))]
-        super().__init__(OrderedDict((name, part) for name, part in parts if not isinstance(part, nn.Identity)))
 
 
 class SameMaxPool(nn.Module):
@@ -181,15 +112,38 @@ last level a 3x3 convolution with batch norm (ASFF).
 CONVOLVING = ("conv", "max_pool_conv")
 """Those ways down that bring the channels along, and need no 1x1 convolution before."""
 
-UP: dict[str, Callable[[Tensor, Size], Tensor]] = {
-    "nearest": partial(F.interpolate, mode="nearest"),
-    "bilinear": partial(F.interpolate, mode="bilinear", align_corners=False),
+interpolate_bilinearly = partial(F.interpolate, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """From a coarse level to a finer one: channels of what is resized, how often its sides are doubled, and channels of
+    the merge's first input.
+    """
+
+    channels: int
+    doublings: int
+    guide_channels: int
+
+
+UP: dict[str, Callable[[Ascent], Callable[[Tensor, Any], Tensor]]] = {
+    "nearest": lambda _: partial(F.interpolate, mode="nearest"),
+    "bilinear": lambda _: interpolate_bilinearly,
+    "carafe": lambda way: CARAFE(way.channels, 2**way.doublings),
+    "aligned": lambda way: AlignedUpsampling(way.channels, way.guide_channels),
 }
-"""Ways from a coarse level to a finer one."""
+"""Ways from a coarse level to a finer one: what each makes reads the map, and the size that is wished.
+
+``nearest`` and ``bilinear`` interpolate; ``carafe`` takes means of the cells around, with weights made of the map;
+``aligned`` takes the nearest cells and aligns them to the merge's first input by a deformable convolution (FaPN).
+"""
+
+ALIGNING = ("aligned",)
+"""Those ways up that read, in place of the size, the merge's first input, whose level is the merge's own."""
 
 TO_SIZE: dict[str, Callable[[int], Callable[[Tensor, Size], Tensor]]] = {
     "max_pool_to_size": lambda ratio: partial(max_pool_to, ratio=ratio),
-    "bilinear": lambda _: UP["bilinear"],
+    "bilinear": lambda _: interpolate_bilinearly,
 }
 """Those ways down that lead straight to the size of the coarser level, by how many times smaller that is."""
 
@@ -203,10 +157,18 @@ class Edge(nn.Module):
         up: A key of `UP`.
         down: A key of `DOWN`.
         project: The 1x1 convolution where channels differ, and the norm and activation of convolutions on the way down.
+        guide_channels: Of the merge's first input, for a way up that aligns to it.
     """
 
     def __init__(
-        self, channels: tuple[int, int], levels: tuple[int, int], *, up: str, down: str, project: Conv
+        self,
+        channels: tuple[int, int],
+        levels: tuple[int, int],
+        *,
+        up: str,
+        down: str,
+        project: Conv,
+        guide_channels: int = 0,
     ) -> None:
         super().__init__()
         halvings = levels[1] - levels[0]
@@ -219,20 +181,34 @@ class Edge(nn.Module):
         goes_to_size = halvings > 0 and down in TO_SIZE
         self._growth = 2 ** max(-halvings, 0)
         self._shrinkage = 2**halvings if goes_to_size else 1
-        # pools and strided convolutions arrive at the size, but for sides that the backbone has cut short
-        self._fit = TO_SIZE[down](2**halvings) if goes_to_size else upsample_to if halvings > 0 else UP[up]
+        self.fit: Callable[[Tensor, Any], Tensor]
+        if goes_to_size:
+            self.fit = TO_SIZE[down](2**halvings)
+        elif halvings < 0:
+            self.fit = UP[up](Ascent(channels[1], -halvings, guide_channels))
+        else:  # pools and strided convolutions arrive at the size, but for sides that the backbone has cut short
+            self.fit = upsample_to
+        self._aligns = halvings < 0 and up in ALIGNING
         self._keeps_size = halvings == 0
         self.is_idle = self._keeps_size and not self._parts
 
-    def forward(self, x: Tensor, size: Size | None) -> Tensor:
-        """X (B, C, H, W) at ``size``; without one, at the size that the way leads to."""
+    def forward(self, x: Tensor, size: Size | None, arrived: Sequence[Tensor] = ()) -> Tensor:
+        """X (B, C, H, W) at ``size``; without one, at the size that the way leads to.
+
+        Args:
+            x: What the source gives.
+            size: Of the merge's level, where it is known.
+            arrived: The merge's inputs before this one, on its level.
+        """
         for part in self._parts:
             x = part(x)
         if self._keeps_size:
             return x
+        if self._aligns:
+            return self.fit(x, arrived[0])
         if size is None:
             size = [-(-side * self._growth // self._shrinkage) for side in x.shape[2:]]
-        return self._fit(x, size)
+        return self.fit(x, size)
 
 
 def add(*xs: Tensor) -> Tensor:

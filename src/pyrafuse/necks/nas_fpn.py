@@ -8,10 +8,10 @@ convolution -> norm
 from dataclasses import replace
 
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.fpn import name_levels
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.registry import NECKS
 
 NUM_LEVELS = 5

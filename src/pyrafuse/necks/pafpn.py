@@ -8,10 +8,10 @@ B4, B5 -> 3x3 convolutions -> P4, P5
 from itertools import pairwise
 
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.fpn import ExtraLevels, extra_levels, name_levels, top_down
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.registry import NECKS
 
 

@@ -11,10 +11,10 @@ from torch import nn
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.necks.bifpn import bifpn
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.graph import Graph, Merge, number_levels, plan_graph
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.nas_fpn import nas_fpn
 from pyrafuse.necks.pafpn import pafpn
 
@@ -101,6 +101,14 @@ class TestChannels:
         (changed(0, fusion="summ"), "unknown fusion of merge T4: 'summ'; did you mean 'sum'"),
         (changed(0, up="down"), "unknown up of merge T4: 'down'"),
         (changed(0, down="maxpool"), "unknown down of merge T4: 'maxpool'; did you mean 'max_pool'"),
+        (
+            changed(1, up="aligned", inputs=("T4", "C3")),
+            "to the first input, and T4 is of level 4: name an",
+        ),
+        (
+            changed(1, project=Conv(block="selection")),
+            "P3: project is a convolution alone, got the block selection",
+        ),
         (changed(1, fusion="global_attention", inputs=("C3",)), "merge P3: global_attention takes 2 inputs, got 1: C3"),
         (changed(1, width=0), "merge P3: width must be positive, got 0"),
         (replace(GRAPH, outputs=()), "the graph has no outputs"),
@@ -130,6 +138,9 @@ class TestTypes:
             (lambda: Merge("P3", 3, ("C3",), project=None), "project of merge P3 must be a Conv, got None"),
             (lambda: replace(GRAPH, stack="2"), "stack of the graph must be a whole number, got '2'"),
             (lambda: replace(GRAPH, merges=("P3",)), r"merges of the graph must be a list of Merge, got \('P3',\)"),
+            (lambda: Conv(block="selected"), "unknown block 'selected'; did you mean 'selection'"),
+            (lambda: Conv(depth=0), "a block has a depth of 1 or more, got 0"),
+            (lambda: Conv(depth=2), "the block conv has no depth: leave it out; it has kernel_size, separable"),
             (lambda: Conv(eps="1e-3"), "eps of a convolution must be a number, got '1e-3'"),
         ],
     )

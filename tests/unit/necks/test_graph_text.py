@@ -12,11 +12,11 @@ from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 from pyrafuse.necks.asff_graph import asff_graph
 from pyrafuse.necks.bifpn import bifpn
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.fpn import fpn
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.graph_neck import GraphNeck
 from pyrafuse.necks.graph_text import embed_graphs, read_graph, write_graph
-from pyrafuse.necks.merging import Conv
 from pyrafuse.necks.nas_fpn import nas_fpn
 from pyrafuse.necks.pafpn import pafpn
 from pyrafuse.necks.registry import create_neck, read_necks

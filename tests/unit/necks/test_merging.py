@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from pyrafuse.layers.fusion_weights import FusionWeights
+from pyrafuse.necks.convolving import Conv, Convolution, create_block
 from pyrafuse.necks.merging import (
     DOWN,
-    Conv,
-    Convolution,
+    UP,
     Edge,
     FloorMaxPool,
     SameMaxPool,
@@ -58,13 +58,23 @@ class TestEdge:
         size = [-(-13 // 2**halvings), -(-22 // 2**halvings)]
         assert edge(torch.randn(2, 3, 13, 22), size).shape == (2, 5, *size)
 
+    @pytest.mark.parametrize("up", UP)
+    @pytest.mark.parametrize("doublings", [1, 2, 3])
+    @pytest.mark.parametrize("sides", [(3, 4), (1, 1)])
+    def test_every_way_up_arrives(self, up, doublings, sides):
+        edge = Edge((3, 5), (3 + doublings, 3), up=up, down="max_pool", project=Conv(1), guide_channels=2)
+        x = torch.randn(2, 3, *sides)
+        for missing in (0, 1, -1):  # a backbone may round down, and then the finer map is longer
+            size = [side * 2**doublings - missing for side in sides]
+            assert edge(x, size, (torch.randn(2, 2, *size),)).shape == (2, 5, *size)
+
     def test_subsampling_takes_every_second_cell(self):
         edge = Edge((1, 1), (3, 5), up="nearest", down="subsample", project=Conv(1))
         x = ramp(9, 6)
         assert torch.equal(edge(x, None), x[..., ::4, ::4])
 
     @pytest.mark.parametrize("up", ["nearest", "bilinear"])
-    def test_up(self, up):
+    def test_interpolation(self, up):
         edge = Edge((2, 2), (5, 3), up=up, down="max_pool", project=Conv(1))
         x = torch.randn(1, 2, 3, 4)
         kwargs = {"align_corners": False} if up == "bilinear" else {}
@@ -140,3 +150,10 @@ class TestConvolution:
         x = -torch.ones(1, 2, 2, 2)
         Convolution(2, 2, Conv(before="relu"))(x)
         assert (x == -1).all()
+
+    def test_selection_weighs_channels_before_the_convolution(self):
+        module = create_block(2, 3, Conv(1, block="selection", norm="batch_norm", activation="relu"))
+        assert [name for name, _ in module.named_children()] == ["select", "conv", "norm", "activation"]
+        torch.nn.init.zeros_(module.select.weigh.weight)
+        module.select.weigh.bias.data = torch.tensor([0.0, -100.0])  # the first by a half more, the other as it is
+        assert torch.equal(module.select(torch.ones(1, 2, 1, 1)).flatten(), torch.tensor([1.5, 1.0]))
