@@ -1,0 +1,1 @@
+"""Necks found by search: a space of graphs, strategies that draw from it, and what they are ranked by."""
