@@ -26,6 +26,7 @@ MOST_BYTES = 2**24
 Input = Literal["image", "fitted", "scaled", "tensor"]
 Output = Literal["nms", "rows", "raw", "levels"]
 Precision = Literal["fp32", "fp16", "int8"]
+Threshold = Literal["after", "input", "fixed"]
 
 DETECTION_OUTPUTS = ("boxes", "scores", "labels", "levels", "rows", "count")
 """Names of what ``nms`` gives."""
@@ -50,10 +51,12 @@ class Interface:
         batch: Images at a time; 0 where it is free.
         stride: Pixels that both sides of the network's input are multiples of.
         precision: Kind of numbers that the network computes in.
-        score: Least score that ``nms`` keeps.
+        score: Least score that ``nms`` and ``rows`` keep.
         nms_iou: Overlap above which two boxes of a class are one object.
         max_detections: K of ``nms``.
         takes_sizes: Whether there is an input ``sizes``.
+        threshold: How a higher score than ``score`` is applied. ``after``: by leaving out what scores less. ``input``:
+            by ``score`` float32 (B,), the least score of each image. ``fixed``: it cannot be.
     """
 
     input: Input = "image"
@@ -66,6 +69,13 @@ class Interface:
     nms_iou: float = 0.5
     max_detections: int = 100
     takes_sizes: bool = False
+    threshold: Threshold = "after"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs in their order."""
+        given = {"images": True, "sizes": self.takes_sizes, "score": self.threshold == "input"}
+        return tuple(name for name, is_taken in given.items() if is_taken)
 
     def __post_init__(self) -> None:
         whole = (self.batch, self.stride, self.max_detections)
@@ -78,6 +88,7 @@ class Interface:
             "batch, stride, max_detections": all(type(n) is int and 0 <= n <= 2**20 for n in whole) and self.stride > 0,
             "score, nms_iou": all(isinstance(n, int | float) and 0 <= n <= 1 for n in (self.score, self.nms_iou)),
             "takes_sizes": isinstance(self.takes_sizes, bool),
+            "threshold": self.threshold in get_args(Threshold),
         }
         if wrong := [name for name, is_right in checks.items() if not is_right]:
             raise PyrafuseError(f"an exported detector cannot have this {wrong[0]}: {self}")

@@ -41,13 +41,11 @@ def make_batches(
         interface: What goes in.
         preprocessing: How images are fitted; of the size that the network was trained at.
     """
-    if interface.input == "image":
-        count = interface.batch or 2
-        return [
-            {"images": np.repeat(image[None], count if i == 0 or interface.batch else 1, axis=0)}
-            for i, image in enumerate(images)
-        ]
     count = interface.batch or 2
+    if interface.input == "image":
+        return [
+            repeat_image(image, interface, count if i == 0 or interface.batch else 1) for i, image in enumerate(images)
+        ]
     groups = [[images[(start + i) % len(images)] for i in range(count)] for start in range(0, len(images), count)]
     batches = [
         fit_batch(group, interface, preprocessing, interface.size or _free_size(interface, preprocessing, 0))
@@ -62,6 +60,16 @@ def _free_size(interface: Interface, preprocessing: Preprocessing, more: int) ->
     """Height and width near the detector's own, ``more`` strides larger and in multiples of the stride; never equal."""
     steps = [-(-side // interface.stride) + more for side in sorted(preprocessing.size)]
     return steps[0] * interface.stride, (max(steps) + 1) * interface.stride
+
+
+def repeat_image(image: NDArray[np.uint8], interface: Interface, count: int) -> Feeds:
+    """Inputs ``image`` of one image, RGB (H, W, 3), at ``count`` places."""
+    return {"images": np.repeat(image[None], count, axis=0), **_scores(interface, count)}
+
+
+def _scores(interface: Interface, count: int) -> Feeds:
+    is_taken = interface.threshold == "input"
+    return {"score": np.full(count, interface.score, np.float32)} if is_taken else {}
 
 
 def lay_in(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
@@ -84,4 +92,4 @@ def fit_batch(
         feeds["images"] = np.ascontiguousarray(normalize(preprocessing, fitted.transpose(0, 3, 1, 2), sizes))
     if interface.takes_sizes:
         feeds["sizes"] = np.array(sizes, np.int64)
-    return feeds
+    return {**feeds, **_scores(interface, len(images))}

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
-from pyrafuse.base.exported import Input, Interface, Output, Precision, write_metadata
+from pyrafuse.base.exported import Input, Interface, Output, Precision, Threshold, write_metadata
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
@@ -34,6 +34,7 @@ from pyrafuse.export.measuring import MAX_AP_LOSS, DataFeeds, Loss, measure
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
 from pyrafuse.models.detector import Detector
+from pyrafuse.postprocess.dense import DensePostprocess
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def settle(
     score: float | None,
     nms_iou: float | None,
     max_detections: int | None,
-) -> tuple[Any, Interface]:
+) -> tuple[DensePostprocess, Interface]:
     """How the detector selects in the graph, and what the file takes and gives; arguments as in `export`.
 
     Raises:
@@ -224,8 +225,11 @@ def settle(
             f"{remedy}"
         )
     given = {"nms_iou": nms_iou, "max_detections": max_detections}
-    postprocess = replace(detector.postprocess, **{name: value for name, value in given.items() if value is not None})
-    postprocess = replace(postprocess, score=EVALUATION_SCORE if score is None else score)
+    postprocess: DensePostprocess = replace(
+        detector.postprocess,
+        score=EVALUATION_SCORE if score is None else score,
+        **{name: value for name, value in given.items() if value is not None},
+    )
     stride = max(detector.backbone.features.strides)
     if preprocessing.fit == "keep_ratio":  # inputs are padded no further
         stride = math.gcd(stride, preprocessing.pad_multiple)
@@ -248,6 +252,7 @@ def settle(
         nms_iou=postprocess.nms_iou,
         max_detections=postprocess.max_detections,
         takes_sizes=chosen in ("fitted", "tensor") and _reads_sizes(detector, preprocessing, chosen, output),
+        threshold=_threshold(detector, postprocess, output),
     )
     if reason := refusal(detector.card.spec, interface) or form.refusal(detector.card.spec, interface):
         raise PyrafuseError(reason)
@@ -258,7 +263,17 @@ def _reads_sizes(detector: Detector[Any], preprocessing: Preprocessing, form: In
     """Whether it matters where an image ends and padding begins."""
     is_two_stage = hasattr(detector, "stages")
     is_padded_with_zeros = form == "fitted" and preprocessing.fit == "keep_ratio"
-    return is_two_stage or is_padded_with_zeros or (output == "nms" and detector.postprocess.clip)
+    return is_two_stage or is_padded_with_zeros or (output in ("nms", "rows") and detector.postprocess.clip)
+
+
+def _threshold(detector: Detector[Any], postprocess: DensePostprocess, output: Output) -> Threshold:
+    """How the file applies a higher score, so that it finds what the detector finds."""
+    if output not in ("nms", "rows"):
+        return "after"
+    with torch.no_grad():
+        images = next(detector.parameters()).new_zeros(1, 3, *[2 * max(detector.backbone.features.strides)] * 2)
+        is_early = postprocess.reads_score_early(detector.decode(images))
+    return ("input" if output == "nms" else "fixed") if is_early else "after"
 
 
 def _capture(graph: DetectionGraph, example: Feeds, metadata: dict[str, str], calibration: Sequence[Feeds]) -> Capture:

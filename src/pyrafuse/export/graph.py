@@ -28,7 +28,7 @@ MOST_PIXELS = 4096
 
 
 class DetectionGraph(nn.Module):
-    """``images`` (and ``sizes``) -> a tuple of tensors, as `Interface` says.
+    """``images`` (``sizes``, ``score``) -> a tuple of tensors, as `Interface` says.
 
     Args:
         detector: In evaluation mode.
@@ -49,7 +49,7 @@ class DetectionGraph(nn.Module):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs in their order."""
-        return ("images", "sizes") if self.interface.takes_sizes else ("images",)
+        return self.interface.inputs
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -58,8 +58,9 @@ class DetectionGraph(nn.Module):
             return tuple(f"{name}_{level}" for level in range(self._num_levels) for name in self._map_names)
         return {"nms": DETECTION_OUTPUTS, "rows": ("output",), "raw": ("output0",)}[self.interface.output]
 
-    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        scales = None
+    def forward(self, images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.inputs[1:], others, strict=True))
+        sizes, score, scales = given.get("sizes"), given.get("score"), None
         if self.interface.input == "image":
             images, inner, own = fit_in_graph(images, self.preprocessing)
             sizes = inner.expand(images.shape[0], 2)
@@ -72,11 +73,14 @@ class DetectionGraph(nn.Module):
         if self.interface.output == "levels":
             return self._levels(images)
         candidates = self.detector.decode(images, sizes=sizes)
-        if self.interface.output == "nms":
-            return self._select(candidates, images, sizes, scales)
-        return (
-            (self._rows(candidates, scales),) if self.interface.output == "rows" else (self._raw(candidates, scales),)
-        )
+        if self.interface.output == "raw":
+            return (self._raw(candidates, scales),)
+        if sizes is None:
+            whole = torch.tensor([images.shape[-2], images.shape[-1]], device=images.device)
+            sizes = whole.expand(images.shape[0], 2)
+        if self.interface.output == "rows":
+            return (self._rows(candidates, sizes, scales),)
+        return self._select(candidates, sizes, scales, score)
 
     def _normalize(self, images: Tensor, sizes: Tensor | None) -> Tensor:
         normalized = normalize(self.preprocessing, images)
@@ -87,12 +91,10 @@ class DetectionGraph(nn.Module):
         return normalized.where(is_own[:, None], 0)
 
     def _select(
-        self, candidates: Candidates, images: Tensor, sizes: Tensor | None, scales: Tensor | None
+        self, candidates: Candidates, sizes: Tensor, scales: Tensor | None, score: Tensor | None
     ) -> tuple[Tensor, ...]:
-        if sizes is None:
-            whole = torch.tensor([images.shape[-2], images.shape[-1]], device=images.device)
-            sizes = whole.expand(images.shape[0], 2)
-        found = self.postprocess.select(candidates, sizes, scales)
+        least = None if score is None else score.clamp(min=self.interface.score)
+        found = self.postprocess.select(candidates, sizes, scales, least)
         return (
             _in_images(found.boxes, scales),
             found.scores,
@@ -109,12 +111,10 @@ class DetectionGraph(nn.Module):
         weighed = candidates.scores * candidates.quality[..., None]
         return weighed.sqrt() if self.postprocess.joint_quality else weighed
 
-    def _rows(self, candidates: Candidates, scales: Tensor | None) -> Tensor:
-        scores, labels = self._score(candidates).max(dim=2)
-        boxes = candidates.boxes
-        if boxes.ndim == 4:
-            boxes = boxes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-        return torch.cat((_in_images(boxes, scales), scores[..., None], labels[..., None].to(boxes)), dim=2)
+    def _rows(self, candidates: Candidates, sizes: Tensor, scales: Tensor | None) -> Tensor:
+        found = self.postprocess.choose(candidates, sizes)
+        boxes = _in_images(found.boxes, scales)
+        return torch.cat((boxes, found.scores[..., None], found.labels[..., None].to(boxes)), dim=2)
 
     def _raw(self, candidates: Candidates, scales: Tensor | None) -> Tensor:
         boxes = _in_images(candidates.boxes, scales)
@@ -189,7 +189,7 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
     """
     interface = graph.interface
     images: dict[int, Any] = {} if interface.batch else {0: Dim("batch", min=1, max=MOST_IMAGES)}
-    sizes, captured = dict(images), tuple(example)
+    others, captured = dict(images), tuple(example)
     if interface.input == "image":
         images |= {1: Dim("height", min=2, max=2**15), 2: Dim("width", min=2, max=2**15)}
     elif interface.size is None:
@@ -198,9 +198,8 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
         images |= {side: interface.stride * step for side, step in enumerate(steps, rows)}
         captured = (_roomy(example[0], rows, graph), *example[1:])
     with torch.no_grad():
-        program = torch.export.export(
-            graph, captured, dynamic_shapes=(images, sizes)[: len(example)] if images else None, strict=False
-        )
+        free = (images, (others,) * (len(example) - 1)) if len(example) > 1 else (images,)
+        program = torch.export.export(graph, captured, dynamic_shapes=free if images else None, strict=False)
     program.example_inputs = (tuple(example), {})
     return program
 

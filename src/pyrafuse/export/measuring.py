@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from pyrafuse.core.predictions import Candidates
 from pyrafuse.data.loading.datasets import read_record
 from pyrafuse.evaluation.collecting import Found, collect
 from pyrafuse.evaluation.result import EvaluationResult
-from pyrafuse.export.batches import fit_batch, lay_in
+from pyrafuse.export.batches import fit_batch, lay_in, repeat_image
 from pyrafuse.export.registry import Feeds, Run
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -55,7 +54,7 @@ class DataFeeds(Sequence[Feeds]):
         image = read_record(self.data.records[index])
         count = self.interface.batch or 1
         if self.interface.input == "image":
-            return {"images": np.repeat(image[None], count, axis=0)}
+            return repeat_image(image, self.interface, count)
         return fit_batch([image] * count, self.interface, self._preprocessing, self._size)
 
     def to_image(self, index: int, boxes: Tensor) -> Tensor:

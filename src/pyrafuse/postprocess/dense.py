@@ -112,7 +112,13 @@ class DensePostprocess:
             None if scales is None else torch.tensor(scales).to(device, non_blocking=True),
         ).to_detections()
 
-    def select(self, candidates: Candidates, sizes: Tensor | None = None, scales: Tensor | None = None) -> Selected:
+    def select(
+        self,
+        candidates: Candidates,
+        sizes: Tensor | None = None,
+        scales: Tensor | None = None,
+        least: Tensor | None = None,
+    ) -> Selected:
         """The best of each image, in ``max_detections`` places.
 
         Of equal scores the lower row comes first, then the lower class; which of them pass at a limit is left open.
@@ -124,21 +130,38 @@ class DensePostprocess:
             sizes: (B, 2) height and width that each image takes up of the network's input, needed to clip.
             scales: (B, 2) network pixels that a pixel of each image takes up across and down, the unit of
                 ``pixel_offset``; 1 by default.
+            least: (B,) least score of each image, in place of ``score``.
         """
         sizes = sizes if self.clip else None
+        limit = self.score if least is None else least[:, None, None]
         rows = None
         if self.multi_label and not (self.joint_quality or self.max_per_level or self.max_pairs_per_class):
-            rows = passing_rows(candidates.scores, self.score)
+            rows = passing_rows(candidates.scores, limit)
         if rows is None:
-            selected = self._select(candidates, sizes, scales)
+            selected = self._select(candidates, sizes, scales, limit)
         else:
-            selected = self._select(only_rows(candidates, rows), sizes, scales)
+            selected = self._select(only_rows(candidates, rows), sizes, scales, limit)
             selected = replace(selected, rows=rows.gather(1, selected.rows))
         return selected.in_places(self.max_detections)
 
-    def _select(self, candidates: Candidates, sizes: Tensor | None, scales: Tensor | None) -> Selected:
-        """As `select`, in as many places as are filled."""
-        scores, labels = self._score(candidates)
+    def reads_score_early(self, candidates: Candidates) -> bool:
+        """Whether a higher ``score`` gives other detections than those of a lower one that score as much."""
+        is_weighed = candidates.quality is not None and not self.joint_quality
+        return is_weighed or self.suppression == "soft" or self.vote_iou > 0
+
+    def choose(self, candidates: Candidates, sizes: Tensor | None = None) -> Selected:
+        """What suppression chooses from, in any order: the best class of each box, or with ``multi_label`` each one.
+
+        Arguments as in `select`. ``max_candidates`` is applied only where a box has several classes.
+        """
+        sizes = sizes if self.clip else None
+        most = self.max_candidates if self.multi_label else 0
+        pairs = self._choose(candidates, sizes, self.score, most)
+        return _selected(candidates, pairs, _boxes_of(candidates, pairs, sizes)).in_places(0)
+
+    def _choose(self, candidates: Candidates, sizes: Tensor | None, least: float | Tensor, most: int) -> Pairs:
+        """The best ``most`` pairs that pass, or all, with the scores that suppression compares."""
+        scores, labels = self._score(candidates, least)
         quality = None if self.joint_quality else candidates.quality
         if self.max_per_level or self.max_pairs:
             pairs = self._limit(scores, candidates).name(labels)
@@ -146,48 +169,45 @@ class DensePostprocess:
                 pairs = pairs.weigh(quality.gather(1, pairs.rows))
             if sizes is not None:
                 pairs = pairs.only(has_area(_boxes_of(candidates, pairs, sizes)))
-            pairs = pairs.best(self.max_candidates)
-        else:
-            if quality is not None:
-                scores = (scores * quality[..., None]).where(scores >= 0, -1)
-            if sizes is not None:
-                scores = scores.where(_lies_inside(candidates.boxes, labels, sizes), -1)
-            pairs = best_pairs(scores, self.max_candidates).name(labels)
-        pairs = rank(pairs, candidates.scores.shape[2])
+            return pairs.best(most)
+        if quality is not None:
+            scores = (scores * quality[..., None]).where(scores >= 0, -1)
+        if sizes is not None:
+            scores = scores.where(_lies_inside(candidates.boxes, labels, sizes), -1)
+        return best_pairs(scores, most).name(labels)
+
+    def _select(
+        self, candidates: Candidates, sizes: Tensor | None, scales: Tensor | None, least: float | Tensor
+    ) -> Selected:
+        """As `select`, in as many places as are filled; ``least`` is one score, or (B, 1, 1)."""
+        pairs = rank(self._choose(candidates, sizes, least, self.max_candidates), candidates.scores.shape[2])
         boxes = _boxes_of(candidates, pairs, sizes)
-        final = self._suppress(boxes, pairs, scales, candidates.scores.shape[2])
+        final = self._suppress(boxes, pairs, scales, candidates.scores.shape[2], least)
         order = final.argsort(dim=1, descending=True, stable=True)[:, : self.max_detections or None]
         kept, found = Pairs(final, pairs.rows, pairs.classes).take(order), take(boxes, order)
         if self.vote_iou:
             found = vote_boxes(found, boxes, pairs.scores.clamp(min=0), iou=self.vote_iou)
-        return Selected(
-            rows=kept.rows,
-            boxes=found,
-            scores=kept.scores,
-            labels=kept.classes,
-            levels=_levels_of(candidates, kept.rows),
-            valid=kept.scores >= 0,
-        )
+        return _selected(candidates, kept, found)
 
-    def _score(self, candidates: Candidates) -> tuple[Tensor, Tensor | None]:
+    def _score(self, candidates: Candidates, least: float | Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores (B, A, C), below 0 where they do not pass; of best classes (B, A, 1), and their labels (B, A)."""
         scores = candidates.scores
         if self.joint_quality and candidates.quality is not None:
             scores = (scores * candidates.quality[..., None]).sqrt()
         if 0 < self.max_pairs_per_class < scores.shape[1]:
-            least = scores.topk(self.max_pairs_per_class, dim=1).values[:, -1:]
-            scores = scores.where(scores >= least, -1)  # below any threshold, 0 too
+            last = scores.topk(self.max_pairs_per_class, dim=1).values[:, -1:]
+            scores = scores.where(scores >= last, -1)  # below any threshold, 0 too
         wanted = torch.tensor(self.labels, device=scores.device)
         if self.multi_label:
-            passes = scores > self.score
+            passes = scores > least
             if self.labels:
                 passes &= torch.isin(torch.arange(scores.shape[2], device=scores.device), wanted)
             return scores.where(passes, -1), None
-        best, labels = scores.max(dim=2)
-        passes = best >= self.score
+        best, labels = scores.max(dim=2, keepdim=True)
+        passes = best >= least
         if self.labels:
             passes &= torch.isin(labels, wanted)
-        return best.where(passes, -1)[..., None], labels
+        return best.where(passes, -1), labels[..., 0]
 
     def _limit(self, scores: Tensor, candidates: Candidates) -> Pairs:
         """The best pairs of each level, and of all levels together."""
@@ -200,7 +220,9 @@ class DensePostprocess:
             pairs = limit_levels(pairs, _levels_of(candidates, pairs.rows), self.max_per_level)
         return pairs.best(self.max_pairs)
 
-    def _suppress(self, boxes: Tensor, pairs: Pairs, scales: Tensor | None, num_classes: int) -> Tensor:
+    def _suppress(
+        self, boxes: Tensor, pairs: Pairs, scales: Tensor | None, num_classes: int, least: float | Tensor
+    ) -> Tensor:
         """The final scores (B, N), below 0 where suppression drops a box."""
         scores, labels = pairs.scores, pairs.classes
         if self.suppression == "hard":
@@ -209,13 +231,24 @@ class DensePostprocess:
             )
         if self.suppression == "matrix":
             decayed = matrix_nms(boxes, scores, labels)
-            return decayed.where((scores >= 0) & (decayed >= self.score), -1)
+            return decayed.where((scores >= 0) & (decayed[..., None] >= least)[..., 0], -1)
         sides = boxes.new_full((1, 1, 2), self.pixel_offset)
         sides = sides if scales is None else sides * scales[:, None]
         grown = torch.cat((boxes[..., :2], boxes[..., 2:] + sides), dim=-1)
         # the best of all hold no more of a class than the best of the class
         most = min(filter(None, (self.max_per_class, self.max_detections)), default=0)
         return soft_nms(grown, scores, labels, num_labels=num_classes, method="linear", iou=self.nms_iou, most=most)
+
+
+def _selected(candidates: Candidates, pairs: Pairs, boxes: Tensor) -> Selected:
+    return Selected(
+        rows=pairs.rows,
+        boxes=boxes,
+        scores=pairs.scores,
+        labels=pairs.classes,
+        levels=_levels_of(candidates, pairs.rows),
+        valid=pairs.scores >= 0,
+    )
 
 
 def _boxes_of(candidates: Candidates, pairs: Pairs, sizes: Tensor | None) -> Tensor:

@@ -47,14 +47,14 @@ class Pairs:
         return Pairs(self.scores.where(passes, -1), self.rows, self.classes)
 
 
-def passing_rows(scores: Tensor, least: float) -> Tensor | None:
+def passing_rows(scores: Tensor, least: float | Tensor) -> Tensor | None:
     """The rows (B, N), in order, that hold all scores (B, A, C) above ``least``; None where they are not far fewer.
 
     Only a CPU tells: a GPU would have to be waited for.
     """
     if not scores.is_cpu or is_traced() or not scores.numel():
         return None
-    passes = scores.amax(dim=2) > least
+    passes = (scores.amax(dim=2, keepdim=True) > least)[..., 0]
     count = int(passes.sum(dim=1).max())
     if count > scores.shape[1] // 4:
         return None
@@ -94,7 +94,8 @@ def best_of(scores: Tensor, limit: int = 0) -> tuple[Tensor, Tensor]:
 
     On a CPU they are as few as hold what is above 0 in each image; a GPU would have to be waited for to know.
     """
-    if is_traced() and limit:  # filled up, so that the number is fixed whatever the size of the images
+    is_few = isinstance(scores.shape[1], int) and scores.shape[1] <= limit
+    if is_traced() and limit and not is_few:  # filled up, so that the number is fixed whatever the size of the images
         best, places = F.pad(scores, (0, limit), value=-1).topk(limit, dim=1)
         return best, places.clamp(max=scores.shape[1] - 1)
     size = min(limit, scores.shape[1]) if limit else scores.shape[1]

@@ -6,6 +6,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import CheckpointError, PyrafuseError, check_between, check_count
@@ -70,9 +73,6 @@ class ExportedDetector:
         keep_images: bool = False,
     ) -> Found:
         """Detections in each image of ``source``, one by one, as `Detector.predict` gives them.
-
-        Where a quality multiplies the scores of a detector (ATSS, FCOS), ``score`` is compared with the product; a
-        `Detector` compares the score alone.
 
         Args:
             source: As `Detector.predict` takes it.
@@ -151,8 +151,8 @@ class ExportedDetector:
             alike = list(group)
             laid = lay([frame.image for frame in alike if frame.image is not None], preprocessing, self.interface)
             try:
-                outputs = self._engine.run(laid.feeds)
-                found = read_outputs(outputs, [fit.size for fit in laid.fits], self.interface, limits)
+                outputs = self._engine.run(self._with_score(laid.feeds, limits.score))
+                found = read_outputs(outputs, len(alike), self.interface, limits)
             except MemoryError:
                 raise
             except Exception as error:  # engines' errors have no common base
@@ -164,6 +164,12 @@ class ExportedDetector:
                 self._check_labels(each)
                 yield frame, replace(each, boxes=fit.to_image(each.boxes), image_size=(fit.height, fit.width))
 
+    def _with_score(self, feeds: dict[str, NDArray[Any]], score: float) -> dict[str, NDArray[Any]]:
+        """The inputs, with the least score of each image where the file applies it."""
+        if self.interface.threshold != "input":
+            return feeds
+        return {**feeds, "score": np.full(len(feeds["images"]), score, np.float32)}
+
     def _limits(
         self, score: float | None, nms_iou: float | None, max_detections: int | None, labels: tuple[int, ...]
     ) -> Limits:
@@ -172,12 +178,17 @@ class ExportedDetector:
         check_between("nms_iou", nms_iou, 0, 1)
         check_between("max_detections", max_detections, 1)
         own = self.interface
+        if own.threshold == "fixed" and score not in (None, own.score):
+            raise PyrafuseError(
+                f"{self.path} gives what scores {own.score:g}, and no other score can be applied to its rows: give "
+                f"score {own.score:g}, export it with --score {score:g}, or with --output nms"
+            )
+        if score is not None and score < own.score:
+            raise PyrafuseError(
+                f"score {score:g} is below {own.score:g}, the least that {self.path} keeps: give {own.score:g} or "
+                f"more, or export it with --score {score:g}"
+            )
         if own.output == "nms":
-            if score is not None and score < own.score:
-                raise PyrafuseError(
-                    f"score {score:g} is below {own.score:g}, the least that {self.path} keeps: give {own.score:g} or "
-                    f"more, or export it with --score {score:g}"
-                )
             if nms_iou is not None and nms_iou != own.nms_iou:
                 raise PyrafuseError(
                     f"{self.path} suppresses by itself, with nms_iou {own.nms_iou:g}: leave nms_iou out, or export it "
@@ -197,7 +208,7 @@ class ExportedDetector:
             max_candidates=candidates if isinstance(candidates, int) and candidates > 0 else MAX_CANDIDATES,
             multi_label=given.get("multi_label") is True,
             labels=labels,
-            clip=given.get("clip") is True,
+            is_scored=own.threshold != "after",
         )
 
     def _check_size(self, preprocessing: Preprocessing) -> None:

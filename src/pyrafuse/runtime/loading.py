@@ -74,9 +74,8 @@ def _engines_of(path: Path) -> list[str]:
 
 def _check_ends(path: Path, engine: Engine, interface: Interface) -> None:
     """Refuse a file whose graph has other inputs or outputs than its metadata say."""
-    inputs = ("images", "sizes") if interface.takes_sizes else ("images",)
     for what, found, needed in (
-        ("takes", engine.inputs, inputs),
+        ("takes", engine.inputs, interface.inputs),
         ("gives", engine.outputs, OUTPUTS[interface.output]),
     ):
         if set(found) != set(needed):

@@ -1,7 +1,7 @@
 """What an exported file gives -> columns of each image's detections."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Limits:
         max_candidates: Boxes that suppression looks at, the best first, where the file does not suppress.
         multi_label: Whether a box stands for every class that scores.
         labels: The classes that are kept; empty keeps all.
-        clip: Whether boxes are cut at the borders before suppression, where the file does not suppress.
+        is_scored: Whether the file applies ``score`` itself, to something else than the scores that it gives.
     """
 
     score: float
@@ -38,18 +38,15 @@ class Limits:
     max_candidates: int = MAX_CANDIDATES
     multi_label: bool = False
     labels: tuple[int, ...] = ()
-    clip: bool = False
+    is_scored: bool = False
 
 
 def read_outputs(
-    found: Mapping[str, NDArray[Any]], sizes: Sequence[tuple[int, int]], interface: Interface, limits: Limits
+    found: Mapping[str, NDArray[Any]], num_images: int, interface: Interface, limits: Limits
 ) -> list[Detections]:
-    """Detections in each image, boxes as the file gives them; an image takes up its one of ``sizes`` of the input."""
+    """Detections in each image, boxes as the file gives them."""
     read = _read_padded if interface.output == "nms" else _read_rows
-    return [
-        _limit(replace(read(found, image), image_size=size), limits, is_suppressed=interface.output == "nms")
-        for image, size in enumerate(sizes)
-    ]
+    return [_limit(read(found, image), limits, is_suppressed=interface.output == "nms") for image in range(num_images)]
 
 
 def _read_padded(found: Mapping[str, NDArray[Any]], image: int) -> Detections:
@@ -66,9 +63,10 @@ def _read_padded(found: Mapping[str, NDArray[Any]], image: int) -> Detections:
 
 
 def _read_rows(found: Mapping[str, NDArray[Any]], image: int) -> Detections:
-    """All rows of ``rows``, which tell no level."""
+    """The rows of ``rows`` that hold something; they tell no level."""
     values = found["output"][image].astype(np.float32)
-    rows = np.arange(len(values))
+    rows = np.flatnonzero(values[:, 4] > 0)
+    values = values[rows]
     return Detections(
         values[:, :4], values[:, 4], values[:, 5].astype(np.int64), np.zeros(len(values), np.int64), rows=rows
     )
@@ -76,13 +74,12 @@ def _read_rows(found: Mapping[str, NDArray[Any]], image: int) -> Detections:
 
 def _limit(found: Detections, limits: Limits, *, is_suppressed: bool) -> Detections:
     passes = found.scores > limits.score if limits.multi_label else found.scores >= limits.score
+    passes |= limits.is_scored
     if limits.labels:
         passes &= np.isin(found.labels, limits.labels)
     found = found[passes]
     if is_suppressed:
         return found[: limits.max_detections or None]
-    if limits.clip:
-        found = found.clip()
     kept = suppress(
         found.boxes,
         found.scores,

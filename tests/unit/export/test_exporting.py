@@ -72,7 +72,8 @@ def test_a_program_of_torch_gives_every_form(detector, tmp_path, form, output):
         module = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["pyrafuse.json"])["interface"]["output"] == output
     shape = {"fitted": (3, 256, 192, 3), "tensor": (3, 3, 256, 192), "image": (3, 33, 41, 3)}[form]
-    found = module(torch.zeros(shape, dtype=torch.float32 if form == "tensor" else torch.uint8))
+    sizes = (torch.tensor([[256, 192]] * 3),) if exported.interface.takes_sizes else ()
+    found = module(torch.zeros(shape, dtype=torch.float32 if form == "tensor" else torch.uint8), *sizes)
     if output == "rows":
         assert found[0].shape[::2] == (3, 6)
     elif output == "raw":

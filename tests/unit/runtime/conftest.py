@@ -46,6 +46,8 @@ def build(
     inputs = [images]
     if interface.takes_sizes:
         inputs.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, [batch, 2]))
+    if interface.threshold == "input":
+        inputs.append(helper.make_tensor_value_info("score", TensorProto.FLOAT, [batch]))
     floats = np.array([1.0 if is_tensor else 255.0], np.float32)
     constants = {
         "axes": np.array([1, 2, 3], np.int64),

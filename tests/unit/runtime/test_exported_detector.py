@@ -9,9 +9,8 @@ import pyrafuse
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError
 from pyrafuse.base.exported import Interface, write_metadata
-from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.images.sources import open_source
 from pyrafuse.inference.predicting import predict_to
-from pyrafuse.models.describing import describe
 from pyrafuse.runtime import load
 
 WHITE = np.full((128, 96, 3), 255, np.uint8)
@@ -67,18 +66,28 @@ def test_rows_are_suppressed_here_as_a_file_would(write):
     assert detector(image).rows.tolist() == [0, 2, 3]
 
 
-def test_rows_are_cut_at_the_image_before_suppression_where_the_detector_does_so(write):
-    boxes = ((-40, 0, 20, 20), (0, 0, 20, 20), (90, 0, 99, 20), (5, 40, 20, 60))
-    interface = Interface(output="rows", input="fitted", nms_iou=0.5)
-    image = np.full((64, 64, 3), 255, np.uint8)
-    for clip, kept in ((True, [0, 3]), (False, [0, 1, 3])):
-        card = Card(
-            spec=describe("retinanet", num_classes=2, postprocess={"clip": clip}),
-            names=("cat", "dog"),
-            preprocessing=Preprocessing(size=(64, 64)),
-        )
-        path = write(interface, metadata=write_metadata(card, interface), boxes=boxes, labels=(0, 0, 0, 0))
-        assert load(path)(image).rows.tolist() == kept
+def test_rows_without_a_score_hold_nothing(write):
+    interface = Interface(output="rows", input="fitted", score=0.0)
+    found = load(write(interface, scores=(0.9, 0.0, 0.0, 0.3)))(np.full((64, 64, 3), 255, np.uint8), score=0.0)
+    assert found.rows.tolist() == [0, 3]
+
+
+def test_a_file_that_applies_the_score_is_told_it_and_not_judged_afterwards(write, monkeypatch):
+    detector = load(write(Interface(input="fitted", threshold="input", score=0.05)))
+    fed = []
+    run = detector._engine.run
+    monkeypatch.setattr(detector._engine, "run", lambda feeds: fed.append(feeds["score"].tolist()) or run(feeds))
+    assert detector(WHITE, score=0.75).scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.3])
+    list(detector.predict([WHITE, WHITE], batch=2))
+    list(detector.predict_frames(open_source(WHITE)))
+    assert fed == [[0.75], [0.25, 0.25], [pytest.approx(0.05)]]
+
+
+def test_rows_of_a_fixed_score_take_no_other(write):
+    detector = load(write(Interface(input="fitted", output="rows", threshold="fixed", score=0.1)))
+    assert len(detector(WHITE, score=0.1)) == 3
+    with pytest.raises(PyrafuseError, match=r"no other score can be applied.*--score 0\.25, or with --output nms"):
+        detector(WHITE)
 
 
 def test_places_behind_the_count_hold_nothing(write):

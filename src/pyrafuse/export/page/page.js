@@ -135,7 +135,11 @@ async function detectOne(name, read) {
   try {
     const { width, height, bytes } = image;
     const start = performance.now();
-    const found = await session.run({ images: new ort.Tensor("uint8", bytes, [1, height, width, 3]) });
+    const feeds = { images: new ort.Tensor("uint8", bytes, [1, height, width, 3]) };
+    if (session.inputNames.includes("score")) { // the slider leaves out what scores less
+      feeds.score = new ort.Tensor("float32", [about.least_score], [1]);
+    }
+    const found = await session.run(feeds);
     const milliseconds = performance.now() - start;
     shown = { ...image, milliseconds, detections: readDetections(found, image.scale) };
   } catch (error) {
