@@ -40,6 +40,7 @@ NECK_OPTIONS = {
     "bfp": {"out_channels": 8},
     "bifpn": {"out_channels": 8, "repeats": 1},
     "dilated_encoder": {"out_channels": 8},
+    "dyhead": {"out_channels": 8, "num_blocks": 1},
     "fapn": {"out_channels": 8},
     "fpn": {"out_channels": 8},
     "fpn_carafe": {"out_channels": 8},
@@ -53,6 +54,7 @@ NECK_OPTIONS = {
 CHAINS = (
     *((name,) for name in NECKS.names()),
     ("fpn", "asff"),
+    ("fpn", "dyhead"),
     ("pafpn", "bfp"),
     ("bifpn", "sum_fusion"),
     ("yolo_fpn", "concat_fusion", "fpn"),

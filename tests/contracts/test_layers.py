@@ -13,8 +13,9 @@ from pyrafuse.layers.alignment import AlignedUpsampling, FeatureSelection
 from pyrafuse.layers.aspp import ASPP, FeedbackASPP
 from pyrafuse.layers.carafe import CARAFE
 from pyrafuse.layers.conv import ConvNormAct, ZeroConv2d
-from pyrafuse.layers.deformable import DeformableConv2d, DeformableConv3x3, FeatureAdaption
+from pyrafuse.layers.deformable import Deformable, DeformableConv2d, DeformableConv3x3, FeatureAdaption
 from pyrafuse.layers.dropblock import DropBlock
+from pyrafuse.layers.dynamic_relu import DynamicReLU
 from pyrafuse.layers.eca import ECA
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.layers.l2_norm import L2Norm
@@ -54,6 +55,7 @@ BLOCKS = {
     "feature_adaption": lambda: FeatureAdaption(CHANNELS, 4),
     "feature_adaption, rfb": lambda: FeatureAdaption(CHANNELS, 4, rfb=True),
     "drop_block": lambda: DropBlock(3),
+    "dynamic_relu": lambda: DynamicReLU(CHANNELS),
     "eca": lambda: ECA(CHANNELS),
     "eca, circular": lambda: ECA(CHANNELS, kernel_size=5, padding="circular"),
     "fusion_weights": lambda: Weighed(),
@@ -98,8 +100,8 @@ def test_every_block_is_here():
         importlib.import_module(m.name) for m in pkgutil.iter_modules(pyrafuse.layers.__path__, "pyrafuse.layers.")
     ]
     classes = {c for m in modules for _, c in inspect.getmembers(m, inspect.isclass) if c.__module__ == m.__name__}
-    # a packed convolution is no block of its own: test_optimized.py compares it with what it replaces
-    assert {c for c in classes if issubclass(c, nn.Module)} - {PackedConv2d} == {
+    # a packed convolution is no block of its own: test_optimized.py compares it with what it replaces; nor is a base
+    assert {c for c in classes if issubclass(c, nn.Module)} - {PackedConv2d, Deformable} == {
         FusionWeights if name == "fusion_weights" else type(create(name)) for name in BLOCKS
     }
 

@@ -25,6 +25,7 @@ OPTIONS = {
     "mlfpn": {"num_levels": 2, "channels": 32, "shallow_channels": 4, "deep_channels": 4},
     "ssd_extra": {"out_channels": (32, 24, 32, 16)},
     "yolo_fpn": {"width": 1 / 16},
+    "dyhead": {"num_blocks": 1},
     "fapn": {"out_channels": 8},
     "fpn": {"out_channels": 8},
     "fpn_carafe": {"out_channels": 8},
