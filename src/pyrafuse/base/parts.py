@@ -3,7 +3,7 @@
 name, options, YAML, command line -> `Part` -> built by its registry, which fills in every option that was left out
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any, Union
@@ -113,3 +113,18 @@ def edit(before: Plain, change: Any, *, presets: Mapping[str, Mapping[str, Any]]
     base = before if name == before.name else Part(name, (presets or {}).get(name, {}))
     options = {key: edit(base.options.get(key), value) for key, value in given.items() if key != NAME}
     return base.with_options(**options)
+
+
+def find_differences(stored: Any, wanted: Any, place: str = "") -> Iterator[str]:
+    """Every place in which two plain values differ, in words."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in [*stored, *(key for key in wanted if key not in stored)]:
+            inner = f"{place}.{key}" if place else str(key)
+            if key not in wanted:
+                yield f"{inner} is there, and is not asked for"
+            elif key not in stored:
+                yield f"{inner} is asked for, and is not there"
+            else:
+                yield from find_differences(stored[key], wanted[key], inner)
+    elif stored != wanted:
+        yield f"{place} is {stored} there and {wanted} here"

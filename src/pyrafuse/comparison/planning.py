@@ -1,7 +1,7 @@
 """What is compared with what: variants of a recipe, data sets and seeds under one budget; its folder, and its runs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.parts import find_differences
 from pyrafuse.base.writing import write_text
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.experiments.running import Run
@@ -250,21 +251,6 @@ def keep(folder: Path, comparison: Comparison, settled: Settled) -> None:
     if settled.precision is not None:
         plain["precision"] = settled.precision
     write_text(folder / PLAN_FILE, yaml.safe_dump(plain, sort_keys=False))
-
-
-def find_differences(stored: Any, wanted: Any, place: str = "") -> Iterator[str]:
-    """Every place in which two plain values differ, in words."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        for key in [*stored, *(key for key in wanted if key not in stored)]:
-            inner = f"{place}.{key}" if place else str(key)
-            if key not in wanted:
-                yield f"{inner} is there, and is not asked for"
-            elif key not in stored:
-                yield f"{inner} is asked for, and is not there"
-            else:
-                yield from find_differences(stored[key], wanted[key], inner)
-    elif stored != wanted:
-        yield f"{place} is {stored} there and {wanted} here"
 
 
 def plan_runs(comparison: Comparison, folder: Path, epochs: Mapping[str, int]) -> tuple[Run, ...]:
