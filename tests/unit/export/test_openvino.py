@@ -44,6 +44,15 @@ class Pooled(nn.Module):
         return pool_regions((x, x), (1, 2), boxes, levels, resolution=3)
 
 
+class Sorted(nn.Module):
+    """Places of bytes in order, best first and last: few values, many places."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = images.flatten(1).long() // 16
+        ways = ((rows.float(), True), (rows, False))
+        return torch.stack([x.argsort(dim=1, descending=is_down, stable=True) for x, is_down in ways])
+
+
 def make_capture(precision: Precision, module: nn.Module | None = None) -> Capture:
     torch.manual_seed(0)
     module = (module or Deformed()).eval()
@@ -89,6 +98,18 @@ def test_boxes_without_area_pool_zeros(tmp_path):
         assert (found[:, 2:] == 0).all()
         assert (expected[:, :2] > 10).all()
         np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_equal_values_stay_in_order(tmp_path):
+    pytest.importorskip("openvino")
+    form = FORMATS.create("openvino")
+    form.write(make_capture("fp32", Sorted()), tmp_path / "sorted.xml")
+    run = form.open(tmp_path / "sorted.xml")
+    for size in SIZES:
+        images = make_images(*size)
+        rows = images.reshape(len(images), -1).astype(int) // 16
+        expected = [np.argsort(keys, axis=1, kind="stable") for keys in (-rows, rows)]
+        np.testing.assert_array_equal(run({"images": images})["output"], expected)
 
 
 def test_its_file_says_what_it_is(tmp_path):

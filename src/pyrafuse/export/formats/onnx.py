@@ -45,8 +45,8 @@ class ONNX(ExportFormat):
         return ONNXRuntime(path).run
 
 
-def to_onnx(capture: Capture) -> Any:
-    """The graph as ``onnx.ModelProto``, with its metadata."""
+def to_onnx(capture: Capture, *, is_topk_stable: bool = True) -> Any:
+    """The graph as ``onnx.ModelProto``, with its metadata; see `translations`."""
     import onnx
     from onnxscript.optimizer import fold_constants
 
@@ -57,7 +57,7 @@ def to_onnx(capture: Capture) -> Any:
             opset_version=OPSET,
             input_names=list(capture.inputs),
             output_names=list(capture.outputs),
-            custom_translation_table=translations(),
+            custom_translation_table=translations(is_topk_stable=is_topk_stable),
             optimize=True,
             verbose=False,
         )
