@@ -148,6 +148,12 @@ def test_links_within_the_project_lead_somewhere(page):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+def test_the_table_of_exports_is_what_the_command_prints(capsys):
+    assert main(["export", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert printed[printed.index("| model") :] in (ROOT / "docs/exporting.md").read_text()
+
+
 def test_variants_of_the_pages_are_read(tmp_path):
     used = set(re.findall(r"--variants (\S+\.yaml)", "\n".join(typed_lines())))
     blocks = [block for page in PAGES for block in read_blocks(page, "yaml")]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.export.exporting import export
+from pyrafuse.export.support import VALIDATED
 from pyrafuse.importers.loading import load
 
 CHECKPOINTS = Path(__file__).parents[1] / "fixtures" / "checkpoints" / "2026-11.zip"
@@ -25,6 +26,7 @@ NAMES = ("circle", "<img src=x onerror='document.title=1'>", "w" * 60, "star", "
 def detector(tmp_path_factory):
     with zipfile.ZipFile(CHECKPOINTS) as files:
         made = load(files.extract("trained.ckpt", tmp_path_factory.mktemp("detector")))
+    assert VALIDATED["web"] == (made.card.model,)
     made.card = replace(made.card, names=NAMES)
     return made
 

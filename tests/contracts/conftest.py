@@ -171,13 +171,13 @@ TWO_STAGE = {
 }
 
 KINDS = {"yolo": YOLO, "dense": DENSE, "two_stage": TWO_STAGE}
+_MODELS = {name: made for kind in KINDS.values() for name, made in kind.items() if name == made[0]}
 
 
 @pytest.fixture
 def small_options():
     """(name of a model) -> options that make it small."""
-    small = {name: options for kind in KINDS.values() for name, (model, options) in kind.items() if name == model}
-    return lambda name: small.get(name, SEPARABLE)
+    return lambda name: _MODELS[name][1] if name in _MODELS else SEPARABLE
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -189,8 +189,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def build_variant(name: str):
-    kind, variant = name.split("-", 1)
-    model, options = KINDS[kind][variant]
+    """The detector of a variant, KIND-VARIANT, or of a model's name."""
+    model, options = _MODELS[name] if name in _MODELS else KINDS[name.split("-", 1)[0]][name.split("-", 1)[1]]
     torch.manual_seed(0)
     return create_model(model, num_classes=3, **options)
 

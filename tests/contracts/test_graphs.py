@@ -10,16 +10,16 @@ from pyrafuse.base.exported import Interface, write_metadata
 from pyrafuse.export.checking import compare
 from pyrafuse.export.graph import DetectionGraph, capture
 from pyrafuse.export.registry import FORMATS, Capture
+from pyrafuse.export.support import VALIDATED
 
-FAST = ("yolo-yolov3_asff_small", "dense-atss", "dense-m2det")
-SLOW = (
-    "yolo-yolov3", "yolo-yolov3_asff", "yolo-yolov3_plain", "yolo-timm", "dense-retinanet", "dense-fcos", "dense-ddod",
-    "dense-ddod_fcos", "dense-ga_retinanet", "dense-libra_retinanet", "dense-retinanet_nas_fpn",
-    "dense-efficientdet_d0", "dense-tf_efficientdet_d0", "dense-ssd300", "dense-ssd512", "dense-ssdlite320",
-    "two_stage-faster_rcnn", "two_stage-libra_rcnn", "two_stage-cascade_rcnn", "two_stage-cascade_rcnn_rfp",
-)  # fmt: skip
+FAST = {("exported_program", name) for name in ("yolov3_asff_small", "atss", "m2det")}
 """A graph of free sizes takes from ten seconds to two minutes to record."""
-RECORDED = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+CASES = [
+    pytest.param(form, name, marks=() if (form, name) in FAST else pytest.mark.slow)
+    for form, names in {**VALIDATED, "exported_program": (*VALIDATED["exported_program"], "yolo-timm")}.items()
+    for name in names
+    if form != "web"  # its test is one of the page in a browser
+]
 
 
 def graph_of(detector) -> DetectionGraph:
@@ -65,21 +65,15 @@ def recorded(request, build):
     return graph, capture(graph, inputs_of(graph, 2, 128, 128))
 
 
-@pytest.mark.parametrize("recorded", RECORDED, indirect=True)
-def test_a_graph_takes_any_batch_and_size(recorded):
-    graph, program = recorded
-    check(graph, program.module(check_guards=False))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recorded", [*FAST, *SLOW], indirect=True)
-def test_onnx_takes_any_batch_and_size(recorded, tmp_path):
+@pytest.mark.parametrize(("form", "recorded"), CASES, indirect=["recorded"])
+def test_a_file_takes_any_batch_and_size(form, recorded, tmp_path):
     graph, program = recorded
     example = dict(zip(graph.inputs, (values.numpy() for values in inputs_of(graph, 2, 128, 128)), strict=True))
     metadata = write_metadata(graph.detector.card, graph.interface)
-    form = FORMATS.create("onnx")
-    form.write(Capture(graph, program, example, graph.inputs, graph.outputs, graph.interface, metadata), tmp_path / "a")
-    run = form.open(tmp_path / "a")
+    form = FORMATS.create(form)
+    path = tmp_path / f"a{form.suffix}"
+    form.write(Capture(graph, program, example, graph.inputs, graph.outputs, graph.interface, metadata), path)
+    run = form.open(path)
 
     def find(*inputs):
         found = run({name: values.numpy() for name, values in zip(graph.inputs, inputs, strict=True)})

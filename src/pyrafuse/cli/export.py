@@ -113,14 +113,20 @@ def export(
 
 def _list_formats() -> int:
     from pyrafuse.export.registry import FORMATS
-    from pyrafuse.export.support import find_refused
+    from pyrafuse.export.support import tabulate_support
 
     rows = [(name, FORMATS.create(name)) for name in FORMATS.names()]
     width = max(len(name) for name, _ in rows)
     for name, form in rows:
         print(f"{name:<{width}}  {form.suffix or 'folder':<7}  {', '.join(form.precisions):<16}  {form.summary}")
-        for reason, models in find_refused(form).items():
-            print(f"{'':<{width}}  refuses {', '.join(models)}: {reason}")
+    table, reasons = tabulate_support()
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    print()
+    for cells in table:
+        print(f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |")
+    for reason in reasons:
+        print(reason)
     return 0
 
 

@@ -10,12 +10,15 @@ import torch
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, read_metadata
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.spec import TwoStageSpec
 from pyrafuse.cli.main import main
 from pyrafuse.export.exporting import export
 from pyrafuse.export.formats.exported_program import ExportedProgramFormat
+from pyrafuse.export.formats.tensorrt import TensorRT
 from pyrafuse.export.registry import FORMATS, quiet
+from pyrafuse.export.support import VALIDATED
 from pyrafuse.models.checkpoint import save
-from pyrafuse.models.factory import create_model
+from pyrafuse.models.factory import create_model, list_models
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +145,25 @@ def test_the_command(detector, tmp_path, capsys):
     assert main(["export", "--list"]) == 0
     listed = capsys.readouterr().out
     assert "onnxruntime" in listed
-    assert "refuses" not in listed
+    assert "refuse" not in listed
     assert main(["export", str(tmp_path / "a.ckpt")]) == 2
     assert "export needs MODEL and -o FILE" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "none.ckpt"), "-o", str(tmp_path / "b.pt2")]) == 2
     assert "none.ckpt" in capsys.readouterr().err
     assert METADATA_KEY not in said
+
+
+def test_the_list_tells_what_is_validated_available_and_refused(capsys, monkeypatch):
+    reason = "no boxes after boxes"
+    monkeypatch.setattr(TensorRT, "refusal", lambda _, spec, __: reason if isinstance(spec, TwoStageSpec) else None)
+    assert main(["export", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|"))
+    cells = {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows[1:]}
+    assert sorted(cells) == sorted(list_models())
+    assert cells["faster_rcnn"]["tensorrt"] == "refused"
+    assert cells["atss"]["tensorrt"] == "available"
+    assert lines[-1].startswith("tensorrt refuses cascade_rcnn, cascade_rcnn_rfp, faster_rcnn")
+    assert lines[-1].endswith(f": {reason}")
+    for form, models in VALIDATED.items():
+        assert [model for model in cells if cells[model][form] == "validated"] == sorted(models)
