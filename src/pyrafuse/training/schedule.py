@@ -8,7 +8,7 @@ STEP_SHARES = (0.6, 0.8)
 """Where the step schedule falls if nothing else is said: ASFF's epochs 180 and 240 of 301."""
 
 
-def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_epoch: float, epochs: int) -> float:
+def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_epoch: float, epochs: float) -> float:
     """The learning rate at ``step`` of ``epoch`` (both from 0), relative to the base rate.
 
     Burn-in by the step; then the base rate until ``hold_epochs``; then half a cosine down to ``min_lr`` where the
@@ -19,7 +19,7 @@ def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_ep
         epoch: From 0.
         step: From 0 in each epoch.
         steps_per_epoch: Images over batch size: a fraction says that the last batch is not full.
-        epochs: Of the whole run.
+        epochs: Epochs of the whole run, whole or not.
     """
     steps = math.ceil(steps_per_epoch)
     counted = max(1, math.floor(steps_per_epoch)) if settings.burn_in_full_batches else steps

@@ -1,0 +1,226 @@
+"""Necks judged by a short training: several, each with a light head, learn from the same batches of cached maps.
+
+graphs -> detectors on given maps -> steps on the same batches -> loss of the rung -> the best go on -> AP at the end
+
+Rate, schedule, averaged weights and losses are those of the recipe that the winners are trained by in full.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from pyrafuse.base.card import Card
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.images.fitting import Fit
+from pyrafuse.base.records import DetectionData
+from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
+from pyrafuse.evaluation.result import COCO_DETECTIONS
+from pyrafuse.models.building import build
+from pyrafuse.models.laying import LaidBatch
+from pyrafuse.necks.graph import Graph
+from pyrafuse.search.features import Features
+from pyrafuse.search.halving import promote
+from pyrafuse.search.learners import GivenMaps, Learner, Outcome, Rung, describe_candidate, failing, hand
+from pyrafuse.search.settings import ProxySettings, shorten
+from pyrafuse.search.views import MapBatch
+from pyrafuse.training.loop import HALF
+from pyrafuse.training.optimizing import set_rate
+from pyrafuse.training.precision import spare
+from pyrafuse.training.schedule import lr_factor
+from pyrafuse.training.settings import Recipe
+from pyrafuse.training.state import State, create_state
+from pyrafuse.training.step import level_losses
+from pyrafuse.training.validating import chosen_by
+
+LOOK_EVERY = 10
+"""Steps after which losses are looked at: the device waits for each look."""
+
+
+class Proxy:
+    """Judges graphs on cached maps.
+
+    A candidate's numbers depend on its graph, its fingerprint and the seed: not on which others learn beside it.
+
+    Args:
+        card: Card of the described detector, with its whole description.
+        recipe: Recipe that the winners are trained by: optimiser, schedule and averaging are its own.
+        features: Cached maps by the side of the network's input in pixels.
+        val: Validation images.
+        settings: How candidates are judged.
+        device: Device to train on.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        recipe: Recipe,
+        features: Mapping[int, Features],
+        val: DetectionData,
+        settings: ProxySettings,
+        *,
+        device: torch.device,
+    ) -> None:
+        assert card.spec is not None, "a search begins with a description"
+        self.settings = settings
+        self._card, self._spec = card, card.spec
+        self._features = features
+        self._val = val
+        self._device = device
+        self._recipes = {size: shorten(recipe, settings, len(each.views[0])) for size, each in features.items()}
+
+    def race(
+        self, candidates: Mapping[str, tuple[Graph, int]], tell: Callable[[Outcome], None] = lambda _: None
+    ) -> dict[str, Outcome]:
+        """Judge ``candidates``, graph and input's side by fingerprint, by successive halving.
+
+        Args:
+            candidates: All of them begin together.
+            tell: Told the outcome so far of each one that came to the end of a rung, or failed.
+
+        Returns:
+            The outcome of each.
+        """
+        learners = [self.begin(name, graph, size) for name, (graph, size) in candidates.items()]
+        told = [learner for learner in learners if learner.reason]
+        for until in self.settings.rungs:
+            running = [learner for learner in learners if learner.state is not None]
+            self.learn(running, until=until)
+            for learner in (*told, *running):
+                tell(learner.outcome)
+            told = []
+            scores = {one.fingerprint: self.score(one.rungs[-1]) for one in running if one.state is not None}
+            going_on = promote(scores, self.settings.eta) if until != self.settings.rungs[-1] else ()
+            for learner in running:
+                if learner.state is not None and learner.fingerprint not in going_on:
+                    learner.stop()
+        return {learner.fingerprint: learner.outcome for learner in learners}
+
+    def score(self, rung: Rung) -> float:
+        """What candidates are compared by at a rung, the lower the better."""
+        return rung.loss if self.settings.score == "loss" else -(rung.ap or 0.0)
+
+    def begin(self, fingerprint: str, graph: Graph, size: int) -> Learner:
+        """A candidate before its first step; one that cannot be built has failed."""
+        learner = Learner(fingerprint, size)
+        with self._seeded():
+            torch.manual_seed(_draw_seed(self.settings.seed, fingerprint, "weights"))
+            with failing(learner):
+                spec = describe_candidate(self._spec, graph, self.settings)
+                detector = build(spec, backbone=GivenMaps(self._features[size].spec))
+                detector.card = replace(self._card, spec=detector.card.spec)
+                spare(detector)
+                learner.state = create_state(
+                    detector, self._recipes[size], device=self._device, precision=self.settings.precision
+                )
+        return learner
+
+    def learn(self, learners: Sequence[Learner], *, until: int) -> None:
+        """Train ``learners`` up to step ``until``, where their rung ends; those of one size share each batch.
+
+        One that fails is stopped with a reason, and the others go on.
+        """
+        with self._seeded():
+            by_size = sorted(learners, key=lambda one: one.size)
+            for size, group in groupby(by_size, key=lambda one: one.size):
+                self._learn_at(size, list(group), until)
+
+    def _learn_at(self, size: int, learners: Sequence[Learner], until: int) -> None:
+        start, features, recipe = time.perf_counter(), self._features[size], self._recipes[size]
+        spent = {one.fingerprint: 0.0 for one in learners}
+        first = min((one.state.steps for one in learners if one.state is not None), default=until)
+        images = torch.empty(1, 3, *features.size, device="meta")
+        for one in learners:
+            if one.state is not None:
+                one.state.detector.train()
+        for step, batch in features.batches(
+            first, until, batch_size=recipe.run.batch_size, seed=self.settings.seed, device=self._device
+        ):
+            factor = self._rate_at(step, size)
+            for one in learners:
+                if one.state is None or one.state.steps != step:
+                    continue
+                began = time.perf_counter()
+                torch.manual_seed(_draw_seed(self.settings.seed, one.fingerprint, step))
+                with failing(one):
+                    self._step(one, one.state, recipe, batch, images.expand(len(batch.sizes), -1, -1, -1), factor)
+                spent[one.fingerprint] += time.perf_counter() - began
+        measures_ap = self.settings.score == "ap" or until == self.settings.rungs[-1]
+        ended: list[tuple[Learner, float, float | None]] = []
+        for one in learners:
+            if one.state is None:
+                continue
+            began = time.perf_counter()
+            with failing(one):
+                loss = _mean_of(one.losses)
+                ended.append((one, loss, self._measure(one.state, size) if measures_ap else None))
+                one.losses = []
+            spent[one.fingerprint] += time.perf_counter() - began
+        scale = (time.perf_counter() - start) / max(sum(spent.values()), 1e-9)
+        for one, loss, ap in ended:
+            one.rungs.append(Rung(until, loss, ap, scale * spent[one.fingerprint]))
+
+    def _step(
+        self, learner: Learner, state: State, recipe: Recipe, batch: MapBatch, images: Tensor, factor: float
+    ) -> None:
+        set_rate(state.optimizer, factor)
+        hand(state.detector, batch.maps)
+        precision = self.settings.precision
+        with torch.autocast(self._device.type, HALF.get(precision), precision in HALF, cache_enabled=False):
+            predictions = state.detector(images, batch.targets, sizes=batch.sizes)
+            terms = level_losses(state.detector, predictions, batch.targets).terms
+            loss = torch.stack(list(terms.values())).sum()
+        state.scaler.scale(loss).backward()
+        state.move(recipe)
+        learner.losses.append(loss.detach())
+        if state.steps % LOOK_EVERY == 0:
+            _mean_of(learner.losses[-LOOK_EVERY:])
+
+    def _rate_at(self, step: int, size: int) -> float:
+        recipe = self._recipes[size]
+        per_epoch = -(-len(self._features[size].views[0]) // recipe.run.batch_size)
+        epoch, place = divmod(step, per_epoch)
+        epochs = self.settings.rungs[-1] / per_epoch
+        return lr_factor(recipe.schedule, epoch=epoch, step=place, steps_per_epoch=per_epoch, epochs=epochs)
+
+    @torch.inference_mode()
+    def _measure(self, state: State, size: int) -> float:
+        """Average precision on the validation images, as an evaluation measures it."""
+        detector, recipe, features = state.evaluated.eval(), self._recipes[size], self._features[size]
+        evaluator = CocoEvaluator(self._val, max_detections=recipe.run.max_detections or COCO_DETECTIONS)
+        postprocess = replace(detector.postprocess, score=EVALUATION_SCORE)
+        preprocessing = self._card.preprocessing.at_size(features.size)
+        for rows, batch in features.val_batches(batch_size=recipe.run.batch_size, device=self._device):
+            records = [self._val.records[row] for row in rows]
+            fits = [Fit.of(record.height, record.width, preprocessing) for record in records]
+            hand(detector, batch.maps)
+            laid = LaidBatch(torch.empty(len(rows), 3, *features.size, device="meta"), fits)
+            evaluator.update(rows, detector.detect_in(laid, postprocess=postprocess))
+        hand(detector, ())
+        return chosen_by(evaluator.compute())
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Within, random numbers are drawn without a trace outside."""
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            yield
+
+
+def _mean_of(losses: Sequence[Tensor]) -> float:
+    """The mean of ``losses``; one that is no number is refused."""
+    values = torch.stack(list(losses)).double().tolist()
+    for value in values:
+        if not math.isfinite(value):
+            raise PyrafuseError(f"the loss became {value}: lower the learning rate, or lengthen the warm-up")
+    return math.fsum(values) / len(values)
+
+
+def _draw_seed(seed: int, fingerprint: str, what: object) -> int:
+    """A seed that differs for each candidate and each of its steps."""
+    return int.from_bytes(blake2b(f"{seed} {fingerprint} {what}".encode(), digest_size=7).digest())
