@@ -22,8 +22,9 @@ from torch import Tensor
 from pyrafuse import create_model
 from pyrafuse.core.devices import describe_device
 from pyrafuse.core.targets import Targets
+from pyrafuse.inference.dissecting import measure_peak
 from pyrafuse.inference.measuring import count_gflops, time_in_turns
-from pyrafuse.inference.racing import compare_in_pairs, measure_peak
+from pyrafuse.inference.turns import compare_in_pairs
 from pyrafuse.models.detector import Detector
 
 BUDGET_S = 7 * 60

@@ -1,4 +1,4 @@
-"""The files below a folder."""
+"""The files below a folder, and the folder of what is made once and kept."""
 
 import os
 from collections import deque
@@ -8,6 +8,12 @@ from pathlib import Path
 from pyrafuse.base.errors import DataError
 
 MAX_FILES = 3_000_000
+
+
+def cache_folder() -> Path:
+    """The folder of what can be made anew: $PYRAFUSE_CACHE, else pyrafuse/ in $XDG_CACHE_HOME or ~/.cache."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pyrafuse")
+    return Path(os.environ.get("PYRAFUSE_CACHE") or caches)
 
 
 def list_files(root: Path, *, kind_of: Callable[[Path], str] = lambda _: "") -> tuple[Path, ...]:

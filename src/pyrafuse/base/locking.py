@@ -1,6 +1,7 @@
 """One writer a folder of results: a lock that ends with its process, however that ends."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,12 +66,15 @@ def refuse_held(folder: str | os.PathLike[str]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove `write_atomically`'s temporary files in ``folder``, and one below, whose process was killed."""
+    """Remove temporary files in ``folder``, and one below, whose process was killed, and temporary folders.
+
+    Their names are those of `write_atomically`.
+    """
     for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
         number = path.name.removesuffix(PART).rpartition(".")[2]
         if number.isdecimal() and not _is_running(int(number)):
             with suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -39,7 +39,8 @@ def bench(
     fastest one within the noise where the paired rounds cannot tell them apart with a confidence of 95 %.
 
     Args:
-        models: Checkpoints, folders of runs, exported files, or names of models, which get random weights.
+        models: Checkpoints, folders of runs, exported files, or names of models, which get random weights. Exported
+            files alone need no PyTorch, and are timed without the machine's peak.
         backends: Forms of each model in torch: eager, optimized, compile (minutes for each), onnx, openvino. The last
             two are exported to a temporary folder. An exported file is one form by itself.
         batch: Images at a time.
@@ -54,7 +55,6 @@ def bench(
     """
     import json as json_format
     from dataclasses import asdict
-    from tempfile import TemporaryDirectory
 
     for name, value in (("batch", batch), ("size", size), ("rounds", rounds)):
         check_between(name, value, 1)
@@ -65,38 +65,29 @@ def bench(
         check_figure(picture)
     if images is not None:
         check_source(images)
-    import torch
-
     from pyrafuse.base.writing import write_text
-    from pyrafuse.core.devices import choose_device, describe_device
     from pyrafuse.inference.racing import race
+    from pyrafuse.runtime.loading import is_exported
 
-    where = choose_device(device)
+    names = tuple(dict.fromkeys(models))
     pictures = _read_pictures(images, batch)
-    with TemporaryDirectory() as folder:
-        contestants: dict[tuple[str, str], Contestant] = {}
-        for rank, model in enumerate(dict.fromkeys(models)):
-            place = Path(folder) / str(rank)
-            place.mkdir()
-            for each in _enter(model, backends, place, where, size=size, precision=precision):
-                contestants[each.name, each.backend] = each
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        result = race(
-            list(contestants.values()), pictures, size=size, score=score, rounds=rounds, device=where, dtype=dtype
-        )
-    title = f"{batch} x {size or 'own size'} px, {precision}, {rounds} rounds, on {describe_device(where)}"
-    print(title, *_tell(result), sep="\n")
+    settings = {"size": size, "score": score, "rounds": rounds}
+    if all(map(is_exported, names)):
+        where = _describe_plain(device, precision)
+        result = race([_enter_exported(name) for name in names], pictures, **settings)
+    else:
+        where, result = _race_in_torch(names, backends, pictures, device=device, precision=precision, **settings)
+    print(f"{batch} x {size or 'own size'} px, {precision}, {rounds} rounds, on {where}", *_tell(result), sep="\n")
     if json is not None:
-        settings = {"batch": batch, "size": size, "score": score, "rounds": rounds, "precision": precision}
-        told = {**settings, "device": describe_device(where), **asdict(result)}
+        told = {"batch": batch, **settings, "precision": precision, "device": where, **asdict(result)}
         write_text(json, json_format.dumps(told, indent=1) + "\n")
     if picture is not None:
         from pyrafuse.visualization.figures import save_figure
         from pyrafuse.visualization.latencies import plot_latencies
 
-        names = [f"{f.name}, {f.backend}" for f in result.figures]
+        labels = [f"{f.name}, {f.backend}" for f in result.figures]
         latencies = [f.latency_ms for f in result.figures]
-        save_figure(plot_latencies(names, latencies, [f.p95_ms for f in result.figures]), picture)
+        save_figure(plot_latencies(labels, latencies, [f.p95_ms for f in result.figures]), picture)
     return 0
 
 
@@ -114,6 +105,61 @@ def _read_pictures(source: str | None, batch: int) -> "list[NDArray[np.uint8]]":
     return list(islice(cycle([frame.image for frame in frames if frame.image is not None]), batch))
 
 
+def _describe_plain(device: str, precision: str) -> str:
+    """The device that exported files run on, in words.
+
+    Raises:
+        PyrafuseError: If they are asked to run elsewhere, or to compute otherwise.
+    """
+    import platform
+
+    if device not in {"auto", "cpu"}:
+        raise PyrafuseError(f"exported files run on the processor: leave --device {device} out")
+    if precision != "fp32":
+        raise PyrafuseError(f"exported files compute as they were exported: leave --precision {precision} out")
+    return f"{platform.machine()} cpu"
+
+
+def _enter_exported(model: str, *, threads: int | None = None) -> "Contestant":
+    from pyrafuse.inference.racing import Contestant
+    from pyrafuse.runtime.loading import load
+
+    path = find_checkpoint(model)
+    return Contestant(model, path.suffix.removeprefix("."), load(path, threads=threads))
+
+
+def _race_in_torch(
+    models: tuple[str, ...],
+    backends: tuple[Backend, ...],
+    pictures: "list[NDArray[np.uint8]]",
+    *,
+    device: str,
+    precision: Any,
+    size: int | None,
+    **settings: Any,
+) -> "tuple[str, Race]":
+    """The device in words, and the race of ``models``, of which one or more are in torch."""
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from pyrafuse.core.devices import choose_device, describe_device
+    from pyrafuse.inference.dissecting import TorchLaboratory
+    from pyrafuse.inference.racing import Contestant, race
+
+    where = choose_device(device)
+    laboratory = TorchLaboratory(where, torch.bfloat16 if precision == "bf16" else torch.float32)
+    with TemporaryDirectory() as folder:
+        contestants: dict[tuple[str, str], Contestant] = {}
+        for rank, model in enumerate(models):
+            place = Path(folder) / str(rank)
+            place.mkdir()
+            for each in _enter(model, backends, place, where, size=size, precision=precision):
+                contestants[each.name, each.backend] = each
+        result = race(list(contestants.values()), pictures, size=size, laboratory=laboratory, **settings)
+    return describe_device(where), result
+
+
 def _enter(
     model: str, backends: tuple[Backend, ...], folder: Path, where: Any, *, size: int | None, precision: Any
 ) -> "Iterator[Contestant]":
@@ -126,8 +172,7 @@ def _enter(
 
     threads = torch.get_num_threads()
     if is_exported(model):
-        path = find_checkpoint(model)
-        yield Contestant(path.stem, path.suffix.removeprefix("."), load(path, threads=threads))
+        yield _enter_exported(model, threads=threads)
         return
     detector = _load(model)
     height, width = detector.card.preprocessing_at(size).size

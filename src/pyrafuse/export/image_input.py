@@ -12,8 +12,8 @@ from pyrafuse.base.preprocessing import Interpolation, Preprocessing
 def fit_in_graph(images: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, Tensor, Tensor]:
     """As `pyrafuse.base.images.fitting.fit_image`, for a batch of images of one size.
 
-    The filters of Pillow and OpenCV are sums of weighted rows and columns: products with a matrix that depends on the
-    sizes alone. Pixels are within two grey levels of Pillow's, most are equal.
+    The filters of Pillow and OpenCV are sums of weighted rows and columns: products with matrices that depend on the
+    sizes alone. Pillow's are followed to the bit; pixels of ``opencv`` are within two grey levels.
 
     Args:
         images: (B, H, W, 3) uint8 RGB.
@@ -29,21 +29,16 @@ def fit_in_graph(images: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, 
     """
     if preprocessing.fit == "keep_ratio":
         raise ValueError("the size of keep_ratio's input follows the image: fit it before, and give it fitted")
-    pixels = images.permute(0, 3, 1, 2).float()
-    rows, columns = (torch.arange(side, device=images.device) for side in pixels.shape[-2:])
-    own = torch.stack((rows[-1], columns[-1])) + 1
+    own = torch.stack([torch.arange(images.shape[axis], device=images.device)[-1] + 1 for axis in (1, 2)])
     limits = torch.tensor(preprocessing.size, device=images.device)
+    inner = limits
     if preprocessing.fit == "letterbox":
         inner = (own * (limits.double() / own).amin(dim=0)).round().clamp(min=1).long()
-    else:
-        inner = limits
     height, width = preprocessing.size
-    down = resizing_matrix(rows, inner[0], height, preprocessing.interpolation)
-    across = resizing_matrix(columns, inner[1], width, preprocessing.interpolation)
-    pixels = pixels @ across.T
-    if preprocessing.interpolation != "opencv":  # Pillow keeps bytes between its two passes
-        pixels = _to_levels(pixels)
-    pixels = _to_levels(down @ pixels)
+    pixels = resize_rows(images.permute(0, 3, 2, 1), own[1], inner[1], width, preprocessing.interpolation)
+    pixels = resize_rows(pixels.transpose(2, 3), own[0], inner[0], height, preprocessing.interpolation)
+    if preprocessing.interpolation == "opencv":
+        pixels = (pixels + _HALF).floor().clamp(0, 255)
     if preprocessing.fit == "letterbox":
         is_inner = (torch.arange(height)[:, None] < inner[0]) & (torch.arange(width) < inner[1])
         color = torch.tensor(preprocessing.fill_color(), dtype=torch.float32, device=images.device)
@@ -51,33 +46,73 @@ def fit_in_graph(images: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, 
     return pixels, inner, own
 
 
-def resizing_matrix(places: Tensor, inner: Tensor, count: int, interpolation: Interpolation) -> Tensor:
-    """(count, N) float32: the weight of each of N pixels in each of ``count`` new ones.
+_BLOCK = 32
+"""New rows that one product makes of the rows they lie over: of all rows it would make most of its effort in zeros."""
+
+
+def resize_rows(pixels: Tensor, own: Tensor, inner: Tensor, count: int, interpolation: Interpolation) -> Tensor:
+    """The N rows of images become ``inner`` of ``count``; the others are 0.
 
     Args:
-        places: (N,) int64, 0..N-1.
-        inner: () int64, how many new pixels the N become; the weights of further ones are 0.
-        count: Number of new pixels.
+        pixels: (B, C, N, M) in 0..255.
+        own: () int64, N.
+        inner: () int64, how many rows the N become.
+        count: Number of new rows.
         interpolation: ``antialias`` and ``bicubic`` widen their filter where they reduce; ``opencv`` does not.
+
+    Returns:
+        (B, C, count, M) float32; of Pillow's filters whole grey levels, as Pillow keeps bytes between its two passes.
     """
-    ratio = (places[-1] + 1) / inner
-    width = torch.ones_like(ratio) if interpolation == "opencv" else ratio.clamp(min=1)
-    new = torch.arange(count, device=places.device)
-    distance = ((places + 0.5 - (new[:, None] + 0.5) * ratio) / width).abs()
+    width = inner if interpolation == "opencv" else torch.maximum(own, inner)
+    reach = (2 if interpolation == "bicubic" else 1) * width  # in steps of 1 / inner of a row
+    new = torch.arange(-(-count // _BLOCK) * _BLOCK, device=pixels.device).view(-1, _BLOCK)
+    first = (((2 * new[:, 0] + 1) * own - 2 * reach) // (2 * inner)).clamp(min=0)
+    number = (((_BLOCK - 1) * own + 2 * reach) // inner + 3).item()
+    torch._check(number >= 1)
+    places = first[:, None] + torch.arange(number, device=pixels.device)
+    weights = _weigh(places, new, own, inner, width, interpolation)
+    under = pixels[:, :, places.minimum(own - 1)].float()  # (B, C, blocks, number, M)
+    if interpolation == "opencv":
+        levels = weights.float() @ under
+    else:
+        high, low = _in_fixed_point(weights)
+        levels = _round(high @ under, low @ under)
+    return levels.flatten(2, 3)[:, :, :count]
+
+
+def _weigh(
+    places: Tensor, new: Tensor, own: Tensor, inner: Tensor, width: Tensor, interpolation: Interpolation
+) -> Tensor:
+    """(blocks, _BLOCK, number) float64: the weights of rows ``places`` (blocks, number) in rows ``new``."""
+    new, places = new[:, :, None], places[:, None]
+    # whole numbers up to one division: the distances are exact in runtimes that calculate in float32 as well
+    distance = ((2 * places + 1) * inner - (2 * new + 1) * own).abs().double() / (2 * width).double()
     if interpolation == "bicubic":  # Keys' cubic with a = -0.5, as Pillow's
         near = (1.5 * distance - 2.5) * distance**2 + 1
         far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
         weights = near.where(distance < 1, far.where(distance < 2, 0))
     else:
         weights = (1 - distance).clamp(min=0)
-    weights = weights / weights.sum(dim=1, keepdim=True).where(new[:, None] < inner, 1)
-    return weights.where(new[:, None] < inner, 0)
+    weights = weights.where((places < own) & (new < inner), 0)
+    return weights / weights.sum(dim=2, keepdim=True).where(new < inner, 1)
 
 
-def _to_levels(pixels: Tensor) -> Tensor:
-    """Rounded to whole grey levels 0..255, as bytes hold them.
+_HALF = 0.5 + 2**-9
+"""Sums of few weighted bytes often end in exactly one half, which runtimes that add in another order would round to
+either side: the border lies a little below."""
 
-    Sums of few weighted bytes often end in exactly one half, which runtimes that add in another order would round to
-    either side: the border lies a little below.
+
+def _in_fixed_point(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights as Pillow holds them, in units of 2^-22, as high + low / 2^11, each a float32 in units of 2^-11.
+
+    Sums of bytes times either are whole multiples of 2^-11 below 2^13: exact in float32, in whatever order they are
+    added, for filters of up to 64 pixels.
     """
-    return (pixels + (0.5 + 2**-9)).floor().clamp(0, 255)
+    units = (weights.abs() * 2**22 + 0.5).floor() * weights.sign()
+    high = (units / 2**11).round()
+    return (high / 2**11).float(), ((units - high * 2**11) / 2**11).float()
+
+
+def _round(high: Tensor, low: Tensor) -> Tensor:
+    """Weighted sums of bytes, high + low / 2^11, rounded to whole grey levels 0..255."""
+    return (high + low.floor() / 2**11 + 0.5).floor().clamp(0, 255)

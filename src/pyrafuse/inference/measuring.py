@@ -3,7 +3,7 @@
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from random import Random
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from pyrafuse.inference.turns import take_turns
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -106,35 +108,11 @@ def time_in_turns(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each round of several works that take turns, so that the machine's load hits all alike.
-
-    The order changes from round to round: what runs just before leaves its traces in the caches.
-
-    Args:
-        work: By name; each one is called once a round.
-        rounds: Timed rounds.
-        warmup: Rounds before, which are not timed.
-        device: Where the work is done; its queue is waited for.
-        clock: Seconds.
-
-    Raises:
-        ValueError: If no round is timed.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds must be 1 or more, got {rounds}")
-    device = torch.device(device)
-    times: dict[str, list[float]] = {name: [] for name in work}
-    order = Random(0)
+    """`pyrafuse.inference.turns.take_turns` without gradients, the queue of ``device`` waited for."""
     with torch.inference_mode():
-        for number in range(-warmup, rounds):
-            for name in order.sample(list(work), len(work)):
-                _wait_for(device)
-                start = clock()
-                work[name]()
-                _wait_for(device)
-                if number >= 0:
-                    times[name].append(1000 * (clock() - start))
-    return times
+        return take_turns(
+            work, rounds=rounds, warmup=warmup, wait=partial(_wait_for, torch.device(device)), clock=clock
+        )
 
 
 def _wait_for(device: torch.device) -> None:

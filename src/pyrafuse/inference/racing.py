@@ -1,31 +1,67 @@
-"""Detectors side by side, from images to detections, in turns: eager, optimised and exported ones alike.
+"""Detectors side by side, from images to detections, in turns: eager, optimised and exported ones alike, without torch.
 
 contestants on the same images -> milliseconds of each round, beside the machine's own peak -> `RaceFigures`
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pyrafuse.base.images.sources import Frame
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.data.images.fitting import fit_image, stack_images
-from pyrafuse.inference.measuring import measure_latencies, measure_peak_memory_mb, time_in_turns
 from pyrafuse.inference.predicting import Predictor
-from pyrafuse.models.detector import Detector
-from pyrafuse.models.laying import LaidBatch
-from pyrafuse.models.two_stage import TwoStageDetector
+from pyrafuse.inference.turns import compare_in_pairs, take_turns
 
-GEMM, CONVOLUTION = "matrix product", "3x3 convolution"
+Work = Mapping[str, Callable[[], object]]
+Parts = tuple[dict[str, float], float | None]
+"""Milliseconds by part, and the peak memory in megabytes."""
+
+
+class Laboratory(Protocol):
+    """What a machine can do at most, and what is in a detector: known where a library looks into both."""
+
+    def peaks(self) -> Mapping[str, tuple[Callable[[], object], float]]:
+        """Work that keeps the machine busy, and its billions of operations, by name."""
+        ...
+
+    def take_turns(self, work: Work, *, rounds: int, warmup: int) -> dict[str, list[float]]:
+        """`pyrafuse.inference.turns.take_turns`, waiting for the device."""
+        ...
+
+    def dissect(
+        self,
+        detector: Predictor,
+        images: Sequence[NDArray[np.uint8]],
+        settings: Preprocessing,
+        score: float,
+        rounds: int,
+        /,
+    ) -> Parts:
+        """What each part of ``detector`` takes; nothing where it cannot be seen."""
+        ...
+
+
+class Plain:
+    """A laboratory without torch: it times, and sees no parts."""
+
+    def peaks(self) -> Mapping[str, tuple[Callable[[], object], float]]:
+        return {}
+
+    def take_turns(self, work: Work, *, rounds: int, warmup: int) -> dict[str, list[float]]:
+        return take_turns(work, rounds=rounds, warmup=warmup)
+
+    def dissect(self, *_: object) -> Parts:
+        return {}, None
+
+
+PLAIN = Plain()
 
 
 @dataclass(frozen=True)
@@ -60,7 +96,7 @@ class RaceFigures:
         peak_memory_mb: See `measure_peak_memory_mb`; none of exported files.
         parameters: Number of parameters, as in `Contestant`.
         gflops: GFLOPs of one image, as in `Contestant`.
-        peak_share: Share of the machine's peak, 0..1.
+        peak_share: Share of the machine's peak, 0..1; none where it is not known.
         slower_ms: How much longer a round takes than the fastest contestant's: least, median and most with a
             confidence of 95 %; within the noise where that holds 0.
         parts_ms: Milliseconds by part, of contestants in torch that are not compiled.
@@ -90,7 +126,7 @@ class Race:
 
     Attributes:
         figures: One a contestant.
-        peak_gflops: Billions of operations a second of a matrix product and of a 3x3 convolution, at their medians.
+        peak_gflops: Billions of operations a second of the laboratory's work, at the median.
     """
 
     figures: tuple[RaceFigures, ...]
@@ -104,19 +140,17 @@ def race(
     size: int | None = None,
     score: float = 0.25,
     rounds: int = 20,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    laboratory: Laboratory = PLAIN,
 ) -> Race:
     """Let contestants detect in the same batch of images in turns.
 
     Args:
-        contestants: One or more, on ``device``; no two of the same name and backend.
+        contestants: One or more, on one device; no two of the same name and backend.
         images: The batch: RGB (H, W, 3).
         size: Side of the network's input in pixels; by default what each was trained at.
         score: Least score of a detection.
         rounds: Timed rounds.
-        device: Where contestants in torch compute.
-        dtype: What the machine's peak is measured in.
+        laboratory: What measures the machine's peak and the parts of detectors; by default neither is told.
 
     Raises:
         ValueError: If there is no contestant or no round.
@@ -124,12 +158,12 @@ def race(
     if not contestants:
         raise ValueError("there is no contestant")
     frames = [Frame(f"image{rank}", image) for rank, image in enumerate(images)]
-    tasks = _peak_tasks(torch.device(device), dtype)
+    tasks = laboratory.peaks()
     work: dict[str, Callable[[], object]] = {name: task for name, (task, _) in tasks.items()}
     settings = [each.detector.card.preprocessing_at(size) for each in contestants]
     for rank, each in enumerate(contestants):
         work[str(rank)] = partial(_detect, each.detector, frames, settings[rank], score)
-    times = time_in_turns(work, rounds=rounds, warmup=2, device=device)
+    times = laboratory.take_turns(work, rounds=rounds, warmup=2)
     peak = {name: gflop / median(times[name]) * 1000 for name, (_, gflop) in tasks.items()}
     ranking = sorted(range(len(contestants)), key=lambda rank: median(times[str(rank)]))
     figures = []
@@ -137,8 +171,8 @@ def race(
         each, own = contestants[rank], times[str(rank)]
         per_second = 1000 * len(images) / median(own)
         parts, memory = {}, None
-        if isinstance(each.detector, Detector) and each.backend != "compile":
-            parts, memory = _measure_parts(each.detector, images, settings[rank], score, rounds, device)
+        if each.backend != "compile":
+            parts, memory = laboratory.dissect(each.detector, images, settings[rank], score, rounds)
         figures.append(
             RaceFigures(
                 name=each.name,
@@ -149,30 +183,12 @@ def race(
                 peak_memory_mb=memory,
                 parameters=each.parameters,
                 gflops=each.gflops,
-                peak_share=None if each.gflops is None else each.gflops * per_second / max(peak.values()),
+                peak_share=each.gflops * per_second / max(peak.values()) if each.gflops and peak else None,
                 slower_ms=compare_in_pairs(own, times[str(ranking[0])]),
                 parts_ms=parts,
             )
         )
     return Race(tuple(figures), peak)
-
-
-def measure_peak(device: torch.device | str, dtype: torch.dtype, *, rounds: int = 20) -> dict[str, float]:
-    """Billions of operations a second of a matrix product and of a 3x3 convolution, at their medians."""
-    tasks = _peak_tasks(torch.device(device), dtype)
-    latencies = measure_latencies({name: task for name, (task, _) in tasks.items()}, rounds=rounds, device=device)
-    return {name: gflop / latencies[name] * 1000 for name, (_, gflop) in tasks.items()}
-
-
-def compare_in_pairs(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Least, median and most of the median difference of paired rounds with a confidence of 95 %.
-
-    From the order of the differences alone, whatever their distribution: load makes some rounds very long.
-    """
-    differences = sorted(a - b for a, b in zip(ours, theirs, strict=True))
-    count = len(differences)
-    rank = max(0, math.floor(count / 2 - 0.98 * math.sqrt(count)))
-    return differences[rank], median(differences), differences[count - 1 - rank]
 
 
 def make_pictures(count: int, *, height: int = 480, width: int = 640) -> list[NDArray[np.uint8]]:
@@ -188,59 +204,6 @@ def _detect(detector: Predictor, frames: Sequence[Frame], preprocessing: Preproc
             frames, batch_size=len(frames), score_threshold=score, preprocessing=preprocessing, keep_images=False
         )
     )
-
-
-def _peak_tasks(device: torch.device, dtype: torch.dtype) -> dict[str, tuple[Callable[[], object], float]]:
-    """Work that keeps the arithmetic units busy, and its billions of operations."""
-    side, channels, cells = 1024, 256, 64
-    matrix = torch.full((side, side), 0.5, device=device, dtype=dtype)
-    maps = torch.full((1, channels, cells, cells), 0.5, device=device, dtype=dtype)
-    weight = torch.full((channels, channels, 3, 3), 0.01, device=device, dtype=dtype)
-    maps, weight = (x.contiguous(memory_format=torch.channels_last) for x in (maps, weight))
-    return {
-        GEMM: (lambda: matrix @ matrix, 2 * side**3 / 1e9),
-        CONVOLUTION: (lambda: F.conv2d(maps, weight, padding=1), 2 * (channels * cells * 3) ** 2 / 1e9),
-    }
-
-
-def _measure_parts(
-    detector: Detector[Any],
-    images: Sequence[NDArray[np.uint8]],
-    preprocessing: Preprocessing,
-    score: float,
-    rounds: int,
-    device: torch.device | str,
-) -> tuple[dict[str, float], float]:
-    """Median milliseconds of each part of a batch, in the order in which data flow, and the peak memory."""
-    encoded = [cv2.imencode(".jpg", image)[1] for image in images]
-
-    def fit() -> LaidBatch:
-        fitted, fits = zip(*(fit_image(image, preprocessing) for image in images), strict=True)
-        return LaidBatch.of(stack_images(fitted), fits, preprocessing, device=detector.device)
-
-    with torch.inference_mode():
-        batch = fit()
-        laid = batch.images.contiguous(memory_format=torch.channels_last)
-        maps = detector.backbone(laid)
-        pyramid = detector.neck(maps)
-        predictions = detector(batch.images, sizes=batch.sizes)
-        memory = measure_peak_memory_mb(detector, batch.images)
-    postprocess = replace(detector.postprocess, score=score)
-    work: dict[str, Callable[[], object]] = {
-        "reading": lambda: [cv2.imdecode(code, cv2.IMREAD_COLOR) for code in encoded],
-        "fitting": fit,
-        "backbone": lambda: detector.backbone(laid),
-        "neck": lambda: detector.neck(maps),
-        "head": lambda: detector.head(pyramid),
-        "suppression": lambda: detector.detect_in(batch, postprocess=postprocess, predictions=predictions),
-    }
-    if isinstance(detector, TwoStageDetector):
-        work["whole"] = lambda: detector(batch.images, sizes=batch.sizes)
-    parts = measure_latencies(work, rounds=rounds, warmup=1, device=device)
-    if "whole" in parts:
-        rest = parts.pop("whole") - sum(parts[name] for name in ("backbone", "neck", "head"))
-        parts["regions"] = max(rest, 0.0)
-    return parts, memory
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

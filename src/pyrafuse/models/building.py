@@ -14,7 +14,7 @@ from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.parts import Part
 from pyrafuse.base.spec import DetectorSpec, TwoStageSpec
-from pyrafuse.core.pyramid import Neck, PyramidSpec
+from pyrafuse.core.pyramid import Backbone, Neck, PyramidSpec
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS
 from pyrafuse.models import recursive_fpn  # noqa: F401  # a backbone that is made of other parts, by its name
@@ -26,7 +26,11 @@ from pyrafuse.postprocess.registry import DECODERS, PROPOSALS, SELECTIONS
 
 
 def build(
-    spec: DetectorSpec, *, backbone_weights: str | os.PathLike[str] | None = None, pretrained: bool = False
+    spec: DetectorSpec,
+    *,
+    backbone_weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = False,
+    backbone: Backbone | None = None,
 ) -> Detector:
     """Build the detector that ``spec`` describes, with fresh weights; its card holds the whole description.
 
@@ -34,14 +38,16 @@ def build(
         spec: May leave out what is a part's default.
         backbone_weights: Published checkpoint of the backbone.
         pretrained: Whether timm fetches the weights of a backbone of its own.
+        backbone: What stands in for the described backbone, with the same maps; by default it is built.
 
     Raises:
         UnknownNameError: If there is no such part.
         PyrafuseError: If a part takes no such option, or the parts do not fit together: the message names the part.
         CheckpointError: If the weights do not fit.
     """
-    backbone, resolved = BACKBONES.make(spec.backbone, weights=backbone_weights, pretrained=pretrained)
-    parts: dict[str, Any] = {"backbone": resolved}
+    parts: dict[str, Any] = {}
+    if backbone is None:
+        backbone, parts["backbone"] = BACKBONES.make(spec.backbone, weights=backbone_weights, pretrained=pretrained)
     heads = PROPOSAL_HEADS if isinstance(spec, TwoStageSpec) else HEADS
     neck, parts["necks"] = _make_necks(spec, backbone.features, shares_levels=heads.entry(spec.head.name).facts)
     given: dict[str, Any] = {"features": neck.features, "num_classes": spec.num_classes}

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Plan, Step, plan_graph
-from pyrafuse.necks.merging import CONVOLVING, Conv
+from pyrafuse.necks.merging import ALIGNING, CONVOLVING
 from pyrafuse.search.operators import (
     FREE_DOWNS,
     FREE_FUSIONS,
     FREE_UPS,
     PLACELESS_FUSIONS,
+    SYMMETRIC_BLOCKS,
     SYMMETRIC_FUSIONS,
+    describe_conv,
 )
 
 
@@ -97,7 +100,9 @@ def _read(plan: Plan, inputs: PyramidSpec) -> _Net:
         level = step.merge.level
         if level not in sizes:  # a new level is as large as what arrives there first
             sizes[level] = f"{sizes[step.levels[0]]} {_size_rule(step)}"
-        arrived = [_add_edge(net, step, maps[source], rank, sizes[level]) for rank, source in enumerate(step.sources)]
+        arrived: list[int] = []
+        for rank, source in enumerate(step.sources):
+            arrived.append(_add_edge(net, step, maps[source], rank, sizes[level], arrived))
         maps.append(_add_conv(net, step, _add_fusion(net, step, arrived)))
     net.outputs = tuple(maps[place] for place in plan.outputs)
     return net
@@ -112,20 +117,20 @@ def _size_rule(step: Step) -> str:
     return f"{way}{abs(halvings)}"
 
 
-def _add_edge(net: _Net, step: Step, source: int, rank: int, size: str) -> int:
+def _add_edge(net: _Net, step: Step, source: int, rank: int, size: str, arrived: Sequence[int]) -> int:
     """What arrives of one source: its 1x1 convolution, then its way to the level."""
     merge, before, after = step.merge, step.before[rank], step.widths[rank]
     halvings = merge.level - step.levels[rank]
     brings_channels = halvings > 0 and merge.down in CONVOLVING
     if before != after and not brings_channels:
-        source = net.add(_Value(_describe(merge.project, before, after), (source,), is_own=True))
-        before = after
+        label, before = _describe(merge.project, before, after), after
+        source = net.add(_Value(label, (source,), is_own=True))
     if halvings == 0:
         return source
     if halvings < 0:
-        is_free = merge.up in FREE_UPS
-        form = "" if is_free else _describe(merge.project, before, after)
-        return net.add(_Value(f"up {merge.up} {-halvings} to {size} {form}", (source,), is_own=not is_free))
+        guide = arrived[:1] if merge.up in ALIGNING else ()
+        label = f"up {merge.up} {-halvings} to {size} {after}"
+        return net.add(_Value(label, (source, *guide), is_own=merge.up not in FREE_UPS))
     is_free = merge.down in FREE_DOWNS
     if is_free:
         form = ""
@@ -158,14 +163,12 @@ def _add_conv(net: _Net, step: Step, fused: int) -> int:
         return fused
     parts = net.parts_of([fused])
     label = _describe(step.merge.conv, step.fused, step.channels)
-    return net.add(_Value(label, tuple(sorted(parts)), is_ordered=False, is_own=True))
+    is_symmetric = step.merge.conv.block in SYMMETRIC_BLOCKS
+    return net.add(_Value(label, tuple(sorted(parts)) if is_symmetric else parts, not is_symmetric, is_own=True))
 
 
 def _describe(form: Conv, before: int, after: int) -> str:
-    bias = form.norm == "none" if form.bias is None else form.bias
-    norm = {"none": "", "batch_norm": f"{form.eps} {form.momentum}"}.get(form.norm, f"{form.eps}")
-    kind = "separable" if form.separable else "conv"
-    return f"{kind} {form.kernel_size} {form.before} {form.norm} {norm} {form.activation} {bias} {before}>{after}"
+    return f"{describe_conv(form)} {before}>{after}"
 
 
 # names: two nets have the same ones, in the same order, exactly if they are the same

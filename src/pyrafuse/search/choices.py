@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, cast
 
 from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import TAKES_TWO, Graph
-from pyrafuse.necks.merging import DOWN, FUSIONS, UP, Conv
+from pyrafuse.necks.merging import ALIGNING, DOWN, FUSIONS, UP
 
 Answer = str | int
 """What a question is answered with; JSON holds it as it is."""
@@ -139,6 +140,11 @@ class Space:
             raise PyrafuseError(f"{EACH!r} cannot be a name in a space: it leaves a choice to each merge; rename it")
         if not self.real_convs and self.fusions == ("concat",):
             raise PyrafuseError("the space's only fusion is concat, and it has no convolution to follow it: add one")
+        if all(name in ALIGNING for name in self.ups):
+            raise PyrafuseError(
+                f"the space's only ways up are {', '.join(self.ups)}, which need a map of the merge's own level: add "
+                "another, such as nearest"
+            )
         normed = any(
             form is not None and form.norm == "group_norm" for form in (*self.convs.values(), *self.projects.values())
         )

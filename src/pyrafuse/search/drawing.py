@@ -4,19 +4,21 @@ outer questions -> a stem, if there is one -> merges in their order -> which mer
 """
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import TAKES_TWO, Graph, Merge, number_levels
-from pyrafuse.necks.merging import CONVOLVING, Conv
+from pyrafuse.necks.merging import ALIGNING
 from pyrafuse.search.choices import AS_INPUTS, EACH, NO_CONV, Answer, Candidate, Chooser, Space
-from pyrafuse.search.closing import count_excess, count_merges, missing_levels
-from pyrafuse.search.operators import FREE_DOWNS, FREE_UPS, PLACELESS_FUSIONS
+from pyrafuse.search.closing import Closing, count_merges, missing_levels
+from pyrafuse.search.operators import PLACELESS_FUSIONS, read_of_project
 
 Levels = tuple[int, ...]
+PLAIN = Conv(1)
 
 
 @dataclass(frozen=True)
@@ -30,49 +32,61 @@ class Map:
 
 @dataclass
 class Drawing:
-    """One drawing as it goes on."""
+    """One drawing as it goes on.
+
+    Attributes:
+        space: What may be chosen.
+        inputs: What the backbone gives.
+        choose: Answers the questions.
+        answers: Those so far, of questions that had more than one option.
+    """
 
     space: Space
     inputs: PyramidSpec
     choose: Chooser
     answers: dict[str, Answer] = field(default_factory=dict)
+    _shared: dict[str, str] = field(default_factory=dict)
+    _channels: Answer = AS_INPUTS
 
     def run(self) -> Candidate:
-        """Ask everything, and build the graph."""
+        """Ask everything, and build the graph.
+
+        Raises:
+            PyrafuseError: If the space has no graph for such maps.
+        """
         space = self.space
-        size = self._ask("size", space.sizes)
+        size = int(self._ask("size", space.sizes))
         self._channels = self._ask("channels", self._legal_channels())
-        fusions = [name for name in space.fusions_of(2) if self._possible(self._most(name))]
+        fusions = [name for name in space.fusions_of(2) if self._possible[self._most(name)]]
         if not fusions:
             raise self._nothing_fits()
-        self._fusion = self._ask_shared("fusion", fusions)
-        self._up, self._down = self._ask_shared("up", space.ups), self._ask_shared("down", space.downs)
-        self._conv = self._ask_shared("conv", tuple(space.convs))
-        self._project = self._ask_shared("project", tuple(space.projects))
-        most = self._most(self._fusion)
-        possible = self._possible(most)
-        reads = self._pick("reads", [reads for reads, _ in possible], "C")
-        outputs = self._pick("outputs", [outputs for chosen, outputs in possible if chosen == reads], "P")
+        self._ask_shared("fusion", fusions)
+        self._ask_shared("up", space.ups)
+        self._ask_shared("down", space.downs)
+        self._ask_shared("conv", tuple(space.convs))
+        self._ask_shared("project", tuple(space.projects))
+        most = self._most(self._shared["fusion"])
+        reads = self._pick("reads", [reads for reads, _ in self._possible[most]], "C")
+        outputs = self._pick("outputs", [outputs for chosen, outputs in self._possible[most] if chosen == reads], "P")
         ways = self._ways(reads, outputs, most)
-        stack = self._ask("stack", [n for n in space.stacks if any(n == stack for stack, _ in ways)])
-        has_stem = bool(self._ask("stem", [has_stem for has_stem in (False, True) if (stack, has_stem) in ways]))
-        stem: list[Merge] = []
-        outside = {f"C{level}": self._arriving[level] for level in reads}
-        if has_stem:
-            stem, outside = self._draw_stem(reads, outputs)
-        least = self._least(reads, outputs, has_stem, most)
-        assert least is not None
-        number = self._ask("merges", range(least, space.max_merges + 1))
-        merges, ends = self._draw_merges(int(number), outside, reads, outputs, most)
-        graph = Graph(
-            merges=tuple(merges),
-            outputs=ends,
-            stem=tuple(stem),
-            stack=int(stack),
-            ignored=tuple(f"C{level}" for level in self._arriving if level not in reads),
-            **({} if self._channels == AS_INPUTS else {"channels": int(self._channels)}),
+        stack = int(self._ask("stack", dict.fromkeys(stack for stack, _ in ways)))
+        has_stem = bool(self._ask("stem", [has_stem for times, has_stem in ways if times == stack]))
+        stem, outside = self._draw_stem(reads, outputs) if has_stem else ([], {n: self._arriving[n] for n in reads})
+        least = self._least(reads, outputs, has_stem, most) or 1
+        closing = Closing(
+            outputs={*outputs},
+            span=range(min(*reads, *outputs), max(*reads, *outputs) + 1),
+            known={*self._arriving, *outside},
+            unread={f"C{level}": None for level in outside},
+            rest=int(self._ask("merges", range(least, space.max_merges + 1))),
+            most=most,
         )
-        return Candidate(graph, int(size), self.answers)
+        merges = self._draw_merges(closing, {f"C{level}": one for level, one in outside.items()})
+        ends = [merges[int(self._ask(f"P{level}", closing.legal_ends(level))) - 1].name for level in outputs]
+        ignored = tuple(f"C{level}" for level in self._arriving if level not in reads)
+        channels = Graph.channels if self._channels == AS_INPUTS else int(self._channels)
+        graph = Graph(tuple(merges), tuple(ends), channels, tuple(stem), stack, ignored)
+        return Candidate(graph, size, self.answers)
 
     # the outer part
 
@@ -82,16 +96,13 @@ class Drawing:
         return {n: Map(f"C{n}", n, channels) for n, channels in zip(numbers, self.inputs.channels, strict=True)}
 
     @cached_property
-    def _outer(self) -> list[tuple[Levels, Levels]]:
-        """Which maps are read and which levels go out: all pairs that the maps allow."""
+    def _possible(self) -> dict[int, list[tuple[Levels, Levels]]]:
+        """Which maps are read and which levels go out: all pairs for which there are graphs, by the most inputs."""
         finest = min(self._arriving)
         reads = dict.fromkeys(tuple(n for n in levels if n in self._arriving) for levels in self.space.reads)
         outputs = [levels for levels in self.space.outputs if self.inputs.strides[0] >> max(0, finest - levels[0])]
-        return [(read, levels) for read in reads if read for levels in outputs]
-
-    def _possible(self, most: int) -> list[tuple[Levels, Levels]]:
-        """Those pairs for which there are graphs."""
-        return [outer for outer in self._outer if self._ways(*outer, most)]
+        pairs = [(read, levels) for read in reads if read for levels in outputs]
+        return {most: [one for one in pairs if self._ways(*one, most)] for most in {2, self.space.max_inputs}}
 
     def _ways(self, reads: Levels, outputs: Levels, most: int) -> list[tuple[int, bool]]:
         """Stacks, each with and without a stem, for which there are graphs. More runs than one need a stem."""
@@ -99,6 +110,7 @@ class Drawing:
         return [(stack, has_stem) for stack in self.space.stacks for has_stem in with_stem if has_stem or stack == 1]
 
     def _least(self, reads: Levels, outputs: Levels, has_stem: bool, most: int) -> int | None:
+        """The least number of merges, if there is one."""
         known = frozenset((*self._arriving, *(_created(reads, outputs) if has_stem else ())))
         return count_merges(
             len({*reads, *outputs} if has_stem else reads),
@@ -108,16 +120,9 @@ class Drawing:
             limit=self.space.max_merges,
         )
 
-    def _most(self, fusion: Answer) -> int:
+    def _most(self, fusion: str) -> int:
         takes_more = self.space.fusions_of(3) if fusion == EACH else fusion not in TAKES_TWO
         return self.space.max_inputs if takes_more else 2
-
-    def _nothing_fits(self) -> PyrafuseError:
-        come = ", ".join(f"C{n}" for n in self._arriving)
-        return PyrafuseError(
-            f"the space has no graph for the maps {come}: at most {self.space.max_merges} merges make none of its sets "
-            "of outputs; raise max_merges, or add other sets to `outputs` or `reads`"
-        )
 
     def _legal_channels(self) -> Sequence[Answer]:
         forms = (*self.space.convs.values(), *self.space.projects.values())
@@ -132,6 +137,13 @@ class Drawing:
             )
         return fixed
 
+    def _nothing_fits(self) -> PyrafuseError:
+        come = ", ".join(f"C{n}" for n in self._arriving)
+        return PyrafuseError(
+            f"the space has no graph for the maps {come}: at most {self.space.max_merges} merges make none of its sets "
+            "of outputs; raise max_merges, or add other sets to `outputs` or `reads`"
+        )
+
     # questions
 
     def _ask(self, question: str, options: Iterable[Answer]) -> Answer:
@@ -145,12 +157,13 @@ class Drawing:
         by_name = {" ".join(f"{letter}{n}" for n in levels): levels for levels in sets}
         return by_name[str(self._ask(question, by_name))]
 
-    def _ask_shared(self, question: str, options: Sequence[str]) -> str:
-        """What holds for all merges, or `EACH`."""
-        return str(self._ask(question, options if len(options) == 1 else (EACH, *options)))
+    def _ask_shared(self, kind: str, options: Sequence[str]) -> None:
+        """Ask what holds for all merges, or `EACH`."""
+        self._shared[kind] = str(self._ask(kind, options if len(options) == 1 else (EACH, *options)))
 
-    def _ask_own(self, place: str, kind: str, shared: str, options: Sequence[str]) -> str:
+    def _ask_own(self, place: str, kind: str, options: Sequence[str]) -> str:
         """What a merge does: what all do, where that is legal here; else it is asked."""
+        shared = self._shared[kind]
         return shared if shared in options else str(self._ask(f"{place}.{kind}", options))
 
     # merges
@@ -160,129 +173,88 @@ class Drawing:
             return int(self._channels)
         return self._arriving[min(self._arriving, key=lambda n: (abs(n - level), n))].channels
 
-    def _draw_stem(self, reads: Levels, outputs: Levels) -> tuple[list[Merge], dict[str, Map]]:
+    def _draw_stem(self, reads: Levels, outputs: Levels) -> tuple[list[Merge], dict[int, Map]]:
         """One map a level: what comes in there, maybe convolved; where nothing does, it is made of the next level's."""
         stem: list[Merge] = []
         at: dict[int, Map] = {}
+        convs = (NO_CONV, *self.space.real_convs)
 
-        def add(place: str, name: str, level: int, source: Map, conv: str) -> Map:
-            merge = self._fill(place, name, level, [source], "sum", conv)
-            stem.append(merge)
+        def add(place: str, name: str, level: int, source: Map, conv: Answer) -> Map:
+            stem.append(self._fill(place, name, level, [source], Merge.fusion, str(conv)))
             return Map(name, level, self._channels_at(level))
 
         for level in reads:
-            conv = str(self._ask(f"C{level}.conv", (NO_CONV, *self.space.real_convs)))
-            came = self._arriving[level]
-            at[level] = came if conv == NO_CONV else add(f"C{level}", f"S{level}", level, came, conv)
+            place, at[level] = f"C{level}", self._arriving[level]
+            if (conv := self._ask(f"{place}.conv", convs)) != NO_CONV:
+                at[level] = add(place, f"S{level}", level, at[level], conv)
         for level in _created(reads, outputs):
-            source = at[max((n for n in at if n < level), default=min(at))]
-            conv = str(self._ask(f"C{level}.before", (NO_CONV, *self.space.real_convs)))
-            if conv != NO_CONV:
-                source = add(f"C{level}.before", f"E{level}", source.level, source, conv)
-            at[level] = add(f"C{level}", f"S{level}", level, source, NO_CONV)
-        return stem, {f"C{level}": at[level] for level in sorted(at) if level in {*reads, *outputs}}
+            place, source = f"C{level}", at[max((n for n in at if n < level), default=min(at))]
+            if (conv := self._ask(f"{place}.before", convs)) != NO_CONV:
+                source = add(f"{place}.before", f"E{level}", source.level, source, conv)
+            at[level] = add(place, f"S{level}", level, source, NO_CONV)
+        return stem, {level: at[level] for level in sorted(at) if level in {*reads, *outputs}}
 
-    def _draw_merges(
-        self, number: int, outside: dict[str, Map], reads: Levels, outputs: Levels, most: int
-    ) -> tuple[list[Merge], tuple[str, ...]]:
+    def _draw_merges(self, closing: Closing, outside: Mapping[str, Map]) -> list[Merge]:
         maps: dict[Answer, Map] = {**outside}
         merges: list[Merge] = []
-        made: dict[Answer, int] = {}  # the level of each merge
-        unread: set[Answer] = set(outside)
-        wanted = set(outputs)
-        known = {*self._arriving, *(one.level for one in outside.values())}
-        span = range(min(*reads, *outputs), max(*reads, *outputs) + 1)
-
-        def excess(level: int, without: Answer | None = None) -> float:
-            left = [made.get(one) for one in unread if one != without]
-            return count_excess(
-                [*left, level],
-                outputs=wanted,
-                made={*made.values(), level},
-                known={*known, level},
-                rest=number - rank,
-                most=most,
-            )
-
-        def can_be_at(level: int) -> bool:
-            if level not in known and level not in (min(known) - 1, max(known) + 1):
-                return False
-            levels = [*(made.get(one) for one in unread), level]
-            surplus = len(levels) - len({one for one in levels if one in wanted}) - (level not in wanted)
-            return excess(level) <= min(most, surplus)
-
-        for rank in range(1, number + 1):
-            level = int(self._ask(f"{rank}.level", filter(can_be_at, span)))
-            too_many = excess(level)
-            count = int(self._ask(f"{rank}.inputs", range(max(1, int(too_many)), min(most, len(maps)) + 1)))
-            sources: list[Map] = []
-            taken: set[Answer] = set()
+        for rank in range(1, closing.rest + 1):
+            level = int(self._ask(f"{rank}.level", closing.legal_levels()))
+            counts = range(closing.begin(level), min(closing.most, len(maps)) + 1)
+            count = int(self._ask(f"{rank}.inputs", counts))
+            taken: list[Answer] = []
             for place in range(1, count + 1):
-                options = [one for one in maps if one not in taken]
-                slots = count - place
-                if excess(level) > slots:  # every input that is left must make it fewer
-                    options = [one for one in options if one in unread and excess(level, one) <= slots]
-                read = self._ask(f"{rank}.input{place}", options)
-                taken.add(read)
-                unread.discard(read)
-                sources.append(maps[read])
-            letter = string.ascii_lowercase[(nth := list(made.values()).count(level)) % 26] * (nth // 26 + 1)
-            merge = self._draw_merge(str(rank), f"P{level}{letter}", level, sources)
-            merges.append(merge)
-            maps[rank] = Map(merge.name, level, self._channels_at(level))
-            made[rank] = level
-            unread.add(rank)
-            known.add(level)
-        ends = []
-        for level in outputs:
-            here = [one for one, at in made.items() if at == level]
-            must = [one for one in here if one in unread]
-            ends.append(maps[self._ask(f"P{level}", must or here)].name)
-        return merges, tuple(ends)
+                untaken = [one for one in maps if one not in taken]
+                taken.append(self._ask(f"{rank}.input{place}", closing.legal_inputs(untaken, count - place)))
+                closing.read(taken[-1])
+            letter = string.ascii_lowercase[(nth := [*closing.made.values()].count(level)) % 26] * (nth // 26 + 1)
+            closing.end(rank)
+            merges.append(self._draw_merge(rank, f"P{level}{letter}", level, [maps[one] for one in taken]))
+            maps[rank] = Map(merges[-1].name, level, self._channels_at(level))
+        return merges
 
-    def _draw_merge(self, place: str, name: str, level: int, sources: Sequence[Map]) -> Merge:
-        space, fusion = self.space, "sum"
+    def _draw_merge(self, rank: int, name: str, level: int, sources: Sequence[Map]) -> Merge:
+        place, fusion = str(rank), "sum"
         if len(sources) > 1:
-            fusion = self._ask_own(place, "fusion", self._fusion, space.fusions_of(len(sources)))
-        convs = space.real_convs if fusion == "concat" else tuple(space.convs)
-        conv = self._ask_own(place, "conv", self._conv, convs)
-        return self._fill(place, name, level, sources, fusion, conv)
+            fusion = self._ask_own(place, "fusion", self.space.fusions_of(len(sources)))
+        convs = self.space.real_convs if fusion == "concat" else tuple(self.space.convs)
+        return self._fill(place, name, level, sources, fusion, self._ask_own(place, "conv", convs))
 
     def _fill(self, place: str, name: str, level: int, sources: Sequence[Map], fusion: str, conv: str) -> Merge:
         """The merge with everything else that it needs, which is asked only where it makes a difference."""
-        space = self.space
-        form = None if conv == NO_CONV else space.convs[conv]
-        values: dict[str, Answer | Conv] = {}
-        goes_up = any(source.level > level for source in sources)
-        goes_down = any(source.level < level for source in sources)
-        if goes_up:
-            values["up"] = self._ask_own(place, "up", self._up, space.ups)
-        if goes_down:
-            values["down"] = self._ask_own(place, "down", self._down, space.downs)
-        down = values.get("down", "")
-        channels = self._channels_at(level)
-        is_own = False
-        may_be_own = form is not None and (fusion == "concat" or len(sources) == 1)
-        if may_be_own and any(source.channels != channels for source in sources):
-            fits = bool(self._projects_for(source.channels for source in sources))
-            widths = [width for width in space.widths if width == "common" or fits] or ["common"]
-            is_own = self._ask(f"{place}.width", widths) == "own"
-            values |= {} if is_own else {"width": channels}
-        projects = not is_own and any(
-            source.channels != channels and not (source.level < level and down in CONVOLVING) for source in sources
-        )
-        reads_form = fusion not in PLACELESS_FUSIONS or (goes_down and down not in FREE_DOWNS)
-        reads_form |= goes_up and values["up"] not in FREE_UPS
-        if projects or reads_form:
-            widths_of = [source.channels for source in sources] if is_own else [channels]
-            options = self._projects_for(widths_of)
-            values["project"] = space.projects[self._ask_own(place, "project", self._project, options)]
+        space, channels = self.space, self._channels_at(level)
+        levels, before = [source.level for source in sources], [source.channels for source in sources]
+        up, down = Merge.up, Merge.down
+        if max(levels) > level:
+            up = self._ask_own(place, "up", [one for one in space.ups if one not in ALIGNING or levels[0] == level])
+        if min(levels) < level:
+            down = self._ask_own(place, "down", space.downs)
+        may_be_own = conv != NO_CONV and (fusion == "concat" or len(sources) == 1) and {*before} != {channels}
+        is_own = may_be_own and self._ask(f"{place}.width", self._legal_widths(before)) == "own"
+        widths = before if is_own else [channels] * len(before)
+        weight_channels: Answer = Merge.weight_channels
         if fusion not in PLACELESS_FUSIONS:
-            values["weight_channels"] = self._ask(f"{place}.weight_channels", space.weight_channels)
-        if self._channels == AS_INPUTS:
-            values["channels"] = channels
-        names = tuple(source.name for source in sources)
-        return Merge(name, level, names, fusion=fusion, conv=form, **values)  # pyright: ignore[reportArgumentType]
+            weight_channels = self._ask(f"{place}.weight_channels", space.weight_channels)
+        project = PLAIN
+        if read_of_project(level, fusion, down, levels=levels, before=before, widths=widths) != "nothing":
+            project = space.projects[self._ask_own(place, "project", self._projects_for(widths))]
+        return Merge(
+            name,
+            level,
+            tuple(source.name for source in sources),
+            fusion=fusion,
+            up=up,
+            down=down,
+            project=project,
+            conv=None if conv == NO_CONV else space.convs[conv],
+            channels=channels if self._channels == AS_INPUTS else None,
+            width=channels if may_be_own and not is_own else None,
+            weight_channels=int(weight_channels),
+        )
+
+    def _legal_widths(self, channels: Iterable[int]) -> Sequence[str]:
+        if self._projects_for(channels):
+            return self.space.widths
+        return [width for width in self.space.widths if width == "common"] or ["common"]
 
     def _projects_for(self, channels: Iterable[int]) -> tuple[str, ...]:
         """Those forms whose norm takes so many channels."""
@@ -291,7 +263,8 @@ class Drawing:
 
 
 def _created(reads: Levels, outputs: Levels) -> list[int]:
-    """Levels that a stem makes, in an order in which each has its source; see `missing_levels`."""
-    missing = missing_levels({*outputs} - {*reads}, set(), {*reads}) if {*outputs} - {*reads} else set()
+    """Levels that a stem makes, in an order in which each has its source."""
+    others = {*outputs} - {*reads}
+    missing = missing_levels(others, set(), {*reads}) if others else set()
     coarser, finer = [n for n in missing if n > min(reads)], [n for n in missing if n < min(reads)]
     return [*sorted(coarser), *sorted(finer, reverse=True)]

@@ -24,10 +24,9 @@ from pyrafuse.base.records import DetectionData
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.loading.loaders import EvalBatch
-from pyrafuse.training.averaging import follow
 from pyrafuse.training.finiteness import NaNGuard
 from pyrafuse.training.modes import set_modes
-from pyrafuse.training.optimizing import base_lr
+from pyrafuse.training.optimizing import base_lr, set_rate
 from pyrafuse.training.processes import Place
 from pyrafuse.training.progress import Narrator
 from pyrafuse.training.reporting import PageWriter, add_row
@@ -110,7 +109,6 @@ def learn(state: State, course: Course, step: nn.Module, *, epoch: int) -> Itera
         epoch: Order, augmentation and learning rates depend on it.
     """
     recipe, device, optimizer, scaler = course.recipe, course.place.device, state.optimizer, state.scaler
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     set_modes(state.detector, recipe, epoch=epoch)
     course.batches.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
     total = len(course.batches)
@@ -122,8 +120,7 @@ def learn(state: State, course: Course, step: nn.Module, *, epoch: int) -> Itera
             steps_per_epoch=course.steps_per_epoch,
             epochs=recipe.run.epochs,
         )
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        set_rate(optimizer, factor)
         batch = batch.to(device, non_blocking=True)
         is_last = number % recipe.run.accumulate == 0 or number == total  # of those that make one step
         with step.no_sync() if isinstance(step, DistributedDataParallel) and not is_last else nullcontext():
@@ -133,15 +130,7 @@ def learn(state: State, course: Course, step: nn.Module, *, epoch: int) -> Itera
             scaler.scale(values["train/loss"] / recipe.run.accumulate).backward()
         values = {name: value.detach() for name, value in (values | course.watch.gradients).items()}
         if is_last:
-            if recipe.optimizer.clip_norm:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-            if state.average is not None:
-                follow(state.average, state.detector, step=state.steps, decay=recipe.run.ema)
-            state.steps += 1
+            state.move(recipe)
         yield Step(number, batch, values, factor * base_lr(recipe))
 
 

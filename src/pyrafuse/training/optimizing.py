@@ -60,6 +60,12 @@ def create_optimizer(detector: nn.Module, settings: OptimizerSettings, *, lr: fl
     return SGD(described, momentum=settings.momentum, foreach=True)
 
 
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rate of each group of `create_optimizer`'s, relative to the one that it was made with."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
 def _offset_lr(path: Sequence[str], settings: OptimizerSettings) -> float:
     finds_offsets = any(module.startswith("offset") for module in path[:-1])
     if not finds_offsets:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyrafuse.base.card import CARD_KEY, PREFIX, card_to_dict
@@ -14,7 +14,7 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
-from pyrafuse.training.averaging import copy_to_average, own_buffers
+from pyrafuse.training.averaging import copy_to_average, follow, own_buffers
 from pyrafuse.training.optimizing import check_optimizer, optimizer_for
 from pyrafuse.training.settings import Recipe
 
@@ -49,6 +49,19 @@ class State:
     def evaluated(self) -> Detector:
         """What is evaluated and kept: the averaged weights where there are any."""
         return self.detector if self.average is None else self.average
+
+    def move(self, recipe: Recipe) -> None:
+        """Move the weights by the gradients that are there, and the averaged ones after them: a step."""
+        if recipe.optimizer.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            follow(self.average, self.detector, step=self.steps, decay=recipe.run.ema)
+        self.steps += 1
 
 
 def create_state(detector: Detector, recipe: Recipe, *, device: torch.device, precision: str) -> State:

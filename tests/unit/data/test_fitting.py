@@ -45,6 +45,15 @@ def test_filtered_resizing_equals_pillows_within_a_level_or_two(size, interpolat
     assert (ours != pillow).mean() < share
 
 
+@pytest.mark.parametrize("shape", [(300, 80), (80, 300)])
+def test_what_is_predicted_is_resized_along_the_rows_first(shape):
+    image = noise(*shape)
+    bilinear = Image.Resampling.BILINEAR
+    expected = Image.fromarray(image).resize((90, shape[0]), bilinear).resize((90, 60), bilinear)
+    fitted, _ = fit_image(image, Preprocessing(size=(60, 90)))
+    assert np.array_equal(fitted.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
 def test_resize_takes_windows_of_a_larger_image():
     image = noise(120, 160)
     window = image[10:90, 20:140]

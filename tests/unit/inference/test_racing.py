@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from pyrafuse.cli.main import main
-from pyrafuse.inference import racing
-from pyrafuse.inference.racing import Contestant, compare_in_pairs, make_pictures, race
+from pyrafuse.inference import dissecting
+from pyrafuse.inference.dissecting import CONVOLUTION, GEMM, TorchLaboratory
+from pyrafuse.inference.racing import Contestant, make_pictures, race
+from pyrafuse.inference.turns import compare_in_pairs
 from pyrafuse.models.factory import create_model
 
 SMALL = {"backbone": {"width": 0.25}}
@@ -38,11 +40,12 @@ def contestants():
 
 
 def test_figures_follow_from_the_times(contestants, monkeypatch):
-    times = {"0": [40, 60, 50], "1": [10, 10, 30], "2": [20, 20, 20], racing.GEMM: [1, 1, 1]}
-    monkeypatch.setattr(racing, "time_in_turns", lambda *_, **__: {**times, racing.CONVOLUTION: [2, 2, 2]})
-    result = race(contestants, make_pictures(2), size=64, rounds=1)
+    times = {"0": [40, 60, 50], "1": [10, 10, 30], "2": [20, 20, 20], GEMM: [1, 1, 1]}
+    measured = lambda work, **_: {name: {**times, CONVOLUTION: [2, 2, 2]}.get(name, [3, 3, 3]) for name in work}  # noqa: E731
+    monkeypatch.setattr(dissecting, "time_in_turns", measured)
+    result = race(contestants, make_pictures(2), size=64, rounds=1, laboratory=TorchLaboratory(torch.device("cpu")))
     assert [f.name for f in result.figures] == ["fast", "middle", "slow"]
-    assert result.peak_gflops == pytest.approx({racing.GEMM: 2 * 1024**3 / 1e6, racing.CONVOLUTION: 9 * 2**28 / 1e6})
+    assert result.peak_gflops == pytest.approx({GEMM: 2 * 1024**3 / 1e6, CONVOLUTION: 9 * 2**28 / 1e6})
     slow = result.figures[-1]
     assert (slow.latency_ms, slow.p95_ms, slow.images_per_second) == (50, 60, 40)
     assert slow.peak_share == pytest.approx(3 * 40 / (9 * 2**28 / 1e6))
@@ -79,4 +82,18 @@ def test_the_command_writes_figures_and_a_picture(tmp_path, capsys):
 )
 def test_what_cannot_be_timed_is_refused(words, message, capsys):
     assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--device", "0"), "exported files run on the processor: leave --device 0 out"),
+        (("--precision", "bf16"), "exported files compute as they were exported: leave --precision bf16 out"),
+    ],
+)
+def test_exported_files_run_as_they_are(words, message, tmp_path, capsys):
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"x")
+    assert main(["bench", str(file), *words]) == 2
     assert message in capsys.readouterr().err

@@ -47,6 +47,20 @@ def test_the_command_predicts_where_torch_cannot_be_imported(write, tmp_path):
     ]  # fmt: skip
 
 
+def test_exported_files_are_timed_where_torch_cannot_be_imported(write, tmp_path):
+    file = write(Interface(input="fitted"))
+    told, picture = tmp_path / "told.json", tmp_path / "told.png"
+    done = run_without_torch("bench", file, "--rounds", "2", "--batch", "3", "--json", told, "--picture", picture)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2].split()[:2] == [str(file), "onnx"]
+    (figures,) = json.loads(told.read_text())["figures"]
+    assert (figures["name"], figures["backend"], figures["peak_share"], figures["parts_ms"]) == (
+        str(file), "onnx", None, {},
+    )  # fmt: skip
+    assert figures["images_per_second"] == pytest.approx(3000 / figures["latency_ms"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("words", [("models",), ("predict", "a.ckpt", "photo.png")])
 def test_a_command_that_needs_torch_says_what_to_type(words, tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"x")

@@ -1,6 +1,5 @@
 """An image and its boxes, to the network's input and back."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,6 @@ from PIL import Image
 from pyrafuse.base.arrays import Array
 from pyrafuse.base.boxes import clip_boxes, scale_boxes
 from pyrafuse.base.preprocessing import Interpolation, Preprocessing
-
-Resize = Callable[[NDArray[np.uint8], int, int, Interpolation], NDArray[np.uint8]]
-"""As `resize`: image, height, width, interpolation -> resized image."""
 
 _FILTERS = {"antialias": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -57,23 +53,26 @@ class Fit:
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one."""
+    """Resize an image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one.
+
+    Pillow's filters go along the rows first, then along the columns, in every version of Pillow.
+    """
     if image.shape[:2] == (height, width):
         return image
     if interpolation == "opencv":
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.array(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
+    picture = Image.fromarray(image)
+    for size in (width, image.shape[0]), (width, height):  # Pillow 13 would begin with the rows of tall images
+        picture = picture.resize(size, _FILTERS[interpolation])
+    return np.array(picture)
 
 
-def fit_image(
-    image: NDArray[np.uint8], preprocessing: Preprocessing, *, resize: Resize = resize
-) -> tuple[NDArray[np.uint8], Fit]:
+def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], Fit]:
     """Turn an image (H, W, 3) uint8 RGB into the network's input (h, w, 3) uint8, not yet normalised.
 
     Args:
         image: Image of any size.
         preprocessing: Size, fit and interpolation.
-        resize: Function that resizes; a faster one than `resize` for instance.
     """
     height, width = image.shape[:2]
     inner = resize(image, *compute_inner_size(height, width, preprocessing), preprocessing.interpolation)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError, unknown_name
+from pyrafuse.base.folders import cache_folder
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
@@ -136,16 +137,15 @@ def write_shapes(
 def cached_shapes(text: str) -> Path:
     """The folder of what ``text`` (see `parse_shapes`) asks for, drawn when asked for first.
 
-    It lies in $PYRAFUSE_CACHE, else in pyrafuse/ of $XDG_CACHE_HOME or ~/.cache.
+    It lies in `cache_folder`.
 
     Raises:
         DataError: As `parse_shapes` and `write_shapes`.
     """
     settings = parse_shapes(text)
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pyrafuse")
     name = f"shapes-v{_VERSION}-{settings.train}-{settings.val}-{settings.size}px-seed{settings.seed}"
     return write_shapes(
-        Path(os.environ.get("PYRAFUSE_CACHE") or caches) / name,
+        cache_folder() / name,
         num_train=settings.train,
         num_val=settings.val,
         size=settings.size,

@@ -15,7 +15,7 @@ from pyrafuse.base.preprocessing import Interpolation, Preprocessing
 
 def fit_image(image: NDArray[np.uint8], preprocessing: Preprocessing) -> tuple[Tensor, Fit]:
     """Turn an image (H, W, 3) uint8 RGB into the network's input (3, h, w) uint8, not yet normalised."""
-    fitted, fit = fitting.fit_image(image, preprocessing, resize=resize)
+    fitted, fit = fitting.fit_image(image, preprocessing)
     return to_tensor(fitted), fit
 
 
@@ -31,15 +31,16 @@ def stack_images(images: Sequence[Tensor]) -> Tensor:
 
 
 def resize_to_fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3) to what it takes up of the network's input."""
+    """Resize an image (H, W, 3) by `resize` to what it takes up of the network's input."""
     height, width = image.shape[:2]
     return resize(image, *compute_inner_size(height, width, preprocessing), preprocessing.interpolation)
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """Resize an image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one.
+    """Resize a training image (H, W, 3) uint8, with one of Pillow's filters or bilinearly with OpenCV's lack of one.
 
-    Pillow's filters run in torch, three to fifteen times as fast as Pillow and within one grey level of it.
+    Pillow's filters run in torch, three to fifteen times as fast as Pillow and within one grey level of it. What is
+    predicted, evaluated and exported takes the pixels of `pyrafuse.base.images.fitting.resize`, the same everywhere.
     """
     if interpolation == "opencv" or image.shape[:2] == (height, width):
         return fitting.resize(image, height, width, interpolation)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from torch.utils.data import Dataset
 
-from pyrafuse.base.images.fitting import Fit, compute_padded_size, pad
+from pyrafuse.base.images.fitting import Fit, compute_padded_size, fit_image
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.augment.mixing import mixup, mosaic
@@ -13,7 +13,7 @@ from pyrafuse.data.augment.operations import augment
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.images.caching import ImageCache
-from pyrafuse.data.images.fitting import resize, resize_to_fit
+from pyrafuse.data.images.fitting import resize
 from pyrafuse.data.images.of_records import read_record
 from pyrafuse.data.loading.batching import VARIATION, Request, create_generator
 
@@ -83,7 +83,7 @@ class EvalSet(Dataset[tuple[int, Sample, Fit]]):
 
     def __getitem__(self, index: int) -> tuple[int, Sample, Fit]:
         record, preprocessing = self._records[index], self._preprocessing
-        image = self._cache.get(index, lambda: pad(resize_to_fit(read_record(record), preprocessing), preprocessing))
+        image = self._cache.get(index, lambda: fit_image(read_record(record), preprocessing)[0])
         fit = Fit.of(record.height, record.width, preprocessing)
         weights = np.ones(len(record.labels), np.float32)
         return index, Sample(image, fit.to_network(record.boxes), record.labels, weights, record.crowd, fit.size), fit

@@ -19,7 +19,7 @@ from pyrafuse.base.records import DetectionData
 from pyrafuse.core.targets import Batch, Targets
 from pyrafuse.data.augment.sample import Sample
 from pyrafuse.data.augment.settings import Augmentation
-from pyrafuse.data.loading.batching import EpochBatchSampler
+from pyrafuse.data.loading.batching import EpochBatchSampler, Request
 from pyrafuse.data.loading.datasets import EvalSet, TrainSet
 
 CACHED_SCALE = 2
@@ -115,6 +115,36 @@ def create_train_loader(
         drop_last=drop_last,
     )
     return _create_loader(dataset, sampler, partial(collate, fill=preprocessing.fill_color()), num_workers)
+
+
+def create_view_loader(
+    data: DetectionData,
+    *,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    view: int,
+) -> "DataLoader[Batch]":
+    """Build the loader of one view of the training images: each once, in the data set's order, varied.
+
+    Args:
+        data: The images and their objects.
+        preprocessing: How they become the network's input.
+        augmentation: How they are varied.
+        batch_size: Images at a time.
+        num_workers: Processes that load; 0 loads in this one.
+        seed: Seed of the variation.
+        view: Number of the view; each varies an image in another way.
+
+    Raises:
+        LoadingError: While iterating, if an image cannot be read or has another size than its annotation says.
+    """
+    dataset = TrainSet(data, preprocessing=preprocessing, augmentation=augmentation, seed=seed)
+    requests = [Request(row, view, row, preprocessing.size) for row in range(len(data))]
+    batches = [requests[i : i + batch_size] for i in range(0, len(data), batch_size)]
+    return _create_loader(dataset, batches, partial(collate, fill=preprocessing.fill_color()), num_workers)
 
 
 def create_eval_loader(

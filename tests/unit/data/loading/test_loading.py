@@ -200,7 +200,7 @@ def test_a_training_batch_is_what_its_records_say(data):
     for row, index in enumerate(batch.indices.tolist()):
         record = data.records[index]
         image, fit = fit_image(read_image(record.path), SMALL)
-        assert torch.equal(batch.images[row], image)
+        assert (batch.images[row].int() - image.int()).abs().max() <= 1  # torch resizes what is trained on
         assert batch.sizes[row] == fit.size
         assert torch.equal(batch.targets.boxes[row, :index], torch.from_numpy(fit.to_network(record.boxes)))
         assert batch.targets.labels[row, :index].tolist() == list(range(index))
