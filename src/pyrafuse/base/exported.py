@@ -118,7 +118,6 @@ def write_metadata(card: Card, interface: Interface) -> dict[str, str]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("pyrafuse"),
         "license": "of the weights: see where they come from",
-        "docs": "docs/exporting.md",
         "stride": str(interface.stride),
         "task": "detect",
         "batch": str(interface.batch or 1),

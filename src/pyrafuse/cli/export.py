@@ -1,9 +1,9 @@
 """`pyrafuse export`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.errors import DataError, PyrafuseError, check_between
 from pyrafuse.base.paths import check_writable, find_checkpoint
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 
@@ -64,8 +64,9 @@ def export(
         score: Least score that nms keeps, 0..1; by default 0.001, so that average precision is kept.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: Largest number of detections an image; by default the model's own.
-        check: A folder or glob of images that an fp32 file is checked on; by default generated ones. For fp16 and int8
-            annotated images, whose val split is taken: a folder, data.yaml or COCO JSON file.
+        check: Images that an fp32 file is checked on: a folder, a glob, or a data set; by default generated ones. For
+            fp16 and int8 a data set (folder, data.yaml or COCO JSON file), whose val split is taken; int8 takes its
+            ranges from the train split, or from half of the val split where there is none.
         max_ap_loss: AP that fp16 and int8 may lose on the images of --check, of all objects and of small ones.
         ort: Folder of onnxruntime-web's npm package, for the format web; by default npm fetches it.
         list: Whether to list the formats, and do nothing.
@@ -83,10 +84,8 @@ def export(
         check_between(name, value, 1)
     model = find_checkpoint(model)
     check_writable(file, is_folder=file.is_dir())
-    from pyrafuse.data.reading.rules import DEFAULT_RULES
     from pyrafuse.export.exporting import export as export_detector
     from pyrafuse.importers.loading import load
-    from pyrafuse.models.evaluating import read_whole
 
     exported = export_detector(
         load(model),
@@ -102,7 +101,8 @@ def export(
         nms_iou=nms_iou,
         max_detections=max_detections,
         images=_read_images(check) if check and precision == "fp32" else (),
-        data=read_whole(check, "val", DEFAULT_RULES) if check and precision != "fp32" else None,
+        data=_read_data(check, "val") if check and precision != "fp32" else None,
+        calibration=_read_train(check) if check and precision == "int8" else None,
         max_ap_loss=max_ap_loss,
         options={} if ort is None else {"ort": ort},
         tell=lambda what: print(f"{what} ..."),
@@ -130,9 +130,29 @@ def _list_formats() -> int:
     return 0
 
 
+def _read_data(source: str, split: str) -> Any:
+    from pyrafuse.data.reading.rules import DEFAULT_RULES
+    from pyrafuse.models.evaluating import read_whole
+
+    return read_whole(source, split, DEFAULT_RULES)
+
+
+def _read_train(source: str) -> Any:
+    """The train split, None where the data have none or it is the val split."""
+    try:
+        train = _read_data(source, "train")
+    except DataError:
+        return None
+    own = {record.path for record in _read_data(source, "val").records}
+    return None if any(record.path in own for record in train.records) else train
+
+
 def _read_images(source: str) -> list:
     from pyrafuse.base.images.sources import open_source
+    from pyrafuse.data.loading.datasets import read_record
 
+    if Path(source).suffix in (".yaml", ".yml", ".json") or source.partition(":")[0] == "shapes":
+        return [read_record(record) for record in _read_data(source, "val").records[:MOST_IMAGES]]
     images = []
     for frame in open_source(source):
         if frame.image is None:

@@ -42,7 +42,7 @@ class Exported:
     """What became of an export.
 
     Attributes:
-        path: The file, or folder.
+        path: The file or folder that was written.
         format: Name of its format.
         interface: What it takes and gives.
         agreement: How it compares with the detector: detection by detection, or by average precision where it computes
@@ -71,6 +71,7 @@ def export(
     max_detections: int | None = None,
     images: Sequence[NDArray[np.uint8]] = (),
     data: DetectionData | None = None,
+    calibration: DetectionData | None = None,
     max_ap_loss: float = MAX_AP_LOSS,
     options: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
@@ -91,7 +92,8 @@ def export(
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
         max_detections: Largest number of detections an image; the detector's own when none.
         images: RGB images (H, W, 3) that an fp32 file is checked on; by default generated ones.
-        data: Annotated images that fp16 and int8 are measured on, and that int8 takes its ranges from.
+        data: Annotated images that fp16 and int8 are judged on.
+        calibration: Images that int8 takes its ranges from; by default half of ``data``, which does not judge then.
         max_ap_loss: AP that fp16 and int8 may lose on ``data``, of all objects and of small ones.
         options: Arguments of the format by name, ``ort`` of ``web`` say.
         tell: Is told what happens.
@@ -127,14 +129,15 @@ def export(
     graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
-    measured = None if data is None or precision == "fp32" else DataFeeds(data, interface, preprocessing)
+    metadata = write_metadata(replace(detector.card, preprocessing=preprocessing), interface)
+    measured, ranges = None, ()
+    if data is not None and precision != "fp32":
+        if precision == "int8":
+            data, others = (data, calibration) if calibration is not None else _halve(data, tell)
+            ranges = DataFeeds(others, interface, preprocessing)
+        measured = DataFeeds(data, interface, preprocessing)
     with _naming(name):
-        captured = _capture(
-            graph,
-            batches[0],
-            write_metadata(replace(detector.card, preprocessing=preprocessing), interface),
-            measured if measured is not None and precision == "int8" else (),
-        )
+        captured = _capture(graph, batches[0], metadata, ranges)
     with _hidden(path) as hidden, _naming(name):
         tell(f"writing {name}")
         form.write(captured, hidden)
@@ -142,6 +145,9 @@ def export(
         run, reference = form.open(hidden), _run_by_torch(graph)
         if measured is None:
             agreement = compare(run, reference, batches, interface.output)
+            if not agreement.num_compared:
+                tell(f"nothing scores {interface.score:g} in these images: comparing a file that keeps every score")
+                agreement = _compare_unlimited(graph, form, batches, metadata, path.name)
             complaint = _complain_of(agreement)
         else:
             agreement = Loss(measure(reference, measured, detector.card), measure(run, measured, detector.card))
@@ -150,7 +156,7 @@ def export(
             raise PyrafuseError(f"{path} was not written, since {complaint}")
     if remark := form.remark(path):
         tell(remark)
-    return Exported(path, name, interface, agreement)
+    return Exported(form.made(path), name, interface, agreement)
 
 
 def _check_data(detector: Detector[Any], interface: Interface, data: DetectionData | None, max_ap_loss: float) -> None:
@@ -173,7 +179,40 @@ def _check_data(detector: Detector[Any], interface: Interface, data: DetectionDa
     match_classes(detector.card, data)
 
 
+def _halve(data: DetectionData, tell: Callable[[str], None]) -> tuple[DetectionData, DetectionData]:
+    """Two halves of the images: those that judge int8, and those that it takes its ranges from."""
+    if len(data) < 2:
+        raise PyrafuseError(
+            "int8 takes its ranges from other images than those that judge it, and the data have one image: add images"
+        )
+    order = np.random.default_rng(0).permutation(len(data)).tolist()
+    half = len(data) // 2
+    judging, ranges = (
+        replace(data, records=tuple(data.records[i] for i in sorted(part))) for part in (order[half:], order[:half])
+    )
+    require_objects(judging)
+    tell(f"no other images for the ranges of int8: {len(ranges)} of {len(data)}, drawn at random, give them alone")
+    return judging, ranges
+
+
+def _compare_unlimited(
+    graph: DetectionGraph, form: ExportFormat, batches: Sequence[Feeds], metadata: dict[str, str], name: str
+) -> Agreement:
+    """As `compare`, of a file that is the same but keeps every score; it is not kept."""
+    interface, postprocess = replace(graph.interface, score=0.0), replace(graph.postprocess, score=0.0)
+    unlimited = DetectionGraph(graph.detector, interface, graph.preprocessing, postprocess).eval()
+    batches = [
+        {key: np.zeros_like(values) if key == "score" else values for key, values in feeds.items()} for feeds in batches
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / name
+        form.write(_capture(unlimited, batches[0], metadata, ()), place)
+        return compare(form.open(place), _run_by_torch(unlimited), batches, interface.output)
+
+
 def _complain_of(agreement: Agreement) -> str:
+    if not agreement.num_compared:
+        return "the detector finds nothing in these images, and nothing was compared: check it on images with objects"
     if not agreement.strangers:
         return ""
     others = len(agreement.strangers) - 1

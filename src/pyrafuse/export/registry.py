@@ -98,6 +98,10 @@ class ExportFormat(ABC):
     def open(self, path: Path) -> Run:
         """What runs the file, by the runtime that its users have."""
 
+    def made(self, path: Path) -> Path:
+        """The file or folder that was written for ``path``."""
+        return path
+
     def remark(self, path: Path) -> str:  # noqa: ARG002
         """What the user should know of what was written for ``path``; empty if nothing is left to do."""
         return ""

@@ -11,7 +11,9 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, read_metadata
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.spec import TwoStageSpec
+from pyrafuse.cli.export import _read_images, _read_train
 from pyrafuse.cli.main import main
+from pyrafuse.export.checking import Agreement
 from pyrafuse.export.exporting import export
 from pyrafuse.export.formats.exported_program import ExportedProgramFormat
 from pyrafuse.export.formats.tensorrt import TensorRT
@@ -167,3 +169,31 @@ def test_the_list_tells_what_is_validated_available_and_refused(capsys, monkeypa
     assert lines[-1].endswith(f": {reason}")
     for form, models in VALIDATED.items():
         assert [model for model in cells if cells[model][form] == "validated"] == sorted(models)
+
+
+def test_what_finds_nothing_is_compared_with_every_score(detector, tmp_path, monkeypatch):
+    told = []
+    exported = export(detector, tmp_path / "a.pt2", static=True, score=1.0, tell=told.append)
+    assert exported.agreement.num_compared > 0
+    assert exported.interface.score == 1.0
+    assert any("nothing scores 1 in these images" in each for each in told)
+    opened = ExportedProgramFormat.open
+
+    def wrong(self, place):
+        run = opened(self, place)
+        return lambda feeds: {**run(feeds), "boxes": run(feeds)["boxes"] + 1}
+
+    monkeypatch.setattr(ExportedProgramFormat, "open", wrong)
+    with pytest.raises(PyrafuseError, match="answers otherwise"):
+        export(detector, tmp_path / "b.pt2", static=True, score=1.0)
+    nothing = Agreement(1, 0, 0.0, 0.0)
+    monkeypatch.setattr("pyrafuse.export.exporting.compare", lambda *_: nothing)
+    with pytest.raises(PyrafuseError, match="was not written, since the detector finds nothing in these images"):
+        export(detector, tmp_path / "b.pt2", static=True)
+    assert [place.name for place in tmp_path.iterdir()] == ["a.pt2"]
+
+
+def test_a_data_set_gives_the_images_of_a_check():
+    given = _read_images("shapes:train=1,val=3,size=64")
+    assert [image.shape for image in given] == [(64, 64, 3)] * 3
+    assert len(_read_train("shapes:train=1,val=3,size=64")) == 1

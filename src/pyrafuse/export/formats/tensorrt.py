@@ -38,6 +38,9 @@ class TensorRT(ExportFormat):
     def open(self, path: Path) -> Run:
         return ONNX().open(path.with_suffix(".onnx"))
 
+    def made(self, path: Path) -> Path:
+        return path if path.exists() else path.with_suffix(".onnx")
+
     def remark(self, path: Path) -> str:
         onnx = path.with_suffix(".onnx")
         if shutil.which("trtexec") is not None:
