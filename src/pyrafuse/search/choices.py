@@ -33,6 +33,7 @@ def _default_convs() -> dict[str, Conv | None]:
         NO_CONV: None,
         "plain_1x1": Conv(1),
         "plain_3x3": Conv(3),
+        "plain_3x3_relu": Conv(3, activation="relu"),
         "norm_1x1": Conv(1, norm="batch_norm"),
         "relu_3x3_norm": Conv(3, before="relu", norm="batch_norm", bias=True),
         "silu_separable_norm": Conv(3, separable=True, before="silu", norm="batch_norm", eps=1e-3, momentum=0.01),
@@ -51,7 +52,9 @@ def _default_projects() -> dict[str, Conv]:
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that a drawn graph may hold; each field lists the choices. The defaults hold the hand-made necks.
+    """Everything that a drawn graph may hold; each field lists the choices.
+
+    The defaults hold the necks written by hand over up to four levels, and FPN, PAFPN, NAS-FPN and BiFPN over five.
 
     Attributes:
         fusions: Keys of `FUSIONS`; of one input there is only ``sum``.
