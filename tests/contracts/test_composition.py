@@ -37,6 +37,10 @@ BACKBONES = {
     "vgg16": {"strides": (4, 8, 16)},
 }
 NECK_OPTIONS = {
+    "afpn": {"out_channels": 8, "depth": 1},
+    "ccfm": {"out_channels": 8, "depth": 1},
+    "gather_distribute": {"out_channels": 8, "depth": 1, "num_attentions": 1},
+    "rep_gfpn": {"out_channels": 8, "depth": 1},
     "bfp": {"out_channels": 8},
     "bifpn": {"out_channels": 8, "repeats": 1},
     "dilated_encoder": {"out_channels": 8},

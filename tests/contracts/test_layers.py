@@ -11,6 +11,7 @@ from torch import nn
 import pyrafuse.layers
 from pyrafuse.layers.alignment import AlignedUpsampling, FeatureSelection
 from pyrafuse.layers.aspp import ASPP, FeedbackASPP
+from pyrafuse.layers.attention import EncoderLayer
 from pyrafuse.layers.carafe import CARAFE
 from pyrafuse.layers.conv import ConvNormAct, ZeroConv2d
 from pyrafuse.layers.deformable import Deformable, DeformableConv2d, DeformableConv3x3, FeatureAdaption
@@ -21,6 +22,7 @@ from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.layers.l2_norm import L2Norm
 from pyrafuse.layers.non_local import NonLocal
 from pyrafuse.layers.packed import PackedConv2d
+from pyrafuse.layers.rep_conv import RepConv, RepCSP, RepELAN
 from pyrafuse.layers.rfb import RFB
 from pyrafuse.layers.se import SE
 from pyrafuse.layers.spp import YOLOSPP, SpatialPyramidPooling
@@ -42,6 +44,10 @@ class Weighed(nn.Module):
 
 
 BLOCKS = {
+    "encoder_layer": lambda: EncoderLayer(CHANNELS),
+    "rep_conv": lambda: RepConv(CHANNELS, 8, activation="relu"),
+    "rep_csp": lambda: RepCSP(CHANNELS, 8, depth=1, activation="relu"),
+    "rep_elan": lambda: RepELAN(CHANNELS, 8, depth=2, activation="relu"),
     "aligned": lambda: AlignedUpsampling(CHANNELS, 8),
     "aspp": lambda: ASPP(CHANNELS, 8, rates=(2, 4), dropout=0.0),
     "feedback_aspp": lambda: FeedbackASPP(CHANNELS),

@@ -21,6 +21,10 @@ INPUTS = {
     "five": PyramidSpec((3, 4, 5, 6, 7), (8, 16, 32, 64, 128)),
 }
 OPTIONS = {
+    "afpn": {"out_channels": 8, "reduction": 1, "depth": 1},
+    "ccfm": {"out_channels": 8, "depth": 1},
+    "gather_distribute": {"out_channels": 8, "depth": 1, "num_attentions": 1},
+    "rep_gfpn": {"depth": 1},
     "dilated_encoder": {"out_channels": 16},
     "mlfpn": {"num_levels": 2, "channels": 32, "shallow_channels": 4, "deep_channels": 4},
     "ssd_extra": {"out_channels": (32, 24, 32, 16)},

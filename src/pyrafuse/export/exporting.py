@@ -33,6 +33,7 @@ from pyrafuse.export.graph import DetectionGraph, capture
 from pyrafuse.export.measuring import MAX_AP_LOSS, DataFeeds, Loss, measure
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
+from pyrafuse.layers.rep_conv import merged
 from pyrafuse.models.detector import Detector
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -126,7 +127,7 @@ def export(
     check_suffix(name, form, path)
     _check_data(detector, interface, data, max_ap_loss)
     check_writable(path, is_folder=not form.suffix)
-    graph = DetectionGraph(detector, interface, preprocessing, postprocess).eval()
+    graph = DetectionGraph(merged(detector), interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
     tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     metadata = write_metadata(replace(detector.card, preprocessing=preprocessing), interface)

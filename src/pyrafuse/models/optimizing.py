@@ -1,6 +1,6 @@
 """A detector made fast for prediction alone: batch norms folded into convolutions, bf16 and torch.compile if asked.
 
-detector -> copy -> observed on one small image -> norms folded -> weights in bf16 -> compiled
+detector -> copy -> branches merged -> observed on one small image -> norms folded -> weights in bf16 -> compiled
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from pyrafuse.base.errors import unknown_name
 from pyrafuse.layers.folding import fold
 from pyrafuse.layers.packed import pack
+from pyrafuse.layers.rep_conv import merge_branches
 
 Precision = Literal["fp32", "bf16"]
 
@@ -120,6 +121,7 @@ def optimize(detector: M, images: Tensor, *, precision: Precision = "fp32", comp
     if precision not in get_args(Precision):
         raise unknown_name("precision", precision, get_args(Precision))
     twin = deepcopy(detector).eval().requires_grad_(requires_grad=False)
+    merge_branches(twin)
     fold_norms(twin, lambda: twin(images))
     if precision == "fp32":
         pack(twin)

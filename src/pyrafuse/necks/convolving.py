@@ -5,13 +5,16 @@ x -> activation, convolution, norm, activation; or one of `BLOCKS` in their plac
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyrafuse.base.errors import PyrafuseError, check_between, unknown_name
 from pyrafuse.layers.alignment import FeatureSelection
+from pyrafuse.layers.attention import EncoderLayer
 from pyrafuse.layers.conv import ACTIVATIONS, create_activation
+from pyrafuse.layers.rep_conv import RepConv, RepCSP, RepELAN
 from pyrafuse.necks.field_types import check_fields
 
 
@@ -120,13 +123,56 @@ def _select(before: int, after: int, form: Conv) -> nn.Sequential:
     return nn.Sequential(OrderedDict([("select", FeatureSelection(before)), *parts.named_children()]))
 
 
+class Residual(nn.Module):
+    """x (B, C, H, W) + two convolutions of it, then the activation; the unit of He et al., arXiv:1512.03385."""
+
+    def __init__(self, channels: int, form: Conv) -> None:
+        super().__init__()
+        self.first = Convolution(channels, channels, form)
+        self.second = Convolution(channels, channels, replace(form, activation="none"))
+        self.activation = create_activation(form.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(x + self.second(self.first(x)))
+
+
+def _residual(before: int, after: int, form: Conv) -> nn.Sequential:
+    project = () if before == after else (Convolution(before, after, replace(form, kernel_size=1, separable=False)),)
+    return nn.Sequential(*project, *(Residual(after, form) for _ in range(form.depth)))
+
+
+def _attention(before: int, after: int, form: Conv) -> nn.Sequential:
+    project = () if before == after else (nn.Conv2d(before, after, 1),)
+    return nn.Sequential(*project, *(EncoderLayer(after) for _ in range(form.depth)))
+
+
+def _rep(before: int, after: int, form: Conv) -> nn.Sequential:
+    widths = (before, *(after for _ in range(form.depth)))
+    return nn.Sequential(*(RepConv(i, o, activation=form.activation) for i, o in pairwise(widths)))
+
+
+def _rep_elan(before: int, after: int, form: Conv) -> nn.Sequential:
+    return nn.Sequential(RepELAN(before, after, depth=form.depth, activation=form.activation))
+
+
+def _rep_csp(before: int, after: int, form: Conv) -> nn.Sequential:
+    return nn.Sequential(RepCSP(before, after, depth=form.depth, activation=form.activation))
+
+
 BLOCKS: dict[str, Block] = {
     "conv": Block(Convolution, CONV_FIELDS),
     "selection": Block(_select, CONV_FIELDS),
+    "residual": Block(_residual, (*CONV_FIELDS, "depth")),
+    "rep": Block(_rep, ("activation", "depth")),
+    "rep_elan": Block(_rep_elan, ("activation", "depth")),
+    "rep_csp": Block(_rep_csp, ("activation", "depth")),
+    "attention": Block(_attention, ("depth",)),
 }
 """What may stand behind a fusion.
 
-``conv`` is a convolution; ``selection`` weighs the channels before it (FaPN).
+``conv`` is a convolution; ``selection`` weighs the channels before it (FaPN). Of units in a row, as many as ``depth``
+says, are ``residual`` (two convolutions each), ``rep`` (`RepConv`) and ``attention`` (`EncoderLayer`). ``rep_elan``
+(RepGFPN) and ``rep_csp`` (RT-DETR) hold ``depth`` units, and always have batch norm, as ``rep`` does.
 """
 
 

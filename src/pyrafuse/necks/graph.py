@@ -17,7 +17,7 @@ from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.field_types import check_fields
 from pyrafuse.necks.merging import ALIGNING, DOWN, FUSIONS, UP
 
-TAKES_TWO = ("global_attention",)
+TAKES_TWO = ("global_attention", "inject")
 
 
 @dataclass(frozen=True)

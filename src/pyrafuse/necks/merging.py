@@ -2,7 +2,7 @@
 
 Each paper's own words: bottom-up strided convolutions (PANet, arXiv:1803.01534), global attention (NAS-FPN,
 arXiv:1904.07392), fast normalized fusion (BiFPN, arXiv:1911.09070), softmax at every position (ASFF, arXiv:1911.09516),
-reassembly (CARAFE, arXiv:1905.02188), alignment (FaPN, arXiv:2108.07058).
+reassembly (CARAFE, arXiv:1905.02188), alignment (FaPN, arXiv:2108.07058), injection (Gold-YOLO, arXiv:2309.11331).
 (x of a source, project -> resize) for each source -> fuse
 """
 
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from pyrafuse.core.tracing import is_traced, lacking
 from pyrafuse.layers.alignment import AlignedUpsampling
 from pyrafuse.layers.carafe import CARAFE
-from pyrafuse.layers.conv import ConvNormAct, upsample_to
+from pyrafuse.layers.conv import ConvNormAct, create_activation, upsample_to
 from pyrafuse.layers.fusion_weights import FusionWeights
 from pyrafuse.layers.pooling import max_of_windows
-from pyrafuse.necks.convolving import Conv, Convolution
+from pyrafuse.necks.convolving import NORMS, Conv, Convolution
 from pyrafuse.necks.resizing import Resize
 
 Size = Sequence[int]
@@ -87,6 +87,24 @@ def _pooled_then_strided(way: Descent) -> nn.Module:
     return Resize((way.before, way.after), (1, 2**way.halvings), activation=way.form.activation).project
 
 
+class PatchConv(nn.Module):
+    """A convolution whose windows do not overlap, with norm and activation; zeros fill up the last ones."""
+
+    def __init__(self, way: Descent) -> None:
+        super().__init__()
+        self._side = 2**way.halvings
+        bias = way.form.norm == "none" if way.form.bias is None else way.form.bias
+        self.conv = nn.Conv2d(way.before, way.after, self._side, stride=self._side, bias=bias)
+        self.norm = NORMS[way.form.norm](way.after, way.form)
+        self.activation = create_activation(way.form.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = (-length % self._side for length in x.shape[2:])
+        if is_traced() or down or across:
+            x = F.pad(x, (0, across, 0, down))
+        return self.activation(self.norm(self.conv(x)))
+
+
 def _repeat(create: Callable[[], nn.Module]) -> Callable[[Descent], nn.Module]:
     return lambda way: create() if way.halvings == 1 else nn.Sequential(*(create() for _ in range(way.halvings)))
 
@@ -98,18 +116,21 @@ DOWN: dict[str, Callable[[Descent], nn.Module]] = {
     "max_pool_to_size": lambda _: nn.Identity(),
     "bilinear": lambda _: nn.Identity(),
     "subsample": _repeat(lambda: nn.MaxPool2d(1, stride=2)),
+    "avg_pool": _repeat(lambda: nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)),
     "conv": _strided,
+    "patch_conv": PatchConv,
     "max_pool_conv": _pooled_then_strided,
 }
 """Ways from a fine level to a coarser one.
 
 ``max_pool`` 3x3 of stride 2 a level, ``max_pool_same`` with TensorFlow's padding, ``max_pool_floor`` 2x2 without
 padding; ``max_pool_to_size`` with windows as large as the sides' ratio; ``bilinear`` between the nearest cells, without
-a filter; ``subsample`` every second cell; ``conv`` 3x3 of stride 2 a level; ``max_pool_conv`` max-pools, and for the
-last level a 3x3 convolution with batch norm (ASFF).
+a filter; ``subsample`` every second cell; ``avg_pool`` means of 2x2 a level; ``conv`` 3x3 of stride 2 a level;
+``patch_conv`` one convolution with windows as large as the sides' ratio (AFPN); ``max_pool_conv`` max-pools, and for
+the last level a 3x3 convolution with batch norm (ASFF).
 """
 
-CONVOLVING = ("conv", "max_pool_conv")
+CONVOLVING = ("conv", "patch_conv", "max_pool_conv")
 """Those ways down that bring the channels along, and need no 1x1 convolution before."""
 
 interpolate_bilinearly = partial(F.interpolate, mode="bilinear", align_corners=False)
@@ -229,6 +250,23 @@ def attend_globally(first: Tensor, second: Tensor) -> Tensor:
     return second + second.mean(dim=(2, 3), keepdim=True).sigmoid() * first
 
 
+class Injection(nn.Module):
+    """What all levels know, put into one: local(x1) * sigmoid(weigh(x2)) + embed(x2), by 1x1 convolutions with norms.
+
+    Wang et al., "Gold-YOLO", arXiv:2309.11331, section 3. The paper resizes what the convolutions of x2 give; here x2
+    itself is resized before them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.local, self.weigh, self.embed = (
+            ConvNormAct(channels, channels, activation="none") for _ in ("local", "weigh", "embed")
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.local(first) * self.weigh(second).sigmoid() + self.embed(second)
+
+
 class WeightedSum(nn.Module):
     """One learned weight a source: w1 x1 + w2 x2 + ...
 
@@ -308,5 +346,6 @@ FUSIONS: dict[str, Callable[[FusionPlace], Callable[..., Tensor]]] = {
         activation=place.activation,
     ),
     "global_attention": lambda _: attend_globally,
+    "inject": lambda place: Injection(place.channels),
 }
 """Ways to make one map of several."""
