@@ -7,7 +7,7 @@ is left away. Parts with parameters stay apart, however alike.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pyrafuse.core.pyramid import PyramidSpec
@@ -32,7 +32,10 @@ def fingerprint(graph: Graph, inputs: PyramidSpec) -> str:
         PyrafuseError: As `plan_graph` does.
     """
     net = _read(plan_graph(graph, inputs), inputs)
-    return _hash(*_name_all(net))[:16]
+    return _hash(*_name_all(net))
+
+
+SUM, CONCAT = "sum", "concat"
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class _Value:
     Attributes:
         label: What is done.
         sources: Places of what it is done to.
-        is_ordered: Whether their order counts.
+        roles: What each of them is: its rank where the order counts, how often it is added in a sum, else 0.
         is_own: Whether it has parameters of its own.
     """
 
     label: str
     sources: tuple[int, ...] = ()
-    is_ordered: bool = True
+    roles: tuple[int, ...] = ()
     is_own: bool = False
 
 
@@ -60,25 +63,25 @@ class _Net:
     outputs: tuple[int, ...] = ()
     _places: dict[_Value, int] = field(default_factory=dict)
 
-    def add(self, value: _Value) -> int:
-        """The place of ``value``: that of an equal one, unless it has parameters."""
-        if value in self._places:
-            return self._places[value]
-        self.values.append(value)
-        if not value.is_own:
-            self._places[value] = len(self.values) - 1
-        return len(self.values) - 1
+    def add(self, label: str, sources: Sequence[int] = (), *, is_ordered: bool = True, is_own: bool = False) -> int:
+        """The place of a value: that of an equal one, unless it has parameters."""
+        if is_ordered:
+            value = _Value(label, tuple(sources), tuple(range(len(sources))), is_own)
+        else:
+            value = _Value(label, tuple(sorted(sources)), (0,) * len(sources), is_own)
+        return self._add(value)
 
     def add_sum(self, terms: Sequence[int]) -> int:
-        flat: list[int] = []
+        """The sum of ``terms``, of which those that are sums are taken apart."""
+        counts: Counter[int] = Counter()
         for term in terms:
             value = self.values[term]
-            flat += value.sources if value.label == "sum" else (term,)
-        return flat[0] if len(flat) == 1 else self.add(_Value("sum", tuple(sorted(flat)), is_ordered=False))
-
-    def add_concat(self, terms: Sequence[int]) -> int:
-        flat = self.parts_of(terms)
-        return flat[0] if len(flat) == 1 else self.add(_Value("concat", flat))
+            counts.update(dict(zip(value.sources, value.roles, strict=True)) if value.label == SUM else (term,))
+        ((first, often), *others) = sorted(counts.items())
+        if often == 1 and not others:
+            return first
+        sources, roles = zip((first, often), *others, strict=True)
+        return self._add(_Value(SUM, sources, roles))
 
     def parts_of(self, terms: Sequence[int]) -> tuple[int, ...]:
         """``terms``, with those of each concatenation in its place."""
@@ -86,14 +89,22 @@ class _Net:
         return tuple(
             part
             for term, value in zip(terms, values, strict=True)
-            for part in (value.sources if value.label == "concat" else (term,))
+            for part in (value.sources if value.label == CONCAT else (term,))
         )
+
+    def _add(self, value: _Value) -> int:
+        if value in self._places:
+            return self._places[value]
+        self.values.append(value)
+        if not value.is_own:
+            self._places[value] = len(self.values) - 1
+        return len(self.values) - 1
 
 
 def _read(plan: Plan, inputs: PyramidSpec) -> _Net:
     net = _Net()
     for level, channels, stride in zip(plan.levels, inputs.channels, inputs.strides, strict=True):
-        net.add(_Value(f"C{level} {channels} {stride}"))
+        net.add(f"C{level} {channels} {stride}")
     sizes = {level: f"C{level}" for level in plan.levels}
     maps = list(range(len(plan.levels)))
     for step in plan.steps:
@@ -124,13 +135,13 @@ def _add_edge(net: _Net, step: Step, source: int, rank: int, size: str, arrived:
     brings_channels = halvings > 0 and merge.down in CONVOLVING
     if before != after and not brings_channels:
         label, before = _describe(merge.project, before, after), after
-        source = net.add(_Value(label, (source,), is_own=True))
+        source = net.add(label, (source,), is_own=True)
     if halvings == 0:
         return source
     if halvings < 0:
         guide = arrived[:1] if merge.up in ALIGNING else ()
         label = f"up {merge.up} {-halvings} to {size} {after}"
-        return net.add(_Value(label, (source, *guide), is_own=merge.up not in FREE_UPS))
+        return net.add(label, (source, *guide), is_own=merge.up not in FREE_UPS)
     is_free = merge.down in FREE_DOWNS
     if is_free:
         form = ""
@@ -140,7 +151,7 @@ def _add_edge(net: _Net, step: Step, source: int, rank: int, size: str, arrived:
         form = _describe(replace(merge.project, kernel_size=3), before, after)
     else:
         form = _describe(merge.project, before, after)
-    return net.add(_Value(f"down {merge.down} {halvings} to {size} {form}", (source,), is_own=not is_free))
+    return net.add(f"down {merge.down} {halvings} to {size} {form}", (source,), is_own=not is_free)
 
 
 def _add_fusion(net: _Net, step: Step, arrived: Sequence[int]) -> int:
@@ -148,111 +159,103 @@ def _add_fusion(net: _Net, step: Step, arrived: Sequence[int]) -> int:
     if fusion == "sum" or (fusion == "concat" and len(arrived) == 1):
         return net.add_sum(arrived)
     if fusion == "concat":
-        return net.add_concat(arrived)
-    is_symmetric = fusion in SYMMETRIC_FUSIONS
+        return net.add(CONCAT, net.parts_of(arrived))
     label = f"{fusion} {step.widths[0]}"
     if fusion not in PLACELESS_FUSIONS:
         label += f" {merge.weight_channels} {merge.project.activation}"
-    sources = tuple(sorted(arrived)) if is_symmetric else tuple(arrived)
-    return net.add(_Value(label, sources, is_ordered=not is_symmetric, is_own=fusion not in FREE_FUSIONS))
+    return net.add(label, arrived, is_ordered=fusion not in SYMMETRIC_FUSIONS, is_own=fusion not in FREE_FUSIONS)
 
 
 def _add_conv(net: _Net, step: Step, fused: int) -> int:
     """The convolution after the fusion; that of a concatenation learns its parts' order."""
-    if step.merge.conv is None:
+    form = step.merge.conv
+    if form is None:
         return fused
-    parts = net.parts_of([fused])
-    label = _describe(step.merge.conv, step.fused, step.channels)
-    is_symmetric = step.merge.conv.block in SYMMETRIC_BLOCKS
-    return net.add(_Value(label, tuple(sorted(parts)) if is_symmetric else parts, not is_symmetric, is_own=True))
+    label = _describe(form, step.fused, step.channels)
+    return net.add(label, net.parts_of([fused]), is_ordered=form.block not in SYMMETRIC_BLOCKS, is_own=True)
 
 
 def _describe(form: Conv, before: int, after: int) -> str:
     return f"{describe_conv(form)} {before}>{after}"
 
 
-# names: two nets have the same ones, in the same order, exactly if they are the same
+# names: two nets have the same ones exactly if they are the same
+
+
+Readers = Mapping[int, Sequence[tuple[int, int]]]
+"""What reads each value, and as what."""
 
 
 def _name_all(net: _Net) -> list[str]:
-    """Every value with parameters that an output reads, and the outputs, by names that do not depend on any order."""
+    """A name of every value with parameters, and of what goes out, that does not depend on the order of merges."""
     reached = set(net.outputs)
     for place in range(len(net.values) - 1, -1, -1):
         if place in reached:
             reached.update(net.values[place].sources)
-    own = [place for place in sorted(reached) if net.values[place].is_own]
-    names = _name_down(net, reached, {})
-    tied = _find_tie(names, own)
-    if not tied:
-        return _list_names(net, own, names)
+    places = sorted(reached)
+    names = _name_by_sources(net, places, {})
+    if not _find_tie(net, places, names):
+        return _list_names(net, places, names)
     readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for place in sorted(reached):
-        for rank, source in enumerate(net.values[place].sources):
-            readers[source].append((place, rank if net.values[place].is_ordered else 0))
-    return _break_ties(net, own, reached, readers, {})
-
-
-def _break_ties(
-    net: _Net,
-    own: Sequence[int],
-    reached: set[int],
-    readers: Mapping[int, Sequence[tuple[int, int]]],
-    marks: dict[int, str],
-) -> list[str]:
-    """The least list of names, over all orders of values that nothing but an order tells apart."""
-    while True:
-        names = _name_up(net, reached, readers, _name_down(net, reached, marks))
-        finer = {place: names[place] for place in own}
-        if len(set(finer.values())) == len(set(marks.values())):
-            break
-        marks = finer
-    tied = _find_tie(names, own)
-    if not tied:
-        return _list_names(net, own, _name_down(net, reached, marks))
-    if _are_twins(net, tied, readers):
-        tied = tied[:1]
-    return min(
-        _break_ties(net, own, reached, readers, {**marks, place: _hash(marks[place], "first")}) for place in tied
-    )
-
-
-def _find_tie(names: Mapping[int, str], own: Iterable[int]) -> list[int]:
-    """Places of those with one name, the least that several have."""
-    counts = Counter(names[place] for place in own)
-    shared = [name for name, count in counts.items() if count > 1]
-    return [place for place in own if names[place] == min(shared)] if shared else []
-
-
-def _are_twins(net: _Net, places: Sequence[int], readers: Mapping[int, Sequence[tuple[int, int]]]) -> bool:
-    """Whether they read the same and are read by the same: then any order of them is as good as another."""
-    return len({(net.values[one].sources, tuple(readers[one]), one in net.outputs) for one in places}) == 1
-
-
-def _name_down(net: _Net, reached: set[int], marks: Mapping[int, str]) -> dict[int, str]:
-    """A name of each value by what it is made of."""
-    names: dict[int, str] = {}
-    for place in sorted(reached):
+    for place in places:
         value = net.values[place]
-        sources = [names[source] for source in value.sources]
-        names[place] = _hash(value.label, marks.get(place, ""), *(sources if value.is_ordered else sorted(sources)))
-    return names
+        for source, role in zip(value.sources, value.roles, strict=True):
+            readers[source].append((place, role))
+    return _break_ties(net, places, readers, {})
 
 
-def _name_up(
-    net: _Net, reached: set[int], readers: Mapping[int, Sequence[tuple[int, int]]], below: Mapping[int, str]
-) -> dict[int, str]:
-    """A name of each value by what it is made of and by what reads it."""
+def _break_ties(net: _Net, places: Sequence[int], readers: Readers, marks: Mapping[int, str]) -> list[str]:
+    """The least list of names, over all orders of values with parameters that nothing else tells apart.
+
+    Args:
+        net: Values.
+        places: Those that an output reads.
+        readers: Of each of them.
+        marks: What is known to tell values apart, by place.
+    """
+    num_marks = 0
+    while True:
+        names = _name_by_readers(net, places, readers, _name_by_sources(net, places, marks))
+        marks = {place: names[place] for place in places if net.values[place].is_own}
+        if len({*marks.values()}) == num_marks:
+            break
+        num_marks = len({*marks.values()})
+    tied = _find_tie(net, places, marks)
+    if not tied:
+        return _list_names(net, places, _name_by_sources(net, places, marks))
+    if len({(net.values[place].sources, tuple(readers[place]), place in net.outputs) for place in tied}) == 1:
+        tied = tied[:1]  # twins: one is as good as another
+    return min(_break_ties(net, places, readers, {**marks, place: f"first {marks[place]}"}) for place in tied)
+
+
+def _find_tie(net: _Net, places: Sequence[int], names: Mapping[int, str]) -> list[int]:
+    """Values with parameters that have one name: the least that several have."""
+    own = [place for place in places if net.values[place].is_own]
+    counts = Counter(names[place] for place in own)
+    shared = min((name for name, count in counts.items() if count > 1), default=None)
+    return [place for place in own if names[place] == shared]
+
+
+def _name_by_sources(net: _Net, places: Sequence[int], marks: Mapping[int, str]) -> dict[int, str]:
     names: dict[int, str] = {}
-    for place in sorted(reached, reverse=True):
-        above = sorted(f"{names[reader]} {rank}" for reader, rank in readers[place])
-        ends = [str(rank) for rank, output in enumerate(net.outputs) if output == place]
-        names[place] = _hash(below[place], *ends, "|", *above)
+    for place in places:
+        value = net.values[place]
+        sources = sorted(f"{names[source]}{role}" for source, role in zip(value.sources, value.roles, strict=True))
+        names[place] = _hash(value.label, marks.get(place, ""), *sources)
     return names
 
 
-def _list_names(net: _Net, own: Sequence[int], names: Mapping[int, str]) -> list[str]:
-    return [*sorted(names[place] for place in own), *(names[place] for place in net.outputs)]
+def _name_by_readers(net: _Net, places: Sequence[int], readers: Readers, names: Mapping[int, str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for place in reversed(places):
+        ends = [f"out {rank}" for rank, output in enumerate(net.outputs) if output == place]
+        found[place] = _hash(names[place], *ends, *sorted(f"{found[reader]}{role}" for reader, role in readers[place]))
+    return found
+
+
+def _list_names(net: _Net, places: Sequence[int], names: Mapping[int, str]) -> list[str]:
+    return [*sorted(names[place] for place in places if net.values[place].is_own), *(names[one] for one in net.outputs)]
 
 
 def _hash(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()

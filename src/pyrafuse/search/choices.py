@@ -104,12 +104,8 @@ class Space:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, list | tuple):
-                value = tuple(tuple(inner) if isinstance(inner, list) else inner for inner in value)
-                object.__setattr__(self, one.name, value)
-            if isinstance(value, tuple | Mapping):
-                _check_list(one.name, value)
+            if not one.name.startswith("max_"):
+                object.__setattr__(self, one.name, _read_choices(one.name, getattr(self, one.name)))
         check_count("max_merges of the space", self.max_merges, 1)
         check_count("max_inputs of the space", self.max_inputs, 2)
         for kind, names, known in (
@@ -192,11 +188,18 @@ class Candidate:
     answers: Mapping[str, Answer]
 
 
-def _check_list(name: str, value: Any) -> None:
+def _read_choices(name: str, value: Any) -> Any:
+    """A field of choices, with its lists as tuples."""
+    if not isinstance(value, list | tuple | Mapping):
+        raise PyrafuseError(f"{name} of the space is a list of choices, got {value!r}")
     if not value:
         raise PyrafuseError(f"{name} of the space is empty: give at least one choice")
-    if isinstance(value, tuple) and (twice := [one for one in value if value.count(one) > 1]):
+    if isinstance(value, Mapping):
+        return value
+    choices = tuple(tuple(one) if isinstance(one, list) else one for one in value)
+    if twice := [one for one in choices if choices.count(one) > 1]:
         raise PyrafuseError(f"{name} of the space holds {twice[0]!r} twice: strike one")
+    return choices
 
 
 def _check_levels(what: str, levels: Any) -> None:
