@@ -6,7 +6,7 @@ detector, data, variation -> fingerprints -> what is missing is computed -> `Fea
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,18 +18,16 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
-from torch import nn
 
-from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.folders import cache_folder
-from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.locking import remove_leftovers
-from pyrafuse.base.parts import Part, to_plain
+from pyrafuse.base.parts import to_plain
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.core.pyramid import Pyramid, PyramidSpec
+from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.formats.layout import Splits
@@ -37,7 +35,7 @@ from pyrafuse.data.loading.batching import EpochBatchSampler
 from pyrafuse.data.loading.loaders import create_eval_loader, create_view_loader, default_num_workers
 from pyrafuse.evaluation.collecting import require_objects
 from pyrafuse.models.detector import Detector
-from pyrafuse.necks.registry import NECKS
+from pyrafuse.search.frozen import check_backbone, compute_maps, digest_weights, find_shapes
 from pyrafuse.search.views import MapBatch, Shapes, View, write_view
 
 VERSION = 1
@@ -58,16 +56,12 @@ class Features:
         size: Height and width of the network's input in pixels.
         views: Views of the training images.
         val: Validation images, plainly fitted.
-        num_bytes: Size of all maps on disk.
-        num_computed: Views, the validation images' too, that were not there yet.
     """
 
     spec: PyramidSpec
     size: tuple[int, int]
     views: tuple[View, ...]
     val: View
-    num_bytes: int
-    num_computed: int
 
     def batches(
         self, first: int, until: int, *, batch_size: int, seed: int, device: torch.device
@@ -101,13 +95,14 @@ def cache_features(
     *,
     augmentation: Augmentation,
     views: int,
+    sizes: Sequence[int] = (),
     seed: int = 0,
     limit_gb: float = 10.0,
     folder: Path | None = None,
     batch_size: int = 16,
     workers: int | None = None,
     console: Console | None = None,
-) -> Features:
+) -> dict[int, Features]:
     """The maps that the backbone of ``detector`` gives of all images; those that were computed before are found again.
 
     A view is found by the fingerprint of images, objects, backbone, weights, preprocessing and variation, and only when
@@ -118,12 +113,16 @@ def cache_features(
         splits: Training and validation images.
         augmentation: How views of the training images are varied: as in a training.
         views: Number of views of each training image.
+        sizes: Sides of the network's input in pixels; by default the size that ``detector`` is made for.
         seed: Seed of the variation.
         limit_gb: Size in GiB that ``folder`` may take. Views of other searches, the longest unused first, make room.
         folder: Where views are kept; by default ``features`` in `cache_folder`.
         batch_size: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
         console: Where to say what is computed, and how far it is; nowhere when none.
+
+    Returns:
+        The maps of each size; that of a detector by its height.
 
     Raises:
         DataError: If there are fewer than two training images, a split has no object, or an image cannot be read.
@@ -134,57 +133,46 @@ def cache_features(
     check_between("cache_gb", limit_gb, 0)
     check_images(splits)
     check_backbone(detector)
+    own = detector.card.preprocessing
+    inputs = {size: own.at_size(size) for size in sizes} if sizes else {own.size[0]: own}
     folder = cache_folder() / "features" if folder is None else folder
     console = console or Terminal(quiet=True)
-    shapes, size = _find_shapes(detector), detector.card.preprocessing.size
-    parts = _list_parts(detector, splits, augmentation, views=views, seed=seed, batch_size=batch_size, workers=workers)
-    per_image = 2 * sum(channels * height * width for channels, height, width in shapes)
-    num_bytes = per_image * sum(part.num_images for part in parts)
+    parts = _list_parts(
+        detector,
+        splits,
+        augmentation,
+        tuple(inputs.values()),
+        views=views,
+        seed=seed,
+        batch_size=batch_size,
+        workers=default_num_workers() if workers is None else workers,
+    )
+    num_bytes = sum(part.num_bytes for part in parts)
     what = (
         f"the maps of {len(splits.train)} training images in {counted(views, 'view')} and {len(splits.val)} validation "
-        f"images at {size[0]} x {size[1]} px take {num_bytes / GIB:.3g} GiB"
+        f"images at {' and '.join('{} x {}'.format(*given.size) for given in inputs.values())} px take "
+        f"{num_bytes / GIB:.3g} GiB"
     )
     if num_bytes > limit_gb * GIB:
-        fitting = int((limit_gb * GIB / per_image - len(splits.val)) / len(splits.train))
+        of_val = sum(part.num_bytes for part in parts if part.is_val)
+        fitting = int((limit_gb * GIB - of_val) * views / (num_bytes - of_val))
         room = f"{counted(fitting, 'view')} would fit" if fitting > 0 else "one view would not fit either"
         raise PyrafuseError(
-            f"{what}, and cache_gb allows {limit_gb:g}: allow more, or give fewer views ({room}) or a smaller size"
+            f"{what}, and cache_gb allows {limit_gb:g}: allow more, or give fewer views ({room}) or smaller sizes"
         )
-
-    def find(part: _Part) -> View | None:
-        try:
-            view = View(folder / part.name, shapes=shapes, num_images=part.num_images, size=size)
-            os.utime(folder / part.name)
-        except (OSError, ValueError):
-            return None
-        return view
-
-    missing = [part for part in parts if find(part) is None]
+    missing = [part for part in parts if part.find(folder) is None]
     console.print(f"{what}; {len(missing)} of {counted(len(parts), 'part')} to compute, into {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        _make_room(folder, keep={part.name for part in parts}, limit=int(limit_gb * GIB) - num_bytes)
-        _check_disk(folder, what, needed=per_image * sum(part.num_images for part in missing))
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("maps of the backbone", total=sum(part.num_images for part in missing))
-            for part in missing:
-                with _hold(folder, part.name):
-                    if find(part) is not None:  # another process has written it meanwhile
-                        continue
-                    shutil.rmtree(folder / part.name, ignore_errors=True)
-                    maps = (_compute_maps(detector, batch) for batch in part.load())
-                    for done in write_view(folder / part.name, maps, shapes=shapes, num_images=part.num_images):
-                        bar.advance(task, done)
-    except OSError as error:
-        raise PyrafuseError(
-            f"cannot write {folder}: {error.strerror or error}; free space, give fewer views or a smaller size, or set "
-            "PYRAFUSE_CACHE to another place"
-        ) from error
-    found = [view for view in map(find, parts) if view is not None]
+    if missing:
+        _compute_missing(
+            detector, missing, folder, what, rest=int(limit_gb * GIB) - num_bytes, keep=parts, console=console
+        )
+    found = [view for view in (part.find(folder) for part in parts) if view is not None]
     assert len(found) == len(parts), "each was there, or is written now"
-    return Features(detector.backbone.features, size, tuple(found[:-1]), found[-1], num_bytes, len(missing))
+    features = {}
+    for number, (side, given) in enumerate(inputs.items()):
+        *own_views, val = found[number * (views + 1) : (number + 1) * (views + 1)]
+        features[side] = Features(detector.backbone.features, given.size, tuple(own_views), val)
+    return features
 
 
 def check_images(splits: Splits) -> None:
@@ -204,31 +192,6 @@ def check_images(splits: Splits) -> None:
             f"none of the {count} training images has an object to learn: annotate them, or give other data"
         )
     require_objects(splits.val)
-
-
-def check_backbone(detector: Detector[Any]) -> None:
-    """Refuse a detector whose backbone cannot be frozen, or whose maps do not lie in one array.
-
-    Raises:
-        PyrafuseError: With the reason.
-    """
-    spec = detector.card.spec
-    if spec is None:
-        raise PyrafuseError(
-            "this detector was put together by hand: a search needs one that `build` made of a description"
-        )
-    entry = BACKBONES.entry(spec.backbone.name)
-    if NECKS in {**entry.parts, **entry.makers}.values():
-        trunk = spec.backbone.options.get("backbone")
-        other = f", such as {trunk.name}" if isinstance(trunk, Part) else ""
-        raise PyrafuseError(
-            f"the backbone {spec.backbone.name} holds a neck that feeds back into it, which a search would freeze and "
-            f"not replace: give another backbone{other}"
-        )
-    if detector.card.preprocessing.fit == "keep_ratio":
-        raise PyrafuseError(
-            "fit keep_ratio gives each image maps of another size, and cached maps have one: search with fit letterbox"
-        )
 
 
 def fingerprint_data(data: DetectionData) -> str:
@@ -251,94 +214,110 @@ def fingerprint_data(data: DetectionData) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """One view: the name of its folder, and what loads its images in order."""
+    """One view of a split at one size: the name of its folder, what it holds, and what loads its images in order."""
 
     name: str
+    is_val: bool
     num_images: int
+    shapes: Shapes
+    preprocessing: Preprocessing
     load: Callable[[], Iterable[Batch]]
+
+    @property
+    def num_bytes(self) -> int:
+        return 2 * self.num_images * sum(channels * height * width for channels, height, width in self.shapes)
+
+    def find(self, folder: Path) -> View | None:
+        """The view, where it is there and whole."""
+        path = folder / self.name
+        try:
+            view = View(path, shapes=self.shapes, num_images=self.num_images, size=self.preprocessing.size)
+        except (OSError, ValueError):
+            return None
+        with suppress(OSError):  # a folder of others, that can be read alone
+            os.utime(path)
+        return view
 
 
 def _list_parts(
     detector: Detector[Any],
     splits: Splits,
     augmentation: Augmentation,
+    inputs: Sequence[Preprocessing],
     *,
     views: int,
     seed: int,
     batch_size: int,
-    workers: int | None,
+    workers: int,
 ) -> list[_Part]:
-    """The views of the training images, then the validation images."""
-    preprocessing, spec = detector.card.preprocessing, detector.card.spec
+    """For each of ``inputs`` the views of the training images, then the validation images."""
+    spec = detector.card.spec
     assert spec is not None
-    num_workers = default_num_workers() if workers is None else workers
-    backbone = _digest(VERSION, to_plain(spec.backbone), _digest_weights(detector.backbone), asdict(preprocessing))
+    backbone = _digest(VERSION, to_plain(spec.backbone), digest_weights(detector.backbone))
     of_train, of_val = fingerprint_data(splits.train), fingerprint_data(splits.val)
 
-    def load_view(view: int) -> Iterable[Batch]:
+    def load_view(preprocessing: Preprocessing, view: int) -> Iterable[Batch]:
         return create_view_loader(
             splits.train,
             preprocessing=preprocessing,
             augmentation=augmentation,
             batch_size=batch_size,
-            num_workers=num_workers,
+            num_workers=workers,
             seed=seed,
             view=view,
         )
 
-    def load_val() -> Iterable[Batch]:
-        loader = create_eval_loader(
-            splits.val, preprocessing=preprocessing, batch_size=batch_size, num_workers=num_workers
-        )
+    def load_val(preprocessing: Preprocessing) -> Iterable[Batch]:
+        loader = create_eval_loader(splits.val, preprocessing=preprocessing, batch_size=batch_size, num_workers=workers)
         return (batch.batch for batch in loader)
 
-    names = [PREFIX + _digest(backbone, of_train, asdict(augmentation), seed, view) for view in range(views)]
-    parts = [_Part(name, len(splits.train), partial(load_view, view)) for view, name in enumerate(names)]
-    return [*parts, _Part(PREFIX + _digest(backbone, of_val), len(splits.val), load_val)]
+    parts = []
+    for given in inputs:
+        shapes = find_shapes(detector, given.size)
+        for view in range(views):
+            name = PREFIX + _digest(backbone, asdict(given), of_train, asdict(augmentation), seed, view)
+            parts.append(_Part(name, False, len(splits.train), shapes, given, partial(load_view, given, view)))
+        name = PREFIX + _digest(backbone, asdict(given), of_val)
+        parts.append(_Part(name, True, len(splits.val), shapes, given, partial(load_val, given)))
+    return parts
+
+
+def _compute_missing(
+    detector: Detector[Any],
+    missing: Sequence[_Part],
+    folder: Path,
+    what: str,
+    *,
+    rest: int,
+    keep: Sequence[_Part],
+    console: Console,
+) -> None:
+    """Write the parts that are ``missing``, after views other than those to ``keep`` were reduced to ``rest`` bytes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        _make_room(folder, keep={part.name for part in keep}, limit=rest)
+        _check_disk(folder, what, needed=sum(part.num_bytes for part in missing))
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("maps of the backbone", total=sum(part.num_images for part in missing))
+            for part in missing:
+                with _hold(folder, part.name):
+                    if part.find(folder) is not None:  # another process has written it meanwhile
+                        continue
+                    shutil.rmtree(folder / part.name, ignore_errors=True)
+                    maps = (compute_maps(detector, batch, part.preprocessing) for batch in part.load())
+                    for done in write_view(folder / part.name, maps, shapes=part.shapes, num_images=part.num_images):
+                        bar.advance(task, done)
+    except OSError as error:
+        raise PyrafuseError(
+            f"cannot write {folder}: {error.strerror or error}; free space, give fewer views or smaller sizes, or set "
+            "PYRAFUSE_CACHE to another place"
+        ) from error
 
 
 def _digest(*values: Any) -> str:
     return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _digest_weights(module: nn.Module) -> str:
-    digest = blake2b(digest_size=16)
-    for name, values in module.state_dict().items():
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-@torch.inference_mode()
-def _find_shapes(detector: Detector[Any]) -> Shapes:
-    """Shapes of the maps of one image; a backbone that gives others the next time is refused.
-
-    Raises:
-        PyrafuseError: If the maps are not as the backbone describes them, or differ.
-    """
-    detector.eval()
-    backbone, size = detector.backbone, detector.card.preprocessing.size
-    backbone.check_size(*size)
-    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(detector.device)
-    first, second = backbone(images), backbone(images)
-    name = detector.card.spec.backbone.name if detector.card.spec else type(backbone).__name__
-    if any(not torch.allclose(one, other, rtol=1e-3, atol=1e-3) for one, other in zip(first, second, strict=True)):
-        raise PyrafuseError(
-            f"the backbone {name} cannot be frozen: it gives other maps of the same image each time, in evaluation "
-            "mode too; give another backbone"
-        )
-    if tuple(level.shape[1] for level in first) != backbone.features.channels:
-        raise PyrafuseError(
-            f"the backbone {name} describes maps of {backbone.features.channels} channels, and gives "
-            f"{tuple(level.shape[1] for level in first)}"
-        )
-    return tuple((level.shape[1], level.shape[2], level.shape[3]) for level in first)
-
-
-@torch.inference_mode()
-def _compute_maps(detector: Detector[Any], batch: Batch) -> tuple[Pyramid, Batch]:
-    images = normalize(detector.card.preprocessing, batch.images.to(detector.device, non_blocking=True), batch.sizes)
-    return detector.backbone(images.contiguous(memory_format=torch.channels_last)), batch
 
 
 def _make_room(folder: Path, *, keep: Collection[str], limit: int) -> None:
@@ -357,7 +336,7 @@ def _check_disk(folder: Path, what: str, *, needed: int) -> None:
     if needed > free:
         raise PyrafuseError(
             f"{what}, of which {needed / GIB:.3g} GiB are still to be written, and the disk of {folder} has "
-            f"{free / GIB:.3g} GiB left: free space, give fewer views or a smaller size, or set PYRAFUSE_CACHE to "
+            f"{free / GIB:.3g} GiB left: free space, give fewer views or smaller sizes, or set PYRAFUSE_CACHE to "
             "another place"
         )
 

@@ -214,7 +214,7 @@ class Proxy:
 
 def _mean_of(losses: Sequence[Tensor]) -> float:
     """The mean of ``losses``; one that is no number is refused."""
-    values = torch.stack(list(losses)).double().tolist()
+    values = torch.stack(list(losses)).tolist()
     for value in values:
         if not math.isfinite(value):
             raise PyrafuseError(f"the loss became {value}: lower the learning rate, or lengthen the warm-up")

@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loader, create_view_loader
 from pyrafuse.models.building import build
 from pyrafuse.models.describing import describe
-from pyrafuse.search.features import cache_features, check_backbone, fingerprint_data
+from pyrafuse.search import features as features_module
+from pyrafuse.search.features import cache_features, fingerprint_data
+from pyrafuse.search.frozen import check_backbone
+from pyrafuse.search.views import write_view
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -42,12 +46,24 @@ def detector():
 
 
 @pytest.fixture
-def cache(detector, splits, tmp_path):
+def written(monkeypatch):
+    """Folders of the views that were computed since it was cleared."""
+    folders = []
+    monkeypatch.setattr(
+        features_module,
+        "write_view",
+        lambda folder, *rest, **options: folders.append(folder) or write_view(folder, *rest, **options),
+    )
+    return folders
+
+
+@pytest.fixture
+def cache(detector, splits, tmp_path, written):
     def cache(**changes):
+        written.clear()
         options = {"augmentation": Augmentation.light(), "views": 2, "folder": tmp_path / "maps", "workers": 0}
-        return cache_features(
-            changes.pop("detector", detector), changes.pop("splits", splits), **{**options, **changes}
-        )
+        found = cache_features(detector, changes.pop("splits", splits), **{**options, **changes})
+        return found if "sizes" in changes else next(iter(found.values()))
 
     return cache
 
@@ -56,10 +72,9 @@ def folders(tmp_path):
     return sorted(path.name for path in (tmp_path / "maps").iterdir())
 
 
-def test_maps_are_those_of_the_backbone_and_boxes_move_with_the_views(cache, detector, splits):
+def test_maps_are_those_of_the_backbone_and_boxes_move_with_the_views(cache, detector, splits, written):
     features = cache(batch_size=4, seed=3)
-    assert features.num_computed == 3
-    assert features.num_bytes == (2 * 6 + 4) * PER_IMAGE
+    assert len(written) == 3
     seen = []
     for view in range(2):
         loader = create_view_loader(
@@ -110,13 +125,14 @@ def test_an_epoch_has_each_image_once_and_the_next_epoch_has_the_next_view(cache
         assert torch.equal(batch.maps[0], batches[step].maps[0])
 
 
-def test_the_next_run_finds_what_is_there_and_more_views_add_to_it(cache, tmp_path):
+def test_the_next_run_finds_what_is_there_and_more_views_add_to_it(cache, tmp_path, written):
     cache(views=1)
     first = {path.name: path.stat().st_ino for path in (tmp_path / "maps").iterdir()}
-    again = cache(views=1)
-    assert again.num_computed == 0
+    cache(views=1)
+    assert written == []
     assert {path.name: path.stat().st_ino for path in (tmp_path / "maps").iterdir()} == first
-    assert cache(views=3).num_computed == 2
+    cache(views=3)
+    assert len(written) == 2
     assert set(first) < set(folders(tmp_path))
     assert len(folders(tmp_path)) == 4
 
@@ -133,7 +149,7 @@ def test_the_next_run_finds_what_is_there_and_more_views_add_to_it(cache, tmp_pa
         ({"pixels": 1}, 2),
     ],
 )
-def test_what_differs_is_computed_anew(cache, detector, splits, tmp_path, change, num_computed):
+def test_what_differs_is_computed_anew(cache, detector, splits, tmp_path, written, change, num_computed):
     cache()
     change = dict(change)
     if change.pop("weights", None):
@@ -149,7 +165,8 @@ def test_what_differs_is_computed_anew(cache, detector, splits, tmp_path, change
         shutil.copy(splits.train.records[1].path, copy)
         record = replace(record, path=copy)
     changed = replace(splits, train=replace(splits.train, records=(record, *others)))
-    assert cache(splits=changed, **change).num_computed == num_computed
+    cache(splits=changed, **change)
+    assert len(written) == num_computed
 
 
 def test_where_the_images_lie_does_not_matter(splits, tmp_path):
@@ -163,22 +180,23 @@ def test_where_the_images_lie_does_not_matter(splits, tmp_path):
     )
 
 
-def test_a_damaged_file_is_computed_anew(cache, tmp_path):
+def test_a_damaged_file_is_computed_anew(cache, written):
     features = cache()
     whole = [level.clone() for level in features.views[0].batch(range(6), CPU).maps]
     os.truncate(features.views[0].folder / "map1.npy", 500)
     again = cache()
-    assert again.num_computed == 1
+    assert len(written) == 1
     assert all(map(torch.equal, again.views[0].batch(range(6), CPU).maps, whole))
 
 
-def test_pickled_objects_in_a_file_are_not_read(cache):
+def test_pickled_objects_in_a_file_are_not_read(cache, written):
     folder = cache().views[0].folder
     np.save(folder / "labels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert cache().num_computed == 1
+    cache()
+    assert len(written) == 1
 
 
-def test_a_full_disk_leaves_nothing_half_written(cache, full_disk, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(cache, full_disk, tmp_path, written):
     cache(views=1)
     before = folders(tmp_path)
     with (
@@ -187,13 +205,12 @@ def test_a_full_disk_leaves_nothing_half_written(cache, full_disk, tmp_path):
     ):
         cache(views=2)
     assert folders(tmp_path) == before
-    assert cache(views=2).num_computed == 1
+    cache(views=2)
+    assert len(written) == 1
 
 
-def test_an_interrupt_keeps_the_views_that_are_whole(cache, splits, tmp_path, monkeypatch):
-    from pyrafuse.search import features
-
-    compute, done = features._compute_maps, []
+def test_an_interrupt_keeps_the_views_that_are_whole(cache, tmp_path, monkeypatch, written):
+    compute, done = features_module.compute_maps, []
 
     def compute_some(*args):
         if len(done) == 3:
@@ -201,12 +218,13 @@ def test_an_interrupt_keeps_the_views_that_are_whole(cache, splits, tmp_path, mo
         done.append(1)
         return compute(*args)
 
-    monkeypatch.setattr(features, "_compute_maps", compute_some)
+    monkeypatch.setattr(features_module, "compute_maps", compute_some)
     with pytest.raises(KeyboardInterrupt):
         cache(batch_size=3)
     assert len(folders(tmp_path)) == 1
-    monkeypatch.undo()
-    assert cache(batch_size=3).num_computed == 2
+    monkeypatch.setattr(features_module, "compute_maps", compute)
+    cache(batch_size=3)
+    assert len(written) == 2
 
 
 def test_what_a_killed_process_left_is_removed(cache, tmp_path):
@@ -221,7 +239,7 @@ def test_the_limit_is_told_before_anything_is_written(cache, tmp_path):
     needed = 16 * PER_IMAGE / 2**30
     message = (
         r"the maps of 6 training images in 2 views and 4 validation images at 64 x 64 px take 5.34e-05 GiB, and "
-        r"cache_gb allows 4e-05: allow more, or give fewer views \(1 view would fit\) or a smaller size"
+        r"cache_gb allows 4e-05: allow more, or give fewer views \(1 view would fit\) or smaller sizes"
     )
     assert f"{needed:.3g}" == "5.34e-05"
     with pytest.raises(PyrafuseError, match=message):
@@ -317,22 +335,37 @@ def test_a_backbone_that_holds_a_neck_is_refused_by_name():
 
 
 def test_two_processes_write_a_view_once(cache, tmp_path, monkeypatch):
-    from pyrafuse.search import features
+    waits = []
 
-    made = []
-
-    def other_process(folder, name):
-        if not made:  # it wrote while this one was waiting
-            made.append(name)
-            cache()
+    def let_another_one_write(folder, name):
+        if not waits:
+            waits.append(name)
+            cache()  # clears `written`
         return nullcontext()
 
-    monkeypatch.setattr(features, "_hold", other_process)
-    written = []
-    write = features.write_view
-    monkeypatch.setattr(
-        features, "write_view", lambda folder, *a, **o: written.append(folder) or write(folder, *a, **o)
-    )
-    cache()
-    assert len(written) == 3
+    monkeypatch.setattr(features_module, "_hold", let_another_one_write)
+    features = cache()
     assert len(folders(tmp_path)) == 3
+    assert len(features.views) == 2
+
+
+def test_sizes_share_the_limit_and_none_takes_the_room_of_another(cache, detector, tmp_path, written):
+    with pytest.raises(
+        PyrafuseError, match=r"at 64 x 64 and 96 x 96 px take 0.000174 GiB, and .* \(1 view would fit\)"
+    ):
+        cache(sizes=(64, 96), limit_gb=1.3e-4)
+    both = cache(sizes=(64, 96), limit_gb=1.8e-4)
+    assert {side: features.size for side, features in both.items()} == {64: (64, 64), 96: (96, 96)}
+    assert len(folders(tmp_path)) == len(written) == 6
+    assert [level.shape[2:] for level in both[96].val.batch([0], CPU).maps] == [(12, 12), (6, 6), (3, 3)]
+    only = cache(sizes=(64,))[64]
+    assert written == []
+    assert torch.equal(only.views[1].batch([4], CPU).maps[0], both[64].views[1].batch([4], CPU).maps[0])
+
+
+def test_a_folder_that_can_only_be_read(cache, tmp_path, written, monkeypatch):
+    cache()
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(PermissionError("read-only")))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError("read-only")))
+    assert len(cache().views) == 2
+    assert written == []

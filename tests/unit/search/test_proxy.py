@@ -9,7 +9,6 @@ import torch
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.models.building import build
@@ -66,10 +65,16 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def features(detector, splits, tmp_path_factory) -> Features:
+def cached(detector, splits, tmp_path_factory) -> dict[int, Features]:
+    folder = tmp_path_factory.mktemp("maps")
     return cache_features(
-        detector, splits, augmentation=Augmentation.light(), views=2, folder=tmp_path_factory.mktemp("maps"), workers=0
+        detector, splits, augmentation=Augmentation.light(), views=2, sizes=(SIZE, 96), folder=folder, workers=0
     )
+
+
+@pytest.fixture(scope="module")
+def features(cached) -> Features:
+    return cached[SIZE]
 
 
 @pytest.fixture
@@ -149,8 +154,8 @@ def test_it_is_a_training_with_a_frozen_backbone(detector, splits, graphs, proxy
         data=replace(recipe.data, workers=0),
     )
     settings = replace(SETTINGS, views=1, rungs=(1, 2, 3, 4, 5, 6), warmup_steps=2)
-    features = cache_features(detector, splits, augmentation=recipe.augmentation, views=1, folder=tmp_path, workers=0)
-    judge = proxy(settings, recipe, features=features)
+    cached = cache_features(detector, splits, augmentation=recipe.augmentation, views=1, folder=tmp_path, workers=0)
+    judge = proxy(settings, recipe, features=cached[SIZE])
     learner = judge.begin("bifpn", graphs["bifpn"], SIZE)
 
     whole = build(learner.state.detector.card.spec)
@@ -333,14 +338,9 @@ def test_a_batch_is_read_once_for_all(proxy, graphs, features, monkeypatch):
     assert reads == [features.views[0]] * 2 + [features.views[1]] * 2
 
 
-def test_maps_of_two_sizes(proxy, graphs, detector, features, splits, tmp_path):
-    other = replace(detector.card, preprocessing=Preprocessing(size=(96, 96)))
-    large = create_detector()
-    large.card = other
-    larger = cache_features(large, splits, augmentation=Augmentation.light(), views=2, folder=tmp_path, workers=0)
-    judge = Proxy(detector.card, RECIPES.create("small"), {64: features, 96: larger}, splits.val, SETTINGS, device=CPU)
-    both = judge.race({"a": (graphs["fpn"], 64), "b": (graphs["fpn"], 96)})
+def test_maps_of_two_sizes(graphs, detector, cached, splits):
+    judge = Proxy(detector.card, RECIPES.create("small"), cached, splits.val, SETTINGS, device=CPU)
+    both = judge.race({"a": (graphs["fpn"], SIZE), "b": (graphs["fpn"], 96)})
     alone = judge.race({"b": (graphs["fpn"], 96)})
     assert both["b"].rungs[0].loss == alone["b"].rungs[0].loss
     assert both["a"].rungs[0].loss != both["b"].rungs[0].loss
-    assert PyramidSpec((16, 32, 64), (8, 16, 32)) == larger.spec
