@@ -17,6 +17,7 @@ from pyrafuse.base.parts import find_differences, plain, to_plain
 from pyrafuse.base.printable import printable
 from pyrafuse.base.typed_values import check_kind, create
 from pyrafuse.search.choices import Answer
+from pyrafuse.search.learners import Rung
 
 JOURNAL_FILE = "journal.jsonl"
 VERSION = 1
@@ -25,23 +26,6 @@ MAX_FILE_BYTES = 2**29
 
 BEGUN, FINISHED, FAILED, OVER_BUDGET = "begun", "finished", "failed", "over budget"
 """States of a trial."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What a trial reached after one more share of its training.
-
-    Attributes:
-        steps: Steps of the training so far.
-        loss: Mean of the training losses of this share.
-        ap: AP on the validation images; none where it was not measured.
-        seconds: Seconds that this share took.
-    """
-
-    steps: int
-    loss: float
-    ap: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)

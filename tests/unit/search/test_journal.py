@@ -7,7 +7,8 @@ import pytest
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.search import journal
-from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, Rung, open_journal, read_trials
+from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, open_journal, read_trials
+from pyrafuse.search.learners import Rung
 
 HEAD = {"space": {"stacks": (1, 2)}, "data": {"train": "a1", "val": "b2"}, "backbone": "resnet18", "seed": 0}
 

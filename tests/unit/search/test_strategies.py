@@ -10,7 +10,8 @@ from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.base.parts import Part
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.search.choices import Candidate, Space
-from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, Rung, Trial
+from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, Trial
+from pyrafuse.search.learners import Rung
 from pyrafuse.search.ranking import best_of, rank
 from pyrafuse.search.strategies.registry import STRATEGIES, restore
 
