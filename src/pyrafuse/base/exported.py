@@ -23,6 +23,9 @@ VERSION = 1
 MOST_BYTES = 2**24
 """Length of metadata that is read."""
 
+MOST_COUNT = 2**20
+"""Most images at a time, pixels of a stride and detections an image."""
+
 Input = Literal["image", "fitted", "scaled", "tensor"]
 Output = Literal["nms", "rows", "raw", "levels"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -78,20 +81,33 @@ class Interface:
         return tuple(name for name, is_taken in given.items() if is_taken)
 
     def __post_init__(self) -> None:
-        whole = (self.batch, self.stride, self.max_detections)
-        checks = {
-            "input": self.input in get_args(Input),
-            "output": self.output in get_args(Output),
-            "precision": self.precision in get_args(Precision),
-            "size": self.size is None
-            or (len(self.size) == 2 and all(type(side) is int and 0 < side <= MOST_PIXELS for side in self.size)),
-            "batch, stride, max_detections": all(type(n) is int and 0 <= n <= 2**20 for n in whole) and self.stride > 0,
-            "score, nms_iou": all(isinstance(n, int | float) and 0 <= n <= 1 for n in (self.score, self.nms_iou)),
-            "takes_sizes": isinstance(self.takes_sizes, bool),
-            "threshold": self.threshold in get_args(Threshold),
+        for name, (is_right, allowed) in self._checks().items():
+            if not is_right:
+                value = printable(repr(getattr(self, name)), limit=100)
+                raise PyrafuseError(f"an exported detector cannot have this {name}: {value}; allowed is {allowed}")
+
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        """By name, whether the value is right, and which values are."""
+        words = {"input": Input, "output": Output, "precision": Precision, "threshold": Threshold}
+        numbers = {"batch": 0, "stride": 1, "max_detections": 0}
+        size, given = self.size, vars(self)
+        return {
+            **{name: (given[name] in get_args(kind), ", ".join(get_args(kind))) for name, kind in words.items()},
+            "size": (
+                size is None
+                or (len(size) == 2 and all(type(side) is int and 0 < side <= MOST_PIXELS for side in size)),
+                f"height and width of 1 to {MOST_PIXELS} pixels, or none",
+            ),
+            **{
+                name: (type(given[name]) is int and least <= given[name] <= MOST_COUNT, f"{least} to {MOST_COUNT}")
+                for name, least in numbers.items()
+            },
+            **{
+                name: (isinstance(given[name], int | float) and 0 <= given[name] <= 1, "0 to 1")
+                for name in ("score", "nms_iou")
+            },
+            "takes_sizes": (isinstance(self.takes_sizes, bool), "true or false"),
         }
-        if wrong := [name for name, is_right in checks.items() if not is_right]:
-            raise PyrafuseError(f"an exported detector cannot have this {wrong[0]}: {self}")
 
     def tell(self) -> str:
         """In words: what goes in and comes out."""

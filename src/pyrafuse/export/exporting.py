@@ -359,9 +359,10 @@ def _naming(form: str):  # noqa: ANN202
 @contextmanager
 def _hidden(path: Path):  # noqa: ANN202
     """A place in a hidden folder beside ``path`` that takes its name when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    folder = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         yield folder / path.name
         with hold_interrupts():
             for made in sorted(folder.iterdir(), key=lambda one: one.name == path.name):  # what belongs to it first
@@ -374,7 +375,8 @@ def _hidden(path: Path):  # noqa: ANN202
             f"cannot write {path}: {error.strerror or error}; free space or choose another place"
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear(place: Path, made: Path) -> None:

@@ -44,9 +44,23 @@ class Limits:
 def read_outputs(
     found: Mapping[str, NDArray[Any]], num_images: int, interface: Interface, limits: Limits
 ) -> list[Detections]:
-    """Detections in each image, boxes as the file gives them."""
+    """Detections in each image, boxes as the file gives them.
+
+    Raises:
+        Exception: If the outputs are no columns of detections.
+    """
     read = _read_padded if interface.output == "nms" else _read_rows
-    return [_limit(read(found, image), limits, is_suppressed=interface.output == "nms") for image in range(num_images)]
+    columns = (_require_columns(read(found, image)) for image in range(num_images))
+    return [_limit(each, limits, is_suppressed=interface.output == "nms") for each in columns]
+
+
+def _require_columns(found: Detections) -> Detections:
+    """Refuse boxes that are not (N, 4), and other columns that are not (N,)."""
+    rows, others = len(found.boxes), (found.scores, found.labels, found.levels)
+    if found.boxes.shape != (rows, 4) or any(column.shape != (rows,) for column in others):
+        shapes = ", ".join(str(column.shape) for column in (found.boxes, *others))
+        raise ValueError(f"boxes, scores, labels and levels of an image have the shapes {shapes}")
+    return found
 
 
 def _read_padded(found: Mapping[str, NDArray[Any]], image: int) -> Detections:

@@ -73,7 +73,10 @@ def changed(**changes):
         (changed(version="x"), "describes itself wrongly"),
         (changed(interface__input="video"), "cannot have this input"),
         (changed(interface__size=[0, 32]), "cannot have this size"),
-        (changed(interface__stride=0), "stride"),
+        (changed(interface__stride=0), "cannot have this stride: 0; allowed is 1 to 1048576"),
+        (changed(interface__max_detections=10**12), "this max_detections: 1000000000000; allowed is 0 to 1048576"),
+        (changed(interface__score=float("nan")), "cannot have this score: nan; allowed is 0 to 1"),
+        (changed(interface__threshold=["after"]), r"this threshold: \['after'\]; allowed is after, input, fixed"),
         (changed(interface__more=1), "more"),
         (
             changed(card__names=["a", "b", "c"], card__category_ids=[]),

@@ -14,7 +14,7 @@ from pyrafuse.base.spec import TwoStageSpec
 from pyrafuse.cli.export import _read_images, _read_train
 from pyrafuse.cli.main import main
 from pyrafuse.export.checking import Agreement
-from pyrafuse.export.exporting import export
+from pyrafuse.export.exporting import _hidden, export
 from pyrafuse.export.formats.exported_program import ExportedProgramFormat
 from pyrafuse.export.formats.tensorrt import TensorRT
 from pyrafuse.export.registry import FORMATS, quiet
@@ -120,6 +120,12 @@ def test_a_missing_library_is_named(detector, tmp_path, monkeypatch):
     monkeypatch.setattr("pyrafuse.export.registry.find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(PyrafuseError, match=r'needs onnxscript, which is not installed; type pip install "pyrafuse'):
         export(detector, tmp_path / "a.onnx")
+
+
+def test_a_place_that_cannot_be_made_is_told(tmp_path):
+    path = tmp_path / "made" / f"{'a' * 250}.onnx"
+    with pytest.raises(PyrafuseError, match=r"cannot write .*: File name too long; .*another place"), _hidden(path):
+        pytest.fail("there is no such place")
 
 
 def test_a_file_that_answers_otherwise_is_not_written(detector, tmp_path, monkeypatch):

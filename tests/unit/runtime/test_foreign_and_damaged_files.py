@@ -105,6 +105,16 @@ def test_inputs_that_differ_from_what_the_file_says_are_refused(write):
     refused(write(Interface(input="fitted"), metadata=says), "takes images, and says that it takes images, sizes")
 
 
+def test_boxes_of_another_shape_are_told_when_the_file_runs(write):
+    path = write(Interface())
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if "boxes" in node.output)
+    node.CopyFrom(onnx.helper.make_node("Identity", ["bright"], ["boxes"]))
+    onnx.save(model, path)
+    with pytest.raises(PyrafuseError, match=r"levels of an image have the shapes \(1,\), \(4,\), .*export it anew"):
+        list(load(path).predict(np.zeros((8, 8, 3), np.uint8)))
+
+
 def test_weights_in_another_file_that_is_missing_are_named(write):
     path = write(Interface())
     model = onnx.load(path)
