@@ -236,7 +236,7 @@ class TestComplaints:
             create_neck("yolo_fpn", INPUTS["two"], asff={})
 
     def test_no_neck(self):
-        with pytest.raises(PyrafuseError, match="a neck is needed; choose from asff"):
+        with pytest.raises(PyrafuseError, match="a neck is needed; choose from afpn, asff"):
             create_neck([], INPUTS["two"])
 
     def test_numbers_of_levels(self):

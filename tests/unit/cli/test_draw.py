@@ -33,7 +33,7 @@ def test_complaints(capsys):
     for argv, message in (
         (["draw"], "no neck was given: pyrafuse draw NECK -o FILE"),
         (["draw", "nas_fpnn"], "did you mean 'nas_fpn'"),
-        (["draw", "yolo_fpn"], "yolo_fpn is not written as a graph; choose from asff, bifpn, "),
+        (["draw", "yolo_fpn"], "yolo_fpn is not written as a graph; choose from asff, afpn, bifpn, "),
         (["draw", "fpn", "--channels", "1,2"], "--channels, --strides: a pyramid needs one stride a level"),
         (
             ["draw", "fpn", "--channels", "-4,0,8"],
