@@ -24,7 +24,7 @@ OPTIONS = {
     "afpn": {"out_channels": 8, "reduction": 1, "depth": 1},
     "ccfm": {"out_channels": 8, "depth": 1},
     "gather_distribute": {"out_channels": 8, "depth": 1, "num_attentions": 1},
-    "rep_gfpn": {"depth": 1},
+    "rep_gfpn": {"out_channels": 8, "depth": 1},
     "dilated_encoder": {"out_channels": 16},
     "mlfpn": {"num_levels": 2, "channels": 32, "shallow_channels": 4, "deep_channels": 4},
     "ssd_extra": {"out_channels": (32, 24, 32, 16)},

@@ -28,7 +28,8 @@ def rep_gfpn(
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Channels of each level, one number for all or one a level; by default as many as came in.
+        out_channels: Channels of each level, one number for all or one a level; by default 512 at the coarsest, and at
+            each finer one half as many.
         depth: Number of units of each block.
         activation: A key of `ACTIVATIONS`.
 
@@ -37,6 +38,8 @@ def rep_gfpn(
         UnknownNameError: If there is no such activation.
     """
     names = number_levels(inputs.strides)
+    if out_channels is None:
+        out_channels = [max(1, 512 >> rank) for rank in reversed(range(len(names)))]
     channels = dict(zip(names, channels_of_levels(out_channels, inputs), strict=True))
     first, last = names[0], names[-1]
     down = {n: f"P{n}" if n == first else f"T{n}" for n in names}

@@ -67,9 +67,8 @@ def test_nothing_to_merge_is_no_copy():
 @pytest.mark.parametrize("neck", ["rep_gfpn", "ccfm", "gather_distribute"])
 def test_an_optimised_detector_has_no_branches_and_predicts_the_same(neck):
     torch.manual_seed(0)
-    options = {} if neck == "rep_gfpn" else {"out_channels": 8}
-    backbone = {"name": "resnet18", "width": 8}
-    detector = create_model("fcos", num_classes=2, backbone=backbone, neck=neck, necks={neck: {**options, "depth": 1}})
+    backbone, options = {"name": "resnet18", "width": 8}, {"out_channels": 8, "depth": 1}
+    detector = create_model("fcos", num_classes=2, backbone=backbone, neck=neck, necks={neck: options})
     unlike(detector)
     before = deepcopy(detector.state_dict())
     fast = detector.optimized()

@@ -132,6 +132,8 @@ def test_each_level_of_each_graph_reads_what_the_paper_says():
         "P4": ("T4", "P3"),
         "P5": ("T5", "T4", "P4"),
     }
+    features = create_neck("rep_gfpn", spec, depth=1).features
+    assert features.channels == (128, 256, 512)
     assert read["afpn"]["A4_2"] == ("S3", "S4")
     assert read["afpn"]["A5_3"] == read["afpn"]["A3_3"] == ("A3_2", "A4_2", "S5")
     assert (read["ccfm"]["A5"], read["ccfm"]["T4"], read["ccfm"]["P3"]) == (("S5",), ("S4", "L5"), ("S3", "L4"))
