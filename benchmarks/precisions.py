@@ -45,6 +45,7 @@ def forms(detector: Detector[Any], data: DetectionData, folder: Path, arguments:
             path,
             input="fitted",
             size=size,
+            static=precision == "int8",  # of free sizes OpenVINO's int8 is wrong
             precision=precision,  # pyright: ignore[reportArgumentType]
             data=data if precision == "int8" else None,
             max_ap_loss=arguments.max_ap_loss,

@@ -99,6 +99,7 @@ def test_a_program_of_torch_gives_every_form(detector, tmp_path, form, output):
         ("a.pt2", {"input": "fitted", "size": 100}, "multiples of 32 px.*--size 128"),
         ("a.pt2", {"size": 8}, "size must be a whole number, 32 or more"),
         ("a.pt2", {"score": 1.5}, r"score must be in 0\.\.1"),
+        ("a.xml", {"input": "fitted", "precision": "int8"}, "int8 wrongly where height and width are free.*--static"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(detector, tmp_path, name, given, message):

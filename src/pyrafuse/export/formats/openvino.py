@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyrafuse.base.exported import METADATA_KEY
+from pyrafuse.base.exported import METADATA_KEY, Interface
+from pyrafuse.base.spec import DetectorSpec
 from pyrafuse.base.telemetry import refuse_telemetry
 from pyrafuse.export.formats.onnx import to_onnx
 from pyrafuse.export.quantizing import Node, quantize
@@ -23,6 +24,15 @@ class OpenVINO(ExportFormat):
     suffix = ".xml"
     modules = ("onnx", "onnxscript", "openvino")
     precisions = ("fp32", "fp16", "int8")
+
+    def refusal(self, spec: DetectorSpec | None, interface: Interface) -> str | None:  # noqa: ARG002
+        # measured with 2026.4: the same file with its sizes fixed is right
+        if interface.precision == "int8" and interface.size is None:
+            return (
+                "OpenVINO computes convolutions of int8 wrongly where height and width are free: fix them (--static), "
+                "or take --input image, whose network has one size"
+            )
+        return None
 
     def write(self, capture: Capture, path: Path) -> None:
         core = _start()
