@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.printable import printable
 
 EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "tensorboard"), "train"),
@@ -24,14 +26,27 @@ def naming_extras() -> Iterator[None]:
     """A block that imports: a library that is missing is named with the extra that brings it.
 
     Raises:
-        MissingLibraryError: If one of `EXTRA_OF` is missing. Any other missing module is its own error.
+        MissingLibraryError: If one of `EXTRA_OF` is missing, or is there and fails as it is imported. Any other error
+            of an import is its own.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library not in EXTRA_OF:
-            raise
-        raise MissingLibraryError(
-            f'this needs {library}, which is not installed: pip install "pyrafuse[{EXTRA_OF[library]}]"'
-        ) from error
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing in EXTRA_OF:
+            raise MissingLibraryError(
+                f'this needs {missing}, which is not installed: pip install "pyrafuse[{EXTRA_OF[missing]}]"'
+            ) from error
+        broken = _place_of(error).partition(".")[0]
+        if broken in EXTRA_OF:
+            raise MissingLibraryError(
+                f"{broken} is installed and cannot be imported: {printable(error, limit=300)}; install it anew: "
+                f"pip install --force-reinstall {broken}"
+            ) from error
+        raise
+
+
+def _place_of(error: ImportError) -> str:
+    """Name of the module that raised ``error``."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))

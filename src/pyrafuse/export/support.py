@@ -34,7 +34,9 @@ def refusal(spec: DetectorSpec | None, interface: Interface) -> str | None:
         interface: Form of input and output, sizes and precision.
     """
     if isinstance(spec, TwoStageSpec) and interface.output in ("raw", "levels"):
-        return f"a two-stage detector has no output {interface.output}: choose nms, or rows"
+        return (
+            f"a two-stage detector has no output {interface.output}: choose nms, or rows, and a format that gives them"
+        )
     return None
 
 

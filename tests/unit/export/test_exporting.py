@@ -1,6 +1,7 @@
 import ast
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.exported import METADATA_KEY, read_metadata
+from pyrafuse.base.exported import METADATA_KEY, Interface, read_metadata
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.spec import TwoStageSpec
 from pyrafuse.cli.export import _read_images, _read_train
@@ -17,7 +18,7 @@ from pyrafuse.export.checking import Agreement
 from pyrafuse.export.exporting import _hidden, export
 from pyrafuse.export.formats.exported_program import ExportedProgramFormat
 from pyrafuse.export.formats.tensorrt import TensorRT
-from pyrafuse.export.registry import FORMATS, quiet
+from pyrafuse.export.registry import FORMATS, Capture, quiet
 from pyrafuse.export.support import VALIDATED
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model, list_models
@@ -127,6 +128,14 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path):
     path = tmp_path / "made" / f"{'a' * 250}.onnx"
     with pytest.raises(PyrafuseError, match=r"cannot write .*: File name too long; .*another place"), _hidden(path):
         pytest.fail("there is no such place")
+
+
+def test_a_full_disk_is_an_error_and_no_end_of_the_process():
+    example = (torch.zeros(1, 2),)
+    program = torch.export.export(torch.nn.Linear(2, 2), example)
+    captured = Capture(torch.nn.Identity(), program, {}, ("images",), ("output0",), Interface(), {METADATA_KEY: "{}"})
+    with pytest.raises(OSError, match="No space left on device"):
+        ExportedProgramFormat().write(captured, Path("/dev/full"))
 
 
 def test_a_file_that_answers_otherwise_is_not_written(detector, tmp_path, monkeypatch):

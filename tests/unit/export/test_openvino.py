@@ -1,6 +1,7 @@
 """OpenVINO's files answer as torch does, where its own ONNX reader or its operations would not."""
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,8 @@ from torch.export import Dim
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, Interface, Precision, read_metadata, write_metadata
+from pyrafuse.export.exporting import _hidden
+from pyrafuse.export.formats.openvino import _save
 from pyrafuse.export.registry import FORMATS, Capture
 from pyrafuse.heads.regions import pool_regions
 from pyrafuse.layers.deformable import DeformableConv2d
@@ -126,3 +129,16 @@ def test_a_missing_library_is_told_with_the_line_to_type(monkeypatch):
     monkeypatch.setattr("pyrafuse.export.registry.find_spec", lambda name: None if name == "openvino" else object())
     with pytest.raises(PyrafuseError, match=r'needs openvino, which is not installed; type pip install "pyrafuse\[exp'):
         FORMATS.create("openvino").require("fp32")
+
+
+def test_a_file_that_is_written_in_part_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", fail)
+    with (
+        pytest.raises(PyrafuseError, match=r"cannot write .*a\.xml: .*iostream error.*; free space"),
+        _hidden(tmp_path / "a.xml") as place,
+    ):
+        _save(None, place)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """PyTorch's own exported programs, for programs that have torch but not this package."""
 
 from copy import copy
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -20,8 +21,10 @@ class ExportedProgramFormat(ExportFormat):
         # without the example nobody's images are in the file, nor what held for its sizes and is asked of every input
         program = copy(capture.program)
         program.example_inputs = None
+        written = BytesIO()  # torch ends the process where it meets a full disk itself
         with quiet():
-            torch.export.save(program, path, extra_files=extra)
+            torch.export.save(program, written, extra_files=extra)
+        path.write_bytes(written.getbuffer())
 
     def open(self, path: Path) -> Run:
         extra = {"outputs": ""}

@@ -62,7 +62,12 @@ def _start() -> Any:
 def _save(model: Any, path: Path, *, in_half: bool = False) -> None:
     import openvino
 
-    openvino.save_model(model, path, compress_to_fp16=in_half)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=in_half)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(f"OpenVINO wrote a part of it alone ({error})") from error
 
 
 def _list_nodes(model: Any) -> list[Node]:

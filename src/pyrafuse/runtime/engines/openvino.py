@@ -35,8 +35,9 @@ class OpenVINO(Engine):
             own = str(model.get_rt_info(METADATA_KEY).astype(str)) if model.has_rt_info(METADATA_KEY) else None
             self._model = openvino.Core().compile_model(model, "CPU", settings)
         except Exception as error:  # its errors have no common base
+            told = str(error).strip().rpartition("\n")[2]  # lines of places in its source come first
             raise CheckpointError(
-                f"OpenVINO refuses {path}: {printable(error, limit=300)}; it is cut off, or no file of OpenVINO: copy "
+                f"OpenVINO refuses {path}: {printable(told, limit=300)}; it is cut off, or no file of OpenVINO: copy "
                 "or export it anew, both .xml and .bin"
             ) from error
         self.metadata = {} if own is None else {METADATA_KEY: own}
