@@ -112,6 +112,9 @@ class Proxy:
         with self._seeded():
             torch.manual_seed(_draw_seed(self.settings.seed, fingerprint, "weights"))
             with failing(learner):
+                if size not in self._features:
+                    known = ", ".join(map(str, self._features))
+                    raise PyrafuseError(f"there are no cached maps of {size} px, but of {known} px")
                 spec = describe_candidate(self._spec, graph, self.settings)
                 detector = build(spec, backbone=GivenMaps(self._features[size].spec))
                 detector.card = replace(self._card, spec=detector.card.spec)

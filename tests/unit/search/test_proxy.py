@@ -1,5 +1,6 @@
 """The proxy: the same numbers alone and in company, those of a training with a frozen backbone, and failures apart."""
 
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,10 +20,13 @@ from pyrafuse.necks.graph_neck import GraphNeck
 from pyrafuse.necks.graph_text import read_graph
 from pyrafuse.necks.registry import NECKS
 from pyrafuse.recipes.registry import RECIPES
+from pyrafuse.search.canonical import fingerprint
+from pyrafuse.search.choices import Space
 from pyrafuse.search.features import Features, cache_features
 from pyrafuse.search.learners import describe_candidate
 from pyrafuse.search.proxy import Proxy
 from pyrafuse.search.settings import ProxySettings, shorten
+from pyrafuse.search.space import sample
 from pyrafuse.search.views import View
 from pyrafuse.training.loop import learn
 from pyrafuse.training.processes import Place
@@ -338,9 +342,22 @@ def test_a_batch_is_read_once_for_all(proxy, graphs, features, monkeypatch):
     assert reads == [features.views[0]] * 2 + [features.views[1]] * 2
 
 
+def test_random_graphs_of_the_space_learn_whatever_their_levels(proxy, features):
+    rng = random.Random(3)
+    drawn = [sample(Space(), features.spec, rng).graph for _ in range(8)]
+    candidates = {fingerprint(graph, features.spec): (graph, SIZE) for graph in drawn}
+    outcomes = proxy(replace(SETTINGS, rungs=(1, 2))).race(candidates)
+    assert [outcome.reason for outcome in outcomes.values()] == [""] * len(candidates)
+    assert len({len(graph.outputs) for graph in drawn}) > 1
+    losses = [outcome.rungs[0].loss for outcome in outcomes.values()]
+    assert len(set(losses)) == len(candidates)
+    assert max(losses) < 100
+
+
 def test_maps_of_two_sizes(graphs, detector, cached, splits):
     judge = Proxy(detector.card, RECIPES.create("small"), cached, splits.val, SETTINGS, device=CPU)
     both = judge.race({"a": (graphs["fpn"], SIZE), "b": (graphs["fpn"], 96)})
     alone = judge.race({"b": (graphs["fpn"], 96)})
     assert both["b"].rungs[0].loss == alone["b"].rungs[0].loss
     assert both["a"].rungs[0].loss != both["b"].rungs[0].loss
+    assert judge.begin("c", graphs["fpn"], 128).reason == "there are no cached maps of 128 px, but of 64, 96 px"
