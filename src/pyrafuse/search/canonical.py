@@ -147,7 +147,7 @@ def _add_edge(net: _Net, step: Step, source: int, rank: int, size: str, arrived:
         form = ""
     elif merge.down == "max_pool_conv":
         form = f"{merge.project.activation} {before}>{after}"
-    elif merge.down == "conv":
+    elif merge.down in CONVOLVING:  # their kernels are their own
         form = _describe(replace(merge.project, kernel_size=3), before, after)
     else:
         form = _describe(merge.project, before, after)

@@ -15,7 +15,7 @@ FREE_FUSIONS = frozenset({"sum", "concat", "global_attention"})
 SYMMETRIC_FUSIONS = frozenset({"sum", "fast_normalized", "softmax", "spatial_softmax"})
 """Fusions of which the order of the inputs does not matter."""
 
-PLACELESS_FUSIONS = FREE_FUSIONS | {"fast_normalized", "softmax"}
+PLACELESS_FUSIONS = FREE_FUSIONS | {"fast_normalized", "softmax", "inject"}
 """Fusions that read neither ``weight_channels`` nor the activation of ``project``."""
 
 SYMMETRIC_BLOCKS = frozenset({"conv", "selection"})
@@ -24,7 +24,9 @@ SYMMETRIC_BLOCKS = frozenset({"conv", "selection"})
 FREE_UPS = frozenset({"nearest", "bilinear"})
 """Ways to a finer level without parameters."""
 
-FREE_DOWNS = frozenset({"max_pool", "max_pool_same", "max_pool_floor", "max_pool_to_size", "bilinear", "subsample"})
+FREE_DOWNS = frozenset(
+    {"max_pool", "max_pool_same", "max_pool_floor", "max_pool_to_size", "bilinear", "subsample", "avg_pool"}
+)
 """Ways to a coarser level without parameters, which do not read ``project``."""
 
 

@@ -13,8 +13,10 @@ from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Merge
 from pyrafuse.necks.graph_neck import GraphNeck
 from pyrafuse.necks.graph_text import read_graph, write_graph
-from pyrafuse.necks.merging import DOWN, FUSIONS, UP
+from pyrafuse.necks.merging import CONVOLVING, DOWN, FUSIONS, UP, Ascent, Descent, FusionPlace
+from pyrafuse.necks.registry import NECKS
 from pyrafuse.search.canonical import fingerprint
+from pyrafuse.search.operators import FREE_DOWNS, FREE_FUSIONS, FREE_UPS
 from pyrafuse.search.recognizing import recognize
 from pyrafuse.search.space import Space, sample
 
@@ -30,6 +32,36 @@ class Gate(nn.Module):
 
     def forward(self, *xs):
         return xs[0] * self.weigh(xs[-1].mean(dim=(2, 3))).sigmoid()[:, :, None, None]
+
+
+def has_parameters(made) -> bool:
+    return isinstance(made, nn.Module) and any(True for _ in made.parameters())
+
+
+def test_what_is_said_of_operators_is_so():
+    """A new operator without parameters that is not listed would be told apart from itself."""
+    place = FusionPlace("P4", ("C4", "C5"), 16, 8, 4, "relu")
+    assert {name for name in FUSIONS if not has_parameters(FUSIONS[name](place))} == FREE_FUSIONS
+    assert {name for name in UP if not has_parameters(UP[name](Ascent(8, 1, 8)))} == FREE_UPS
+    assert {name for name in DOWN if not has_parameters(DOWN[name](Descent(8, 8, 2, Conv(1))))} == FREE_DOWNS
+
+
+def test_the_kernel_of_a_way_down_is_its_own():
+    def graph(down: str, size: int) -> Graph:
+        return Graph((Merge("P5", 5, ("C3", "C4"), down=down, project=Conv(size)),), ("P5",), 8, ignored=("C5",))
+
+    for down in CONVOLVING:
+        necks = [GraphNeck(INPUTS, graph(down, size)) for size in (1, 5)]
+        shapes = [[tuple(value.shape) for value in neck.parameters()] for neck in necks]
+        assert shapes[0] == shapes[1]
+        assert fingerprint(necks[0].graph, INPUTS) == fingerprint(necks[1].graph, INPUTS)
+
+
+def test_registered_graphs_are_told_apart():
+    inputs = PyramidSpec((16, 16, 16), (8, 16, 32))
+    necks = {name: NECKS.build(name, inputs) for name in NECKS.names()}
+    graphs = {name: neck.graph for name, neck in necks.items() if isinstance(neck, GraphNeck)}
+    assert len({fingerprint(graph, inputs) for graph in graphs.values()}) == len(graphs) >= 8
 
 
 @pytest.fixture
