@@ -8,7 +8,7 @@ from pyrafuse.base.extras import naming_extras
 if TYPE_CHECKING:
     from pyrafuse.base.detections import Detections
     from pyrafuse.base.errors import PyrafuseError
-    from pyrafuse.cli.calling import train
+    from pyrafuse.cli.calling import search_necks, train
     from pyrafuse.importers.loading import load
     from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
@@ -21,6 +21,7 @@ __all__ = [
     "create_model",
     "list_models",
     "load",
+    "search_necks",
     "train",
 ]
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "create_model": "pyrafuse.models.factory",
     "list_models": "pyrafuse.models.factory",
     "load": "pyrafuse.importers.loading",
+    "search_necks": "pyrafuse.cli.calling",
     "train": "pyrafuse.cli.calling",
 }
 

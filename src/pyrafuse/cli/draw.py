@@ -10,8 +10,7 @@ from pyrafuse.cli.shorthand import Shorthand, shorthand
 
 if TYPE_CHECKING:
     from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.necks.graph import Graph, Merge
-    from pyrafuse.visualization.pyramid_graph import GraphNode
+    from pyrafuse.necks.graph import Graph
 
 
 @shorthand(
@@ -48,6 +47,7 @@ def draw(
     from pyrafuse.base.writing import write_text
     from pyrafuse.core.pyramid import PyramidSpec
     from pyrafuse.necks.graph_text import SUFFIXES, write_graph
+    from pyrafuse.reports.graphs import list_nodes
     from pyrafuse.visualization.figures import save_figure
     from pyrafuse.visualization.pyramid_graph import plot_graph
 
@@ -98,36 +98,3 @@ def find_graph(neck: str, inputs: "PyramidSpec") -> "Graph":
 def _returns(builder: Callable[..., object]) -> object:
     """What ``builder``, or the function of a `functools.partial`, is annotated to return."""
     return inspect.get_annotations(getattr(builder, "func", builder)).get("return")
-
-
-def list_nodes(graph: "Graph", inputs: "PyramidSpec") -> "list[GraphNode]":
-    """What `plot_graph` draws: the maps that come in, and one run of the merges."""
-    from dataclasses import replace
-
-    from pyrafuse.necks.graph import plan_graph
-    from pyrafuse.visualization.pyramid_graph import GraphNode
-
-    plan = plan_graph(replace(graph, stack=1), inputs)
-    nodes = [GraphNode(f"C{level}", level) for level in plan.levels if f"C{level}" not in graph.ignored]
-    nodes += [
-        GraphNode(
-            step.merge.name,
-            step.merge.level,
-            step.merge.inputs,
-            operation=describe(step.merge),
-            is_output=step.merge.name in graph.outputs,
-        )
-        for step in plan.steps
-    ]
-    return nodes
-
-
-def describe(merge: "Merge") -> str:
-    """The operation of a merge in words."""
-    words = []
-    if len(merge.inputs) > 1 or merge.fusion not in ("sum", "concat"):
-        words.append(merge.fusion)
-    if (conv := merge.conv) is not None:
-        kind = "separable " if conv.separable else "" if conv.block == "conv" else f"{conv.block} "
-        words.append(f"{kind}{conv.kernel_size}x{conv.kernel_size}")
-    return ", ".join(words) or merge.down

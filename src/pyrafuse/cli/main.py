@@ -74,6 +74,10 @@ COMMANDS = {
         "pyrafuse.cli.compare:compare",
         "Compare necks, or any variants of a recipe, fairly: the same data, seeds and number of steps for all.",
     ),
+    "search": Command(
+        "pyrafuse.cli.search:search",
+        "Search the neck that fits your data and a latency, by short trainings on a frozen backbone.",
+    ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.base.locking import hold_folder
+from pyrafuse.base.locking import hold_folder, refuse_held
 from pyrafuse.base.parts import find_differences, plain, to_plain
 from pyrafuse.base.printable import printable
 from pyrafuse.base.typed_values import check_kind, create
@@ -218,8 +218,7 @@ def open_journal(folder: Path, head: Mapping[str, Any]) -> Iterator[Journal]:
     """
     path = folder / JOURNAL_FILE
     wanted = {"journal": "pyrafuse search", "version": VERSION, **to_plain(plain(head))}
-    if folder.exists() and not path.exists() and (not folder.is_dir() or any(_strangers(folder))):
-        raise PyrafuseError(f"{folder} is there already and holds no search: choose another --output")
+    check_folder(folder)
     with hold_folder(folder):
         try:
             path.touch()
@@ -238,6 +237,22 @@ def open_journal(folder: Path, head: Mapping[str, Any]) -> Iterator[Journal]:
                 path.unlink()
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a search, before any work is done for it.
+
+    Raises:
+        PyrafuseError: If it does, or another process searches in it.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PyrafuseError(f"{folder} is a file, and no folder: choose another --output")
+    refuse_held(folder)
+    others = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if others and not (folder / JOURNAL_FILE).exists():
+        raise PyrafuseError(f"{folder} is there already and holds no search: choose another --output")
+
+
 def read_trials(path: Path) -> tuple[Trial, ...]:
     """The trials of a journal that another process may be writing; a last line that is not whole is left aside.
 
@@ -249,10 +264,6 @@ def read_trials(path: Path) -> tuple[Trial, ...]:
             return tuple(_read(path, stream, None)[0])
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _strangers(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _read(path: Path, stream: IO[bytes], wanted: Mapping[str, Any] | None) -> tuple[list[Trial], int]:

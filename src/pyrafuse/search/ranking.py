@@ -20,15 +20,18 @@ def rank(trials: Sequence[Trial]) -> list[Trial]:
     return ranked
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The best of the finished trials that went furthest; none if there is none."""
+def leaders(trials: Sequence[Trial]) -> list[Trial]:
+    """The finished trials that went furthest, the best first: their last figures can be compared."""
     finished = [trial for trial in trials if trial.state == FINISHED and trial.rungs]
     furthest = max((len(trial.rungs) for trial in finished), default=0)
-    return min(
-        (trial for trial in finished if len(trial.rungs) == furthest),
-        key=lambda trial: _order(trial, furthest - 1),
-        default=None,
+    return sorted(
+        (trial for trial in finished if len(trial.rungs) == furthest), key=lambda trial: _order(trial, furthest - 1)
     )
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The first of `leaders`; none if there is none."""
+    return next(iter(leaders(trials)), None)
 
 
 def _order(trial: Trial, place: int) -> tuple[float, float, int]:

@@ -40,10 +40,16 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+\s?%?(e[-+]?\d+)?|-|")
 
 
 class Report:
-    """Collects the parts of a page, in the order they are added; all text is HTML-escaped."""
+    """Collects the parts of a page, in the order they are added; all text is HTML-escaped.
 
-    def __init__(self, title: str) -> None:
+    Args:
+        title: Title of the page.
+        refresh_s: Seconds after which an open page loads itself anew; by default it does not.
+    """
+
+    def __init__(self, title: str, *, refresh_s: int | None = None) -> None:
         self.title = title
+        self._refresh_s = refresh_s
         self._sections: dict[str, str] = {}
         self._parts: list[str] = []
 
@@ -176,7 +182,8 @@ class Report:
         )
         contents = f"<nav><ul>{links}</ul></nav>" if links else ""
         parts = "\n".join(self._parts)
-        return _PAGE.format(title=escape(self.title), style=_STYLE, contents=contents, parts=parts)
+        again = "" if self._refresh_s is None else f'<meta http-equiv="refresh" content="{self._refresh_s}">\n'
+        return _PAGE.format(title=escape(self.title), style=_STYLE, again=again, contents=contents, parts=parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to ``path``, whole or not at all."""
@@ -228,7 +235,7 @@ _PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+{again}<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>

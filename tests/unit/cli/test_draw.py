@@ -1,6 +1,7 @@
-from pyrafuse.cli.draw import find_graph, list_nodes
+from pyrafuse.cli.draw import find_graph
 from pyrafuse.cli.main import main
 from pyrafuse.core.pyramid import PyramidSpec
+from pyrafuse.reports.graphs import list_nodes
 
 INPUTS = PyramidSpec((256, 512, 1024), (8, 16, 32))
 

@@ -1,0 +1,204 @@
+"""`pyrafuse search`."""
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING, Any
+
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.paths import check_data, check_writable
+from pyrafuse.cli.shorthand import Shorthand, shorthand
+from pyrafuse.cli.train import make_recipe, read_model, read_weights
+from pyrafuse.training.start_files import check_start_files
+
+if TYPE_CHECKING:
+    from pyrafuse.search.searching import SearchSettings
+
+LIGHT_HEAD = {"num_convs": 1, "channels": 64}
+"""Options of the default detector's head: a latency of milliseconds leaves no room for four convolutions of 256."""
+
+
+@shorthand(
+    Shorthand(
+        usage="DATA [--backbone NAME] [--weights FILE] [--minutes 20] [--max-latency 30ms] [--strategy evolution]",
+        options={},
+        help={"-o DIR": "--output DIR"},
+        positional="data",
+    )
+)
+def search(
+    *,
+    data: str | None = None,
+    backbone: str = "timm/resnet18",
+    weights: str | None = None,
+    model: str | None = None,
+    recipe: str = "small",
+    minutes: float = 20.0,
+    max_latency: str | None = None,
+    max_gflops: float | None = None,
+    max_parameters: float | None = None,
+    strategy: str = "evolution",
+    engine: str = "local",
+    sizes: tuple[int, ...] = (320,),
+    channels: tuple[int, ...] = (48, 64, 96),
+    max_merges: int = 16,
+    views: int = 4,
+    rungs: tuple[int, ...] = (32, 96, 288),
+    cache_gb: float = 10.0,
+    device: str = "auto",
+    seed: int = 0,
+    output: Path = Path("runs/search"),
+) -> int:
+    """Search the neck that fits your data and a latency, by short trainings on a frozen backbone.
+
+    The backbone's maps of all images are computed once. Then graphs are proposed, measured, and trained on these maps a
+    batch at a time; the few best of a batch are trained longer. Necks made by hand are tried first. Ends with
+    search.html and the best graphs as neck-1.yaml and so on, for --model.neck of `pyrafuse train`. Ctrl-C keeps
+    everything, and the same command goes on.
+
+    Args:
+        data: A data set as `pyrafuse train` takes it; a bare word.
+        backbone: Backbone that is frozen: one of `pyrafuse models`, or timm/NAME.
+        weights: Pretrained weights of the backbone: a file, torchvision/NAME or timm/NAME; or a detector's checkpoint.
+        model: Detector around the neck: one of `pyrafuse models`, or a YAML file that describes one. By default atss
+            with a light head.
+        recipe: One of `pyrafuse recipes`, or a YAML file: optimiser, schedule and augmentation of the short trainings.
+        minutes: Minutes of the whole search, those of earlier calls included.
+        max_latency: Latency that the whole detector may have for one image on this device, such as 30ms.
+        max_gflops: GFLOPs that it may have for one image.
+        max_parameters: Number of parameters that it may have.
+        strategy: What proposes graphs: controller, evolution, nsga2, random or tpe.
+        engine: Where they are trained: local.
+        sizes: Sides of the network's input in pixels to choose from.
+        channels: Channels of the merges to choose from.
+        max_merges: Largest number of merges.
+        views: Augmented views of each training image.
+        rungs: Steps after which graphs are compared; a third goes on.
+        cache_gb: Size in GiB that the maps may take on the disk.
+        device: auto, cpu, gpu, cuda:1 and so on.
+        seed: Seed of everything that is drawn.
+        output: Folder for everything; new, or that of the same search.
+    """
+    values = dict(locals())
+    check_writable(output, is_folder=True)
+    settings = make_settings(**{name: value for name, value in values.items() if name != "output"})
+    from pyrafuse.base.terminal import Terminal
+    from pyrafuse.search.ranking import leaders
+    from pyrafuse.search.report import PAGE
+    from pyrafuse.search.running import describe_result
+    from pyrafuse.search.searching import search as run
+
+    result = run(settings, output, command=write_command(values), train=write_training(values), console=Terminal())
+    for path, trial in zip(result.necks, leaders(result.trials), strict=False):
+        print(f"{path}: trial {trial.number} ({trial.source}), {describe_result(trial)}")
+    print(f"written to {result.folder}: {PAGE}, journal.jsonl{', neck-1.yaml ...' if result.necks else ''}")
+    return 0
+
+
+def write_command(values: Mapping[str, Any]) -> str:
+    """What to type for the same search: every option that is not at its default."""
+    parameters = inspect.signature(search).parameters
+    words = ["pyrafuse", "search", str(values["data"])]
+    for name, value in values.items():
+        if name != "data" and value != parameters[name].default:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    return join(words)
+
+
+def write_training(values: Mapping[str, Any]) -> str:
+    """What to type to train the detector that was searched for; size and neck are to be added."""
+    words = [
+        "pyrafuse",
+        "train",
+        str(values["data"]),
+        "--recipe",
+        values["recipe"],
+        "--model.backbone",
+        values["backbone"],
+    ]
+    words += ["--model", values["model"] or "atss"]
+    if values["weights"] is not None:
+        words += ["--weights", values["weights"]]
+    if values["model"] is None:
+        for name, number in LIGHT_HEAD.items():
+            words += [f"--model.options.head.{name}", str(number)]
+    return join(words)
+
+
+def make_settings(
+    *,
+    data: str | None,
+    backbone: str,
+    weights: str | None,
+    model: str | None,
+    recipe: str,
+    minutes: float,
+    max_latency: str | None,
+    max_gflops: float | None,
+    max_parameters: float | None,
+    strategy: str,
+    engine: str,
+    sizes: tuple[int, ...],
+    channels: tuple[int, ...],
+    max_merges: int,
+    views: int,
+    rungs: tuple[int, ...],
+    cache_gb: float,
+    device: str,
+    seed: int,
+) -> "SearchSettings":
+    """What is searched, from options as they are typed.
+
+    Raises:
+        PyrafuseError: If a value does not fit.
+    """
+    if not data:
+        raise PyrafuseError("no data set was given: pyrafuse search DATA")
+    check_data(data)
+    limit = None if max_latency is None else read_milliseconds(max_latency)
+    if not sizes:
+        raise PyrafuseError("--sizes needs a side in pixels, such as 320")
+    given: list[tuple[str, object]] = [("recipe", recipe), ("data.path", data), ("data.size", sizes[0])]
+    given += read_model(model or "atss")
+    given += [("model.backbone", backbone), *([] if weights is None else read_weights(weights))]
+    if model is None:
+        given.append(("model.options.head", LIGHT_HEAD))
+    made = make_recipe([*given, ("run.seed", seed)])
+    check_start_files(made.model)
+    from pyrafuse.core.devices import choose_device
+    from pyrafuse.search.choices import Space
+    from pyrafuse.search.running import Limits
+    from pyrafuse.search.searching import SearchSettings
+    from pyrafuse.search.settings import ProxySettings
+
+    choose_device(device)
+    return SearchSettings(
+        recipe=made,
+        space=Space(sizes=sizes, channels=channels, max_merges=max_merges),
+        strategy=strategy,
+        engine=engine,
+        proxy=ProxySettings(views=views, rungs=rungs, seed=seed),
+        limits=Limits(limit, max_gflops, max_parameters),
+        minutes=minutes,
+        device=device,
+        cache_gb=cache_gb,
+    )
+
+
+def read_milliseconds(text: str) -> float:
+    """``30ms``, ``30`` or ``0.03s`` in milliseconds.
+
+    Raises:
+        PyrafuseError: If it is none of these.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(ms|s)?\s*", text)
+    value = float(found[1]) * (1000 if found[2] == "s" else 1) if found else math.nan
+    if not value > 0:
+        raise PyrafuseError(
+            f"--max-latency {text!r} is no time: write milliseconds, such as 30ms, or seconds, as 0.03s"
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Where candidates are trained: on this machine, or on many."""
