@@ -38,7 +38,7 @@ def export(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     check: str | None = None,
-    max_ap_loss: float = 0.01,
+    max_ap_loss: float | None = None,
     ort: Path | None = None,
     list: bool = False,  # noqa: A002
 ) -> int:
@@ -67,7 +67,8 @@ def export(
         check: Images that an fp32 file is checked on: a folder, a glob, or a data set; by default generated ones. For
             fp16 and int8 a data set (folder, data.yaml or COCO JSON file), whose val split is taken; int8 takes its
             ranges from the train split, or from half of the val split where there is none.
-        max_ap_loss: AP that fp16 and int8 may lose on the images of --check, of all objects and of small ones.
+        max_ap_loss: AP that fp16 and int8 may lose on the images of --check, of all objects and of small ones; by
+            default 0.01.
         ort: Folder of onnxruntime-web's npm package, for the format web; by default npm fetches it.
         list: Whether to list the formats, and do nothing.
     """
@@ -82,9 +83,14 @@ def export(
     check_between("max_ap_loss", max_ap_loss, 0, 1)
     for name, value in (("size", size), ("batch", batch), ("max_detections", max_detections)):
         check_between(name, value, 1)
+    if max_ap_loss is not None and precision == "fp32":
+        raise PyrafuseError(
+            "--max-ap-loss is for fp16 and int8, and the precision is fp32: add --precision, or leave it out"
+        )
     model = find_checkpoint(model)
     check_writable(file, is_folder=file.is_dir())
     from pyrafuse.export.exporting import export as export_detector
+    from pyrafuse.export.measuring import MAX_AP_LOSS
     from pyrafuse.importers.loading import load
 
     exported = export_detector(
@@ -103,7 +109,7 @@ def export(
         images=_read_images(check) if check and precision == "fp32" else (),
         data=_read_data(check, "val") if check and precision != "fp32" else None,
         calibration=_read_train(check) if check and precision == "int8" else None,
-        max_ap_loss=max_ap_loss,
+        max_ap_loss=MAX_AP_LOSS if max_ap_loss is None else max_ap_loss,
         options={} if ort is None else {"ort": ort},
         tell=lambda what: print(f"{what} ..."),
     )

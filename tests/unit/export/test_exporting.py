@@ -171,6 +171,11 @@ def test_the_command(detector, tmp_path, capsys):
     assert METADATA_KEY not in said
 
 
+def test_a_loss_that_nothing_would_judge_is_refused(capsys):
+    assert main(["export", "none.ckpt", "-o", "b.onnx", "--max-ap-loss", "0.1"]) == 2
+    assert "--max-ap-loss is for fp16 and int8, and the precision is fp32" in capsys.readouterr().err
+
+
 def test_the_list_tells_what_is_validated_available_and_refused(capsys, monkeypatch):
     reason = "no boxes after boxes"
     monkeypatch.setattr(TensorRT, "refusal", lambda _, spec, __: reason if isinstance(spec, TwoStageSpec) else None)
