@@ -93,10 +93,11 @@ def measure_latencies(
     rounds: int = 30,
     warmup: int = 3,
     device: torch.device | str = "cpu",
+    before: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median milliseconds of each of several works that take turns; see `time_in_turns`."""
-    times = time_in_turns(work, rounds=rounds, warmup=warmup, device=device, clock=clock)
+    times = time_in_turns(work, rounds=rounds, warmup=warmup, device=device, before=before, clock=clock)
     return {name: median(values) for name, values in times.items()}
 
 
@@ -106,13 +107,13 @@ def time_in_turns(
     rounds: int = 30,
     warmup: int = 3,
     device: torch.device | str = "cpu",
+    before: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """`pyrafuse.inference.turns.take_turns` without gradients, the queue of ``device`` waited for."""
     with torch.inference_mode():
-        return take_turns(
-            work, rounds=rounds, warmup=warmup, wait=partial(_wait_for, torch.device(device)), clock=clock
-        )
+        wait = partial(_wait_for, torch.device(device))
+        return take_turns(work, rounds=rounds, warmup=warmup, wait=wait, before=before, clock=clock)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -13,6 +13,7 @@ def take_turns(
     rounds: int = 30,
     warmup: int = 3,
     wait: Callable[[], object] = lambda: None,
+    before: Mapping[str, Callable[[], object]] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Milliseconds of each round of several works that take turns.
@@ -24,6 +25,7 @@ def take_turns(
         rounds: Timed rounds.
         warmup: Rounds before, which are not timed.
         wait: Returns when all that was begun is done.
+        before: What is done before each call of a work and not timed, by name.
         clock: Seconds.
 
     Raises:
@@ -35,6 +37,8 @@ def take_turns(
     order = Random(0)
     for number in range(-warmup, rounds):
         for name in order.sample(list(work), len(work)):
+            if before:
+                before[name]()
             wait()
             start = clock()
             work[name]()
