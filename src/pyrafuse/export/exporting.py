@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +30,7 @@ from pyrafuse.evaluation.coco import EVALUATION_SCORE
 from pyrafuse.evaluation.collecting import match_classes, require_objects
 from pyrafuse.export.batches import generate_images, make_batches
 from pyrafuse.export.checking import Agreement, compare
-from pyrafuse.export.graph import DetectionGraph, capture
+from pyrafuse.export.graph import DetectionGraph, capture, small_images
 from pyrafuse.export.measuring import MAX_AP_LOSS, DataFeeds, Loss, measure
 from pyrafuse.export.registry import FORMATS, Capture, ExportFormat, Feeds, Run, check_suffix, create_format, format_for
 from pyrafuse.export.support import refusal
@@ -80,7 +81,7 @@ def export(
     """Write ``detector`` to ``path`` in one of `FORMATS`; the file gets its name when its own runtime agrees with it.
 
     Args:
-        detector: It is put into evaluation mode, and stays on its device.
+        detector: Left as it is, on whatever device: a copy of it on the processor is captured and compared.
         path: The file, or folder.
         format: A name of `FORMATS`; by default what the suffix of ``path`` tells.
         input: See `Interface`; by default ``image``, or ``fitted`` where ``keep_ratio`` fits, if the format takes it.
@@ -106,7 +107,7 @@ def export(
     path = Path(path)
     if path.name in ("", ".."):
         raise PyrafuseError(f"{path} names no file: name one in it, {path / 'detector.onnx'} say")
-    detector.eval()
+    detector = deepcopy(detector).cpu().eval()
     name = format_for(path) if format is None else format
     form = create_format(name, options)
     form.require(precision)
@@ -311,8 +312,7 @@ def _threshold(detector: Detector[Any], postprocess: DensePostprocess, output: O
     if output not in ("nms", "rows"):
         return "after"
     with torch.no_grad():
-        images = next(detector.parameters()).new_zeros(1, 3, *[2 * max(detector.backbone.features.strides)] * 2)
-        is_early = postprocess.reads_score_early(detector.decode(images))
+        is_early = postprocess.reads_score_early(detector.decode(small_images(detector)))
     return ("input" if output == "nms" else "fixed") if is_early else "after"
 
 
@@ -336,7 +336,7 @@ def _run_by_torch(graph: DetectionGraph) -> Run:
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             found = graph(*(torch.from_numpy(np.ascontiguousarray(values)) for values in feeds.values()))
-        return {name: values.cpu().numpy() for name, values in zip(names, found, strict=True)}
+        return {name: values.numpy() for name, values in zip(names, found, strict=True)}
 
     return run
 

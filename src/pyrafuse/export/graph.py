@@ -4,6 +4,7 @@ image -> fitted -> normalised -> detector -> decode -> select -> boxes in pixels
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.core.predictions import Candidates, DensePredictions, GuidedPredictions
 from pyrafuse.export.image_input import fit_in_graph
 from pyrafuse.models.detector import Detector
+from pyrafuse.models.optimizing import fold_norms
 from pyrafuse.ops.boxes import centers_and_sizes
 from pyrafuse.postprocess.dense import DensePostprocess
 
@@ -127,9 +129,7 @@ class DetectionGraph(nn.Module):
     @property
     def _map_names(self) -> tuple[str, ...]:
         with torch.no_grad():
-            side = 2 * max(self.detector.neck.features.strides)
-            like = next(self.detector.parameters())
-            return tuple(_rows_of(self.detector(like.new_zeros(1, 3, side, side))))
+            return tuple(_rows_of(self.detector(small_images(self.detector))))
 
     def _levels(self, images: Tensor) -> tuple[Tensor, ...]:
         pyramid = self.detector.pyramid(images)
@@ -137,6 +137,12 @@ class DetectionGraph(nn.Module):
         sizes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         maps = {name: _maps_of(rows, predictions, sizes) for name, rows in _rows_of(predictions).items()}
         return tuple(maps[name][level] for level in range(len(sizes)) for name in maps)
+
+
+def small_images(detector: Detector[Any]) -> Tensor:
+    """One black image (1, 3, H, W), the smallest that has several cells at each level."""
+    side = 2 * max(detector.neck.features.strides)
+    return next(detector.parameters()).new_zeros(1, 3, side, side)
 
 
 def _in_images(boxes: Tensor, scales: Tensor | None) -> Tensor:
@@ -181,7 +187,7 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
     """The graph as torch captures it, for batches and sizes as free as its interface says.
 
     Args:
-        graph: In evaluation mode.
+        graph: In evaluation mode, on the processor; left as it is.
         example: Inputs; of a free batch two images or more.
 
     Raises:
@@ -199,9 +205,19 @@ def capture(graph: DetectionGraph, example: Sequence[Tensor]) -> ExportedProgram
         captured = (_roomy(example[0], rows, graph), *example[1:])
     with torch.no_grad():
         free = (images, (others,) * (len(example) - 1)) if len(example) > 1 else (images,)
-        program = torch.export.export(graph, captured, dynamic_shapes=free if images else None, strict=False)
+        program = torch.export.export(_simplify(graph), captured, dynamic_shapes=free if images else None, strict=False)
     program.example_inputs = (tuple(example), {})
     return program
+
+
+def _simplify(graph: DetectionGraph) -> DetectionGraph:
+    """A copy that gives the same in fewer operations: each costs time in every step of an export."""
+    twin = deepcopy(graph)
+    for part in twin.modules():
+        if hasattr(part, "inplace"):  # the exporters would take each such operation to pieces
+            setattr(part, "inplace", False)  # noqa: B010
+    fold_norms(twin.detector, lambda: twin.detector.decode(small_images(twin.detector)))
+    return twin
 
 
 def _roomy(images: Tensor, rows: int, graph: DetectionGraph) -> Tensor:

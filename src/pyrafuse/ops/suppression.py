@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._higher_order_ops import while_loop
 from torchvision.ops import nms
 
-from pyrafuse.core.tracing import is_traced
+from pyrafuse.core.tracing import is_traced, loop
 from pyrafuse.ops.boxes import paired_iou, pairwise_intersection, pairwise_iou, take
 
 BLOCK = 256
@@ -69,12 +68,14 @@ def nms_in_graph(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, 
     labels, left = F.pad(labels, (0, end + 1 - count)), F.pad(is_valid, (0, end + 1 - count))
     places, steps = torch.arange(end + 1, device=boxes.device), torch.arange(block, device=boxes.device)
 
-    def goes_on(start: Tensor, kept: Tensor) -> Tensor:
+    def goes_on(start: Tensor, kept: Tensor, *fixed: Tensor) -> Tensor:
+        _, _, left, places, _ = fixed
         is_settled = kept & (places < start)
         needs_more = is_settled.sum(dim=1) < most
         return (needs_more & (left & (places >= start)).any(dim=1)).any()
 
-    def one_round(start: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def one_round(start: Tensor, kept: Tensor, *fixed: Tensor) -> tuple[Tensor, Tensor]:
+        boxes, labels, left, places, steps = fixed
         inside = steps + start
         block_boxes, block_labels = boxes.index_select(1, inside), labels.index_select(1, inside)
         guess = kept.index_select(1, inside)
@@ -87,12 +88,8 @@ def nms_in_graph(boxes: Tensor, labels: Tensor, is_valid: Tensor | None = None, 
         return torch.where(is_settled, start + block, start), kept.index_copy(1, inside, found)
 
     start = torch.zeros((), dtype=torch.int64, device=boxes.device)
-    if is_traced():
-        start, kept = while_loop(goes_on, one_round, (start, left.clone()))
-    else:
-        kept = left
-        while goes_on(start, kept):
-            start, kept = one_round(start, kept)
+    fixed = (boxes, labels, left, places, steps)
+    start, kept = loop(goes_on, one_round, (start, left.clone()), fixed)
     return (kept & (places < start))[:, :count]
 
 
@@ -156,7 +153,10 @@ def soft_nms(
     index = torch.arange(count, device=boxes.device).expand_as(labels)
     steps = min(most, count) if most else count
 
-    def lower(step: Tensor, current: Tensor, final: Tensor, is_left: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def lower(
+        step: Tensor, current: Tensor, final: Tensor, is_left: Tensor, *fixed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        boxes, labels, index = fixed
         best = _first_best(current.where(is_left, -1), labels, index, num_labels)
         is_best = is_left & (index == best)
         final = current.where(is_best, final)
@@ -167,17 +167,18 @@ def soft_nms(
             current = current * (-(overlap**2) / sigma).exp()
         return step + 1, current, final, is_left & ~is_best & (current >= least_score)
 
-    def goes_on(step: Tensor, current: Tensor, final: Tensor, is_left: Tensor) -> Tensor:  # noqa: ARG001
+    def goes_on(step: Tensor, current: Tensor, final: Tensor, is_left: Tensor, *fixed: Tensor) -> Tensor:  # noqa: ARG001
         return (step < steps) & is_left.any()
 
     start = torch.zeros((), dtype=torch.int64, device=boxes.device)
+    fixed = (boxes, labels, index)
     state = (start, scores.clone(), torch.full_like(scores, -1), scores >= least_score)
     if is_traced():
-        return while_loop(goes_on, lower, state)[2]
+        return loop(goes_on, lower, state, fixed)[2]
     for _ in range(steps):
         if scores.is_cpu and not state[3].any():  # a GPU is not asked: it would be waited for
             break
-        state = lower(*state)
+        state = lower(*state, *fixed)
     return state[2]
 
 

@@ -61,9 +61,9 @@ def to_onnx(capture: Capture, *, is_topk_stable: bool = True) -> Any:
             optimize=True,
             verbose=False,
         )
-    assert exported is not None
-    if capture.interface.precision != "fp32":  # weights that are still sums and products are no weights to NNCF
-        fold_constants(exported.model, input_size_limit=MOST_FOLDED, output_size_limit=MOST_FOLDED)
+        assert exported is not None
+        if capture.interface.precision != "fp32":  # weights that are still sums and products are no weights to NNCF
+            fold_constants(exported.model, input_size_limit=MOST_FOLDED, output_size_limit=MOST_FOLDED)
     model = exported.model_proto
     model.ir_version = min(model.ir_version, MOST_IR)
     del model.metadata_props[:]
