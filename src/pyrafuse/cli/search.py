@@ -17,6 +17,7 @@ from pyrafuse.training.start_files import check_start_files
 if TYPE_CHECKING:
     from pyrafuse.search.searching import SearchSettings
 
+DEFAULT_MODEL, DEFAULT_BACKBONE = "atss", "timm/resnet18"
 LIGHT_HEAD = {"num_convs": 1, "channels": 64}
 """Options of the default detector's head: a latency of milliseconds leaves no room for four convolutions of 256."""
 
@@ -32,7 +33,7 @@ LIGHT_HEAD = {"num_convs": 1, "channels": 64}
 def search(
     *,
     data: str | None = None,
-    backbone: str = "timm/resnet18",
+    backbone: str | None = None,
     weights: str | None = None,
     model: str | None = None,
     recipe: str = "small",
@@ -61,10 +62,11 @@ def search(
 
     Args:
         data: A data set as `pyrafuse train` takes it; a bare word.
-        backbone: Backbone that is frozen: one of `pyrafuse models`, or timm/NAME.
+        backbone: Backbone that is frozen: one of `pyrafuse models`, or timm/NAME. By default the model's own, and
+            timm/resnet18 where no model is given.
         weights: Pretrained weights of the backbone: a file, torchvision/NAME or timm/NAME; or a detector's checkpoint.
-        model: Detector around the neck: one of `pyrafuse models`, or a YAML file that describes one. By default atss
-            with a light head.
+        model: Detector around the neck: one of `pyrafuse models`, a YAML file that describes one, or a checkpoint. By
+            default atss with a light head.
         recipe: One of `pyrafuse recipes`, or a YAML file: optimiser, schedule and augmentation of the short trainings.
         minutes: Minutes of the whole search, those of earlier calls included.
         max_latency: Latency that the whole detector may have for one image on this device, such as 30ms.
@@ -111,16 +113,10 @@ def write_command(values: Mapping[str, Any]) -> str:
 
 def write_training(values: Mapping[str, Any]) -> str:
     """What to type to train the detector that was searched for; size and neck are to be added."""
-    words = [
-        "pyrafuse",
-        "train",
-        str(values["data"]),
-        "--recipe",
-        values["recipe"],
-        "--model.backbone",
-        values["backbone"],
-    ]
-    words += ["--model", values["model"] or "atss"]
+    words = ["pyrafuse", "train", str(values["data"]), "--recipe", values["recipe"]]
+    words += ["--model", values["model"] or DEFAULT_MODEL]
+    if backbone := find_backbone(values):
+        words += ["--model.backbone", backbone]
     if values["weights"] is not None:
         words += ["--weights", values["weights"]]
     if values["model"] is None:
@@ -129,10 +125,15 @@ def write_training(values: Mapping[str, Any]) -> str:
     return join(words)
 
 
+def find_backbone(values: Mapping[str, Any]) -> str | None:
+    """The backbone that is asked for; None leaves it to the model."""
+    return values["backbone"] or (DEFAULT_BACKBONE if values["model"] is None else None)
+
+
 def make_settings(
     *,
     data: str | None,
-    backbone: str,
+    backbone: str | None,
     weights: str | None,
     model: str | None,
     recipe: str,
@@ -163,8 +164,10 @@ def make_settings(
     if not sizes:
         raise PyrafuseError("--sizes needs a side in pixels, such as 320")
     given: list[tuple[str, object]] = [("recipe", recipe), ("data.path", data), ("data.size", sizes[0])]
-    given += read_model(model or "atss")
-    given += [("model.backbone", backbone), *([] if weights is None else read_weights(weights))]
+    given += read_model(model or DEFAULT_MODEL)
+    if chosen := find_backbone({"backbone": backbone, "model": model}):
+        given.append(("model.backbone", chosen))
+    given += [] if weights is None else read_weights(weights)
     if model is None:
         given.append(("model.options.head", LIGHT_HEAD))
     made = make_recipe([*given, ("run.seed", seed)])

@@ -236,7 +236,7 @@ class Search:
         }
         try:
             cost, reason = self._cost(candidate), ""
-        except (PyrafuseError, RuntimeError, ValueError) as error:
+        except Exception as error:  # operators of users fail in their own ways
             cost, reason = {}, f"it cannot be weighed: {error or type(error).__name__}"
         trial = self._journal.begin(**values, cost=cost)
         if reason:

@@ -18,7 +18,6 @@ from pyrafuse.core.devices import choose_device
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.models.detector import Detector
-from pyrafuse.necks.graph import plan_graph
 from pyrafuse.search.choices import Candidate, Space
 from pyrafuse.search.engines.registry import ENGINES
 from pyrafuse.search.features import cache_features, fingerprint_data
@@ -28,7 +27,7 @@ from pyrafuse.search.points import POINTS
 from pyrafuse.search.proxy import Proxy
 from pyrafuse.search.recognizing import recognize
 from pyrafuse.search.report import PageWriter, write_best
-from pyrafuse.search.running import Limits, Plan, Search
+from pyrafuse.search.running import Limits, Plan, Search, name_candidate
 from pyrafuse.search.settings import ProxySettings
 from pyrafuse.search.strategies.registry import STRATEGIES
 from pyrafuse.search.weighing import Scale
@@ -192,10 +191,15 @@ def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[st
     for name in BY_HAND:
         try:
             graph = POINTS[name](inputs, channels, None)
-            plan_graph(graph, inputs)
-            found[name] = recognize(space, inputs, graph)
+            candidate = recognize(space, inputs, graph)
         except ValueError as error:
             console.print(f"{name} is not tried, because it is not in the space: {error}")
+            continue
+        key = name_candidate(candidate, inputs)
+        if same := next((other for other, one in found.items() if name_candidate(one, inputs) == key), ""):
+            console.print(f"{name} is not tried, because it is the same graph as {same} here")
+        else:
+            found[name] = candidate
     return found
 
 
@@ -209,6 +213,7 @@ def describe_search(settings: SearchSettings, recipe: Recipe, splits: Splits, de
         "data": {"train": fingerprint_data(splits.train), "val": fingerprint_data(splits.val)},
         "detector": {name: part for name, part in spec.to_plain().items() if name != "necks"},
         "weights": digest_weights(detector.backbone),
+        "device": detector.device.type,
         "settings": {
             "strategy": settings.strategy,
             "limits": to_plain(settings.limits),
