@@ -147,7 +147,7 @@ class Search:
     def run(self, *, seconds: float, clock: Callable[[], float] = time.monotonic, began: float | None = None) -> None:
         """Search until ``seconds`` are over, those of earlier sessions included, or the space is exhausted.
 
-        A batch that would not be done in time, by the mean of those before, is not begun; the first ones are.
+        After the first batch, one that would not be done in time by the mean seconds of a candidate is not begun.
 
         Args:
             seconds: Seconds of the whole search.
@@ -159,25 +159,24 @@ class Search:
         """
         began = clock() if began is None else began
         before = sum(trial.seconds for trial in self._journal.trials if trial.state != BEGUN)
-        lengths: list[float] = []
+        spent, num_trained = self._count_spent()
         while True:
             start = clock()
             left = seconds - before - (start - began)
-            expected = sum(lengths) / len(lengths) if lengths else self._mean_batch()
-            if left <= 0 or (expected is not None and expected > left):
+            if left <= 0 or (num_trained and self._plan.batch * spent / num_trained > left):
                 return
             batch = self._fill_batch()
             if not batch:
                 return
             self._train(batch)
-            lengths.append(clock() - start)
+            spent, num_trained = spent + clock() - start, num_trained + len(batch)
             left = seconds - before - (clock() - began)
             self._tell_progress(left)
 
-    def _mean_batch(self) -> float | None:
-        """Seconds of a batch in earlier sessions; none before there was one."""
+    def _count_spent(self) -> tuple[float, int]:
+        """Seconds that candidates of earlier sessions took, and their number."""
         trained = [trial for trial in self._journal.trials if trial.state == FINISHED]
-        return self._plan.batch * sum(trial.seconds for trial in trained) / len(trained) if trained else None
+        return sum(trial.seconds for trial in trained), len(trained)
 
     # proposals
 

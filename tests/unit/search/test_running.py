@@ -150,6 +150,13 @@ def test_a_search_goes_on_where_its_time_was_over(tmp_path):
     assert sum(trial.seconds for trial in longer.trials) <= 60
 
 
+def test_a_batch_that_would_not_be_done_in_time_is_not_begun(tmp_path):
+    # two necks took 3 s: six candidates would take 9, and 8.5 are left
+    session = Session(tmp_path / "s", seconds=11.5)
+    assert [len(batch) for batch in session.engine.batches] == [2]
+    assert [len(batch) for batch in Session(tmp_path / "t", seconds=12.5).engine.batches] == [2, 6]
+
+
 def test_what_is_over_the_budget_is_not_trained(tmp_path):
     session = Session(tmp_path / "s", limits=Limits(latency_ms=5.0))
     over = [trial for trial in session.trials if trial.state == OVER_BUDGET]

@@ -1,7 +1,9 @@
 """Each strategy on an objective that costs nothing: better than chance, reproducible, and the same when resumed."""
 
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -62,6 +64,17 @@ def test_a_strategy_is_ahead_of_random_draws_at_equal_cost(name):
         return mean(trial.rungs[0].loss for seed in range(2) for trial in search(strategy, 50, seed=seed)[34:])
 
     assert mean_of_last(name) < mean_of_last("random") - 0.5
+
+
+def test_the_strategy_of_the_contributors_page_climbs(monkeypatch):
+    monkeypatch.setattr(STRATEGIES, "_entries", dict(STRATEGIES._entries))
+    page = (Path(__file__).resolve().parents[3] / "CONTRIBUTING.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (block,) = (text for text in blocks if "@STRATEGIES.register" in text)
+    exec(compile(block, "climbing.py", "exec"), {"__name__": "climbing"})
+    whole = search("climbing", 40)
+    assert rank(whole)[0].rungs[0].loss < whole[0].rungs[0].loss
+    assert search("climbing", 40, trials=whole[:21]) == whole
 
 
 def test_evolution_finds_a_better_best_than_random_draws():
