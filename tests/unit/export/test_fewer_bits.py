@@ -1,6 +1,10 @@
 """fp16 and int8: only the network computes so, and what it costs is average precision on annotated images."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -14,13 +18,17 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import Interface
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
+from pyrafuse.cli.main import main
+from pyrafuse.export.batches import generate_images
 from pyrafuse.export.exporting import _halve, export
 from pyrafuse.export.halving import halve
 from pyrafuse.export.measuring import DataFeeds, Loss, measure
 from pyrafuse.export.quantizing import Node, find_network
 from pyrafuse.export.registry import FORMATS
+from pyrafuse.importers.loading import load
 from pyrafuse.models.factory import create_model
 
+CHECKPOINTS = Path(__file__).parents[2] / "fixtures" / "checkpoints" / "2026-11.zip"
 CARD = Card(names=("a", "b"), preprocessing=Preprocessing(size=(64, 96), fit="letterbox"))
 
 
@@ -194,3 +202,54 @@ def test_one_half_gives_the_ranges_and_the_other_judges(data):
     assert "3 of 7, drawn at random" in told[0]
     with pytest.raises(PyrafuseError, match="one image: add images"):
         _halve(replace(data, records=data.records[:1]), told.append)
+
+
+def annotate(detector, folder) -> Path:
+    """A COCO file of four images, in which the objects are what the detector itself finds best, some of them small."""
+    images, objects = [], []
+    for number, pixels in enumerate([*generate_images(), generate_images()[0][::-1]]):
+        file, (height, width) = f"{number}.png", pixels.shape[:2]
+        Image.fromarray(pixels).save(folder / file)
+        images.append({"id": number, "file_name": file, "height": height, "width": width})
+        (found,) = detector.predict(pixels, score=0.001)
+        for rank, (box, label) in enumerate(zip(found.boxes[:8].tolist(), found.labels[:8].tolist(), strict=True)):
+            x, y, right, bottom = box
+            objects.append(
+                {
+                    "id": len(objects), "image_id": number, "category_id": label, "iscrowd": 0,
+                    "bbox": [x, y, right - x, bottom - y], "area": 500 if rank % 2 else 5000,
+                }
+            )  # fmt: skip
+    categories = [{"id": label, "name": name} for label, name in enumerate(detector.names)]
+    path = folder / "val.json"
+    path.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    return path
+
+
+@pytest.mark.slow
+def test_what_int8_costs_a_detector_is_told_and_limited(tmp_path, capsys, caplog):
+    """A stored detector, quantized twice by the command: refused for its loss, and written where that is allowed."""
+    with ZipFile(CHECKPOINTS) as files:
+        checkpoint = files.extract("yolov3_asff_small.ckpt", tmp_path)
+    data, out = annotate(load(checkpoint).eval(), tmp_path), tmp_path / "out" / "a.onnx"
+    line = ["export", checkpoint, "-o", str(out), "--static", "--precision", "int8", "--check", str(data)]
+    assert main([*line, "--max-ap-loss", "0"]) != 0
+    told = capsys.readouterr()
+    assert "it loses more than 0: AP 0." in told.err
+    assert "allow more with --max-ap-loss" in told.err
+    assert not list(out.parent.glob("*"))
+    assert main([*line, "--max-ap-loss", "1"]) == 0
+    told = capsys.readouterr()
+    found = re.search(
+        r"AP (0\.\d+) instead of ([01]\.\d+) on 2 images, \+(0\.\d+) lost; "
+        r"of (\d+) small objects (0\.\d+) instead of ([01]\.\d+)",
+        told.out,
+    )
+    assert found, told.out
+    ap, eager, lost = map(float, found.groups()[:3])
+    assert 0 < ap < eager
+    assert lost == pytest.approx(eager - ap, abs=2e-4)
+    assert int(found[4]) > 0
+    assert "Skipping" not in told.err + caplog.text
+    weights = {value.data_type for value in onnx.load(out).graph.initializer}
+    assert TensorProto.INT8 in weights
