@@ -37,6 +37,10 @@ _BY_START: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\xd8\xff", "a picture", "name the checkpoint first: pyrafuse predict MODEL IMAGES"),
 )
 
+_EXPORTED = (
+    "it is a program of torch.export, which holds code: torch.export.load runs it; name the checkpoint that it was "
+    "made of, or " + _STATE_DICT
+)
 _ONNX = "training and import need its original in PyTorch: " + _STATE_DICT
 _OURS = "one that pyrafuse exported runs with pyrafuse predict and pyrafuse.runtime.load; " + _ONNX
 _BY_SUFFIX: Mapping[str, tuple[str, str]] = {
@@ -100,12 +104,12 @@ def find_archive(path: Path) -> str:
     if "constants.pkl" in last or any("/code/" in f"/{name}" and name.endswith(".py") for name in names):
         return f"it is a program of TorchScript (torch.jit.save), which holds code; {_STATE_DICT}"
     if "data.pkl" in last:
-        return "it is a program of torch.export, which holds code; " + _STATE_DICT if "archive_format" in last else ""
+        return _EXPORTED if "archive_format" in last else ""
     if names and all(name.endswith(".npy") for name in names):
         return "it is arrays of NumPy's (.npz); save tensors with torch.save or safetensors"
     if "model.weights.h5" in last or {"config.json", "metadata.json"} <= last:
         return f"it is a model of Keras; {_LIST}"
     if last & {"serialized_exported_program.json", "archive_format"}:
-        return "it is a program of torch.export, which holds code; " + _STATE_DICT
+        return _EXPORTED
     inside = sorted(name for name in names if name.endswith((".ckpt", ".pth", ".pt", ".safetensors")))
     return f"it is an archive; unpack it, and name {inside[0]}" if inside else ""

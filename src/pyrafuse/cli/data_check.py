@@ -40,8 +40,7 @@ def check(
         check_writable(json)
     import json as json_format
 
-    from rich.progress import Progress
-
+    from pyrafuse.base.progress import create_bar
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.writing import write_text
     from pyrafuse.data.checks import checking
@@ -50,7 +49,7 @@ def check(
 
     rules = ReadingRules(missing=missing, exif=exif, boxes=boxes)
     splits = read_splits(path, val_fraction=val_fraction, seed=seed, rules=rules)
-    with Progress(console=Terminal(), transient=True) as bar:
+    with create_bar(Terminal()) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))
     print(report.text())

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between
 from pyrafuse.base.paths import check_writable, find_checkpoint
+from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 
 MOST_IMAGES = 16
@@ -112,6 +113,7 @@ def export(
         max_ap_loss=MAX_AP_LOSS if max_ap_loss is None else max_ap_loss,
         options={} if ort is None else {"ort": ort},
         tell=lambda what: print(f"{what} ..."),
+        console=Terminal(),
     )
     print(f"{exported.agreement.tell()}\n{exported.path}: {exported.format}, {exported.interface.tell()}")
     return 0

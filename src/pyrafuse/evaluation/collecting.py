@@ -9,15 +9,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.base.arrays import to_numpy
 from pyrafuse.base.card import SMALLEST_SIZE, Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import DetectionData
-from pyrafuse.base.terminal import Terminal
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS
 
@@ -48,8 +47,7 @@ def collect(
     require_objects(data)
     label_of = match_classes(card, data)
     evaluator = CocoEvaluator(data, max_detections=max_detections or COCO_DETECTIONS)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:
+    with create_bar(console) as bar:
         task = bar.add_task("evaluate", total=len(data))
         try:
             for rows, detections in found:

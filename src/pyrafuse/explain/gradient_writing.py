@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.base.conflicts import NETWORK, Conflicts, GradientExplanation
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.normalizing import normalize
+from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
@@ -68,8 +68,7 @@ def explain_gradients_to(
     pictures: list[Path] = []
     failures: list[str] = []
     last: SourceGradients | None = None
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Terminal(quiet=not progress), disable=not progress) as bar:
+    with create_bar(Terminal() if progress else None, transient=False) as bar:
         try:
             for row in bar.track(rows, description="gradients"):
                 try:

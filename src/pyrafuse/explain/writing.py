@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between
 from pyrafuse.base.explanations import FusionExplanation
 from pyrafuse.base.images.sources import Frame, Source, open_source
+from pyrafuse.base.progress import create_bar
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_atomically, write_text
 from pyrafuse.explain.fusion import explain_image
@@ -72,9 +72,7 @@ def explain_to(
     failures: list[str] = []
     taken: set[str] = set()
     is_cut_off = False
-    console = Terminal(quiet=not progress)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, disable=not progress) as bar:
+    with create_bar(Terminal() if progress else None, transient=False) as bar:
         task = bar.add_task("explain", total=total)
         try:
             for frame in islice(frames, limit):

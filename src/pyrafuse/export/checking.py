@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import Output
+from pyrafuse.base.progress import create_bar
 from pyrafuse.export.registry import Feeds, Run
 
 COMPARED_SCORE = 0.05
@@ -55,7 +57,9 @@ class Agreement:
         )
 
 
-def compare(run: Run, reference: Run, batches: Sequence[Feeds], output: Output) -> Agreement:
+def compare(
+    run: Run, reference: Run, batches: Sequence[Feeds], output: Output, *, console: Console | None = None
+) -> Agreement:
     """Run both on every batch and compare what comes out.
 
     Args:
@@ -63,18 +67,20 @@ def compare(run: Run, reference: Run, batches: Sequence[Feeds], output: Output) 
         reference: The graph, run by torch.
         batches: Inputs by name.
         output: Form of what comes out.
+        console: Console to show the progress on.
 
     Raises:
         PyrafuseError: If the file gives other outputs, or of other shapes.
     """
     num, px, score, strangers = 0, 0.0, 0.0, []
-    for feeds in batches:
-        found, expected = run(feeds), reference(feeds)
-        _require_same_form(found, expected, output)
-        pairs = _compare_maps(found, expected) if output == "levels" else _compare_boxes(found, expected, output)
-        for count, off_px, off_score, told in pairs:
-            num, px, score = num + count, max(px, off_px), max(score, off_score)
-            strangers += told
+    with create_bar(console) as bar:
+        for feeds in bar.track(batches, description="compare"):
+            found, expected = run(feeds), reference(feeds)
+            _require_same_form(found, expected, output)
+            pairs = _compare_maps(found, expected) if output == "levels" else _compare_boxes(found, expected, output)
+            for count, off_px, off_score, told in pairs:
+                num, px, score = num + count, max(px, off_px), max(score, off_score)
+                strangers += told
     return Agreement(len(batches), num, px, score, tuple(strangers))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
 from pyrafuse.base.exported import Input, Interface, Output, Precision, Threshold, write_metadata
@@ -77,6 +78,7 @@ def export(
     max_ap_loss: float = MAX_AP_LOSS,
     options: Mapping[str, Any] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
+    console: Console | None = None,
 ) -> Exported:
     """Write ``detector`` to ``path`` in one of `FORMATS`; the file gets its name when its own runtime agrees with it.
 
@@ -99,6 +101,7 @@ def export(
         max_ap_loss: AP that fp16 and int8 may lose on ``data``, of all objects and of small ones.
         options: Arguments of the format by name, ``ort`` of ``web`` say.
         tell: Is told what happens.
+        console: Console to show the progress of comparisons on.
 
     Raises:
         PyrafuseError: If the format cannot take it, a library is missing, an option is out of its range, the file
@@ -130,35 +133,43 @@ def export(
     check_writable(path, is_folder=not form.suffix)
     graph = DetectionGraph(merged(detector), interface, preprocessing, postprocess).eval()
     batches = make_batches(images or generate_images(), interface, preprocessing)
-    tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     metadata = write_metadata(replace(detector.card, preprocessing=preprocessing), interface)
-    measured, ranges = None, ()
+    reference = _run_by_torch(graph)
+    measured, eager, ranges = None, None, ()
     if data is not None and precision != "fp32":
         if precision == "int8":
             data, others = (data, calibration) if calibration is not None else _halve(data, tell)
             ranges = DataFeeds(others, interface, preprocessing)
         measured = DataFeeds(data, interface, preprocessing)
+        tell("measuring the detector")
+        eager = measure(reference, measured, detector.card, console=console)
+        _refuse(path, Loss(eager, eager).complain(max_ap_loss))
+    tell(f"capturing the graph of {detector.card.model or 'the detector'}")
     with _naming(name):
         captured = _capture(graph, batches[0], metadata, ranges)
     with _hidden(path) as hidden, _naming(name):
         tell(f"writing {name}")
         form.write(captured, hidden)
         tell("comparing with the detector")
-        run, reference = form.open(hidden), _run_by_torch(graph)
-        if measured is None:
-            agreement = compare(run, reference, batches, interface.output)
+        run = form.open(hidden)
+        if measured is None or eager is None:
+            agreement = compare(run, reference, batches, interface.output, console=console)
             if not agreement.num_compared:
                 tell(f"nothing scores {interface.score:g} in these images: comparing a file that keeps every score")
                 agreement = _compare_unlimited(graph, form, batches, metadata, path.name)
             complaint = _complain_of(agreement)
         else:
-            agreement = Loss(measure(reference, measured, detector.card), measure(run, measured, detector.card))
+            agreement = Loss(eager, measure(run, measured, detector.card, console=console))
             complaint = agreement.complain(max_ap_loss)
-        if complaint:
-            raise PyrafuseError(f"{path} was not written, since {complaint}")
+        _refuse(path, complaint)
     if remark := form.remark(path):
         tell(remark)
     return Exported(form.made(path), name, interface, agreement)
+
+
+def _refuse(path: Path, complaint: str) -> None:
+    if complaint:
+        raise PyrafuseError(f"{path} was not written, since {complaint}")
 
 
 def _check_data(detector: Detector[Any], interface: Interface, data: DetectionData | None, max_ap_loss: float) -> None:

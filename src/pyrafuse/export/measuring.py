@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from pyrafuse.base.card import Card
@@ -109,8 +110,10 @@ class Loss:
         )
 
 
-def measure(run: Run, feeds: DataFeeds, card: Card) -> EvaluationResult:
+def measure(run: Run, feeds: DataFeeds, card: Card, *, console: Console | None = None) -> EvaluationResult:
     """Average precision of what ``run``, the file or the graph, finds in annotated images; ``card`` is the detector's.
+
+    The progress is shown on ``console``.
 
     Raises:
         DataError: If there is no object to be found, or the detector does not know a class of the data's.
@@ -122,7 +125,7 @@ def measure(run: Run, feeds: DataFeeds, card: Card) -> EvaluationResult:
             found = take(run(feeds[index]), feeds.interface)
             yield [index], [replace(found, boxes=feeds.to_image(index, found.boxes))]
 
-    return collect(detect(), feeds.data, card=card).compute()
+    return collect(detect(), feeds.data, card=card, console=console).compute()
 
 
 def _take_nms(values: Feeds, interface: Interface) -> Detections:  # noqa: ARG001

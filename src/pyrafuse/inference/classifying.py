@@ -11,12 +11,11 @@ from itertools import islice
 
 import torch
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 from torch import Tensor
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.reading import read_image
-from pyrafuse.base.terminal import Terminal
+from pyrafuse.base.progress import create_bar
 from pyrafuse.data.augment.cropping import CenterCrop
 from pyrafuse.data.reading.class_folders import LabelledImage
 from pyrafuse.models.classifier import Classifier
@@ -81,8 +80,7 @@ def evaluate_classifier(
     classifier.eval()
     ranks: list[Tensor] = []
     failures: list[str] = []
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console or Terminal(quiet=True), disable=console is None, transient=True) as bar:
+    with create_bar(console) as bar:
         task = bar.add_task("classify", total=len(images))
         for batch in _read_ahead(images, crop, batch_size, workers):
             readable = [item for item in batch if not isinstance(item, str)]

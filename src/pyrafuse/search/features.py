@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.folders import cache_folder
@@ -25,6 +24,7 @@ from pyrafuse.base.locking import remove_leftovers
 from pyrafuse.base.parts import to_plain
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted
+from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.core.pyramid import PyramidSpec
@@ -298,8 +298,7 @@ def _compute_missing(
         remove_leftovers(folder)
         _make_room(folder, keep={part.name for part in keep}, limit=rest)
         _check_disk(folder, what, needed=sum(part.num_bytes for part in missing))
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
+        with create_bar(console) as bar:
             task = bar.add_task("maps of the backbone", total=sum(part.num_images for part in missing))
             for part in missing:
                 with _hold(folder, part.name):
