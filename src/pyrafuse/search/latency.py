@@ -1,6 +1,6 @@
 """Latency of a network from a table of its operators, each measured once on a device and kept.
 
-network -> run without numbers ("meta") -> operators with the shapes of what they take -> milliseconds of each, from the
+network -> run without numbers -> operators with the shapes of what they take -> milliseconds of each, from the
 table or measured now -> their sum
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -68,8 +69,10 @@ class Like:
 
     def make(self, device: torch.device) -> Tensor:
         """A tensor of this kind: random between 0.5 and 1.5, or zeros, which are legal places, of whole numbers."""
-        made = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
-        return made.uniform_(0.5, 1.5) if self.dtype.is_floating_point else made.zero_()
+        last = sum((count - 1) * step for count, step in zip(self.shape, self.stride, strict=True))
+        flat = torch.empty(1 + last if all(self.shape) else 0, dtype=self.dtype, device=device)
+        filled = flat.uniform_(0.5, 1.5) if self.dtype.is_floating_point else flat.zero_()
+        return filled.as_strided(self.shape, self.stride)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def list_operators(module: nn.Module, *inputs: Any) -> Counter[Operator]:
     """The operators that ``module(*inputs)`` runs and how often, without views and what takes no tensor.
 
     Args:
-        module: On any device, ``meta`` as well.
+        module: With or without numbers (``meta``, or fake tensors).
         inputs: On the same device.
     """
     with torch.no_grad(), _Recording() as recording:
@@ -152,7 +155,7 @@ class LatencyTable:
     Args:
         device: Device that is measured.
         folder: Folder of tables; by default ``operators`` in the cache.
-        tell: Told when operators are measured.
+        tell: Told where the file is damaged.
     """
 
     def __init__(
@@ -185,7 +188,6 @@ class LatencyTable:
         """The sum over ``operators``; those that the table lacks are measured, in turns, and kept."""
         missing = {operator.name: operator for operator in operators if operator.name not in self._known}
         if missing:
-            self._tell(f"measuring {len(missing)} operators")
             calls = {name: operator.on(self.device) for name, operator in missing.items()}
             work = {name: call for name, (call, _) in calls.items()}
             before = {name: read for name, (_, read) in calls.items()}
@@ -207,18 +209,15 @@ def weigh_graph(graph: Graph, inputs: PyramidSpec, size: int, table: LatencyTabl
     Raises:
         PyrafuseError: If the graph does not fit the maps.
     """
-    with torch.device("meta"):
+    with FakeTensorMode():
         neck = GraphNeck(inputs, graph).eval()
         sides = [-(-size // stride) for stride in inputs.strides]
         maps = tuple(
             torch.zeros(1, channels, side, side) for channels, side in zip(inputs.channels, sides, strict=True)
         )
-    return GraphCost(
-        parameters=count_parameters(neck),
-        gflops=count_gflops(neck, maps),
-        peak_memory_mb=measure_peak_memory_mb(neck, maps),
-        latency_ms=table.predict_ms(list_operators(neck, maps)),
-    )
+        parameters, gflops = count_parameters(neck), count_gflops(neck, maps)
+        peak, operators = measure_peak_memory_mb(neck, maps), list_operators(neck, maps)
+    return GraphCost(parameters, gflops, peak_memory_mb=peak, latency_ms=table.predict_ms(operators))
 
 
 def _like(x: Tensor) -> Like:

@@ -4,6 +4,7 @@ settings -> data, detector, cached maps -> journal -> `Search` -> search.html, n
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pyrafuse.search.engines.registry import ENGINES
 from pyrafuse.search.features import cache_features, fingerprint_data
 from pyrafuse.search.frozen import digest_weights
 from pyrafuse.search.journal import Trial, check_folder, open_journal
+from pyrafuse.search.latency import LatencyTable
 from pyrafuse.search.points import POINTS
 from pyrafuse.search.proxy import Proxy
 from pyrafuse.search.recognizing import recognize
@@ -34,6 +36,9 @@ from pyrafuse.search.weighing import Scale
 from pyrafuse.training.preparing import create_detector
 from pyrafuse.training.settings import Recipe
 from pyrafuse.training.starting import settle
+
+DEAREST = 2
+"""How many times the operations of the dearest neck by hand a candidate may have where no limit is given."""
 
 BY_HAND = ("fpn", "pafpn", "bifpn", "nas_fpn", "asff")
 """Necks of `POINTS` that are tried first."""
@@ -148,16 +153,18 @@ def search(
     inputs = detector.backbone.features
     assert detector.card.spec is not None
     proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
+    by_hand = find_by_hand(settings.space, inputs, console)
+    table = LatencyTable(device, tell=console.print)
+    scale = Scale(detector.card.spec, detector.backbone, device, settings.limits.latency_ms, table)
     plan = Plan(
         space=settings.space,
         inputs=inputs,
         strategy=STRATEGIES.create(settings.strategy),
         source=settings.strategy,
-        limits=settings.limits,
+        limits=find_limits(settings.limits, by_hand, scale, console),
         batch=settings.proxy.eta ** (len(settings.proxy.rungs) - 1),
         seed=settings.proxy.seed,
     )
-    by_hand = find_by_hand(settings.space, inputs, console)
     with open_journal(folder, describe_search(settings, recipe, splits, detector)) as journal:
         if journal.notice:
             console.print(journal.notice)
@@ -168,7 +175,7 @@ def search(
             journal,
             plan,
             ENGINES.create(settings.engine, proxy),
-            Scale(detector.card.spec, detector.backbone, device),
+            scale,
             by_hand=by_hand,
             tell=console.print,
             watch=lambda: page.write_if_old(journal.trials),
@@ -200,6 +207,23 @@ def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[st
             console.print(f"{name} is not tried, because it is the same graph as {same} here")
         else:
             found[name] = candidate
+    return found
+
+
+def find_limits(limits: Limits, by_hand: Mapping[str, Candidate], scale: Scale, console: Console) -> Limits:
+    """What candidates may cost; if nothing is said, `DEAREST` times the operations of the dearest neck by hand.
+
+    One drawn graph may have fifty times the operations of an FPN, and would take the time of as many others.
+    """
+    if not by_hand or any(limit is not None for limit in vars(limits).values()):
+        return limits
+    gflops = {name: scale.count_gflops(candidate) for name, candidate in by_hand.items()}
+    dearest = max(gflops, key=lambda name: gflops[name])
+    found = Limits(gflops=DEAREST * gflops[dearest])
+    console.print(
+        f"no limit was given: up to {found.gflops:.3g} GFLOPs are allowed, {DEAREST} times those with {dearest} "
+        "(--max-latency, --max-gflops and --max-parameters set others)"
+    )
     return found
 
 
