@@ -12,16 +12,16 @@ _ONE_STAGE = (
     "retinanet_nas_fpn", "ssd300", "ssd512", "ssdlite320", "tf_efficientdet_d0", "yolov3", "yolov3_asff",
     "yolov3_asff_small", "yolov3_plain", "yolov3_small",
 )  # fmt: skip
-_TWO_STAGE = ("cascade_rcnn", "faster_rcnn", "libra_rcnn")
+_TWO_STAGE = ("cascade_rcnn", "cascade_rcnn_rfp", "faster_rcnn", "libra_rcnn")
 
 VALIDATED: Mapping[str, tuple[str, ...]] = {
     "exported_program": (*_ONE_STAGE, *_TWO_STAGE),
     "onnx": (*_ONE_STAGE, *_TWO_STAGE),
     "openvino": (
-        "cascade_rcnn", "faster_rcnn", "libra_rcnn", "libra_retinanet", "ssd300", "ssdlite320", "yolov3", "yolov3_asff",
-        "yolov3_asff_small", "yolov3_plain", "yolov3_small",
+        "cascade_rcnn", "cascade_rcnn_rfp", "faster_rcnn", "libra_rcnn", "libra_retinanet", "ssd300", "ssdlite320",
+        "yolov3", "yolov3_asff", "yolov3_asff_small", "yolov3_plain", "yolov3_small",
     ),
-    "web": ("yolov3_asff_small",),
+    "web": ("ssdlite320",),
 }  # fmt: skip
 """The models by format whose files tests compare with the detector. These tests take their cases from here."""
 

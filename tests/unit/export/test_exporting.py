@@ -208,7 +208,7 @@ def test_what_finds_nothing_is_compared_with_every_score(detector, tmp_path, mon
     with pytest.raises(PyrafuseError, match="answers otherwise"):
         export(detector, tmp_path / "b.pt2", static=True, score=1.0)
     nothing = Agreement(1, 0, 0.0, 0.0)
-    monkeypatch.setattr("pyrafuse.export.exporting.compare", lambda *_: nothing)
+    monkeypatch.setattr("pyrafuse.export.exporting.compare", lambda *_, **__: nothing)
     with pytest.raises(PyrafuseError, match="was not written, since the detector finds nothing in these images"):
         export(detector, tmp_path / "b.pt2", static=True)
     assert [place.name for place in tmp_path.iterdir()] == ["a.pt2"]
