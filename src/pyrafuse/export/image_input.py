@@ -70,31 +70,44 @@ def resize_rows(pixels: Tensor, own: Tensor, inner: Tensor, count: int, interpol
     number = (((_BLOCK - 1) * own + 2 * reach) // inner + 3).item()
     torch._check(number >= 1)
     places = first[:, None] + torch.arange(number, device=pixels.device)
-    weights = _weigh(places, new, own, inner, width, interpolation)
     under = pixels[:, :, places.minimum(own - 1)].float()  # (B, C, blocks, number, M)
-    if interpolation == "opencv":
-        levels = weights.float() @ under
-    else:
-        high, low = _in_fixed_point(weights)
+    new, places = new[:, :, None], places[:, None]
+    apart = ((2 * places + 1) * inner - (2 * new + 1) * own).abs()  # twice ``inner`` times the distance
+    counts = (places < own) & (new < inner)
+    if interpolation == "bicubic":
+        high, low = _in_halves(_weigh_by_cubic(apart.double() / (2 * width).double(), counts))
         levels = _round(high @ under, low @ under)
+    else:
+        shares = (2 * width - apart).clamp(min=0).where(counts, 0)
+        total = shares.sum(dim=2, keepdim=True).clamp(min=1)
+        if interpolation == "opencv":
+            levels = (shares.double() / total).float() @ under
+        else:
+            high, low = _in_halves(_divide(shares, total))
+            levels = _round(high @ under, low @ under)
     return levels.flatten(2, 3)[:, :, :count]
 
 
-def _weigh(
-    places: Tensor, new: Tensor, own: Tensor, inner: Tensor, width: Tensor, interpolation: Interpolation
-) -> Tensor:
-    """(blocks, _BLOCK, number) float64: the weights of rows ``places`` (blocks, number) in rows ``new``."""
-    new, places = new[:, :, None], places[:, None]
-    # whole numbers up to one division: the distances are exact in runtimes that calculate in float32 as well
-    distance = ((2 * places + 1) * inner - (2 * new + 1) * own).abs().double() / (2 * width).double()
-    if interpolation == "bicubic":  # Keys' cubic with a = -0.5, as Pillow's
-        near = (1.5 * distance - 2.5) * distance**2 + 1
-        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-        weights = near.where(distance < 1, far.where(distance < 2, 0))
-    else:
-        weights = (1 - distance).clamp(min=0)
-    weights = weights.where((places < own) & (new < inner), 0)
-    return weights / weights.sum(dim=2, keepdim=True).where(new < inner, 1)
+def _weigh_by_cubic(distance: Tensor, counts: Tensor) -> Tensor:
+    """Keys' cubic with a = -0.5, as Pillow's, of what ``counts``: float64 weights in whole units of 2^-22."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = near.where(distance < 1, far.where(distance < 2, 0)).where(counts, 0)
+    weights = weights / weights.sum(dim=2, keepdim=True).where(counts.any(dim=2, keepdim=True), 1)
+    return (weights.abs() * 2**22 + 0.5).floor() * weights.sign()
+
+
+def _divide(shares: Tensor, total: Tensor) -> Tensor:
+    """2^22 ``shares`` / ``total``, rounded: the weights of Pillow's triangle, float64 in whole units of 2^-22.
+
+    Long division in whole numbers below 2^31: as exact in runtimes that know no float64 and no int64.
+    """
+    rest = shares * 2**8
+    units, rest = rest // total, rest % total
+    rest = rest * 2**7
+    units, rest = units * 2**7 + rest // total, rest % total
+    rest = 2 * rest * 2**7 + total
+    return (units * 2**7 + rest // (2 * total)).double()
 
 
 _HALF = 0.5 + 2**-9
@@ -102,13 +115,12 @@ _HALF = 0.5 + 2**-9
 either side: the border lies a little below."""
 
 
-def _in_fixed_point(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights as Pillow holds them, in units of 2^-22, as high + low / 2^11, each a float32 in units of 2^-11.
+def _in_halves(units: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights in units of 2^-22, as Pillow holds them, as high + low / 2^11, each a float32 in units of 2^-11.
 
     Sums of bytes times either are whole multiples of 2^-11 below 2^13: exact in float32, in whatever order they are
     added, for filters of up to 64 pixels.
     """
-    units = (weights.abs() * 2**22 + 0.5).floor() * weights.sign()
     high = (units / 2**11).round()
     return (high / 2**11).float(), ((units - high * 2**11) / 2**11).float()
 

@@ -10,8 +10,11 @@ from torch.export import Dim
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import METADATA_KEY, Interface, Precision, read_metadata, write_metadata
+from pyrafuse.base.images.fitting import fit_image
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.export.exporting import _hidden
 from pyrafuse.export.formats.openvino import _save
+from pyrafuse.export.image_input import fit_in_graph
 from pyrafuse.export.registry import FORMATS, Capture
 from pyrafuse.heads.regions import pool_regions
 from pyrafuse.layers.deformable import DeformableConv2d
@@ -54,6 +57,16 @@ class Sorted(nn.Module):
         rows = images.flatten(1).long() // 16
         ways = ((rows.float(), True), (rows, False))
         return torch.stack([x.argsort(dim=1, descending=is_down, stable=True) for x, is_down in ways])
+
+
+class Fitted(nn.Module):
+    """Images of any size as the network's input."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return fit_in_graph(images, FITTED)[0]
+
+
+FITTED = Preprocessing(size=(48, 64), fit="letterbox")
 
 
 def make_capture(precision: Precision, module: nn.Module | None = None) -> Capture:
@@ -112,6 +125,17 @@ def test_equal_values_stay_in_order(tmp_path):
         images = make_images(*size)
         rows = images.reshape(len(images), -1).astype(int) // 16
         expected = [np.argsort(keys, axis=1, kind="stable") for keys in (-rows, rows)]
+        np.testing.assert_array_equal(run({"images": images})["output"], expected)
+
+
+def test_images_are_resized_as_pillow_does_to_the_bit(tmp_path):
+    pytest.importorskip("openvino")
+    form = FORMATS.create("openvino")
+    form.write(make_capture("fp32", Fitted()), tmp_path / "fitted.xml")
+    run = form.open(tmp_path / "fitted.xml")
+    for size in (*SIZES, (1, 480, 333), (1, 112, 512), (2, 61, 97)):
+        images = make_images(*size)
+        expected = np.stack([fit_image(image, FITTED)[0] for image in images]).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(run({"images": images})["output"], expected)
 
 
