@@ -191,7 +191,8 @@ def _enter(
                 raise PyrafuseError(f"{backend} computes in fp32 here: leave --precision {precision} or {backend} out")
             print(f"exporting {model} for {backend} ...", flush=True)
             path = folder / EXPORTED[backend]
-            export(detector, path, input="fitted")
+            # random weights find many equal scores, of which a file may keep others
+            export(detector, path, input="fitted", verify=Path(model).exists())
             yield Contestant(model, backend, load(path, threads=threads), **facts)
         elif backend == "eager":
             detector.computes_in = torch.bfloat16 if precision == "bf16" else None

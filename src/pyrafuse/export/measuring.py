@@ -7,19 +7,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
+from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import Interface
 from pyrafuse.base.images.fitting import Fit
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.data.loading.datasets import read_record
-from pyrafuse.evaluation.collecting import Found, collect
+from pyrafuse.evaluation.collecting import Found, collect, require_objects
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.export.batches import fit_batch, lay_in, repeat_image
 from pyrafuse.export.registry import Feeds, Run
@@ -108,6 +110,27 @@ class Loss:
             f"AP {self.file.ap:.4f} instead of {self.eager.ap:.4f} on {self.eager.num_images} images, "
             f"{self.eager.ap - self.file.ap:+.4f} lost; {small}"
         )
+
+
+def split_in_two(data: DetectionData, tell: Callable[[str], None]) -> tuple[DetectionData, DetectionData]:
+    """Two halves of the images: those that judge int8, and those that it takes its ranges from; ``tell`` is told.
+
+    Raises:
+        PyrafuseError: If there is one image.
+        DataError: If those that judge have no object.
+    """
+    if len(data) < 2:
+        raise PyrafuseError(
+            "int8 takes its ranges from other images than those that judge it, and the data have one image: add images"
+        )
+    order = np.random.default_rng(0).permutation(len(data)).tolist()
+    half = len(data) // 2
+    judging, ranges = (
+        replace(data, records=tuple(data.records[i] for i in sorted(part))) for part in (order[half:], order[:half])
+    )
+    require_objects(judging)
+    tell(f"no other images for the ranges of int8: {len(ranges)} of {len(data)}, drawn at random, give them alone")
+    return judging, ranges
 
 
 def measure(run: Run, feeds: DataFeeds, card: Card, *, console: Console | None = None) -> EvaluationResult:

@@ -9,7 +9,7 @@ from pyrafuse.models.registry import MODELS
 
 _ONE_STAGE = (
     "atss", "ddod", "ddod_fcos", "efficientdet_d0", "fcos", "ga_retinanet", "libra_retinanet", "m2det", "retinanet",
-    "retinanet_nas_fpn", "ssd300", "ssd512", "ssdlite320", "tf_efficientdet_d0", "yolov3", "yolov3_asff",
+    "retinanet_nas_fpn", "ssd300", "ssdlite320", "tf_efficientdet_d0", "yolov3", "yolov3_asff",
     "yolov3_asff_small", "yolov3_plain", "yolov3_small",
 )  # fmt: skip
 _TWO_STAGE = ("cascade_rcnn", "cascade_rcnn_rfp", "faster_rcnn", "libra_rcnn")

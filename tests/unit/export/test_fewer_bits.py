@@ -20,9 +20,9 @@ from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.cli.main import main
 from pyrafuse.export.batches import generate_images
-from pyrafuse.export.exporting import _halve, export
+from pyrafuse.export.exporting import export
 from pyrafuse.export.halving import halve
-from pyrafuse.export.measuring import DataFeeds, Loss, measure
+from pyrafuse.export.measuring import DataFeeds, Loss, measure, split_in_two
 from pyrafuse.export.quantizing import Node, find_network
 from pyrafuse.export.registry import FORMATS
 from pyrafuse.importers.loading import load
@@ -196,12 +196,12 @@ def test_int8_needs_its_library(monkeypatch):
 def test_one_half_gives_the_ranges_and_the_other_judges(data):
     many = replace(data, records=tuple(replace(data.records[0], image_id=number) for number in range(7)))
     told = []
-    judging, ranges = ([record.image_id for record in half.records] for half in _halve(many, told.append))
+    judging, ranges = ([record.image_id for record in half.records] for half in split_in_two(many, told.append))
     assert (len(judging), len(ranges)) == (4, 3)
     assert sorted(judging + ranges) == list(range(7))
     assert "3 of 7, drawn at random" in told[0]
     with pytest.raises(PyrafuseError, match="one image: add images"):
-        _halve(replace(data, records=data.records[:1]), told.append)
+        split_in_two(replace(data, records=data.records[:1]), told.append)
 
 
 def annotate(detector, folder) -> Path:
