@@ -28,9 +28,9 @@ class Conv:
         before: Activation in front of the convolution, a key of `ACTIVATIONS`.
         norm: A key of `NORMS`.
         activation: Activation behind the norm, a key of `ACTIVATIONS`.
-        bias: Of the (1x1) convolution; by default there is one where no norm follows.
-        eps: Of the norm.
-        momentum: Of batch norm.
+        bias: Whether the (1x1) convolution has one; by default where no norm follows.
+        eps: Number that the norm adds to the variance.
+        momentum: Share of each batch in the statistics of batch norm.
         block: A key of `BLOCKS`.
         depth: Number of units of the block.
 

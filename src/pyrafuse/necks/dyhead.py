@@ -19,7 +19,7 @@ from pyrafuse.necks.merging import add, interpolate_bilinearly
 from pyrafuse.necks.registry import NECKS
 
 MOST_GROUPS = 16
-"""Of group norm, whose number divides the channels."""
+"""Groups of group norm; their number divides the channels."""
 
 
 class Sampling(nn.Module):
@@ -44,7 +44,7 @@ class DyHeadBlock(nn.Module):
     its own map gives all offsets and weights. A finer neighbour is resized before it is sampled, a coarser one after.
 
     Args:
-        channels: Of every level.
+        channels: Channels of every level.
         num_levels: How many there are.
     """
 

@@ -178,7 +178,7 @@ class Edge(nn.Module):
         up: A key of `UP`.
         down: A key of `DOWN`.
         project: The 1x1 convolution where channels differ, and the norm and activation of convolutions on the way down.
-        guide_channels: Of the merge's first input, for a way up that aligns to it.
+        guide_channels: Channels of the merge's first input, for a way up that aligns to it.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class Edge(nn.Module):
 
         Args:
             x: What the source gives.
-            size: Of the merge's level, where it is known.
+            size: Height and width of the merge's level, where it is known.
             arrived: The merge's inputs before this one, on its level.
         """
         for part in self._parts:
@@ -317,9 +317,9 @@ class FusionPlace:
         output: Name of the merge.
         sources: Names of what it reads.
         stride: Pixels a cell of the merge.
-        channels: Of every source, and of the result unless they are concatenated.
+        channels: Channels of every source, and of the result unless they are concatenated.
         weight_channels: That ``spatial_softmax`` squeezes each source to.
-        activation: Of these 1x1 convolutions.
+        activation: Activation of these 1x1 convolutions.
     """
 
     output: str

@@ -210,7 +210,7 @@ def _break_ties(net: _Net, places: Sequence[int], readers: Readers, marks: Mappi
     Args:
         net: Values.
         places: Those that an output reads.
-        readers: Of each of them.
+        readers: Readers of each of them.
         marks: What is known to tell values apart, by place.
     """
     num_marks = 0

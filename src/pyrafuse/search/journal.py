@@ -33,7 +33,7 @@ class Trial:
     """One candidate that was tried.
 
     Attributes:
-        number: From 0, in the order in which they were proposed.
+        number: Place, from 0, in the order in which they were proposed.
         source: What proposed it: a strategy, or a neck that was made by hand.
         answers: Answers that draw its graph from the space, by question.
         fingerprint: The same for graphs that compute the same.
@@ -173,11 +173,11 @@ class Journal:
         """Write down that a trial begins, before any work is done for it.
 
         Args:
-            source: See `Trial`.
-            answers: See `Trial`.
-            fingerprint: See `Trial`.
-            size: See `Trial`.
-            cost: See `Trial`.
+            source: What proposed it.
+            answers: Its genotype, by question.
+            fingerprint: Its name.
+            size: Side of the input in pixels.
+            cost: What it costs, by name.
         """
         self._write(_Begun(len(self._trials), source, dict(answers), fingerprint, size, dict(cost)))
         return self._trials[-1]

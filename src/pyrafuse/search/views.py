@@ -53,7 +53,7 @@ class View:
         size: Height and width of the network's input in pixels.
 
     Attributes:
-        folder: As it was given.
+        folder: Folder that was given.
 
     Raises:
         OSError: If a file is missing.

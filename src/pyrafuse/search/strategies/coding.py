@@ -85,7 +85,7 @@ def draw_by(
         space: What may be chosen.
         inputs: What the backbone gives.
         study: With all trials so far.
-        suggest: From optuna's trial, a question and its number of options to the place of the answer.
+        suggest: Function from optuna's trial, a question and its number of options to the place of the answer.
     """
     asking = study.ask()
     return draw(
