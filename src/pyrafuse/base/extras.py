@@ -12,7 +12,6 @@ EXTRA_OF = {
     **dict.fromkeys(("onnxruntime", "openvino", "matplotlib", "faster_coco_eval"), "runtime"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     "optuna": "search",
-    "ray": "ray",
 }
 """The smallest extra that brings a library, by the name that is imported."""
 

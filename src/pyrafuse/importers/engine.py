@@ -68,7 +68,7 @@ class File:
             key: The parameter.
             layout: What the file is taken for, in words, for messages.
             ndim: Dimensions that the parameter has; 4 is a convolution's weight.
-            least: Of its first dimension.
+            least: Smallest that its first dimension may be.
 
         Raises:
             CheckpointError: If the key is missing, or of another number of dimensions, or a dimension is smaller.

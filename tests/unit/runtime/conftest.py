@@ -34,7 +34,7 @@ def build(
     metadata: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """A graph whose answer for a white image is what is given; ``names`` renames its outputs."""
+    """A graph that answers a white image with the boxes, scores and labels given; ``names`` renames its outputs."""
     is_tensor = interface.input == "tensor"
     batch: Any = interface.batch or "batch"
     sides = list(interface.size or ("height", "width"))

@@ -51,7 +51,7 @@ GUIDED_ANCHORS = {
     "bbox_coder.target_stds|target_stds": [1.0] * 4,
 }
 POINTS = {**_DENSE, "dcn_on_last_conv": False}
-"""Likewise of ``bbox_head``, by what a dense head has in each cell."""
+"""Path below ``bbox_head`` -> the value that is known there, by what a dense head has in each cell."""
 
 REGIONS = {
     "rpn_head.anchor_generator.scales": [8],
@@ -65,7 +65,7 @@ REGIONS = {
     "roi_head.bbox_roi_extractor.roi_layer.type": "RoIAlign",
     "roi_head.bbox_roi_extractor.roi_layer.sampling_ratio": 0,
 }
-"""Likewise of the model of a two-stage detector; the numbers are those of cascade stages."""
+"""Path below the model of a two-stage detector -> the value that is known there; numbers count cascade stages."""
 
 SELECTION: Mapping[str, str] = {
     "score": "score_thr",
@@ -79,7 +79,7 @@ PROPOSALS = {
     "max_regions": "max_per_img|max_num",
     "nms_iou": "nms.iou_threshold|nms_thr",
 }
-"""Likewise of region proposals, in ``test_cfg.rpn``."""
+"""Our threshold of region proposals -> path of theirs in ``test_cfg.rpn``."""
 _EXTRAS = {"on_input": "input", "on_lateral": "lateral", "on_output": "output", False: "max_pool"}
 
 
