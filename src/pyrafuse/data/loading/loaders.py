@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -237,10 +238,14 @@ def _create_loader(
 
 
 class _Loader(DataLoader[Any]):
-    """Starts its workers without Ctrl-C: between forks Python drops it unseen, and a worker ended by it is an error."""
+    """Starts its workers without Ctrl-C: between forks Python drops it unseen, and a worker ended by it is an error.
+
+    Only starting them holds it back: a later epoch waits for its first batch, which a worker that has ended never
+    sends.
+    """
 
     def __iter__(self) -> Any:
-        with hold_interrupts():
+        with nullcontext() if self._iterator else hold_interrupts():
             return super().__iter__()
 
 

@@ -1,5 +1,9 @@
+import multiprocessing
+import os
 import pickle
 import signal
+import threading
+import time
 from dataclasses import fields, replace
 
 import numpy as np
@@ -377,3 +381,21 @@ def test_an_interrupt_waits_until_the_workers_have_started():
         start()
     assert done
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_interrupt_is_heard_while_a_later_epoch_waits_for_a_worker(data):
+    others, loader = multiprocessing.active_children(), train_loader(data, num_workers=1)
+    list(loader)
+    (worker,) = (child for child in multiprocessing.active_children() if child not in others)
+    os.kill(worker.pid, signal.SIGSTOP)
+
+    def interrupt_then_end():
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(2)
+        os.kill(worker.pid, signal.SIGKILL)
+
+    threading.Thread(target=interrupt_then_end).start()
+    with pytest.raises(KeyboardInterrupt):
+        iter(loader)
+    worker.join()
