@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, get_args
 
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.locking import hold_folder, refuse_held
@@ -42,6 +42,7 @@ class Trial:
         state: `BEGUN`, `FINISHED`, `FAILED` or `OVER_BUDGET`. A trial that others left behind is finished, too.
         rungs: What it reached, rung by rung.
         reason: Why it failed, or what exceeds the budget.
+        cut_seconds: Its seconds of trainings that the end of the time cut off, and that are done anew.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Trial:
     state: str = BEGUN
     rungs: tuple[Rung, ...] = ()
     reason: str = ""
+    cut_seconds: float = 0.0
 
     @property
     def ap(self) -> float | None:
@@ -61,7 +63,7 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Seconds that it took in all."""
+        """Seconds that its rungs took."""
         return sum(rung.seconds for rung in self.rungs)
 
 
@@ -103,6 +105,17 @@ class _Reached:
 
 
 @dataclass(frozen=True)
+class _Cut:
+    number: int
+    seconds: float
+    name: ClassVar = "cut"
+
+    def apply(self, trials: list[Trial]) -> None:
+        trial = _find_open(trials, self.number)
+        trials[self.number] = replace(trial, cut_seconds=trial.cut_seconds + self.seconds)
+
+
+@dataclass(frozen=True)
 class _Ended:
     """The base of events that end a trial."""
 
@@ -130,8 +143,8 @@ class _OverBudget(_Ended):
     name: ClassVar = OVER_BUDGET
 
 
-_Event = _Begun | _Reached | _Finished | _Failed | _OverBudget
-_EVENTS: dict[str, type[_Event]] = {kind.name: kind for kind in (_Begun, _Reached, _Finished, _Failed, _OverBudget)}
+_Event = _Begun | _Reached | _Cut | _Finished | _Failed | _OverBudget
+_EVENTS: dict[str, type[_Event]] = {kind.name: kind for kind in get_args(_Event)}
 
 
 def _find_open(trials: list[Trial], number: int) -> Trial:
@@ -185,6 +198,10 @@ class Journal:
     def reach(self, number: int, place: int, rung: Rung) -> None:
         """Write down what trial ``number`` reached at its rung ``place`` (from 0)."""
         self._write(_Reached(number, place, **vars(rung)))
+
+    def cut(self, number: int, seconds: float) -> None:
+        """Write down that the time was over before trial ``number`` was finished, after so many ``seconds`` for it."""
+        self._write(_Cut(number, seconds))
 
     def finish(self, number: int) -> None:
         """Write down that trial ``number`` is finished: at the last rung, or stopped for others."""

@@ -7,7 +7,7 @@ Rate, schedule, averaged weights and losses are those of the recipe that the win
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -26,8 +26,8 @@ from pyrafuse.models.building import build
 from pyrafuse.models.laying import LaidBatch
 from pyrafuse.necks.graph import Graph
 from pyrafuse.search.features import Features
-from pyrafuse.search.halving import promote
 from pyrafuse.search.learners import GivenMaps, Learner, Outcome, Rung, describe_candidate, failing, hand
+from pyrafuse.search.racing import Candidates, TimeOver, race
 from pyrafuse.search.settings import ProxySettings, shorten
 from pyrafuse.search.views import MapBatch
 from pyrafuse.training.loop import HALF
@@ -76,35 +76,29 @@ class Proxy:
         self._recipes = {size: shorten(recipe, settings, len(each.views[0])) for size, each in features.items()}
 
     def race(
-        self, candidates: Mapping[str, tuple[Graph, int]], tell: Callable[[Outcome], None] = lambda _: None
+        self, candidates: Candidates, tell: Callable[[Outcome], None] = lambda _: None, *, seconds: float = math.inf
     ) -> dict[str, Outcome]:
-        """Judge ``candidates``, graph and input's side by fingerprint, by successive halving.
+        """Judge ``candidates`` by successive halving, all of them in this process.
 
         Args:
             candidates: All of them begin together.
             tell: Told the outcome so far of each one that came to the end of a rung, or failed.
+            seconds: Seconds that this may take; the step that is being done then is finished.
 
         Returns:
             The outcome of each.
-        """
-        learners = [self.begin(name, graph, size) for name, (graph, size) in candidates.items()]
-        told = [learner for learner in learners if learner.reason]
-        for until in self.settings.rungs:
-            running = [learner for learner in learners if learner.state is not None]
-            self.learn(running, until=until)
-            for learner in (*told, *running):
-                tell(learner.outcome)
-            told = []
-            scores = {one.fingerprint: self.score(one.rungs[-1]) for one in running if one.state is not None}
-            going_on = promote(scores, self.settings.eta) if until != self.settings.rungs[-1] else ()
-            for learner in running:
-                if learner.state is not None and learner.fingerprint not in going_on:
-                    learner.stop()
-        return {learner.fingerprint: learner.outcome for learner in learners}
 
-    def score(self, rung: Rung) -> float:
-        """What candidates are compared by at a rung, the lower the better."""
-        return rung.loss if self.settings.score == "loss" else -(rung.ap or 0.0)
+        Raises:
+            TimeOver: If the seconds are over first.
+        """
+        deadline = time.monotonic() + seconds
+        trainees = Trainees(self)
+
+        def train(running: Candidates, until: int) -> list[Outcome]:
+            trainees.keep(running)
+            return trainees.train(running, until=until, deadline=deadline)
+
+        return race(candidates, train, self.settings, tell)
 
     def begin(self, fingerprint: str, graph: Graph, size: int) -> Learner:
         """A candidate before its first step; one that cannot be built has failed."""
@@ -124,17 +118,20 @@ class Proxy:
                 )
         return learner
 
-    def learn(self, learners: Sequence[Learner], *, until: int) -> None:
+    def learn(self, learners: Sequence[Learner], *, until: int, deadline: float = math.inf) -> None:
         """Train ``learners`` up to step ``until``, where their rung ends; those of one size share each batch.
 
         One that fails is stopped with a reason, and the others go on.
+
+        Raises:
+            TimeOver: If `time.monotonic` reaches ``deadline`` first; learners are then between two rungs.
         """
         with self._seeded():
             by_size = sorted(learners, key=lambda one: one.size)
             for size, group in groupby(by_size, key=lambda one: one.size):
-                self._learn_at(size, list(group), until)
+                self._learn_at(size, list(group), until, deadline)
 
-    def _learn_at(self, size: int, learners: Sequence[Learner], until: int) -> None:
+    def _learn_at(self, size: int, learners: Sequence[Learner], until: int, deadline: float) -> None:
         start, features, recipe = time.perf_counter(), self._features[size], self._recipes[size]
         spent = {one.fingerprint: 0.0 for one in learners}
         first = min((one.state.steps for one in learners if one.state is not None), default=until)
@@ -149,6 +146,7 @@ class Proxy:
             for one in learners:
                 if one.state is None or one.state.steps != step:
                     continue
+                _check_time(deadline)
                 began = time.perf_counter()
                 torch.manual_seed(_draw_seed(self.settings.seed, one.fingerprint, step))
                 with failing(one):
@@ -159,6 +157,7 @@ class Proxy:
         for one in learners:
             if one.state is None:
                 continue
+            _check_time(deadline)
             began = time.perf_counter()
             with failing(one):
                 loss = _mean_of(one.losses)
@@ -213,6 +212,42 @@ class Proxy:
         """Within, random numbers are drawn without a trace outside."""
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             yield
+
+
+class Trainees:
+    """The candidates of a race that one process trains: each is kept from rung to rung.
+
+    Args:
+        proxy: What trains them.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._learners: dict[str, Learner] = {}
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all candidates but ``names``, and give their memory back."""
+        self._learners = {name: learner for name, learner in self._learners.items() if name in names}
+
+    def train(self, candidates: Candidates, *, until: int, deadline: float = math.inf) -> list[Outcome]:
+        """Train ``candidates`` up to the rung that ends at step ``until``: unknown ones from their first step.
+
+        Raises:
+            TimeOver: If `time.monotonic` reaches ``deadline`` first.
+        """
+        for name, (graph, size) in candidates.items():
+            if name not in self._learners:
+                self._learners[name] = self._proxy.begin(name, graph, size)
+        learners = [self._learners[name] for name in candidates]
+        for rung in (rung for rung in self._proxy.settings.rungs if rung <= until):
+            behind = [one for one in learners if one.state is not None and one.state.steps < rung]
+            self._proxy.learn(behind, until=rung, deadline=deadline)
+        return [learner.outcome for learner in learners]
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeOver
 
 
 def _mean_of(losses: Sequence[Tensor]) -> float:

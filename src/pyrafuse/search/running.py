@@ -17,11 +17,11 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.printable import counted
 from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.necks.graph import Graph
 from pyrafuse.search.canonical import fingerprint
 from pyrafuse.search.choices import Candidate, Space
 from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, Journal, Trial
 from pyrafuse.search.learners import Outcome
+from pyrafuse.search.racing import Candidates, TimeOver
 from pyrafuse.search.ranking import best_of
 from pyrafuse.search.strategies.registry import STRATEGIES, Strategy, restore
 from pyrafuse.training.progress import duration
@@ -37,12 +37,17 @@ class Engine(Protocol):
     """Trains candidates: `Proxy` does on this machine."""
 
     def race(
-        self, candidates: Mapping[str, tuple[Graph, int]], tell: Callable[[Outcome], None]
+        self, candidates: Candidates, tell: Callable[[Outcome], None], *, seconds: float = math.inf
     ) -> Mapping[str, Outcome]:
-        """Judge candidates, graph and input's side by name, and ``tell`` the outcome so far after each rung.
+        """Judge candidates, and ``tell`` the outcome so far after each rung.
+
+        The seconds of all rungs sum up to those that the race took, however many candidates are trained at a time.
 
         Returns:
             The outcome of each.
+
+        Raises:
+            TimeOver: If the race is not at its end after so many seconds.
         """
         ...
 
@@ -147,7 +152,8 @@ class Search:
     def run(self, *, seconds: float, clock: Callable[[], float] = time.monotonic, began: float | None = None) -> None:
         """Search until ``seconds`` are over, those of earlier sessions included, or the space is exhausted.
 
-        After the first batch, one that would not be done in time by the mean seconds of a candidate is not begun.
+        The first batch is always finished. A later one that would not be done in time, by the mean seconds of a
+        candidate, is not begun; one that is not done when the time is over is trained anew in the next session.
 
         Args:
             seconds: Seconds of the whole search.
@@ -158,7 +164,9 @@ class Search:
             PyrafuseError: If no candidate is within the budget, with the cheapest.
         """
         began = clock() if began is None else began
-        before = sum(trial.seconds for trial in self._journal.trials if trial.state != BEGUN)
+        before = sum(
+            trial.cut_seconds + (trial.seconds if trial.state != BEGUN else 0.0) for trial in self._journal.trials
+        )
         spent, num_trained = self._count_spent()
         while True:
             start = clock()
@@ -168,7 +176,12 @@ class Search:
             batch = self._fill_batch()
             if not batch:
                 return
-            self._train(batch)
+            ready = clock()
+            try:
+                self._train(batch, seconds=seconds - before - (ready - began) if num_trained else math.inf)
+            except TimeOver:
+                self._cut(batch, clock() - ready)
+                return
             spent, num_trained = spent + clock() - start, num_trained + len(batch)
             left = seconds - before - (clock() - began)
             self._tell_progress(left)
@@ -272,8 +285,12 @@ class Search:
 
     # training
 
-    def _train(self, batch: Sequence[Trial]) -> None:
-        """Train a batch, and write down what comes of it while it goes on."""
+    def _train(self, batch: Sequence[Trial], *, seconds: float) -> None:
+        """Train a batch, and write down what comes of it while it goes on.
+
+        Raises:
+            TimeOver: If it is not done after so many seconds.
+        """
         plan, journal = self._plan, self._journal
         numbers = {trial.fingerprint: trial.number for trial in batch}
         graphs = {trial.fingerprint: (restore(plan.space, plan.inputs, trial).graph, trial.size) for trial in batch}
@@ -286,7 +303,7 @@ class Search:
             written[outcome.fingerprint] = len(outcome.rungs)
             self._watch()
 
-        outcomes = self._engine.race(graphs, write)
+        outcomes = self._engine.race(graphs, write, seconds=seconds)
         with hold_interrupts():  # what is left of a batch would be trained anew in other company
             for trial in batch:
                 outcome = outcomes[trial.fingerprint]
@@ -297,6 +314,17 @@ class Search:
                 else:
                     journal.finish(trial.number)
         self._watch()
+
+    def _cut(self, batch: Sequence[Trial], seconds: float) -> None:
+        """Write down that the time was over before ``batch`` was done, which took so many seconds."""
+        with hold_interrupts():
+            for trial in batch:
+                self._journal.cut(trial.number, seconds / len(batch))
+        self._watch()
+        self._tell(
+            f"the time is over: the last batch, {counted(len(batch), 'graph')}, is not finished after "
+            f"{duration(seconds)}; the same command with more --minutes trains it anew"
+        )
 
     def _tell_progress(self, left: float) -> None:
         trials = self._journal.trials

@@ -24,7 +24,8 @@ from pyrafuse.search.canonical import fingerprint
 from pyrafuse.search.choices import Space
 from pyrafuse.search.features import Features, cache_features
 from pyrafuse.search.learners import describe_candidate
-from pyrafuse.search.proxy import Proxy
+from pyrafuse.search.proxy import Proxy, Trainees
+from pyrafuse.search.racing import TimeOver
 from pyrafuse.search.settings import ProxySettings, shorten
 from pyrafuse.search.space import sample
 from pyrafuse.search.views import View
@@ -213,6 +214,34 @@ def test_the_best_go_on_and_all_are_told(proxy, graphs):
         *((name, 1) for name in graphs),
         (best, 2),
     ]
+
+
+def test_a_race_ends_with_its_time_between_two_steps(proxy, graphs, monkeypatch):
+    candidates = {name: (graph, SIZE) for name, graph in graphs.items()}
+    judge, told, looks = proxy(), [], iter(range(100))
+    monkeypatch.setattr("pyrafuse.search.proxy.time.monotonic", lambda: float(next(looks)))
+    with pytest.raises(TimeOver):  # two steps and the end of a rung of three candidates are nine looks
+        judge.race(candidates, tell=told.append, seconds=11.0)
+    assert [len(outcome.rungs) for outcome in told] == [1, 1, 1]
+    assert next(looks) == 12
+    monkeypatch.undo()
+    again, undisturbed = judge.race(candidates), proxy().race(candidates)
+    assert {name: numbers(one) for name, one in again.items()} == {
+        name: numbers(one) for name, one in undisturbed.items()
+    }
+
+
+def test_trainees_that_begin_late_have_the_numbers_of_the_others(proxy, graphs):
+    judge = proxy(replace(SETTINGS, rungs=(1, 2, 5)))
+    candidates = {name: (graph, SIZE) for name, graph in graphs.items()}
+    first = Trainees(judge)
+    outcomes = [first.train(candidates, until=until) for until in (1, 2)][-1]
+    first.keep(["fpn"])
+    (kept,) = first.train({"fpn": candidates["fpn"]}, until=5)
+    (late,) = Trainees(judge).train({"fpn": candidates["fpn"]}, until=5)
+    assert numbers(kept) == numbers(late)
+    assert [rung.steps for rung in kept.rungs] == [1, 2, 5]
+    assert numbers(outcomes[0]) == numbers(kept)[:2]
 
 
 def test_a_candidate_that_fails_is_named_and_leaves_the_others_alone(proxy, graphs, monkeypatch):

@@ -1,6 +1,8 @@
 """The loop on an engine that costs nothing: batches, budgets, failures, and going on as if nothing had stopped it."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +12,7 @@ from pyrafuse.search.choices import Space
 from pyrafuse.search.halving import promote
 from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, open_journal
 from pyrafuse.search.learners import Outcome, Rung
+from pyrafuse.search.racing import TimeOver
 from pyrafuse.search.running import Limits, Plan, Search, name_candidate
 from pyrafuse.search.space import sample
 from pyrafuse.search.strategies.registry import STRATEGIES, restore
@@ -32,12 +35,15 @@ class Clock:
 class FakeEngine:
     """Losses by the number of merges; two rungs, a third of a batch goes on; each rung takes a second a candidate."""
 
-    def __init__(self, clock, *, stop_after=None, fails=lambda graph: False):
-        self.clock, self.stop_after, self.fails = clock, stop_after, fails
+    def __init__(self, clock, *, stop_after=None, fails=lambda graph: False, slow_from=99):
+        self.clock, self.stop_after, self.fails, self.slow_from = clock, stop_after, fails, slow_from
         self.batches: list[list[str]] = []
 
-    def race(self, candidates, tell):
+    def race(self, candidates, tell, *, seconds=math.inf):
         self.batches.append(list(candidates))
+        if len(self.batches) > self.slow_from:
+            self.clock.now += min(seconds, 1e6)
+            raise TimeOver
         outcomes = {}
         losses = {name: 20.0 - len(graph.merges) for name, (graph, _) in candidates.items()}
         for name, (graph, _) in candidates.items():
@@ -155,6 +161,30 @@ def test_a_batch_that_would_not_be_done_in_time_is_not_begun(tmp_path):
     session = Session(tmp_path / "s", seconds=11.5)
     assert [len(batch) for batch in session.engine.batches] == [2]
     assert [len(batch) for batch in Session(tmp_path / "t", seconds=12.5).engine.batches] == [2, 6]
+
+
+def test_a_batch_that_the_time_cuts_off_is_counted_and_trained_anew(tmp_path):
+    whole = Session(tmp_path / "whole", seconds=60.0).trials
+    # two batches take 11 s, the third one would take 8.25 by their mean, and takes more
+    cut = Session(tmp_path / "s", seconds=20.0, slow_from=2)
+    assert [len(batch) for batch in cut.engine.batches] == [2, 6, 6]
+    assert cut.engine.clock.now == 120
+    assert [trial.state for trial in cut.trials] == [FINISHED] * 8 + [BEGUN] * 6
+    assert [trial.cut_seconds for trial in cut.trials] == [0.0] * 8 + [1.5] * 6
+    assert cut.said[-1].startswith("the time is over: the last batch, 6 graphs, is not finished after 9 s; the same")
+    for seconds in (20.0, 28.0):  # 20 are over, and 8.25 are needed
+        assert Session(tmp_path / "s", seconds=seconds).engine.batches == []
+    longer = Session(tmp_path / "s", seconds=60.0)
+    again = [replace(trial, cut_seconds=0.0) for trial in longer.trials]
+    assert again == list(whole[: len(again)])
+    assert len(again) == 8 + 6 * 4  # 8 s are left, and a fifth would take 8.06
+    assert sum(trial.cut_seconds for trial in longer.trials) == 9
+    assert sum(trial.seconds for trial in longer.trials) == 11 + 4 * 8
+
+
+def test_the_first_batch_is_always_finished(tmp_path):
+    trials = Session(tmp_path / "s", seconds=0.5).trials
+    assert [trial.state for trial in trials] == [FINISHED] * 2
 
 
 def test_what_is_over_the_budget_is_not_trained(tmp_path):
