@@ -5,19 +5,27 @@ graph -> description with a light head -> detector on `GivenMaps` -> `Learner` -
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.spec import DetectorSpec
 from pyrafuse.core.pyramid import Backbone, Pyramid, PyramidSpec
+from pyrafuse.models.building import build
 from pyrafuse.models.describing import change
 from pyrafuse.models.detector import Detector
 from pyrafuse.necks.graph import Graph
 from pyrafuse.search.settings import ProxySettings
+from pyrafuse.search.views import MapBatch
+from pyrafuse.training.loop import HALF
+from pyrafuse.training.precision import spare
 from pyrafuse.training.state import State
+from pyrafuse.training.step import level_losses
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,49 @@ def describe_candidate(spec: DetectorSpec, graph: Graph, settings: ProxySettings
         if limit is not None and isinstance(own := spec.head.options.get(name), int)
     }
     return change(spec, neck=graph, head=head) if head else change(spec, neck=graph)
+
+
+def create_candidate(card: Card, graph: Graph, inputs: PyramidSpec, settings: ProxySettings) -> Detector[Any]:
+    """The detector of ``card`` with ``graph`` as its neck, fresh weights, and `GivenMaps` of ``inputs``.
+
+    Raises:
+        PyrafuseError: If it cannot be built.
+    """
+    assert card.spec is not None, "a search begins with a description"
+    detector = build(describe_candidate(card.spec, graph, settings), backbone=GivenMaps(inputs))
+    detector.card = replace(card, spec=detector.card.spec)
+    spare(detector)
+    return detector
+
+
+def compute_loss(detector: Detector[Any], batch: MapBatch, size: tuple[int, int], *, precision: str) -> Tensor:
+    """The loss () of ``detector`` on ``batch``.
+
+    Args:
+        detector: A candidate, on the device of the batch.
+        batch: Maps and objects.
+        size: Height and width of the network's input in pixels.
+        precision: What convolutions compute in: ``32`` or ``bf16``.
+    """
+    hand(detector, batch.maps)
+    images = torch.empty(1, 3, *size, device="meta").expand(len(batch.sizes), -1, -1, -1)
+    device = batch.maps[0].device.type
+    with torch.autocast(device, HALF.get(precision), precision in HALF, cache_enabled=False):
+        predictions = detector(images, batch.targets, sizes=batch.sizes)
+        terms = level_losses(detector, predictions, batch.targets).terms
+        return torch.stack(list(terms.values())).sum()
+
+
+def draw_seed(seed: int, name: str, what: object) -> int:
+    """A seed that differs for each candidate and each of its steps."""
+    return int.from_bytes(blake2b(f"{seed} {name} {what}".encode(), digest_size=7).digest())
+
+
+@contextmanager
+def without_traces(device: torch.device) -> Iterator[None]:
+    """Within, random numbers are drawn without a trace outside."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 @contextmanager

@@ -7,10 +7,8 @@ Rate, schedule, averaged weights and losses are those of the recipe that the win
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from itertools import groupby
 
 import torch
@@ -22,21 +20,26 @@ from pyrafuse.base.images.fitting import Fit
 from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS
-from pyrafuse.models.building import build
 from pyrafuse.models.laying import LaidBatch
 from pyrafuse.necks.graph import Graph
 from pyrafuse.search.features import Features
-from pyrafuse.search.learners import GivenMaps, Learner, Outcome, Rung, describe_candidate, failing, hand
+from pyrafuse.search.learners import (
+    Learner,
+    Outcome,
+    Rung,
+    compute_loss,
+    create_candidate,
+    draw_seed,
+    failing,
+    hand,
+    without_traces,
+)
 from pyrafuse.search.racing import Candidates, TimeOver, race
-from pyrafuse.search.settings import ProxySettings, shorten
+from pyrafuse.search.settings import ProxySettings, rate_factor, shorten
 from pyrafuse.search.views import MapBatch
-from pyrafuse.training.loop import HALF
 from pyrafuse.training.optimizing import set_rate
-from pyrafuse.training.precision import spare
-from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import Recipe
 from pyrafuse.training.state import State, create_state
-from pyrafuse.training.step import level_losses
 from pyrafuse.training.validating import chosen_by
 
 LOOK_EVERY = 10
@@ -67,9 +70,8 @@ class Proxy:
         *,
         device: torch.device,
     ) -> None:
-        assert card.spec is not None, "a search begins with a description"
         self.settings = settings
-        self._card, self._spec = card, card.spec
+        self._card = card
         self._features = features
         self._val = val
         self._device = device
@@ -103,16 +105,13 @@ class Proxy:
     def begin(self, fingerprint: str, graph: Graph, size: int) -> Learner:
         """A candidate before its first step; one that cannot be built has failed."""
         learner = Learner(fingerprint, size)
-        with self._seeded():
-            torch.manual_seed(_draw_seed(self.settings.seed, fingerprint, "weights"))
+        with without_traces(self._device):
+            torch.manual_seed(draw_seed(self.settings.seed, fingerprint, "weights"))
             with failing(learner):
                 if size not in self._features:
                     known = ", ".join(map(str, self._features))
                     raise PyrafuseError(f"there are no cached maps of {size} px, but of {known} px")
-                spec = describe_candidate(self._spec, graph, self.settings)
-                detector = build(spec, backbone=GivenMaps(self._features[size].spec))
-                detector.card = replace(self._card, spec=detector.card.spec)
-                spare(detector)
+                detector = create_candidate(self._card, graph, self._features[size].spec, self.settings)
                 learner.state = create_state(
                     detector, self._recipes[size], device=self._device, precision=self.settings.precision
                 )
@@ -126,7 +125,7 @@ class Proxy:
         Raises:
             TimeOver: If `time.monotonic` reaches ``deadline`` first; learners are then between two rungs.
         """
-        with self._seeded():
+        with without_traces(self._device):
             by_size = sorted(learners, key=lambda one: one.size)
             for size, group in groupby(by_size, key=lambda one: one.size):
                 self._learn_at(size, list(group), until, deadline)
@@ -135,22 +134,21 @@ class Proxy:
         start, features, recipe = time.perf_counter(), self._features[size], self._recipes[size]
         spent = {one.fingerprint: 0.0 for one in learners}
         first = min((one.state.steps for one in learners if one.state is not None), default=until)
-        images = torch.empty(1, 3, *features.size, device="meta")
         for one in learners:
             if one.state is not None:
                 one.state.detector.train()
         for step, batch in features.batches(
             first, until, batch_size=recipe.run.batch_size, seed=self.settings.seed, device=self._device
         ):
-            factor = self._rate_at(step, size)
+            factor = rate_factor(recipe, step, steps=self.settings.rungs[-1], num_images=len(features.views[0]))
             for one in learners:
                 if one.state is None or one.state.steps != step:
                     continue
                 _check_time(deadline)
                 began = time.perf_counter()
-                torch.manual_seed(_draw_seed(self.settings.seed, one.fingerprint, step))
+                torch.manual_seed(draw_seed(self.settings.seed, one.fingerprint, step))
                 with failing(one):
-                    self._step(one, one.state, recipe, batch, images.expand(len(batch.sizes), -1, -1, -1), factor)
+                    self._step(one, one.state, recipe, batch, factor)
                 spent[one.fingerprint] += time.perf_counter() - began
         measures_ap = self.settings.score == "ap" or until == self.settings.rungs[-1]
         ended: list[tuple[Learner, float, float | None]] = []
@@ -168,28 +166,15 @@ class Proxy:
         for one, loss, ap in ended:
             one.rungs.append(Rung(until, loss, ap, scale * spent[one.fingerprint]))
 
-    def _step(
-        self, learner: Learner, state: State, recipe: Recipe, batch: MapBatch, images: Tensor, factor: float
-    ) -> None:
+    def _step(self, learner: Learner, state: State, recipe: Recipe, batch: MapBatch, factor: float) -> None:
         set_rate(state.optimizer, factor)
-        hand(state.detector, batch.maps)
-        precision = self.settings.precision
-        with torch.autocast(self._device.type, HALF.get(precision), precision in HALF, cache_enabled=False):
-            predictions = state.detector(images, batch.targets, sizes=batch.sizes)
-            terms = level_losses(state.detector, predictions, batch.targets).terms
-            loss = torch.stack(list(terms.values())).sum()
+        size = self._features[learner.size].size
+        loss = compute_loss(state.detector, batch, size, precision=self.settings.precision)
         state.scaler.scale(loss).backward()
         state.move(recipe)
         learner.losses.append(loss.detach())
         if state.steps % LOOK_EVERY == 0:
             _mean_of(learner.losses[-LOOK_EVERY:])
-
-    def _rate_at(self, step: int, size: int) -> float:
-        recipe = self._recipes[size]
-        per_epoch = -(-len(self._features[size].views[0]) // recipe.run.batch_size)
-        epoch, place = divmod(step, per_epoch)
-        epochs = self.settings.rungs[-1] / per_epoch
-        return lr_factor(recipe.schedule, epoch=epoch, step=place, steps_per_epoch=per_epoch, epochs=epochs)
 
     @torch.inference_mode()
     def _measure(self, state: State, size: int) -> float:
@@ -206,12 +191,6 @@ class Proxy:
             evaluator.update(rows, detector.detect_in(laid, postprocess=postprocess))
         hand(detector, ())
         return chosen_by(evaluator.compute())
-
-    @contextmanager
-    def _seeded(self) -> Iterator[None]:
-        """Within, random numbers are drawn without a trace outside."""
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            yield
 
 
 class Trainees:
@@ -257,8 +236,3 @@ def _mean_of(losses: Sequence[Tensor]) -> float:
         if not math.isfinite(value):
             raise PyrafuseError(f"the loss became {value}: lower the learning rate, or lengthen the warm-up")
     return math.fsum(values) / len(values)
-
-
-def _draw_seed(seed: int, fingerprint: str, what: object) -> int:
-    """A seed that differs for each candidate and each of its steps."""
-    return int.from_bytes(blake2b(f"{seed} {fingerprint} {what}".encode(), digest_size=7).digest())

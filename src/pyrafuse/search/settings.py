@@ -8,6 +8,7 @@ from typing import Literal
 
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
 from pyrafuse.search.halving import check_rungs
+from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import DropBlockSettings, Recipe
 
 
@@ -87,3 +88,10 @@ def shorten(recipe: Recipe, settings: ProxySettings, num_images: int) -> Recipe:
         dropblock=DropBlockSettings(),
         run=replace(run, batch_size=batch_size, accumulate=1, ema=ema),
     )
+
+
+def rate_factor(recipe: Recipe, step: int, *, steps: int, num_images: int) -> float:
+    """The learning rate at ``step`` of ``steps``, relative to the base rate; ``recipe`` is one of `shorten`'s."""
+    per_epoch = -(-num_images // recipe.run.batch_size)
+    epoch, place = divmod(step, per_epoch)
+    return lr_factor(recipe.schedule, epoch=epoch, step=place, steps_per_epoch=per_epoch, epochs=steps / per_epoch)

@@ -26,7 +26,7 @@ from pyrafuse.search.features import Features, cache_features
 from pyrafuse.search.learners import describe_candidate
 from pyrafuse.search.proxy import Proxy, Trainees
 from pyrafuse.search.racing import TimeOver
-from pyrafuse.search.settings import ProxySettings, shorten
+from pyrafuse.search.settings import ProxySettings, rate_factor, shorten
 from pyrafuse.search.space import sample
 from pyrafuse.search.views import View
 from pyrafuse.training.loop import learn
@@ -331,9 +331,9 @@ def test_the_recipe_says_all_that_the_settings_do_not():
     assert own.schedule.burn_in_epochs == 7 / 112
 
 
-def test_the_rate_rises_and_falls_over_all_rungs(proxy):
-    judge = proxy(replace(SETTINGS, rungs=(4, 20), warmup_steps=4))
-    rates = [judge._rate_at(step, SIZE) for step in range(20)]
+def test_the_rate_rises_and_falls_over_all_rungs():
+    recipe = shorten(RECIPES.create("small"), replace(SETTINGS, rungs=(4, 20), warmup_steps=4), 8)
+    rates = [rate_factor(recipe, step, steps=20, num_images=8) for step in range(20)]
     assert rates[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     assert all(first > then for first, then in pairwise(rates[4:]))
     assert 0.02 < rates[-1] < 0.04
