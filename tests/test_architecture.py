@@ -24,7 +24,8 @@ ROWS = (
     ("importers",),
     ("training", "inference", "export", "explain"),
     ("recipes", "experiments"),
-    ("comparison", "search", "app"),
+    ("comparison",),
+    ("search", "app"),
     ("cli",),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -1,5 +1,6 @@
 """`pyrafuse search` as a person uses it: a search that is shown, stopped, gone on with and used; and bad input."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -51,7 +52,7 @@ def copied(searched, tmp_path) -> Path:
 
 def test_necks_made_by_hand_and_found_ones_are_written_down_and_shown(searched):
     trials = read_trials(searched / "journal.jsonl")
-    assert [trial.source for trial in trials[:5]] == ["fpn", "pafpn", "bifpn", "nas_fpn", "asff"]
+    assert [trial.source for trial in trials[:5]] == ["fpn-16", "pafpn-16", "bifpn-16", "nas_fpn-16", "asff-16"]
     finished = [trial for trial in trials if trial.state == FINISHED]
     assert len(finished) >= 5
     for trial in finished:
@@ -130,6 +131,8 @@ def complain(capsys, *words):
         ((DATA, "--backbone", "resnet19"), "unknown backbone 'resnet19'"),
         ((DATA, "--sizes", "100"), "data.size must be a multiple of 32, got 100"),
         ((DATA, "--minutes", "-1"), "minutes must be 0 or more, got -1"),
+        ((DATA, "--full-seeds", "1"), "full trainings need two seeds or more to have a spread, got [1]"),
+        ((DATA, "--correlate", "2"), "the number of graphs to correlate must be a whole number, 4 or more, got 2"),
         ((DATA, "--rungs", "9,3"), "rungs are growing numbers of steps"),
         (("shapes:train=1,val=1,size=64",), "the data have 1 training image"),
     ],
@@ -154,5 +157,30 @@ def test_a_folder_of_something_else_or_of_another_search_is_refused(copied, tmp_
 def test_no_graph_within_the_latency_names_the_cheapest(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(running, "MAX_REFUSED", 3)
     message = complain(capsys, DATA, *WORDS, "--max-latency", "0.001ms", "--output", str(tmp_path / "s"))
-    assert re.search(r"none of 8 graphs is within the budget\. The cheapest, trial \d \(\w+\), has [\d.]+ ms", message)
+    assert "none of 8 graphs is within the budget. The cheapest, trial " in message
+    assert re.search(r"trial \d \([\w-]+\), has [\d.]+ ms", message)
     assert "Allow more, or give a smaller size" in message
+
+
+@pytest.mark.slow
+def test_the_best_are_trained_in_full_and_the_ranking_is_held_against_it(searched, tmp_path, capsys):
+    folder = Path(shutil.copytree(searched, tmp_path / "out"))
+    words = ["--minutes", "0.001", "--confirm", "--correlate", "4", "--full-seeds", "0,1", "--full-epochs", "1"]
+    assert main(["search", DATA, *WORDS, *words, "--output", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "random draws for as long as the search's own graphs were trained" in said
+    assert "Spearman's rank correlation with full training over 4 random graphs" in said
+    ranking = json.loads((folder / "ranking" / "ranking.json").read_text())
+    assert [one["what"] for one in ranking["correlations"]][:3] == ["loss of rung 1", "loss of rung 2", "AP of rung 2"]
+    assert all(set(graph["full"]) == {"0", "1"} for graph in ranking["graphs"])
+    compared = json.loads((folder / "full" / "runs" / "comparison.json").read_text())["data"][0]
+    names = [variant["name"] for variant in compared["variants"]]
+    assert {"fpn-16", "pafpn-16", "bifpn-16", "nas_fpn-16", "asff-16"} <= set(names)
+    assert any(name.startswith("random-") for name in names)
+    page = (folder / "search.html").read_text()
+    assert "Trained in full" in page
+    assert "Whether the ranking can be trusted" in page
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("results.json")}
+    assert len(before) == 2 * (len(names) + 4)
+    assert main(["search", DATA, *WORDS, *words, "--output", str(folder)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("results.json")} == before

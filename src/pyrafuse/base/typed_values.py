@@ -223,6 +223,15 @@ def to_plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def without_nan(value: Any) -> Any:
+    """``value`` with None for each number that is undefined, at any depth: JSON holds no NaN."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def with_value(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """``values`` with ``value`` at the end of ``path``, one key deeper a step."""
     first, *rest = path

@@ -15,7 +15,7 @@ from pyrafuse.cli.train import make_recipe, read_model, read_weights
 from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
-    from pyrafuse.search.searching import SearchSettings
+    from pyrafuse.search.preparing import SearchSettings
 
 DEFAULT_MODEL, DEFAULT_BACKBONE = "atss", "timm/resnet18"
 LIGHT_HEAD = {"num_convs": 1, "channels": 64}
@@ -49,6 +49,11 @@ def search(
     views: int = 4,
     rungs: tuple[int, ...] = (32, 96, 288),
     cache_gb: float = 10.0,
+    confirm: bool = False,
+    correlate: int = 0,
+    full_seeds: tuple[int, ...] = (0, 1, 2),
+    full_epochs: int | None = None,
+    parallel: int | None = None,
     device: str = "auto",
     seed: int = 0,
     output: Path = Path("runs/search"),
@@ -80,6 +85,13 @@ def search(
         views: Augmented views of each training image.
         rungs: Steps after which graphs are compared; a third goes on.
         cache_gb: Size in GiB that the maps may take on the disk.
+        confirm: Afterwards train in full, backbone unfrozen: the three best graphs, the necks made by hand, and the
+            best of a random search that takes as long.
+        correlate: Number of random graphs to train in full as well, to see how well the search ranks; 20 or more tell
+            something.
+        full_seeds: Seeds of the full trainings; those of --correlate take the first two.
+        full_epochs: Epochs of the full trainings; by default the recipe's.
+        parallel: Full trainings at a time; by default one a GPU, one on the processor.
         device: auto, cpu, gpu, cuda:1 and so on.
         seed: Seed of everything that is drawn.
         output: Folder for everything; new, or that of the same search.
@@ -88,12 +100,20 @@ def search(
     check_writable(output, is_folder=True)
     settings = make_settings(**{name: value for name, value in values.items() if name != "output"})
     from pyrafuse.base.terminal import Terminal
+    from pyrafuse.cli.main import IMPORTS
     from pyrafuse.search.ranking import leaders
     from pyrafuse.search.report import PAGE
     from pyrafuse.search.running import describe_result
     from pyrafuse.search.searching import search as run
 
-    result = run(settings, output, command=write_command(values), train=write_training(values), console=Terminal())
+    result = run(
+        settings,
+        output,
+        command=write_command(values),
+        train=write_training(values),
+        imports=IMPORTS.get(),
+        console=Terminal(),
+    )
     for path, trial in zip(result.necks, leaders(result.trials), strict=False):
         print(f"{path}: trial {trial.number} ({trial.source}), {describe_result(trial)}")
     print(f"written to {result.folder}: {PAGE}, journal.jsonl{', neck-1.yaml ...' if result.necks else ''}")
@@ -149,6 +169,11 @@ def make_settings(
     views: int,
     rungs: tuple[int, ...],
     cache_gb: float,
+    confirm: bool,
+    correlate: int,
+    full_seeds: tuple[int, ...],
+    full_epochs: int | None,
+    parallel: int | None,
     device: str,
     seed: int,
 ) -> "SearchSettings":
@@ -174,9 +199,9 @@ def make_settings(
     check_start_files(made.model)
     from pyrafuse.core.devices import choose_device
     from pyrafuse.search.choices import Space
+    from pyrafuse.search.preparing import SearchSettings
     from pyrafuse.search.running import Limits
-    from pyrafuse.search.searching import SearchSettings
-    from pyrafuse.search.settings import ProxySettings
+    from pyrafuse.search.settings import FullTrainings, ProxySettings
 
     choose_device(device)
     return SearchSettings(
@@ -189,6 +214,7 @@ def make_settings(
         minutes=minutes,
         device=device,
         cache_gb=cache_gb,
+        full=FullTrainings(confirm, correlate, full_seeds, full_epochs, parallel),
     )
 
 

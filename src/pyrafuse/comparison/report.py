@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.typed_values import without_nan
 from pyrafuse.comparison.planning import Comparison
 from pyrafuse.experiments.budget import Budget
 from pyrafuse.experiments.costs import Cost
@@ -76,6 +77,19 @@ class DataResult:
         """Names of the variants that learnt nothing."""
         return tuple(variant.name for variant in self.variants if variant.has_learnt is False)
 
+    def compared(self) -> list[ComparedVariant]:
+        """What is drawn: AP with its spread, latency and parameters of every variant."""
+        return [
+            ComparedVariant(
+                name=variant.name,
+                ap=variant.spread("ap").mean,
+                spread=variant.spread("ap").deviation,
+                parameters=variant.cost.parameters if variant.cost else math.nan,
+                latency_ms=variant.cost.latency_ms if variant.cost else math.nan,
+            )
+            for variant in self.variants
+        ]
+
     def advice(self) -> str:
         """What the figures cannot tell because variants learnt nothing, and what to do; empty where all learnt."""
         if not self.unlearnt:
@@ -137,23 +151,11 @@ class Report:
                 for f in self.failures
             ],
         }
-        return json.dumps(_without_nan(plain), indent=1, allow_nan=False, ensure_ascii=False)
+        return json.dumps(without_nan(plain), indent=1, allow_nan=False, ensure_ascii=False)
 
     def compared(self) -> dict[str, list[ComparedVariant]]:
-        """What is drawn of each data set: AP with its spread, latency and parameters of every variant."""
-        return {
-            data.name: [
-                ComparedVariant(
-                    name=variant.name,
-                    ap=variant.spread("ap").mean,
-                    spread=variant.spread("ap").deviation,
-                    parameters=variant.cost.parameters if variant.cost else math.nan,
-                    latency_ms=variant.cost.latency_ms if variant.cost else math.nan,
-                )
-                for variant in data.variants
-            ]
-            for data in self.data
-        }
+        """What is drawn of each data set."""
+        return {data.name: data.compared() for data in self.data}
 
 
 def read_figures(run: Run) -> dict[str, float]:
@@ -205,7 +207,8 @@ def gather(
     return Report(tuple(data), comparison.seeds, tuple(failures), machine)
 
 
-def _section(data: DataResult, seeds: Sequence[int]) -> str:
+def tabulate(data: DataResult, seeds: Sequence[int]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the table of ``data``: AP with its spread, costs, and how many of the runs there are."""
     header = ("variant", *FIGURES.values(), "M parameters", "GFLOPs", "latency, ms", "runs")
     rows = []
     for variant in data.variants:
@@ -215,8 +218,13 @@ def _section(data: DataResult, seeds: Sequence[int]) -> str:
             if cost
             else ("-",) * 3
         )
-        cells = (_spread_text(variant.spread(name)) for name in FIGURES)
-        rows.append((variant.name, *cells, *costs, f"{len(variant.figures)}/{len(seeds)}"))
+        figures = (str(variant.spread(name)) for name in FIGURES)
+        rows.append((variant.name, *figures, *costs, f"{len(variant.figures)}/{len(seeds)}"))
+    return header, rows
+
+
+def _section(data: DataResult, seeds: Sequence[int]) -> str:
+    header, rows = tabulate(data, seeds)
     steps = set(data.budget.steps.values())
     lengths = (
         f"{steps.pop()} batches"
@@ -263,12 +271,6 @@ def _three_digits(value: float) -> str:
     return f"{value:#.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _spread_text(spread: Spread) -> str:
-    if math.isnan(spread.mean):
-        return "-"
-    return f"{spread.mean:.3f}" + ("" if math.isnan(spread.deviation) else f" ± {spread.deviation:.3f}")
-
-
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.4f}"
 
@@ -295,11 +297,3 @@ def _data_to_plain(data: DataResult) -> dict[str, Any]:
         ],
         "learnt_nothing": list(data.unlearnt),
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.printable import printable
+from pyrafuse.base.typed_values import without_nan
 
 FIGURES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -202,7 +203,7 @@ class EvaluationResult:
         if with_curves:
             plain["precision"] = self.precision.tolist()
             plain["worst"] = [asdict(image) for image in self.worst]
-        return _without_nan(plain)
+        return without_nan(plain)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "EvaluationResult":
@@ -314,14 +315,6 @@ def _point(point: OperatingPoint) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _with_nan(value: Any) -> Any:

@@ -27,6 +27,11 @@ class Spread:
     deviation: float
     count: int
 
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.3f}")
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -12,6 +12,8 @@ from pyrafuse.base.printable import counted
 from pyrafuse.base.writing import write_text
 from pyrafuse.necks.graph_text import write_graph
 from pyrafuse.reports.graphs import list_nodes
+from pyrafuse.search.confirming import NUM_BEST
+from pyrafuse.search.evidence import Evidence
 from pyrafuse.search.journal import BEGUN, FAILED, FINISHED, OVER_BUDGET, Trial
 from pyrafuse.search.ranking import leaders, rank
 from pyrafuse.search.running import RANDOM, Plan, describe_cost, describe_result
@@ -22,7 +24,6 @@ from pyrafuse.visualization.report import Report
 from pyrafuse.visualization.search import plot_best_over_time, plot_costs
 
 PAGE = "search.html"
-NUM_BEST = 3
 MAX_ROWS = 200
 REFRESH_S = 15
 BY_HAND = "made by hand"
@@ -49,14 +50,16 @@ class PageWriter:
             self.write(trials, is_running=True)
             self._next = time.monotonic() + max(REFRESH_S, 20 * (time.monotonic() - start))
 
-    def write(self, trials: Sequence[Trial], *, is_running: bool) -> None:
-        """Write the page with all that is known."""
+    def write(self, trials: Sequence[Trial], *, is_running: bool, evidence: Evidence | None = None) -> None:
+        """Write the page with all that is known; ``evidence`` of full trainings comes first."""
         report = Report(f"Search in {self._folder}", refresh_s=REFRESH_S if is_running else None)
         _add_lead(report, trials)
         if is_running:
             report.add_text("The search is going on; this page loads itself anew.")
         report.add_text("The same command goes on, also after Ctrl-C:")
         report.add_code(self._command)
+        if evidence is not None:
+            evidence.add_to(report, self._plan.inputs)
         self._add_best(report, trials, count=1 if is_running else NUM_BEST)
         _add_course(report, trials, self._plan)
         _add_trials(report, trials)

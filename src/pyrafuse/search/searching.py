@@ -1,84 +1,31 @@
-"""A whole search: read, described, cached, searched, shown; begun and gone on with by the same call.
+"""A whole search: prepared, searched, shown; begun and gone on with by the same call.
 
-settings -> data, detector, cached maps -> journal -> `Search` -> search.html, neck-1.yaml ...
+settings -> `Setup` -> journal -> `Search` -> full trainings, if asked for -> search.html, neck-1.yaml ...
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from pyrafuse.base.errors import check_between
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.base.typed_values import to_plain
-from pyrafuse.core.devices import choose_device
-from pyrafuse.core.pyramid import PyramidSpec
-from pyrafuse.data.formats.layout import Splits, read_splits
-from pyrafuse.models.detector import Detector
-from pyrafuse.search.choices import Candidate, Space
+from pyrafuse.search.by_hand import name_by_hand
+from pyrafuse.search.confirming import Confirmation, choose
+from pyrafuse.search.correlating import measure_trust
 from pyrafuse.search.engines.registry import ENGINES
-from pyrafuse.search.features import cache_features, fingerprint_data
-from pyrafuse.search.frozen import digest_weights
+from pyrafuse.search.evidence import Evidence
 from pyrafuse.search.journal import Trial, check_folder, open_journal
-from pyrafuse.search.latency import LatencyTable
-from pyrafuse.search.points import POINTS
-from pyrafuse.search.proxy import Proxy
-from pyrafuse.search.recognizing import recognize
+from pyrafuse.search.preparing import SearchSettings, Setup, describe_search, prepare
 from pyrafuse.search.report import PageWriter, write_best
-from pyrafuse.search.running import Limits, Plan, Search, name_candidate
-from pyrafuse.search.settings import ProxySettings
+from pyrafuse.search.running import RANDOM, Engine, Search
 from pyrafuse.search.strategies.registry import STRATEGIES
-from pyrafuse.search.weighing import Scale
-from pyrafuse.training.preparing import create_detector
-from pyrafuse.training.settings import Recipe
-from pyrafuse.training.starting import settle
+from pyrafuse.search.training_in_full import train_in_full
+from pyrafuse.training.progress import duration
 
-DEAREST = 2
-"""How many times the operations of the dearest neck by hand a candidate may have where no limit is given."""
-
-BY_HAND = ("fpn", "pafpn", "bifpn", "nas_fpn", "asff")
-"""Necks of `POINTS` that are tried first."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What is searched, and how.
-
-    Attributes:
-        recipe: Data, detector, and how the winners will be trained; its neck is replaced by the candidates.
-        space: What may be chosen.
-        strategy: Registered name of what proposes.
-        engine: Registered name of what trains.
-        proxy: How candidates are judged; its seed is that of all proposals, too.
-        limits: What a candidate may cost as part of the whole detector.
-        minutes: Minutes of the whole search, those of earlier calls included.
-        device: Device to train and to measure latency on.
-        cache_gb: Size in GiB that cached maps may take.
-
-    Raises:
-        PyrafuseError: If a name is unknown, or minutes are not positive.
-    """
-
-    recipe: Recipe
-    space: Space = field(default_factory=Space)
-    strategy: str = "evolution"
-    engine: str = "local"
-    proxy: ProxySettings = field(default_factory=ProxySettings)
-    limits: Limits = field(default_factory=Limits)
-    minutes: float = 20.0
-    device: str = "auto"
-    cache_gb: float = 10.0
-
-    def __post_init__(self) -> None:
-        STRATEGIES.entry(self.strategy)
-        ENGINES.entry(self.engine)
-        check_between("minutes", self.minutes, 0)
-        for name, limit in vars(self.limits).items():
-            check_between(name, limit, 0)
+RANDOM_FOLDER, FULL_FOLDER, TRUST_FOLDER = "random", "full", "ranking"
 
 
 @dataclass(frozen=True)
@@ -102,15 +49,19 @@ def search(
     *,
     command: str = "",
     train: str = "pyrafuse train DATA",
+    imports: Sequence[str] = (),
     console: Console | None = None,
 ) -> SearchResult:
     """Search until the minutes are over; what an earlier call did in ``folder`` is not done again.
+
+    Then, if it is asked for, the best necks are trained in full, and the ranking is held against full trainings.
 
     Args:
         settings: What is searched, and how.
         folder: For everything; new, or that of the same search.
         command: What to type to go on, for the page.
         train: What to type to train such a detector, for the page; size and neck are added.
+        imports: Modules of the user's that every full training imports first.
         console: Where to tell the progress.
 
     Raises:
@@ -122,50 +73,10 @@ def search(
     began = time.monotonic()
     console = console or Terminal(quiet=True)
     check_folder(folder)
-    device = choose_device(settings.device)
-    recipe, start = settle(settings.recipe)
-    data = recipe.data
-    splits = read_splits(
-        data.path,
-        val_fraction=data.val_fraction,
-        seed=recipe.run.seed,
-        train=data.train,
-        val=data.val,
-        rules=data.reading,
-    )
-    console.print(f"{data.path}: {splits.finding}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.run.seed)  # the same call finds the same random weights
-        detector = create_detector(recipe, splits.train, say=console.print, start=start)
-    if not recipe.model.brings_weights:
-        console.print("the backbone is frozen at random weights, which tell necks apart poorly: give --weights")
-    features = cache_features(
-        detector.to(device),
-        splits,
-        augmentation=recipe.augmentation,
-        views=settings.proxy.views,
-        sizes=settings.space.sizes,
-        seed=settings.proxy.seed,
-        limit_gb=settings.cache_gb,
-        workers=data.workers,
-        console=console,
-    )
-    inputs = detector.backbone.features
-    assert detector.card.spec is not None
-    proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
-    by_hand = find_by_hand(settings.space, inputs, console)
-    table = LatencyTable(device, tell=console.print)
-    scale = Scale(detector.card.spec, detector.backbone, device, settings.limits.latency_ms, table)
-    plan = Plan(
-        space=settings.space,
-        inputs=inputs,
-        strategy=STRATEGIES.create(settings.strategy),
-        source=settings.strategy,
-        limits=find_limits(settings.limits, by_hand, scale, console),
-        batch=settings.proxy.eta ** (len(settings.proxy.rungs) - 1),
-        seed=settings.proxy.seed,
-    )
-    with open_journal(folder, describe_search(settings, recipe, splits, detector)) as journal:
+    setup = prepare(settings, console)
+    plan = setup.plan
+    engine = ENGINES.create(settings.engine, setup.proxy)
+    with open_journal(folder, describe_search(settings, setup)) as journal:
         if journal.notice:
             console.print(journal.notice)
         if journal.trials:
@@ -174,74 +85,78 @@ def search(
         one = Search(
             journal,
             plan,
-            ENGINES.create(settings.engine, proxy),
-            scale,
-            by_hand=by_hand,
+            engine,
+            setup.scale,
+            by_hand=setup.by_hand,
             tell=console.print,
             watch=lambda: page.write_if_old(journal.trials),
         )
+        necks: list[Path] = []
+        evidence = Evidence()
         try:
             one.run(seconds=60 * settings.minutes, began=began)
+            with hold_interrupts():
+                necks = write_best(folder, journal.trials, plan)
+            evidence = gather_evidence(
+                settings, setup, engine, journal.trials, folder, imports=imports, console=console
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on") from None
         finally:
             with hold_interrupts():
                 necks = write_best(folder, journal.trials, plan)
-                page.write(journal.trials, is_running=False)
+                page.write(journal.trials, is_running=False, evidence=evidence)
         return SearchResult(folder, journal.trials, tuple(necks))
 
 
-def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[str, Candidate]:
-    """Necks made by hand as points of the space, in the narrowest channels there are; those outside of it are told."""
-    channels = min((number for number in space.channels if isinstance(number, int)), default=min(inputs.channels))
-    found: dict[str, Candidate] = {}
-    for name in BY_HAND:
-        try:
-            graph = POINTS[name](inputs, channels, None)
-            candidate = recognize(space, inputs, graph)
-        except ValueError as error:
-            console.print(f"{name} is not tried, because it is not in the space: {error}")
-            continue
-        key = name_candidate(candidate, inputs)
-        if same := next((other for other, one in found.items() if name_candidate(one, inputs) == key), ""):
-            console.print(f"{name} is not tried, because it is the same graph as {same} here")
-        else:
-            found[name] = candidate
-    return found
+def gather_evidence(
+    settings: SearchSettings,
+    setup: Setup,
+    engine: Engine,
+    trials: Sequence[Trial],
+    folder: Path,
+    *,
+    imports: Sequence[str],
+    console: Console,
+) -> Evidence:
+    """What full trainings say of a search, as far as they are asked for."""
+    confirmation = trust = None
+    if settings.full.confirm:
+        drawn = search_at_random(settings, setup, engine, trials, folder / RANDOM_FOLDER, console)
+        chosen = choose(setup.plan, trials, drawn)
+        results = train_in_full(
+            chosen.candidates,
+            settings.recipe,
+            folder / FULL_FOLDER,
+            settings.full,
+            seeds=settings.full.seeds,
+            device=settings.device,
+            imports=imports,
+            console=console,
+        )
+        confirmation = Confirmation(chosen, results)
+        for line in (*confirmation.sentences(), *results.failures):
+            console.print(line)
+    if settings.full.correlate:
+        trust = measure_trust(settings, setup, folder / TRUST_FOLDER, imports=imports, console=console)
+    return Evidence(confirmation, trust)
 
 
-def find_limits(limits: Limits, by_hand: Mapping[str, Candidate], scale: Scale, console: Console) -> Limits:
-    """What candidates may cost; if nothing is said, `DEAREST` times the operations of the dearest neck by hand.
-
-    One drawn graph may have fifty times the operations of an FPN, and would take the time of as many others.
-    """
-    if not by_hand or any(limit is not None for limit in vars(limits).values()):
-        return limits
-    gflops = {name: scale.count_gflops(candidate) for name, candidate in by_hand.items()}
-    dearest = max(gflops, key=lambda name: gflops[name])
-    found = Limits(gflops=DEAREST * gflops[dearest])
-    console.print(
-        f"no limit was given: up to {found.gflops:.3g} GFLOPs are allowed, {DEAREST} times those with {dearest} "
-        "(--max-latency, --max-gflops and --max-parameters set others)"
-    )
-    return found
-
-
-def describe_search(settings: SearchSettings, recipe: Recipe, splits: Splits, detector: Detector) -> dict[str, object]:
-    """What makes two searches the same one, in plain values; how long they take and where is left out."""
-    spec = detector.card.spec
-    assert spec is not None
-    plain = to_plain(recipe)
-    return {
-        "space": settings.space.to_plain(),
-        "data": {"train": fingerprint_data(splits.train), "val": fingerprint_data(splits.val)},
-        "detector": {name: part for name, part in spec.to_plain().items() if name != "necks"},
-        "weights": digest_weights(detector.backbone),
-        "device": detector.device.type,
-        "settings": {
-            "strategy": settings.strategy,
-            "limits": to_plain(settings.limits),
-            **{name: plain[name] for name in ("optimizer", "schedule", "augmentation", "preprocessing")},
-        },
-        "proxy": to_plain(settings.proxy),
-    }
+def search_at_random(
+    settings: SearchSettings,
+    setup: Setup,
+    engine: Engine,
+    trials: Sequence[Trial],
+    folder: Path,
+    console: Console,
+) -> tuple[Trial, ...]:
+    """Trials of a random search that takes the seconds of the search's own graphs; none where that was random, too."""
+    plan = replace(setup.plan, strategy=STRATEGIES.create(RANDOM), source=RANDOM)
+    if setup.plan.source == RANDOM:
+        return ()
+    seconds = sum(trial.seconds for trial in trials if not name_by_hand(trial.source))
+    console.print(f"random draws for as long as the search's own graphs were trained, {duration(seconds)}")
+    with open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal:
+        one = Search(journal, plan, engine, setup.scale, by_hand={}, tell=console.print)
+        one.run(seconds=seconds)
+        return journal.trials

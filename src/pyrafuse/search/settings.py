@@ -11,6 +11,9 @@ from pyrafuse.search.halving import check_rungs
 from pyrafuse.training.schedule import lr_factor
 from pyrafuse.training.settings import DropBlockSettings, Recipe
 
+LEAST_GRAPHS = 4
+"""Fewest graphs that a rank correlation is computed of."""
+
 
 @dataclass(frozen=True)
 class ProxySettings:
@@ -60,6 +63,36 @@ class ProxySettings:
         for name, choices in (("score", ("loss", "ap")), ("precision", ("32", "bf16"))):
             if getattr(self, name) not in choices:
                 raise PyrafuseError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class FullTrainings:
+    """Trainings in full, unfrozen, that follow a search.
+
+    Attributes:
+        confirm: Whether the best necks, those made by hand and the best of a random search at equal cost are trained.
+        correlate: Number of random graphs whose ranking by the search is held against full trainings; 0 for none.
+        seeds: Each neck is trained once with each; the graphs of ``correlate`` with the first two.
+        epochs: Epochs of each; by default the recipe's.
+        parallel: Trainings at a time; by default one a GPU, one on the processor.
+
+    Raises:
+        PyrafuseError: If a value is out of its range.
+    """
+
+    confirm: bool = False
+    correlate: int = 0
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int | None = None
+    parallel: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.correlate:
+            check_count("the number of graphs to correlate", self.correlate, LEAST_GRAPHS)
+        if len(set(self.seeds)) < 2:
+            raise PyrafuseError(f"full trainings need two seeds or more to have a spread, got {list(self.seeds)}")
+        if self.epochs is not None:
+            check_count("epochs of full trainings", self.epochs, 1)
 
 
 def shorten(recipe: Recipe, settings: ProxySettings, num_images: int) -> Recipe:

@@ -65,6 +65,13 @@ def plot_comparison(by_data: Mapping[str, Sequence[ComparedVariant]], *, least_a
                         linestyle="none",
                         label=plain(variant.name),
                     )
+        for axes, costs in (
+            (by_latency, [v.latency_ms for v in variants]),
+            (by_size, [v.parameters / 1e6 for v in variants]),
+        ):
+            front = find_front(costs, [v.ap for v in variants])
+            if len(front) > 1:
+                axes.plot(*zip(*front, strict=True), color="#808080", linewidth=1, zorder=0)
         quiet_axes(by_latency, title=plain(data), x="milliseconds an image", y="AP (bar: standard deviation)")
         quiet_axes(by_size, x="million parameters")
         for axes in (by_latency, by_size):
@@ -79,3 +86,13 @@ def plot_comparison(by_data: Mapping[str, Sequence[ComparedVariant]], *, least_a
         elif by_size.get_legend_handles_labels()[0]:
             by_size.legend(fontsize=8)
     return figure
+
+
+def find_front(costs: Sequence[float], precisions: Sequence[float]) -> list[tuple[float, float]]:
+    """Cost and AP of what nothing beats in both, Pareto's front, the cheapest first; undefined ones are left out."""
+    front: list[tuple[float, float]] = []
+    defined = [pair for pair in zip(costs, precisions, strict=True) if not any(map(math.isnan, pair))]
+    for cost, ap in sorted(defined, key=lambda pair: (pair[0], -pair[1])):
+        if not front or ap > front[-1][1]:
+            front.append((cost, ap))
+    return front

@@ -48,3 +48,16 @@ def plot_costs(points: Mapping[str, Points], *, figure_of_merit: str, cost: str)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
     return figure
+
+
+def plot_foretold(points: Sequence[tuple[float, float]]) -> Figure:
+    """What a short training foretold beside what came of it: AP of both, a point a graph.
+
+    Args:
+        points: AP of the short training and AP in full.
+    """
+    figure = Figure(figsize=PANEL_SIZE, layout="constrained")
+    axes = figure.subplots()
+    quiet_axes(axes, title="Foretold, and what came of it", x="AP of the short training", y="AP in full")
+    axes.plot(*zip(*points, strict=True), "o", markersize=4, color=LINE_COLORS[0])
+    return figure

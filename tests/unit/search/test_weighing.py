@@ -7,10 +7,10 @@ from pyrafuse.base.terminal import Terminal
 from pyrafuse.inference.measuring import count_gflops, count_parameters
 from pyrafuse.models.building import build
 from pyrafuse.models.describing import change, describe
+from pyrafuse.search.by_hand import find_by_hand, find_limits
 from pyrafuse.search.choices import Space
 from pyrafuse.search.latency import LatencyTable
 from pyrafuse.search.running import Limits
-from pyrafuse.search.searching import find_by_hand, find_limits
 from pyrafuse.search.space import sample
 from pyrafuse.search.weighing import Scale
 
@@ -51,7 +51,7 @@ def test_without_a_limit_it_follows_from_the_necks_by_hand(detector, capsys):
     scale = Scale(detector.card.spec, detector.backbone, CPU)
     by_hand = find_by_hand(SPACE, detector.backbone.features, Terminal(quiet=True))
     limits = find_limits(Limits(), by_hand, scale, Terminal())
-    assert limits == Limits(gflops=2 * max(scale.count_gflops(one) for one in by_hand.values()))
+    assert limits == Limits(gflops=max(scale.count_gflops(one) for one in by_hand.values()))
     assert "no limit was given" in capsys.readouterr().err
     given = Limits(parameters=1e6)
     assert find_limits(given, by_hand, scale, Terminal()) is given

@@ -1,0 +1,157 @@
+"""What a search stands on: settings read, data found, the detector built, the maps of its backbone cached."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+
+from pyrafuse.base.errors import check_between
+from pyrafuse.base.typed_values import to_plain
+from pyrafuse.core.devices import choose_device
+from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.search.by_hand import find_by_hand, find_limits
+from pyrafuse.search.choices import Candidate, Space
+from pyrafuse.search.engines.registry import ENGINES
+from pyrafuse.search.features import cache_features, fingerprint_data
+from pyrafuse.search.frozen import digest_weights
+from pyrafuse.search.latency import LatencyTable
+from pyrafuse.search.proxy import Proxy
+from pyrafuse.search.running import Limits, Plan
+from pyrafuse.search.settings import FullTrainings, ProxySettings
+from pyrafuse.search.strategies.registry import STRATEGIES
+from pyrafuse.search.weighing import Scale
+from pyrafuse.training.preparing import create_detector
+from pyrafuse.training.settings import Recipe
+from pyrafuse.training.starting import settle
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What is searched, and how.
+
+    Attributes:
+        recipe: Data, detector, and how the winners will be trained; its neck is replaced by the candidates.
+        space: What may be chosen.
+        strategy: Registered name of what proposes.
+        engine: Registered name of what trains.
+        proxy: How candidates are judged; its seed is that of all proposals, too.
+        limits: What a candidate may cost as part of the whole detector.
+        minutes: Minutes of the whole search, those of earlier calls included.
+        device: Device to train and to measure latency on.
+        cache_gb: Size in GiB that cached maps may take.
+        full: Trainings in full after the search; none by default.
+
+    Raises:
+        PyrafuseError: If a name is unknown, or minutes are not positive.
+    """
+
+    recipe: Recipe
+    space: Space = field(default_factory=Space)
+    strategy: str = "evolution"
+    engine: str = "local"
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    limits: Limits = field(default_factory=Limits)
+    minutes: float = 20.0
+    device: str = "auto"
+    cache_gb: float = 10.0
+    full: FullTrainings = field(default_factory=FullTrainings)
+
+    def __post_init__(self) -> None:
+        STRATEGIES.entry(self.strategy)
+        ENGINES.entry(self.engine)
+        check_between("minutes", self.minutes, 0)
+        for name, limit in vars(self.limits).items():
+            check_between(name, limit, 0)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a search stands on: read, built and cached.
+
+    Attributes:
+        recipe: The settled recipe.
+        splits: The data.
+        proxy: What judges candidates by short trainings.
+        by_hand: Necks made by hand, by their names in the journal.
+        scale: What weighs candidates.
+        plan: How candidates are looked for.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    proxy: Proxy
+    by_hand: Mapping[str, Candidate]
+    scale: Scale
+    plan: Plan
+
+
+def prepare(settings: SearchSettings, console: Console) -> Setup:
+    """Read the data, build the detector, and cache the maps of its backbone.
+
+    Raises:
+        PyrafuseError: If the detector cannot be built, or its backbone cannot be frozen.
+        DataError: If the data cannot be read, or nothing can be learnt from them.
+    """
+    device = choose_device(settings.device)
+    recipe, start = settle(settings.recipe)
+    data = recipe.data
+    splits = read_splits(
+        data.path,
+        val_fraction=data.val_fraction,
+        seed=recipe.run.seed,
+        train=data.train,
+        val=data.val,
+        rules=data.reading,
+    )
+    console.print(f"{data.path}: {splits.finding}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)  # the same call finds the same random weights
+        detector = create_detector(recipe, splits.train, say=console.print, start=start)
+    if not recipe.model.brings_weights:
+        console.print("the backbone is frozen at random weights, which tell necks apart poorly: give --weights")
+    features = cache_features(
+        detector.to(device),
+        splits,
+        augmentation=recipe.augmentation,
+        views=settings.proxy.views,
+        sizes=settings.space.sizes,
+        seed=settings.proxy.seed,
+        limit_gb=settings.cache_gb,
+        workers=data.workers,
+        console=console,
+    )
+    inputs = detector.backbone.features
+    assert detector.card.spec is not None
+    by_hand = find_by_hand(settings.space, inputs, console)
+    table = LatencyTable(device, tell=console.print)
+    scale = Scale(detector.card.spec, detector.backbone, device, settings.limits.latency_ms, table)
+    plan = Plan(
+        space=settings.space,
+        inputs=inputs,
+        strategy=STRATEGIES.create(settings.strategy),
+        source=settings.strategy,
+        limits=find_limits(settings.limits, by_hand, scale, console),
+        batch=settings.proxy.eta ** (len(settings.proxy.rungs) - 1),
+        seed=settings.proxy.seed,
+    )
+    proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
+    return Setup(recipe, splits, proxy, by_hand, scale, plan)
+
+
+def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]:
+    """What makes two searches the same one, in plain values; how long they take and where is left out."""
+    spec, plain, splits = setup.scale.spec, to_plain(setup.recipe), setup.splits
+    return {
+        "space": settings.space.to_plain(),
+        "data": {"train": fingerprint_data(splits.train), "val": fingerprint_data(splits.val)},
+        "detector": {name: part for name, part in spec.to_plain().items() if name != "necks"},
+        "weights": digest_weights(setup.scale.backbone),
+        "device": setup.scale.device.type,
+        "settings": {
+            "strategy": settings.strategy,
+            "limits": to_plain(settings.limits),
+            **{name: plain[name] for name in ("optimizer", "schedule", "augmentation", "preprocessing")},
+        },
+        "proxy": to_plain(settings.proxy),
+    }
