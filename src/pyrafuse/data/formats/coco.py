@@ -22,6 +22,7 @@ from pyrafuse.data.formats.foreign import recognise
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_groups import find_groups
+from pyrafuse.data.reading.documents import read_json
 from pyrafuse.data.reading.finding import image_finder
 from pyrafuse.data.reading.folders import (
     ANNOTATION_FOLDERS,
@@ -55,7 +56,7 @@ class COCOFormat(AnnotationFormat):
     )
 
     def open(self, file: Path) -> DataSet | None:
-        if file.suffix.lower() != ".json":
+        if file.suffix.lower() != ".json" or (not _looks_like_coco(file) and not _is_damaged(file)):
             return None
         root = file.parent.parent if file.parent.name.casefold() in ANNOTATION_FOLDERS else file.parent
         split = split_of_file(file.stem) or split_of_folder(file.parent, root)
@@ -182,18 +183,7 @@ def _only_one(split: str, paths: Sequence[Path]) -> Path | DataError:
 
 
 def _load(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        what = "is no complete JSON" if error.doc else "is empty"
-        raise DataError(
-            f"{path} {what}: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos:,} of "
-            f"{len(error.doc):,}); copy or export it anew"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8: {error}; save it in UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; make it readable") from error
+    content = read_json(path)
     keys = ("images", "annotations", "categories")
     is_whole = isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
     if not is_whole and (foreign := recognise(path)):

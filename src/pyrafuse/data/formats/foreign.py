@@ -1,14 +1,12 @@
 """Annotation files of other tools, told by their first bytes: what they are, and what to export instead."""
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pyrafuse.data.reading.folders import Tree, decode
+from pyrafuse.data.reading.documents import read_ends
+from pyrafuse.data.reading.folders import Tree
 
-_HEAD_BYTES = 1 << 16
-_TAIL_BYTES = 1 << 12
 _FEW = 20
 """So many files of each suffix are looked at in a folder: a tool writes all alike."""
 
@@ -31,10 +29,6 @@ _VIA = "in VIA, choose Annotation, Export Annotations (COCO format)"
 _KINDS: tuple[tuple[tuple[str, ...], Callable[[str], bool], str, str], ...] = (
     ((".json",), _has(_LIST, r'"(image_id|category_id)"', r'"score"\s*:'), "COCO results and no annotations",
      "name the annotation file that they belong to"),
-    ((".json",), _has(_LIST, r'"result"\s*:|"(rectangle|brush|polygon)labels"'), "Label Studio's own JSON",
-     "in Label Studio, choose Export and COCO, or YOLO with Images"),
-    ((".json",), _has(_LIST, r'"data"\s*:\s*\{', r'"(annotations|predictions)"\s*:\s*\['), "tasks of Label Studio",
-     "in Label Studio, choose Export and COCO, or YOLO with Images"),
     ((".json",), _has(_OBJECT, r'"_cls"\s*:|"bounding_box"\s*:'), "FiftyOne's own JSON",
      "export COCODetectionDataset or YOLOv5Dataset from FiftyOne"),
     ((".json",), _has(_LIST, r'"coordinates"\s*:\s*\{'), "CreateML JSON", "export COCO from the tool that wrote it"),
@@ -42,8 +36,6 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[str], bool], str, str], ...] = (
      "convert it with `python -m scalabel.label.to_coco`"),
     ((".json", ".ndjson"), _has(r'"data_row"|"Labeled Data"'), "a Labelbox export",
      "convert it to COCO, with Labelbox's converter for instance"),
-    ((".json",), _has(_OBJECT, r'"shapes"\s*:', r'"(points|imagePath|shape_type)"'), "LabelMe's own JSON",
-     "convert it to COCO with labelme2coco, or export COCO from X-AnyLabeling"),
     ((".json",), _has(_OBJECT, r'"_via_\w+"|"regions"\s*:', r'"file_?name"|"shape_attributes"'), "VIA's own JSON",
      _VIA),
     ((".json",), _has(_OBJECT, r'"asset"\s*:|"assets"\s*:', r'"regions"|"visitedAssetIds"|"lastVisitedAssetId"'),
@@ -54,17 +46,10 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[str], bool], str, str], ...] = (
      "convert it with `datum convert -f coco`"),
     ((".manifest", ".json", ".jsonl"), _has(r'"source-ref"'), "a SageMaker Ground Truth manifest",
      "convert it to COCO"),
-    ((".jsonl",), _has(r'"file_name"', r'"objects"'), "a Hugging Face image folder", "convert it to COCO"),
-    ((".xml",), _has(r"<annotations\b", r"<(image|track|version|meta)\b"), "CVAT's own XML",
-     "in CVAT, choose Export task dataset and COCO 1.0, Pascal VOC 1.1 or YOLO 1.1"),
-    ((".csv",), _line(r"(?i)ImageID,.*LabelName,.*XMin.*"), "Open Images' CSV",
-     "load it with FiftyOne and export COCODetectionDataset"),
     ((".csv",), _line(r"(?i).*region_shape_attributes.*"), "VIA's CSV", _VIA),
     ((".csv",), _line(r"(?i).*\b(xmin|x_min|x1|bbox(_x)?)\b.*|(TRAIN|VALIDATION|TEST|UNASSIGNED),.*"),
-     "a CSV with a box a line (TensorFlow Object Detection, Roboflow and others)",
-     "export COCO JSON or YOLO from the tool that wrote it"),
-    ((".csv",), _line(rf"[^,]+\.\w+(,{_NUMBER}){{4}},[^,]+"), "a CSV with a box a line (keras-retinanet)",
-     "export COCO JSON or YOLO from the tool that wrote it"),
+     "a CSV with boxes, in columns of other names",
+     "name the columns filename, class, xmin, ymin, xmax, ymax, or export COCO JSON from the tool that wrote it"),
     ((".txt", ".csv"), _line(r"[^;]+\.\w+(;\d+){4,5}(;\S+)?"), "a box a line with semicolons (GTSDB and others)",
      "convert them to YOLO lines or COCO"),
     ((".txt", ".csv"), _line(rf"\d+,-?\d+(,{_NUMBER}){{4}}(,{_NUMBER}){{1,4}}"), "MOT Challenge boxes",
@@ -88,14 +73,7 @@ def recognise(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if not any(suffix in suffixes for suffixes, *_ in _KINDS):
         return None
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(end - _TAIL_BYTES, len(head)))  # LabelMe may keep its picture before all else
-            text = decode(head, errors="replace") + "\n" + stream.read().decode(errors="replace")
-    except OSError:
-        return None
+    text = read_ends(path)
     for suffixes, is_one, name, remedy in _KINDS:
         if suffix in suffixes and is_one(text):
             return f"holds {name}, and that is not read: {remedy}"

@@ -15,12 +15,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from pyrafuse.base.errors import same_but_for_case
+from pyrafuse.base.errors import DataError, same_but_for_case
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.formats.voc_lists import find_lists, read_list_of_names
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_lists import find_class_lists, join_class_lists
+from pyrafuse.data.reading.documents import check_bytes, parse_xml
 from pyrafuse.data.reading.finding import image_finder
 from pyrafuse.data.reading.folders import IMAGE_FOLDERS, Tree, split_of_folder, subfolders
 from pyrafuse.data.reading.hulls import NO_BOX, Box, are_radians, box_of_points
@@ -32,6 +33,7 @@ from pyrafuse.data.reading.tables import BOX, OUTLINE, ROTATED, ObjectTable, is_
 _WRITTEN = BoxFormat("pixels", "corners", is_one_based=True)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _HEAD_BYTES = 1 << 14
+_MAX_BYTES = 1 << 28
 _COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 _FIRST_TAG = re.compile(rb"<([a-zA-Z_][^\s/>]*)")
 _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)""")
@@ -218,7 +220,10 @@ def _looks_like_voc(path: Path) -> bool:
 
 def _read_file(path: Path) -> VOCFile:
     try:
+        check_bytes(path, _MAX_BYTES)
         root = _parse(path.read_bytes())
+    except DataError as error:
+        return VOCFile(path, "", 0, 0, (), error=str(error))
     except (ElementTree.ParseError, OSError) as error:
         return VOCFile(path, "", 0, 0, (), error=f"no complete XML: {error}")
     except (LookupError, ValueError) as error:
@@ -234,12 +239,12 @@ def _read_file(path: Path) -> VOCFile:
 
 def _parse(content: bytes) -> ElementTree.Element:
     try:
-        return ElementTree.fromstring(content)
+        return parse_xml(content)
     except ValueError:  # expat knows UTF-8 and UTF-16, but not GBK or another code of several bytes
         declared = _ENCODING.search(content)
         if declared is None:
             raise
-        return ElementTree.fromstring(content.decode(declared[1].decode("ascii")))
+        return parse_xml(content.decode(declared[1].decode("ascii")))
 
 
 def _read_object(item: ElementTree.Element) -> VOCObject:

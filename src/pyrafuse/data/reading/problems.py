@@ -1,6 +1,7 @@
 """What is wrong with a data set, one finding at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +51,10 @@ class Reading:
         data: The images and objects that can be used; faulty ones are left out or mended.
         problems: What was left out or mended.
         groups: Classes without objects that other classes name as what they belong to; see `leave_out_groups`.
+        unkept: What the annotations hold besides boxes and classes, and the data do not: ``keypoints``, and how many.
     """
 
     data: DetectionData
     problems: tuple[Problem, ...]
     groups: tuple[str, ...] = ()
+    unkept: Mapping[str, int] = field(default_factory=dict)

@@ -23,13 +23,8 @@ VIA_ANNOTATIONS = {"0.png1": {"filename": "0.png", "size": 1, "regions": [{"shap
 DATUMARO = {"info": {}, "categories": {"label": {"labels": []}}, "items": [{"id": "0", "annotations": [{"id": 1}]}]}
 RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
 SUPERVISELY = {"size": {"height": 9}, "objects": [{"classTitle": "cat", "points": {"exterior": [[1, 2], [3, 4]]}}]}
-CVAT = '<?xml version="1.0"?><annotations><version>1.1</version><image id="0" name="0.png"></image></annotations>'
-CVAT_VIDEO = '<annotations>\n<meta><task/></meta><track id="0" label="cat"></track></annotations>'
 
 FILES = [
-    ("project.json", json.dumps(LABEL_STUDIO), "Label Studio's own JSON", "COCO, or YOLO with Images"),
-    ("project.json", json.dumps([{"image": "a", "label": [{"rectanglelabels": ["cat"]}]}]), "Label Studio", "COCO"),
-    ("0.json", json.dumps(LABEL_ME), "LabelMe's own JSON", "labelme2coco"),
     ("via.json", json.dumps(VIA), "VIA's own JSON", "COCO format"),
     ("via.json", json.dumps(VIA_ANNOTATIONS), "VIA's own JSON", "COCO format"),
     ("a.createml.json", json.dumps(CREATE_ML), "CreateML JSON", "export COCO"),
@@ -38,20 +33,12 @@ FILES = [
     ("0.png.json", json.dumps(SUPERVISELY), "Supervisely's JSON", "COCO"),
     ("labels.json", json.dumps([{"name": "a", "labels": [{"box2d": {"x1": 1}}]}]), "BDD100K's", "to_coco"),
     ("a.ndjson", json.dumps({"data_row": {"id": 1}}), "a Labelbox export", "COCO"),
-    ("annotations.xml", CVAT, "CVAT's own XML", "COCO 1.0, Pascal VOC 1.1 or YOLO 1.1"),
-    ("annotations.xml", CVAT_VIDEO, "CVAT's own XML", "COCO 1.0"),
-    ("a.csv", "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n", "Open Images' CSV", "FiftyOne"),
-    ("a.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n0.png,1,1,cat,1,1,9,9\n", "TensorFlow Object", "COCO"),
     ("a.csv", "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes\n", "VIA's", "COCO"),
-    ("a.csv", "images/0.png,1,2,30,40,cat\n", "keras-retinanet", "COCO"),
     ("train.tfrecord", "x", "TFRecords", "COCO JSON"),
-    ("metadata.jsonl", '{"file_name": "0.png", "objects": {"bbox": [[1, 2, 3, 4]]}}', "Hugging Face", "COCO"),
     ("out.manifest", '{"source-ref": "s3://0.png"}', "SageMaker", "COCO"),
-    ("a.csv", 'image_id,width,height,bbox,source\nb6,9,9,"[1.0, 2.0, 3.0, 4.0]",x\n', "a CSV with a box", "COCO"),
+    ("a.csv", 'image_id,width,height,bbox,source\nb6,9,9,"[1.0, 2.0, 3.0, 4.0]",x\n', "a CSV with boxes", "filename"),
     ("gt.txt", "00000.ppm;774;411;815;446;11\n", "semicolons", "YOLO lines"),
     ("gt.txt", "1,1,912,484,97,109,0,7,1\n", "MOT Challenge", "COCO"),
-    ("project.json", json.dumps([{"id": 1, "data": {"image": "a"}, "annotations": []}]), "tasks of Label", "COCO"),
-    ("0.json", json.dumps({"imageData": "A" * 100_000, **LABEL_ME}), "LabelMe's own JSON", "labelme2coco"),
     ("labels.json", json.dumps({"labels": {"0": [{"bounding_box": [0.1, 0.2, 0.3, 0.4]}]}}), "FiftyOne", "COCO"),
     ("export.zip", "PK", "packed files", "unpack it"),
     ("Label/0.txt", "Adhesive tape 110.000000 48.000000 140.000000 88.000000\n", "OIDv4", "YOLO lines"),
@@ -126,6 +113,6 @@ def test_labels_of_another_tool_beside_the_images(tmp_path, write_image):
 def test_a_known_file_is_named_before_an_archive(tmp_path, write_image):
     write_image(tmp_path / "0.png")
     (tmp_path / "a.zip").write_text("PK")
-    (tmp_path / "project.json").write_text(json.dumps(LABEL_STUDIO))
-    with pytest.raises(DataError, match="Label Studio's own JSON"):
+    (tmp_path / "via.json").write_text(json.dumps(VIA))
+    with pytest.raises(DataError, match="VIA's own JSON"):
         read_splits(tmp_path)

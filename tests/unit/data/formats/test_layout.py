@@ -149,7 +149,7 @@ def test_a_folder_of_images_names_the_one_above(tmp_path, write_image):
         read_splits(tmp_path / "images")
     assert str(raised.value).endswith(f". If its annotations lie in {tmp_path}, name that folder")
     (tmp_path / "images" / "note.md").write_text("x")
-    with pytest.raises(DataError, match=r"labels/\*\.txt beside images/\)$"):
+    with pytest.raises(DataError, match=r"xmin,ymin,xmax,ymax\)$"):
         read_splits(tmp_path / "images")
 
 
