@@ -94,12 +94,12 @@ def test_a_search_whose_time_is_over_is_left_as_it_is_by_the_command_and_from_py
 def test_a_search_that_is_interrupted_keeps_everything(tmp_path, capsys, monkeypatch):
     race = Proxy.race
 
-    def stop(self, candidates, tell=lambda _: None):
+    def stop(self, candidates, tell=lambda _: None, *, seconds):
         def tell_once(outcome):
             tell(outcome)
             raise KeyboardInterrupt
 
-        return race(self, candidates, tell_once)
+        return race(self, candidates, tell_once, seconds=seconds)
 
     monkeypatch.setattr(Proxy, "race", stop)
     assert main(["search", DATA, *WORDS, "--output", str(tmp_path / "s")]) == 130
@@ -128,6 +128,8 @@ def complain(capsys, *words):
         ((DATA, "--device", "cuda:9"), "no device 'cuda:9' here; choose from auto, cpu"),
         ((DATA, "--strategy", "luck"), "unknown strategy 'luck'; choose from controller, evolution"),
         ((DATA, "--engine", "cloud"), "unknown engine 'cloud'"),
+        ((DATA, "--workers", "2"), "the engine local has no option workers: leave it out, or give another engine"),
+        ((DATA, "--ray-address", "a:1"), "the engine local has no option ray_address"),
         ((DATA, "--backbone", "resnet19"), "unknown backbone 'resnet19'"),
         ((DATA, "--sizes", "100"), "data.size must be a multiple of 32, got 100"),
         ((DATA, "--minutes", "-1"), "minutes must be 0 or more, got -1"),

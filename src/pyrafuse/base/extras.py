@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from traceback import walk_tb
 
 from pyrafuse.base.errors import PyrafuseError
@@ -12,6 +13,7 @@ EXTRA_OF = {
     **dict.fromkeys(("onnxruntime", "openvino", "matplotlib", "faster_coco_eval"), "runtime"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     "optuna": "search",
+    "ray": "ray",
 }
 """The smallest extra that brings a library, by the name that is imported."""
 
@@ -43,6 +45,17 @@ def naming_extras() -> Iterator[None]:
                 f"pip install --force-reinstall {broken}"
             ) from error
         raise
+
+
+def require(name: str) -> None:
+    """Refuse to go on without the library ``name``, which is not imported yet.
+
+    Raises:
+        MissingLibraryError: If it is not installed.
+    """
+    with naming_extras():
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
 
 
 def _place_of(error: ImportError) -> str:

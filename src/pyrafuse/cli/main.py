@@ -5,7 +5,6 @@ argv -> command's function (imported only now) -> `pyrafuse.cli.arguments` -> ex
 """
 
 import importlib
-import importlib.util
 import os
 import signal
 import sys
@@ -13,7 +12,6 @@ import traceback
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyrafuse import __version__
 from pyrafuse.base.errors import PyrafuseError, unknown_name
@@ -22,6 +20,7 @@ from pyrafuse.base.habits import find_command
 from pyrafuse.base.interrupts import as_interrupts
 from pyrafuse.base.memory import collect_rarely
 from pyrafuse.base.printable import printable_lines
+from pyrafuse.base.user_code import import_user_code
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _run(invocation: _Invocation) -> int:
         print(_help(), file=sys.stdout if arguments else sys.stderr, end="")
         return 0 if arguments else 2
     for module in invocation.imports:
-        _import_user_code(module)
+        import_user_code(module)
     IMPORTS.set(invocation.imports)
     with naming_extras():
         function = COMMANDS[name].load()
@@ -214,32 +213,3 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}   {command.summary}" for name, command in COMMANDS.items()]
     return HELP.format(version=__version__, commands="\n".join(lines))
-
-
-def _import_user_code(name: str) -> None:
-    """Import module ``name`` (the current folder is searched first) or the file ``name``.
-
-    Raises:
-        PyrafuseError: If there is no such module or file. An error inside it is the user's to see whole.
-    """
-    if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise PyrafuseError(f"--import: no such file: {path}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        return
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise  # the module is there, and misses one of its own
-        raise PyrafuseError(
-            f"--import: no module named {name!r} in {os.getcwd()} or among the installed packages"
-        ) from error

@@ -9,6 +9,7 @@ from shlex import join
 from typing import TYPE_CHECKING, Any
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.extras import require
 from pyrafuse.base.paths import check_data, check_writable
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 from pyrafuse.cli.train import make_recipe, read_model, read_weights
@@ -43,6 +44,8 @@ def search(
     max_parameters: float | None = None,
     strategy: str = "evolution",
     engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
     sizes: tuple[int, ...] = (320,),
     channels: tuple[int, ...] = (48, 64, 96),
     max_merges: int = 16,
@@ -78,7 +81,10 @@ def search(
         max_gflops: GFLOPs that it may have for one image.
         max_parameters: Number of parameters that it may have.
         strategy: What proposes graphs: controller, evolution, nsga2, random or tpe.
-        engine: Where they are trained: local.
+        engine: Where they are trained: local, in this process; or ray, in the processes of a Ray cluster.
+        workers: With --engine ray: number of processes that train. By default one a GPU, on CPUs one a core.
+        ray_address: With --engine ray: address of a running cluster, HOST:PORT. By default the value of the variable
+            RAY_ADDRESS; without it a cluster on this machine is started.
         sizes: Sides of the network's input in pixels to choose from.
         channels: Channels of the merges to choose from.
         max_merges: Largest number of merges.
@@ -163,6 +169,8 @@ def make_settings(
     max_parameters: float | None,
     strategy: str,
     engine: str,
+    workers: int | None,
+    ray_address: str | None,
     sizes: tuple[int, ...],
     channels: tuple[int, ...],
     max_merges: int,
@@ -182,6 +190,9 @@ def make_settings(
     Raises:
         PyrafuseError: If a value does not fit.
     """
+    if engine == "ray":
+        require("ray")  # told before PyTorch is imported
+    of_engine = {"workers": workers, "ray_address": ray_address}
     if not data:
         raise PyrafuseError("no data set was given: pyrafuse search DATA")
     check_data(data)
@@ -209,6 +220,7 @@ def make_settings(
         space=Space(sizes=sizes, channels=channels, max_merges=max_merges),
         strategy=strategy,
         engine=engine,
+        engine_options={name: value for name, value in of_engine.items() if value is not None},
         proxy=ProxySettings(views=views, rungs=rungs, seed=seed),
         limits=Limits(limit, max_gflops, max_parameters),
         minutes=minutes,

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from pyrafuse.base.errors import check_between
+from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.base.typed_values import to_plain
 from pyrafuse.core.devices import choose_device
 from pyrafuse.data.formats.layout import Splits, read_splits
@@ -35,6 +36,7 @@ class SearchSettings:
         space: What may be chosen.
         strategy: Registered name of what proposes.
         engine: Registered name of what trains.
+        engine_options: Options of its own.
         proxy: How candidates are judged; its seed is that of all proposals, too.
         limits: What a candidate may cost as part of the whole detector.
         minutes: Minutes of the whole search, those of earlier calls included.
@@ -43,13 +45,14 @@ class SearchSettings:
         full: Trainings in full after the search; none by default.
 
     Raises:
-        PyrafuseError: If a name is unknown, or minutes are not positive.
+        PyrafuseError: If a name is unknown, the engine has no such option, or minutes are not positive.
     """
 
     recipe: Recipe
     space: Space = field(default_factory=Space)
     strategy: str = "evolution"
     engine: str = "local"
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     limits: Limits = field(default_factory=Limits)
     minutes: float = 20.0
@@ -59,7 +62,11 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         STRATEGIES.entry(self.strategy)
-        ENGINES.entry(self.engine)
+        known = ENGINES.options(self.engine)
+        if unknown := next((name for name in self.engine_options if name not in known), ""):
+            raise PyrafuseError(
+                f"the engine {self.engine} has no option {unknown}: leave it out, or give another engine"
+            )
         check_between("minutes", self.minutes, 0)
         for name, limit in vars(self.limits).items():
             check_between(name, limit, 0)

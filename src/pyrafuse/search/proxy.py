@@ -8,6 +8,7 @@ Rate, schedule, averaged weights and losses are those of the recipe that the win
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import groupby
 
@@ -71,10 +72,10 @@ class Proxy:
         device: torch.device,
     ) -> None:
         self.settings = settings
+        self.device = device
         self._card = card
         self._features = features
         self._val = val
-        self._device = device
         self._recipes = {size: shorten(recipe, settings, len(each.views[0])) for size, each in features.items()}
 
     def race(
@@ -102,10 +103,16 @@ class Proxy:
 
         return race(candidates, train, self.settings, tell)
 
+    def on(self, device: torch.device) -> "Proxy":
+        """The same proxy, which trains on ``device``."""
+        other = copy(self)
+        other.device = device
+        return other
+
     def begin(self, fingerprint: str, graph: Graph, size: int) -> Learner:
         """A candidate before its first step; one that cannot be built has failed."""
         learner = Learner(fingerprint, size)
-        with without_traces(self._device):
+        with without_traces(self.device):
             torch.manual_seed(draw_seed(self.settings.seed, fingerprint, "weights"))
             with failing(learner):
                 if size not in self._features:
@@ -113,7 +120,7 @@ class Proxy:
                     raise PyrafuseError(f"there are no cached maps of {size} px, but of {known} px")
                 detector = create_candidate(self._card, graph, self._features[size].spec, self.settings)
                 learner.state = create_state(
-                    detector, self._recipes[size], device=self._device, precision=self.settings.precision
+                    detector, self._recipes[size], device=self.device, precision=self.settings.precision
                 )
         return learner
 
@@ -125,7 +132,7 @@ class Proxy:
         Raises:
             TimeOver: If `time.monotonic` reaches ``deadline`` first; learners are then between two rungs.
         """
-        with without_traces(self._device):
+        with without_traces(self.device):
             by_size = sorted(learners, key=lambda one: one.size)
             for size, group in groupby(by_size, key=lambda one: one.size):
                 self._learn_at(size, list(group), until, deadline)
@@ -138,7 +145,7 @@ class Proxy:
             if one.state is not None:
                 one.state.detector.train()
         for step, batch in features.batches(
-            first, until, batch_size=recipe.run.batch_size, seed=self.settings.seed, device=self._device
+            first, until, batch_size=recipe.run.batch_size, seed=self.settings.seed, device=self.device
         ):
             factor = rate_factor(recipe, step, steps=self.settings.rungs[-1], num_images=len(features.views[0]))
             for one in learners:
@@ -183,7 +190,7 @@ class Proxy:
         evaluator = CocoEvaluator(self._val, max_detections=recipe.run.max_detections or COCO_DETECTIONS)
         postprocess = replace(detector.postprocess, score=EVALUATION_SCORE)
         preprocessing = self._card.preprocessing.at_size(features.size)
-        for rows, batch in features.val_batches(batch_size=recipe.run.batch_size, device=self._device):
+        for rows, batch in features.val_batches(batch_size=recipe.run.batch_size, device=self.device):
             records = [self._val.records[row] for row in rows]
             fits = [Fit.of(record.height, record.width, preprocessing) for record in records]
             hand(detector, batch.maps)

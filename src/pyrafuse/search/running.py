@@ -152,8 +152,9 @@ class Search:
     def run(self, *, seconds: float, clock: Callable[[], float] = time.monotonic, began: float | None = None) -> None:
         """Search until ``seconds`` are over, those of earlier sessions included, or the space is exhausted.
 
-        The first batch is always finished. A later one that would not be done in time, by the mean seconds of a
-        candidate, is not begun; one that is not done when the time is over is trained anew in the next session.
+        Whatever the first batch takes, it is trained, unless no seconds are given at all. A later one that would not be
+        done in time, by the mean seconds of a candidate, is not begun; one that is not done when the time is over is
+        trained anew in the next session.
 
         Args:
             seconds: Seconds of the whole search.
@@ -171,7 +172,7 @@ class Search:
         while True:
             start = clock()
             left = seconds - before - (start - began)
-            if left <= 0 or (num_trained and self._plan.batch * spent / num_trained > left):
+            if seconds <= 0 or (num_trained and self._plan.batch * spent / num_trained >= left):
                 return
             batch = self._fill_batch()
             if not batch:

@@ -4,8 +4,10 @@ settings -> `Setup` -> journal -> `Search` -> full trainings, if asked for -> se
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +26,9 @@ from pyrafuse.search.running import RANDOM, Engine, Search
 from pyrafuse.search.strategies.registry import STRATEGIES
 from pyrafuse.search.training_in_full import train_in_full
 from pyrafuse.training.progress import duration
+
+OpenEngine = Callable[[], AbstractContextManager[Engine]]
+"""Opens what trains the candidates, and closes it after the block."""
 
 RANDOM_FOLDER, FULL_FOLDER, TRUST_FOLDER = "random", "full", "ranking"
 
@@ -61,7 +66,7 @@ def search(
         folder: For everything; new, or that of the same search.
         command: What to type to go on, for the page.
         train: What to type to train such a detector, for the page; size and neck are added.
-        imports: Modules of the user's that every full training imports first.
+        imports: Modules and files of the user's that other processes import first.
         console: Where to tell the progress.
 
     Raises:
@@ -75,30 +80,32 @@ def search(
     check_folder(folder)
     setup = prepare(settings, console)
     plan = setup.plan
-    engine = ENGINES.create(settings.engine, setup.proxy)
+    open_engine = partial(
+        ENGINES.create, settings.engine, setup.proxy, console.print, imports, **settings.engine_options
+    )
     with open_journal(folder, describe_search(settings, setup)) as journal:
         if journal.notice:
             console.print(journal.notice)
         if journal.trials:
             console.print(f"going on after {len(journal.trials)} trials in {journal.path}")
         page = PageWriter(folder, plan, command=command, train=train)
-        one = Search(
-            journal,
-            plan,
-            engine,
-            setup.scale,
-            by_hand=setup.by_hand,
-            tell=console.print,
-            watch=lambda: page.write_if_old(journal.trials),
-        )
         necks: list[Path] = []
         evidence = Evidence()
         try:
-            one.run(seconds=60 * settings.minutes, began=began)
+            with open_engine() as engine:
+                Search(
+                    journal,
+                    plan,
+                    engine,
+                    setup.scale,
+                    by_hand=setup.by_hand,
+                    tell=console.print,
+                    watch=lambda: page.write_if_old(journal.trials),
+                ).run(seconds=60 * settings.minutes, began=began)
             with hold_interrupts():
                 necks = write_best(folder, journal.trials, plan)
             evidence = gather_evidence(
-                settings, setup, engine, journal.trials, folder, imports=imports, console=console
+                settings, setup, open_engine, journal.trials, folder, imports=imports, console=console
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on") from None
@@ -112,7 +119,7 @@ def search(
 def gather_evidence(
     settings: SearchSettings,
     setup: Setup,
-    engine: Engine,
+    open_engine: OpenEngine,
     trials: Sequence[Trial],
     folder: Path,
     *,
@@ -122,7 +129,7 @@ def gather_evidence(
     """What full trainings say of a search, as far as they are asked for."""
     confirmation = trust = None
     if settings.full.confirm:
-        drawn = search_at_random(settings, setup, engine, trials, folder / RANDOM_FOLDER, console)
+        drawn = search_at_random(settings, setup, open_engine, trials, folder / RANDOM_FOLDER, console)
         chosen = choose(setup.plan, trials, drawn)
         results = train_in_full(
             chosen.candidates,
@@ -145,7 +152,7 @@ def gather_evidence(
 def search_at_random(
     settings: SearchSettings,
     setup: Setup,
-    engine: Engine,
+    open_engine: OpenEngine,
     trials: Sequence[Trial],
     folder: Path,
     console: Console,
@@ -156,7 +163,10 @@ def search_at_random(
         return ()
     seconds = sum(trial.seconds for trial in trials if not name_by_hand(trial.source))
     console.print(f"random draws for as long as the search's own graphs were trained, {duration(seconds)}")
-    with open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal:
+    with (
+        open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal,
+        open_engine() as engine,
+    ):
         one = Search(journal, plan, engine, setup.scale, by_hand={}, tell=console.print)
         one.run(seconds=seconds)
         return journal.trials

@@ -4,6 +4,7 @@ batches of images -> frozen backbone -> fp16 files, whole or not at all -> memor
 """
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,7 +63,7 @@ class View:
 
     def __init__(self, folder: Path, *, shapes: Shapes, num_images: int, size: tuple[int, int]) -> None:
         self.folder = folder
-        self._size = size
+        self._shapes, self._size = shapes, size
         self._maps = [_open(folder / _name_of(level)) for level in range(len(shapes))]
         self._objects = [_open(folder / f"{name}.npy") for name in OF_OBJECTS]
         self._counts, self._sizes = (_open(folder / f"{name}.npy") for name in ("counts", "sizes"))
@@ -72,6 +73,10 @@ class View:
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, it opens its files there."""
+        return _reopen, (self.folder, self._shapes, len(self), self._size)
 
     def batch(self, rows: Sequence[int], device: torch.device) -> MapBatch:
         """The images of ``rows``, on ``device``."""
@@ -92,6 +97,16 @@ class View:
             targets=targets.to(device, non_blocking=True),
             sizes=tuple((height, width) for height, width in sizes.tolist()),
         )
+
+
+def _reopen(folder: Path, shapes: Shapes, num_images: int, size: tuple[int, int]) -> View:
+    try:
+        return View(folder, shapes=shapes, num_images=num_images, size=size)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} cannot be read on {platform.node()} ({error}): keep the maps where all machines see them, by "
+            "PYRAFUSE_CACHE=FOLDER before the command"
+        ) from error
 
 
 def write_view(

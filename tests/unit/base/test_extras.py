@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.extras import naming_extras
+from pyrafuse.base.extras import naming_extras, require
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,16 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(PyrafuseError, match=r'needs optuna, which is not installed: pip install "pyrafuse\[search\]"'):
         _import("optuna")
+
+
+def test_a_library_is_required_without_being_imported(tmp_path, monkeypatch):
+    (tmp_path / "ray.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    require("ray")
+    monkeypatch.setattr("pyrafuse.base.extras.find_spec", lambda name: None)
+    with pytest.raises(PyrafuseError, match=r'needs ray, which is not installed: pip install "pyrafuse\[ray\]"'):
+        require("ray")
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "pyrafuse.base.no_such_module"])

@@ -1,5 +1,7 @@
 """The proxy: the same numbers alone and in company, those of a training with a frozen backbone, and failures apart."""
 
+import pickle
+import platform
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -22,6 +24,7 @@ from pyrafuse.necks.registry import NECKS
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.search.canonical import fingerprint
 from pyrafuse.search.choices import Space
+from pyrafuse.search.engines.ray import Worker
 from pyrafuse.search.features import Features, cache_features
 from pyrafuse.search.learners import describe_candidate
 from pyrafuse.search.proxy import Proxy, Trainees
@@ -242,6 +245,34 @@ def test_trainees_that_begin_late_have_the_numbers_of_the_others(proxy, graphs):
     assert numbers(kept) == numbers(late)
     assert [rung.steps for rung in kept.rungs] == [1, 2, 5]
     assert numbers(outcomes[0]) == numbers(kept)[:2]
+
+
+def test_a_worker_elsewhere_gives_the_numbers_of_the_proxy(proxy, graphs, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: cores.append(number))
+    cores: list[int] = []
+    candidates = {name: (graph, SIZE) for name, graph in graphs.items()}
+    here = proxy().race(candidates)
+    packed = pickle.dumps((proxy(), [{}, {"own": pow}, {}]))
+    assert len(packed) < 100_000  # maps are opened there, not sent
+    worker = Worker()
+    monkeypatch.delitem(merging.UP, "own", raising=False)
+    assert worker.prepare(packed, (), 3) == ""
+    assert (merging.UP.pop("own"), cores) == (pow, [3])
+    for name, candidate in candidates.items():
+        until = here[name].rungs[-1].steps
+        assert numbers(worker.train({name: candidate}, until, candidates)) == numbers(here[name])
+
+
+def test_a_worker_that_lacks_files_says_so(proxy, cached, tmp_path):
+    packed = pickle.dumps((proxy(), [{}, {}, {}]))
+    assert Worker().prepare(packed, ("no_such_file.py",), 1) == "--import: no such file: no_such_file.py"
+    folder = cached[SIZE].val.folder
+    other = tmp_path / "maps"
+    folder.rename(other)
+    problem = Worker().prepare(packed, (), 1)
+    other.rename(folder)
+    assert problem.startswith(f"{folder} cannot be read on {platform.node()} ([Errno 2] No such file or directory")
+    assert problem.endswith("keep the maps where all machines see them, by PYRAFUSE_CACHE=FOLDER before the command")
 
 
 def test_a_candidate_that_fails_is_named_and_leaves_the_others_alone(proxy, graphs, monkeypatch):
