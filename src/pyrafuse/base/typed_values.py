@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -170,6 +170,9 @@ def create(kind: type[T], values: Any, place: str = "") -> T:
                 f"there is no setting {prefix}{name}; "
                 + (f"did you mean {prefix}{near}?" if near else f"choose from {', '.join(hints)}")
             )
+    for one in fields(cast("Any", kind)):
+        if one.init and one.name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise PyrafuseError(f"{prefix}{one.name} is missing")
     return kind(**{name: read_value(value, hints[name], f"{prefix}{name}") for name, value in values.items()})
 
 

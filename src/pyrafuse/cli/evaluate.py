@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.base.errors import DataError, check_between
 from pyrafuse.base.paths import check_data, check_figure, check_writable, find_checkpoint
+from pyrafuse.base.printable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +105,8 @@ def evaluate(
     console = Terminal()
     side = size or detector.card.preprocessing.size[0]
     console.print(
-        f"{len(images)} images of {data or 'what it was trained on'} ({images.split}), {len(images.names)} classes, "
-        f"{side} px, on {getattr(detector, 'device', 'cpu')}",
+        f"{counted(len(images), 'image')} of {data or 'what it was trained on'} ({images.split}), "
+        f"{counted(len(images.names), 'class', 'classes')}, {side} px, on {getattr(detector, 'device', 'cpu')}",
         highlight=False,
     )
     if crowded := tell_crowded([images], max_detections):

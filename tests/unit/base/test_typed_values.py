@@ -1,13 +1,14 @@
 """Plain values become what a type says, or an error that names the place."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.typed_values import read_text, read_value, read_yaml_file
+from pyrafuse.base.typed_values import create, read_text, read_value, read_yaml_file
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,23 @@ def test_a_key_that_stands_twice_is_named_by_file_and_line(tmp_path):
     (tmp_path / "a.yaml").write_text("a: 1\na: 2\n")
     with pytest.raises(PyrafuseError, match=r"--recipe \S+a\.yaml: line 2: there are two of a; rename one"):
         read_yaml_file(tmp_path / "a.yaml", option="--recipe")
+
+
+@dataclass
+class Inner:
+    number: int
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outer:
+    inner: Inner
+    ratio: float = 0.5
+
+
+def test_a_field_that_is_missing_is_named_with_its_place():
+    assert create(Outer, {"inner": {"number": 1}}) == Outer(Inner(1))
+    for values, message in (({"inner": {"names": []}}, "file.inner.number is missing"), ({}, "file.inner is missing")):
+        with pytest.raises(PyrafuseError) as raised:
+            create(Outer, values, "file")
+        assert str(raised.value) == message
