@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torchvision
 
+from pyrafuse.backbones.published import BUNDLED
 from pyrafuse.base.preprocessing import Interpolation, Preprocessing
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float], bool]
@@ -29,7 +30,8 @@ def find_input(weights: str | os.PathLike[str], *, backbone: str = "", style: st
     """How images were made ready where ``weights`` were trained; at the default size and fit.
 
     Args:
-        weights: ``torchvision/NAME``, ``timm/NAME`` or a file. A file is known by the name that it was published under.
+        weights: ``pyrafuse/NAME``, ``torchvision/NAME``, ``timm/NAME`` or a file. A file is known by the name that it
+            was published under.
         backbone: What is filled with them; a file for ``timm/NAME`` was trained as timm says of that model.
         style: The ResNet's; ``caffe`` tells weights that come from Caffe.
 
@@ -91,4 +93,8 @@ def _torchvision_weights() -> tuple[Any, ...]:
     return tuple(entry for name in names for entry in torchvision.models.get_model_weights(name))
 
 
-_FINDERS = {"timm": _find_timm, "torchvision": _find_torchvision}
+def _find_bundled(name: str) -> Preprocessing | None:
+    return Preprocessing() if name in BUNDLED else None  # all of them saw ImageNet's usual one
+
+
+_FINDERS = {"pyrafuse": _find_bundled, "timm": _find_timm, "torchvision": _find_torchvision}

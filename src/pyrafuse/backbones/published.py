@@ -1,9 +1,13 @@
-"""Which published ImageNet weights a backbone can start from: what to name where it would start from nothing.
+"""Which published ImageNet weights a backbone can start from, and those that come with this package.
 
 Free of torch, unless a backbone of timm is asked for.
 """
 
 from collections.abc import Collection
+from pathlib import Path
+
+BUNDLED = {"mobilenet_v2": Path(__file__).parent / "pretrained" / "mobilenet_v2.safetensors"}
+"""Backbones whose weights come with this package, as ``pyrafuse/NAME``; origin and licence lie beside the files."""
 
 TORCHVISION = frozenset(
     {
@@ -26,7 +30,7 @@ KEEPING = frozenset({"strides", "expanded", "frozen_stages", "norm_eval"})
 
 
 def name_published(backbone: str | None, options: Collection[str] = ()) -> str | None:
-    """What ``--weights`` takes for ImageNet weights of ``backbone``; None where there are none that fit.
+    """Name of ImageNet weights of ``backbone``, as ``--weights`` takes it; None where there are none that fit.
 
     Args:
         backbone: Registered name, or ``timm/NAME``.
@@ -34,6 +38,8 @@ def name_published(backbone: str | None, options: Collection[str] = ()) -> str |
     """
     if backbone is None or not set(options) <= KEEPING:
         return None
+    if backbone in BUNDLED:
+        return f"pyrafuse/{backbone}"
     if backbone in TORCHVISION:
         return f"torchvision/{backbone}"
     if backbone in TIMM:

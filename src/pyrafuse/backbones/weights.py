@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
+from pyrafuse.backbones.published import BUNDLED
 from pyrafuse.base.errors import CheckpointError, unknown_name
 from pyrafuse.base.printable import list_names
 from pyrafuse.core.state_dicts import Weights, find_weights
@@ -24,13 +25,13 @@ def read_published(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The parameters of a classifier or detector that is published by name, or lies in a file.
 
     Args:
-        weights: A file; or ``timm/NAME`` or ``torchvision/NAME``, which these libraries fetch. A file comes first.
-            Of a file of mmdetection or mmpretrain (``backbone.`` in front of the keys) the backbone is taken, and a
-            classifier's last layer.
+        weights: A file; or ``pyrafuse/NAME``, which comes with this package; or ``timm/NAME`` or ``torchvision/NAME``,
+            which are fetched. A file comes first. Of a file of mmdetection or mmpretrain (``backbone.`` in front of
+            the keys) the backbone is taken, and a classifier's last layer.
 
     Raises:
         CheckpointError: If the file cannot be read safely, holds no parameters, or cannot be fetched.
-        UnknownNameError: If timm or torchvision has no such model.
+        UnknownNameError: If there are no weights of that name.
     """
     library, _, name = os.fspath(weights).partition("/")
     is_named = library in _FETCHERS and not os.path.exists(weights)
@@ -217,7 +218,12 @@ def _fetch_from_torchvision(name: str) -> Mapping[str, Tensor]:
     return fetch(load, what=f"torchvision/{name}", address=address)
 
 
+def _read_bundled(name: str) -> Mapping[str, Tensor]:
+    return read_state_dict(BUNDLED[name])
+
+
 _FETCHERS: Mapping[str, tuple[Callable[[str], Mapping[str, Tensor]], Callable[[], Sequence[str]]]] = {
+    "pyrafuse": (_read_bundled, lambda: tuple(BUNDLED)),
     "timm": (_fetch_from_timm, timm.list_models),
     "torchvision": (_fetch_from_torchvision, torchvision.models.list_models),
 }

@@ -12,7 +12,7 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.extras import require
 from pyrafuse.base.paths import check_data, check_writable
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.cli.train import make_recipe, read_model, read_weights
+from pyrafuse.cli.train import is_recipe_file, make_recipe, read_model, read_weights
 from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
@@ -203,7 +203,10 @@ def make_settings(
     given += read_model(model or DEFAULT_MODEL)
     if chosen := find_backbone({"backbone": backbone, "model": model}):
         given.append(("model.backbone", chosen))
-    given += [] if weights is None else read_weights(weights)
+    if weights is not None:
+        given += read_weights(weights)
+    elif not is_recipe_file(recipe):
+        given.append(("model.backbone_weights", None))
     if model is None:
         given.append(("model.options.head", LIGHT_HEAD))
     made = make_recipe([*given, ("run.seed", seed)])

@@ -35,7 +35,8 @@ HELP = {
     "NAME --spec writes one); or FILE, a checkpoint of a detector to start from "
     "(model.start_from): it gives the architecture, the size and the colours as well",
     "--weights FILE": "a checkpoint of a detector, as --model FILE; or pretrained weights of the backbone "
-    "(model.backbone_weights): FILE, torchvision/NAME or timm/NAME, which are fetched",
+    "(model.backbone_weights): FILE, torchvision/NAME or timm/NAME, which are fetched; none to train from nothing; by "
+    "default auto, what is published for the backbone",
     "--as NAME": "model.published: the published name of a foreign FILE that does not tell how it is used",
     "--size N": "data.size",
     "--missing skip": "data.missing: leave out images that are listed and not there",
@@ -84,11 +85,13 @@ def read_model(text: str) -> list[Given]:
 
 
 def read_weights(text: str) -> list[Given]:
-    """The setting that weights stand for: those of a detector, or of a backbone alone.
+    """The setting that weights stand for: those of a detector, or of a backbone alone, or ``none`` at all.
 
     Raises:
         PyrafuseError: If it is a file that cannot be read.
     """
+    if text == "none":
+        return [("model.backbone_weights", None)]
     if is_published(text) or not os.path.exists(text):  # whether it is there is told when it is needed
         return [("model.backbone_weights", text)]
     from pyrafuse.training.starting import holds_start
@@ -141,6 +144,10 @@ def make_recipe(given: Sequence[Given]) -> Recipe:
     last = dict(changes)
     if last.get("run.resume") and not recipes:
         recipes = [_find_own_recipe(last)]
+    if changes.count(("model.backbone_weights", None)) and last.get("model.start_from"):
+        raise PyrafuseError(
+            f"--weights none trains from nothing, and {last['model.start_from']} brings weights: leave one of them out"
+        )
     starts = dict.fromkeys(value for name, value in changes if name == "model.start_from" and value)
     if len(starts) > 1:
         raise PyrafuseError(

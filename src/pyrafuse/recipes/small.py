@@ -5,6 +5,7 @@ from dataclasses import replace
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.recipes.registry import recipe
 from pyrafuse.training.settings import (
+    AUTO_WEIGHTS,
     DEFAULT_MODEL,
     DEFAULT_SIZE,
     DataSettings,
@@ -20,7 +21,7 @@ from pyrafuse.training.settings import (
 def small() -> Recipe:
     """Train on a few hundred images on a processor; the defaults of `pyrafuse train`."""
     return Recipe(
-        model=ModelSettings(name=DEFAULT_MODEL),
+        model=ModelSettings(name=DEFAULT_MODEL, backbone_weights=AUTO_WEIGHTS),
         data=DataSettings(size=DEFAULT_SIZE, fit="stretch"),
         # a few hundred images are soon known by heart: after 24 epochs of half as much Aquarium had AP 0.52 in training
         augmentation=replace(

@@ -3,21 +3,18 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyrafuse.backbones.published import name_published
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import read_weights
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.images.fitting import compute_inner_sizes
-from pyrafuse.base.parts import Part, plain
+from pyrafuse.base.parts import Part
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
-from pyrafuse.base.registry import NEEDED
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.pyramid import Backbone
 from pyrafuse.data.formats.shapes import is_shapes
@@ -33,6 +30,7 @@ from pyrafuse.training.starting import (
     choose_preprocessing,
     describe_preprocessing,
     find_preprocessing,
+    name_weights,
     of_preprocessing,
     settle,
     take_over,
@@ -116,20 +114,9 @@ def _fill(detector: Detector, weights: str | None, start: Start | None, before: 
             yield describe_preprocessing(chosen, at_chosen, weights)
     else:
         assert detector.card.spec is not None
-        backbone = detector.card.spec.backbone
-        published = name_published(backbone.name, _changed_options(backbone))
+        published = name_weights(detector.card.spec.backbone)
         start_of_backbone = f"--weights {published} would start the backbone from ImageNet"
         yield f"weights: from nothing; {start_of_backbone if published else '--weights FILE starts from a checkpoint'}"
-
-
-def _changed_options(backbone: Part) -> dict[str, Any]:
-    """The options of a backbone that differ from its defaults."""
-    own = BACKBONES.options(backbone.name)
-    return {
-        key: value
-        for key, value in backbone.options.items()
-        if own.get(key, NEEDED) is NEEDED or plain(own[key]) != value
-    }
 
 
 def _spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:

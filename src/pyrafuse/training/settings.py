@@ -20,7 +20,8 @@ class ModelSettings:
         spec: The whole description, with every option of every part, as a run's own recipe holds it; what else is
             given here changes it.
         backbone: Another backbone than the model's own; ``timm/NAME`` for any of timm's.
-        backbone_weights: Pretrained weights of the backbone: a file, ``torchvision/NAME`` or ``timm/NAME``.
+        backbone_weights: Pretrained weights of the backbone: a file, ``pyrafuse/NAME``, ``torchvision/NAME`` or
+            ``timm/NAME``; ``auto`` for those that are published for it, where there are. None trains from nothing.
         frozen: Number of leading stages of the backbone that keep the weights they start from, for little data: 1 is
             its stem, 2 the stem and the first stage, and so on; the same for every backbone.
         neck: Other necks than the model's own, in a row.
@@ -55,6 +56,9 @@ class ModelSettings:
 
 DEFAULT_MODEL = "yolov3_asff_small"
 DEFAULT_SIZE = 416
+
+AUTO_WEIGHTS = "auto"
+"""Weights that are named by the backbone, once it is known."""
 
 SIZES = tuple(range(320, 609, 32))
 """Sides in pixels that ASFF is trained at, around 416; and also where it is evaluated at 608."""

@@ -8,14 +8,14 @@ import os
 from pyrafuse.backbones.published import TIMM, TORCHVISION, name_published
 from pyrafuse.base.errors import CheckpointError, nearest
 from pyrafuse.base.paths import find_checkpoint, looks_like_file
-from pyrafuse.training.settings import ModelSettings
+from pyrafuse.training.settings import AUTO_WEIGHTS, ModelSettings
 
-PUBLISHED = ("timm/", "torchvision/")
-"""How the names of weights begin that are fetched."""
+PUBLISHED = ("pyrafuse/", "timm/", "torchvision/")
+"""How the names of weights begin that come with this package, or are fetched."""
 
 
 def is_published(text: str) -> bool:
-    """Whether ``text`` names weights that a library fetches."""
+    """Whether ``text`` names weights, and no file of them."""
     return text.startswith(PUBLISHED) and not os.path.exists(text)
 
 
@@ -28,15 +28,15 @@ def check_start_files(model: ModelSettings) -> None:
     if model.start_from is not None:
         find_checkpoint(model.start_from)
     weights = model.backbone_weights
-    if weights is None or is_published(weights) or os.path.isfile(weights):
+    if weights in (None, AUTO_WEIGHTS) or is_published(weights) or os.path.isfile(weights):
         return
     if os.path.isdir(weights) or looks_like_file(weights):
         find_checkpoint(weights)
         raise CheckpointError(f"{weights} is a folder; name a file of weights in it")
     published = name_published(weights)
-    hint = "give --weights FILE, torchvision/NAME or timm/NAME"
+    hint = "give --weights FILE, torchvision/NAME or timm/NAME, or none"
     if published is not None:
-        hint = f"--weights {published} fetches ImageNet's"
+        hint = f"--weights {published} gives ImageNet's"
     elif near := nearest(weights, [*TORCHVISION, *TIMM]):
-        hint = f"did you mean --weights {name_published(near)}, which fetches ImageNet's?"
+        hint = f"did you mean --weights {name_published(near)}, which gives ImageNet's?"
     raise CheckpointError(f"no such file of weights: {weights}; {hint}")

@@ -12,11 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from pyrafuse.backbones.inputs import find_input
+from pyrafuse.backbones.published import name_published
+from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import check_entries
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
-from pyrafuse.base.parts import Part
+from pyrafuse.base.parts import Part, plain, read_part
 from pyrafuse.base.paths import find_checkpoint
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.registry import NEEDED
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.core.storage import read_tensors
@@ -27,7 +30,7 @@ from pyrafuse.models.describing import change, describe, is_description, presets
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.transfer import describe_transfer, find_class_rows, match_classes, transfer
 from pyrafuse.training.preprocessing import PreprocessingSettings
-from pyrafuse.training.settings import DEFAULT_MODEL, DEFAULT_SIZE, ModelSettings, Recipe
+from pyrafuse.training.settings import AUTO_WEIGHTS, DEFAULT_MODEL, DEFAULT_SIZE, ModelSettings, Recipe
 
 OWN_PARTS = ("backbone.", "neck.", "head.")
 """How the keys of a detector's bare parameters begin."""
@@ -73,6 +76,8 @@ def settle(recipe: Recipe) -> tuple[Recipe, Start | None]:
     model = recipe.model
     if start is None or not (start.is_resumed and model.spec):  # a run's own recipe is settled already
         model = _settle_model(model, card)
+    if model.backbone_weights == AUTO_WEIGHTS:
+        model = replace(model, backbone_weights=_choose_weights(read_part(model.spec["backbone"]), start))
     before = find_preprocessing(model, start)
     preprocessing = choose_preprocessing(recipe, before)
     colours = of_preprocessing(preprocessing)
@@ -154,6 +159,24 @@ def _settle_model(settings: ModelSettings, card: Card | None) -> ModelSettings:
     spec = resolve(describe_model(replace(settings, name=name), base))
     plain = {key: value for key, value in spec.to_plain().items() if key != "num_classes"}
     return replace(settings, name=name, spec=plain, backbone=None, neck=None, options={})
+
+
+def _choose_weights(backbone: Part, start: Start | None) -> str | None:
+    """Published weights of ``backbone``; None where there are none, or ``start`` has its own."""
+    if start is not None and not start.is_resumed:
+        own = None if start.card is None or start.card.spec is None else start.card.spec.backbone.name
+        if own in (None, backbone.name):
+            return None
+    return name_weights(backbone)
+
+
+def name_weights(backbone: Part) -> str | None:
+    """Name of the weights that are published for ``backbone`` with the options that it has; None without any."""
+    own = BACKBONES.options(backbone.name)
+    changed = [
+        key for key, value in backbone.options.items() if own.get(key, NEEDED) is NEEDED or plain(own[key]) != value
+    ]
+    return name_published(backbone.name, changed)
 
 
 def describe_model(settings: ModelSettings, base: DetectorSpec) -> DetectorSpec:

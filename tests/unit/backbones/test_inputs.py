@@ -15,6 +15,7 @@ ONE = (1 / 255, 1 / 255, 1 / 255)
 @pytest.mark.parametrize(
     ("weights", "colours", "bgr", "interpolation"),
     [
+        ("pyrafuse/mobilenet_v2", IMAGENET, False, "antialias"),
         ("torchvision/resnet50", IMAGENET, False, "antialias"),
         ("torchvision/vgg16", IMAGENET, False, "antialias"),
         ("downloads/mobilenet_v2-7ebf99e0.pth", IMAGENET, False, "antialias"),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file
 
+from pyrafuse.backbones.published import BUNDLED
 from pyrafuse.base.errors import CheckpointError, PyrafuseError
 from pyrafuse.base.paths import looks_like_file
 from pyrafuse.base.preprocessing import Preprocessing
@@ -15,6 +17,7 @@ from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.base.spec import read_spec
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
+from pyrafuse.recipes.small import small
 from pyrafuse.training.preparing import check_model, create_detector
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files
@@ -212,11 +215,11 @@ class TestFiles:
         [
             (
                 "mobilenet_v2",
-                "file of weights: mobilenet_v2; --weights torchvision/mobilenet_v2 fetches ImageNet",
+                "file of weights: mobilenet_v2; --weights pyrafuse/mobilenet_v2 gives ImageNet",
             ),
-            ("dpn68", "no such file of weights: dpn68; --weights timm/dpn68 fetches ImageNet"),
+            ("dpn68", "no such file of weights: dpn68; --weights timm/dpn68 gives ImageNet"),
             ("resnet51", "no such file of weights: resnet51; did you mean --weights torchvision/resnet50"),
-            ("imagenet", "no such file of weights: imagenet; give --weights FILE, torchvision/NAME or timm/NAME"),
+            ("imagenet", "of weights: imagenet; give --weights FILE, torchvision/NAME or timm/NAME, or none"),
         ],
     )
     def test_names_that_are_no_files(self, text, said):
@@ -286,11 +289,43 @@ def test_a_run_that_goes_on_needs_no_file_but_its_own(retinanet, tmp_path):
     assert made.card.spec == read_spec({**settled.model.spec, "num_classes": 3})
 
 
+class TestWeightsByDefault:
+    @pytest.mark.parametrize(
+        ("model", "chosen"),
+        [
+            (ModelSettings(), "pyrafuse/mobilenet_v2"),
+            (ModelSettings(name="fcos", backbone="resnet18"), "torchvision/resnet18"),
+            (ModelSettings(options={"backbone": {"norm_eval": True}}), "pyrafuse/mobilenet_v2"),
+            (ModelSettings(options={"backbone": {"width": 0.25}}), None),
+            (ModelSettings(name="ssd300", backbone="vgg16"), "torchvision/vgg16"),
+            (ModelSettings(name="yolov3"), None),
+        ],
+    )
+    def test_are_those_of_the_backbone(self, model, chosen):
+        settled, _ = settle(Recipe(model=replace(model, backbone_weights="auto")))
+        assert settled.model.backbone_weights == chosen
+        assert settle(settled)[0].model.backbone_weights == chosen
+        assert settle(Recipe(model=model))[0].model.backbone_weights is None  # as recipes of before have it
+
+    def test_a_detector_brings_its_own_unless_its_backbone_is_another_one(self, retinanet):
+        path, given = retinanet
+        assert given.card.spec.backbone.name == "resnet18"
+        for backbone, chosen in ((None, None), ("resnet18", None), ("mobilenet_v2", "pyrafuse/mobilenet_v2")):
+            settled, _ = settle(start_from(path, backbone=backbone, backbone_weights="auto", options={}, frozen=0))
+            assert settled.model.backbone_weights == chosen
+
+    def test_the_first_training_reads_those_of_the_package(self):
+        made, _ = create(small(), "ant")
+        state = load_file(BUNDLED["mobilenet_v2"])
+        layer = made.backbone.layers[17].conv[2]
+        assert torch.equal(layer.weight, state["features.17.conv.2.weight"].float())
+
+
 class TestFromNothing:
     @pytest.mark.parametrize(
         ("model", "said"),
         [
-            (ModelSettings(name="yolov3_small"), "--weights torchvision/mobilenet_v2 would start the backbone from"),
+            (ModelSettings(name="yolov3_small"), "--weights pyrafuse/mobilenet_v2 would start the backbone from"),
             (
                 ModelSettings(name="retinanet", backbone="resnet18", options={"backbone": {"norm_eval": True}}),
                 "--weights torchvision/resnet18 would",
