@@ -1,118 +1,100 @@
-"""Weights from the network: whoever has them must answer within seconds, or the error says what to type instead.
+"""Pretrained weights by their published name: the file in a cache, fetched unless it is there.
 
-name -> file in the library's own cache, or address -> does it answer? -> the library fetches
+``torchvision/NAME`` or ``timm/NAME`` -> address, or file on Hugging Face's hub -> file
 """
 
+import hashlib
 import os
+import re
 import socket
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
-from urllib.parse import urlparse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import huggingface_hub
 import timm
-import torch
+import torchvision
 
+from pyrafuse.base.downloading import STALLED_AFTER_S, answer_in_time, describe_failure, describe_remedy
 from pyrafuse.base.errors import CheckpointError
-
-ANSWER_WITHIN_S = 8.0
-"""Seconds that a server has to answer, name look-up and redirections included."""
-
-STALLED_AFTER_S = 30.0
-"""Seconds without any data after which a download that began has failed."""
+from pyrafuse.base.published_files import fetch_torch_file
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm looks for on Hugging Face's hub, in this order."""
 
-T = TypeVar("T")
+REMEDY = " (--weights FILE), or train from nothing: --weights none"
 
 
-def fetch(load: Callable[[], T], *, what: str, address: str | None) -> T:
-    """Call ``load``, which downloads, if the server at ``address`` answers in time.
-
-    Args:
-        load: Downloads and reads.
-        what: Name of the weights, ``torchvision/resnet50``, for messages.
-        address: URL of the file; None where nothing has to be downloaded.
+def find_torchvision_file(name: str) -> Path:
+    """The file of a model of torchvision.
 
     Raises:
-        CheckpointError: If the server does not answer, or the download fails.
+        CheckpointError: If it cannot be fetched.
     """
-    try:
-        if address is not None:
-            _require_answer(address)
-        with _stalling_ends():
-            return load()
-    except (OSError, RuntimeError) as error:
-        remedy = "give a file, or check the connection"
-        if address is not None:
-            remedy = (
-                f"download {address} where there is a network, and give that file in place of the name: "
-                f"--weights {os.path.basename(urlparse(address).path)}"
-            )
-        raise CheckpointError(f"cannot fetch the weights {what}: {error}; {remedy}") from error
+    published: Any = torchvision.models.get_model_weights(name)
+    return fetch_torch_file(published.DEFAULT.url, what=f"the weights torchvision/{name}", remedy=REMEDY)
 
 
-def locate_torch_file(url: str) -> str | None:
-    """``url``, or None if the file lies in torch's cache already."""
-    name = os.path.basename(urlparse(url).path)
-    return None if os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", name)) else url
+def find_timm_file(name: str) -> Path | None:
+    """The file of a model of timm; None for a model without published weights.
 
-
-def locate_timm_file(name: str) -> tuple[str | None, str | None]:
-    """(file in the cache of Hugging Face's hub, URL of what is to be downloaded) of a timm model; one of them is None.
-
-    Both are None for a model without published weights, and where the hub is told to stay offline.
+    Raises:
+        CheckpointError: If it cannot be fetched.
     """
     published: Any = timm.get_pretrained_cfg(name)
-    if published is None or huggingface_hub.constants.HF_HUB_OFFLINE:
-        return None, None
+    if published is None:
+        return None
+    what = f"the weights timm/{name}"
     if not (hub := published.hf_hub_id):
-        return None, locate_torch_file(published.url) if published.url else None
+        return fetch_torch_file(published.url, what=what, remedy=REMEDY) if published.url else None
     repository, _, revision = hub.partition("@")
     names = (published.hf_hub_filename,) if published.hf_hub_filename else HUB_FILES
     for file in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None)
         if isinstance(cached, str):
-            return cached, None
-    return None, huggingface_hub.hf_hub_url(repository, names[0], revision=revision or None)
+            return Path(cached)
+    address = huggingface_hub.hf_hub_url(repository, names[0], revision=revision or None)
+    remedy = describe_remedy(address, REMEDY)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"cannot fetch {what}: HF_HUB_OFFLINE is set, and the hub's cache lacks it; {remedy}")
+    try:
+        with suppress(urllib.error.HTTPError):  # an answer: a mirror may refuse the question, and have the file
+            answer_in_time(lambda: _ask(address), urlsplit(address).netloc)
+        with _stalling_ends():
+            file = Path(huggingface_hub.hf_hub_download(repository, names[0], revision=revision or None))
+    except (OSError, RuntimeError) as error:
+        reason = describe_failure(error, urlsplit(address).netloc)
+        raise CheckpointError(f"cannot fetch {what}: {reason}; {remedy}") from error
+    if fault := _compare_blob(file):
+        raise CheckpointError(f"cannot fetch {what}: {fault}; {remedy}")
+    return file
 
 
-def _require_answer(address: str) -> None:
-    """Raise an `OSError` unless the server at ``address`` answers in time, be it with an error.
+def _ask(address: str) -> None:
+    request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "pyrafuse"})
+    urllib.request.urlopen(request, timeout=STALLED_AFTER_S).close()
 
-    In a thread of its own: a name look-up that hangs cannot be interrupted.
-    """
-    found: list[Exception | None] = []
 
-    def ask() -> None:
-        request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "pyrafuse"})
-        try:
-            urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S).close()
-            found.append(None)
-        except urllib.error.HTTPError:
-            found.append(None)  # an answer: what the library asks for may be there all the same
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_WITHIN_S)
-    host = urlparse(address).netloc
-    if not found:
-        raise TimeoutError(f"{host} does not answer within {ANSWER_WITHIN_S:g} s")
-    if found[0] is not None:
-        reason = getattr(found[0], "reason", None) or found[0]
-        raise ConnectionError(f"{host} cannot be reached ({reason})")
+def _compare_blob(file: Path) -> str:
+    """How a file differs from its name in the hub's cache, its SHA-256 where the hub tells one; then it is removed."""
+    blob = Path(os.path.realpath(file))
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return ""
+    with blob.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found == blob.name:
+        return ""
+    blob.unlink()
+    return f"its SHA-256 begins with {found[:8]}, and should with {blob.name[:8]}"
 
 
 @contextmanager
 def _stalling_ends() -> Iterator[None]:
-    """Let sockets that are opened within the block give up when nothing comes; torch's downloads would wait forever."""
+    """Let sockets that are opened within the block give up when nothing comes, however the library asks."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before or STALLED_AFTER_S)
     try:

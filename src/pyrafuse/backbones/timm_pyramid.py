@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from pyrafuse.backbones.fetching import fetch, locate_timm_file
+from pyrafuse.backbones.fetching import find_timm_file
 from pyrafuse.backbones.staged import check_frozen_stages, check_strides, stop_norms
 from pyrafuse.backbones.weights import read_published, read_state_dict
 from pyrafuse.base.errors import CheckpointError, PyrafuseError, unknown_name
@@ -247,10 +247,14 @@ def create_timm_model(
 
 
 def _fetch(training: str, options: Mapping[str, Any]) -> Any:
-    file, address = locate_timm_file(training)
-    overlay = {} if file is None else {"pretrained_cfg_overlay": {"file": file}}
-    load = partial(_create, training, pretrained=True, **overlay, **options)
-    return fetch(load, what=f"timm/{training}", address=address)
+    file = find_timm_file(training)
+    overlay = {} if file is None else {"pretrained_cfg_overlay": {"file": str(file)}}
+    try:
+        return _create(training, pretrained=True, **overlay, **options)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"cannot read the weights timm/{training}: {error}; give a file: --weights FILE"
+        ) from error
 
 
 def _find_training(name: str, wanted: str) -> str:

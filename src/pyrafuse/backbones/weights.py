@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
 import torchvision
 from torch import Tensor, nn
 
-from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
+from pyrafuse.backbones.fetching import find_timm_file, find_torchvision_file
 from pyrafuse.backbones.published import BUNDLED
 from pyrafuse.base.errors import CheckpointError, unknown_name
 from pyrafuse.base.printable import list_names
@@ -34,8 +34,8 @@ def read_published(weights: str | os.PathLike[str]) -> dict[str, Tensor]:
         UnknownNameError: If there are no weights of that name.
     """
     library, _, name = os.fspath(weights).partition("/")
-    is_named = library in _FETCHERS and not os.path.exists(weights)
-    state = _fetch(library, name) if is_named else read_state_dict(weights)
+    is_named = library in _LIBRARIES and not os.path.exists(weights)
+    state = _read_named(library, name) if is_named else read_state_dict(weights)
     if not any(key.startswith("backbone.") for key in state):
         return state
     prefixes = ("backbone.", "head.fc.")
@@ -194,36 +194,44 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _fetch(library: str, name: str) -> dict[str, Tensor]:
-    download, names = _FETCHERS[library]
+def fetch_published(weights: str) -> None:
+    """Fetch published weights into their cache, so that reading them needs no network.
+
+    Args:
+        weights: As `read_published` takes them; what lies in a file needs no network.
+
+    Raises:
+        CheckpointError: If they cannot be fetched.
+        UnknownNameError: If there are no weights of that name.
+    """
+    library, _, name = weights.partition("/")
+    if library in _LIBRARIES and not os.path.exists(weights):
+        _find(library, name)
+
+
+def _find(library: str, name: str) -> Path | None:
+    find, names = _LIBRARIES[library]
     if name.partition(".")[0] not in names():
         raise unknown_name(f"{library} model", name, names())
-    return dict(download(name))
+    return find(name)
 
 
-def _fetch_from_timm(name: str) -> Mapping[str, Tensor]:
-    file, address = locate_timm_file(name)
-    overlay = None if file is None else {"file": file}
+def _read_named(library: str, name: str) -> dict[str, Tensor]:
+    file = _find(library, name)
+    return read_state_dict(file) if library != "timm" and file is not None else _read_of_timm(name, file)
 
-    def load() -> Mapping[str, Tensor]:
+
+def _read_of_timm(name: str, file: Path | None) -> dict[str, Tensor]:
+    """The parameters in ``file`` under the names that the model of today has."""
+    overlay = None if file is None else {"file": str(file)}
+    try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-
-    return fetch(load, what=f"timm/{name}", address=address)
-
-
-def _fetch_from_torchvision(name: str) -> Mapping[str, Tensor]:
-    published: Any = torchvision.models.get_model_weights(name)
-    address = locate_torch_file(published.DEFAULT.url)
-    load = partial(published.DEFAULT.get_state_dict, progress=False, check_hash=True)
-    return fetch(load, what=f"torchvision/{name}", address=address)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read the weights timm/{name}: {error}; give a file: --weights FILE") from error
 
 
-def _read_bundled(name: str) -> Mapping[str, Tensor]:
-    return read_state_dict(BUNDLED[name])
-
-
-_FETCHERS: Mapping[str, tuple[Callable[[str], Mapping[str, Tensor]], Callable[[], Sequence[str]]]] = {
-    "pyrafuse": (_read_bundled, lambda: tuple(BUNDLED)),
-    "timm": (_fetch_from_timm, timm.list_models),
-    "torchvision": (_fetch_from_torchvision, torchvision.models.list_models),
+_LIBRARIES: Mapping[str, tuple[Callable[[str], Path | None], Callable[[], Sequence[str]]]] = {
+    "pyrafuse": (BUNDLED.__getitem__, lambda: tuple(BUNDLED)),
+    "timm": (find_timm_file, timm.list_models),
+    "torchvision": (find_torchvision_file, torchvision.models.list_models),
 }

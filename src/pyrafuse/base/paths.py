@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError, nearest
+from pyrafuse.base.published_files import find_published
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".onnx", ".xml"})
 """Suffixes of checkpoints and of exported detectors."""
@@ -22,12 +23,13 @@ def looks_like_file(text: str) -> bool:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """``path``, or the best checkpoint in the folder of a run.
+    """``path``, the best checkpoint in the folder of a run, or the file of a published detector or address, fetched.
 
     Raises:
-        CheckpointError: If there is no such file, with the nearest one.
+        CheckpointError: If there is no such file, with the nearest one, or it cannot be fetched.
+        UnknownNameError: If no detector is published by that name.
     """
-    path = Path(path)
+    path = find_published(os.fspath(path)) or Path(path)
     if path.is_dir():
         found = next((path / name for name in RUN_CHECKPOINTS if (path / name).is_file()), None)
         if found is None:

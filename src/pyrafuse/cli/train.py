@@ -7,6 +7,7 @@ from typing import Any
 
 from pyrafuse.base.errors import PyrafuseError, nearest
 from pyrafuse.base.paths import check_data, find_checkpoint, looks_like_file
+from pyrafuse.base.published_files import is_address, is_published_detector
 from pyrafuse.base.typed_values import (
     create,
     flatten,
@@ -32,11 +33,11 @@ HELP = {
     "--with A,B": f"switch tricks of the strong baseline on: {', '.join(TRICKS)}",
     "--without A,B": "switch them off",
     "--model NAME": "model.name: one of `pyrafuse models`, or a YAML file that describes a detector (pyrafuse models "
-    "NAME --spec writes one); or FILE, a checkpoint of a detector to start from "
+    "NAME --spec writes one); or FILE, a checkpoint of a detector to start from, torchvision/NAME or an address "
     "(model.start_from): it gives the architecture, the size and the colours as well",
     "--weights FILE": "a checkpoint of a detector, as --model FILE; or pretrained weights of the backbone "
-    "(model.backbone_weights): FILE, torchvision/NAME or timm/NAME, which are fetched; none to train from nothing; by "
-    "default auto, what is published for the backbone",
+    "(model.backbone_weights): FILE, an address, torchvision/NAME or timm/NAME, which are fetched; none to train from "
+    "nothing; by default auto, what is published for the backbone",
     "--as NAME": "model.published: the published name of a foreign FILE that does not tell how it is used",
     "--size N": "data.size",
     "--missing skip": "data.missing: leave out images that are listed and not there",
@@ -92,12 +93,15 @@ def read_weights(text: str) -> list[Given]:
     """
     if text == "none":
         return [("model.backbone_weights", None)]
-    if is_published(text) or not os.path.exists(text):  # whether it is there is told when it is needed
-        return [("model.backbone_weights", text)]
+    if is_published_detector(text):
+        return [("model.start_from", text)]
+    if not is_address(text) and (is_published(text) or not os.path.exists(text)):
+        return [("model.backbone_weights", text)]  # whether it is there is told when it is needed
+    path = find_checkpoint(text)
     from pyrafuse.training.starting import holds_start
 
-    path = find_checkpoint(text)
-    return [("model.start_from" if holds_start(path) else "model.backbone_weights", str(path))]
+    setting = "model.start_from" if holds_start(path) else "model.backbone_weights"
+    return [(setting, text if is_address(text) else str(path))]
 
 
 def is_recipe_file(text: str) -> bool:

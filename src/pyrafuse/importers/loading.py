@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.base.paths import find_checkpoint
 from pyrafuse.base.printable import list_names
 from pyrafuse.core.devices import choose_device
 from pyrafuse.core.storage import read_tensors
@@ -26,15 +27,18 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", so
     Nothing in the file is executed. The detector comes in evaluation mode.
 
     Args:
-        path: The file; as a rule it is enough.
+        path: The file, as a rule it is enough; the folder of a run; or ``torchvision/NAME`` or the address of a
+            published detector, which is fetched once.
         device: Where to compute: ``cpu``, ``cuda``, ``cuda:1``, ``auto``.
         source: The published name of the model, for a foreign file that neither tells by itself nor by its name how
             it is used, such as ``"retinanet_r50_fpn_1x_coco"``.
 
     Raises:
-        CheckpointError: If the file cannot be read, is of an unknown layout, or does not fit its own description.
-        PyrafuseError: If there is no such device here.
+        CheckpointError: If the file cannot be read or fetched, is of an unknown layout, or does not fit its own
+            description.
+        PyrafuseError: If there is no such device here, or no detector is published by that name.
     """
+    path = find_checkpoint(path)
     return build(read_tensors(path), source=path, published=source).to(choose_device(device)).eval()
 
 

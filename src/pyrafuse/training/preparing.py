@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
-from pyrafuse.backbones.weights import read_weights
+from pyrafuse.backbones.weights import fetch_published, read_weights
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.images.fitting import compute_inner_sizes
 from pyrafuse.base.parts import Part
@@ -158,6 +158,8 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
     detector = build_without_weights(spec)
     find_dropblocks(detector, recipe.dropblock)
     check_sizes(detector.backbone, recipe.data)
+    if recipe.model.backbone_weights and not recipe.run.resume:
+        fetch_published(recipe.model.backbone_weights)
 
 
 def check_sizes(backbone: Backbone, data: DataSettings) -> None:

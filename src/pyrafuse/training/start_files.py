@@ -8,6 +8,7 @@ import os
 from pyrafuse.backbones.published import TIMM, TORCHVISION, name_published
 from pyrafuse.base.errors import CheckpointError, nearest
 from pyrafuse.base.paths import find_checkpoint, looks_like_file
+from pyrafuse.base.published_files import is_address
 from pyrafuse.training.settings import AUTO_WEIGHTS, ModelSettings
 
 PUBLISHED = ("pyrafuse/", "timm/", "torchvision/")
@@ -28,7 +29,10 @@ def check_start_files(model: ModelSettings) -> None:
     if model.start_from is not None:
         find_checkpoint(model.start_from)
     weights = model.backbone_weights
-    if weights in (None, AUTO_WEIGHTS) or is_published(weights) or os.path.isfile(weights):
+    if weights is None or weights == AUTO_WEIGHTS or is_published(weights) or os.path.isfile(weights):
+        return
+    if is_address(weights):
+        find_checkpoint(weights)
         return
     if os.path.isdir(weights) or looks_like_file(weights):
         find_checkpoint(weights)

@@ -1,5 +1,6 @@
 """Weights from the network: a file that is there needs none, and a server that does not answer ends the wait."""
 
+import hashlib
 import http.server
 import io
 import socket
@@ -9,12 +10,16 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from torchvision.models import get_model_weights
 
 from pyrafuse.backbones import fetching
-from pyrafuse.backbones.fetching import fetch, locate_timm_file, locate_torch_file
+from pyrafuse.backbones.fetching import find_timm_file, find_torchvision_file
 from pyrafuse.backbones.registry import create_backbone
 from pyrafuse.backbones.weights import read_published
+from pyrafuse.base import downloading
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.training.preparing import check_model
+from pyrafuse.training.settings import ModelSettings, Recipe
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def file_server():
 @pytest.fixture
 def published_at(monkeypatch, tmp_path):
     """Let torchvision's and timm's weights lie at a port of this machine, and no cache hold them."""
-    monkeypatch.setattr(fetching, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(downloading, "ANSWER_WITHIN_S", 0.5)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -70,12 +75,8 @@ def published_at(monkeypatch, tmp_path):
 
     def move(port: int) -> None:
         address = f"http://127.0.0.1:{port}/weights-1234.pth"
-        loads = {
-            "get_state_dict": lambda **options: torch.hub.load_state_dict_from_url(
-                address, progress=options["progress"], weights_only=True
-            )
-        }
-        weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=address, **loads))
+        transforms = get_model_weights("resnet18").DEFAULT.transforms
+        weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=address, transforms=transforms))
         monkeypatch.setattr("torchvision.models.get_model_weights", lambda name: weights)
         monkeypatch.setattr(fetching.huggingface_hub, "hf_hub_url", lambda *_, **__: address)
 
@@ -88,7 +89,7 @@ def test_a_server_that_never_answers(published_at, silent_port):
     with pytest.raises(CheckpointError, match=said) as caught:
         read_published("torchvision/resnet18")
     assert f"download http://127.0.0.1:{silent_port}/weights-1234.pth where there is a network" in str(caught.value)
-    assert "--weights weights-1234.pth" in str(caught.value)
+    assert str(caught.value).endswith("(--weights FILE), or train from nothing: --weights none")
 
 
 @pytest.mark.parametrize("weights", ["timm/resnet18", "timm/resnet18.a1_in1k"])
@@ -128,12 +129,10 @@ def test_a_server_that_answers(published_at, file_server):
 
 def test_what_was_fetched_before_needs_no_network(published_at, closed_port, tmp_path):
     published_at(closed_port)
-    address = f"http://127.0.0.1:{closed_port}/weights-1234.pth"
-    assert locate_torch_file(address) == address
     cached = tmp_path / "torch" / "hub" / "checkpoints" / "weights-1234.pth"
     cached.parent.mkdir(parents=True)
     torch.save({"a": torch.ones(2)}, cached)
-    assert locate_torch_file(address) is None
+    assert find_torchvision_file("resnet18") == cached
     assert read_published("torchvision/resnet18")["a"].tolist() == [1, 1]
 
 
@@ -147,7 +146,7 @@ def test_what_timm_fetched_before_needs_no_network(published_at, closed_port, tm
         "try_to_load_from_cache",
         lambda repository, name, **_: str(file) if (repository, name) == CACHED else None,
     )
-    assert locate_timm_file("resnet18.a1_in1k") == (str(file), None)
+    assert find_timm_file("resnet18.a1_in1k") == file
     assert torch.equal(read_published("timm/resnet18.a1_in1k")["conv1.weight"], model.conv1.weight)
     backbone = create_backbone("timm/resnet18", weights="timm/resnet18.a1_in1k")
     assert torch.equal(backbone.trunk.conv1.weight, model.conv1.weight)
@@ -158,7 +157,41 @@ def test_what_timm_fetched_before_needs_no_network(published_at, closed_port, tm
 CACHED = ("timm/resnet18.a1_in1k", "pytorch_model.bin")
 
 
+def test_what_the_hub_gave_is_compared_with_its_name(published_at, file_server, monkeypatch, tmp_path):
+    published_at(file_server)
+    blobs = tmp_path / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    content = b"weights"
+    for name, fits in ((hashlib.sha256(content).hexdigest(), True), ("ab" * 32, False), ("an-etag", True)):
+        (blobs / name).write_bytes(content)
+        link = tmp_path / f"model-{name[:4]}.safetensors"
+        link.symlink_to(blobs / name)
+        monkeypatch.setattr(fetching.huggingface_hub, "hf_hub_download", lambda *_, **__: str(link))  # noqa: B023
+        if fits:
+            assert find_timm_file("resnet18.a1_in1k") == link
+            continue
+        with pytest.raises(CheckpointError, match=r"its SHA-256 begins with .{8}, and should with abababab; down"):
+            find_timm_file("resnet18.a1_in1k")
+        assert not (blobs / name).exists()
+
+
+def test_a_hub_that_is_told_to_stay_offline(published_at, closed_port, monkeypatch):
+    published_at(closed_port)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"timm/resnet18: HF_HUB_OFFLINE is set, .*; download .*weights none"):
+        read_published("timm/resnet18")
+
+
 def test_the_waiting_time_of_others_stays_as_it_was():
     before = socket.getdefaulttimeout()
-    assert fetch(socket.getdefaulttimeout, what="x", address=None) == (before or fetching.STALLED_AFTER_S)
+    with fetching._stalling_ends():
+        assert socket.getdefaulttimeout() == (before or fetching.STALLED_AFTER_S)
     assert socket.getdefaulttimeout() == before
+
+
+def test_a_training_fails_before_it_reads_data_and_says_how_to_train_from_nothing(published_at, silent_port):
+    published_at(silent_port)
+    model = ModelSettings(name="fcos", backbone="resnet18", backbone_weights="torchvision/resnet18")
+    said = r"cannot fetch the weights torchvision/resnet18: .*nothing: --weights none"
+    with pytest.raises(CheckpointError, match=said):
+        check_model(Recipe(model=model))

@@ -40,7 +40,7 @@ def test_wrong_paths_are_told_without_torch(tmp_path):
         ("train photos --recipe none.yaml", "no such file: {here}/none.yaml"),
         ("train photos --model bset.ckpt", "no such checkpoint: bset.ckpt; did you mean best.ckpt?"),
         ("train photos --weights bset.ckpt", "no such checkpoint: bset.ckpt; did you mean best.ckpt?"),
-        ("train photos --weights mobilenet_v2", "--weights torchvision/mobilenet_v2 fetches ImageNet's"),
+        ("train photos --weights mobilenet_v2", "--weights pyrafuse/mobilenet_v2 gives ImageNet's"),
         ("predict photos photos", "photos is a folder without best.ckpt or last.ckpt; there is no checkpoint in it"),
         ("predict bset.ckpt photos", "no such checkpoint: bset.ckpt; did you mean best.ckpt?"),
         ("predict last.ckpt photos", "no such checkpoint: last.ckpt; did you mean runs/new/last.ckpt?"),
