@@ -80,7 +80,7 @@ def search(
         max_latency: Latency that the whole detector may have for one image on this device, such as 30ms.
         max_gflops: GFLOPs that it may have for one image.
         max_parameters: Number of parameters that it may have.
-        strategy: What proposes graphs: controller, evolution, nsga2, random or tpe.
+        strategy: What proposes graphs: controller, evolution, nsga2, random, supernet or tpe.
         engine: Where they are trained: local, in this process; or ray, in the processes of a Ray cluster.
         workers: With --engine ray: number of processes that train. By default one a GPU, on CPUs one a core.
         ray_address: With --engine ray: address of a running cluster, HOST:PORT. By default the value of the variable

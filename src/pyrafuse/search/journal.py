@@ -42,6 +42,7 @@ class Trial:
         state: `BEGUN`, `FINISHED`, `FAILED` or `OVER_BUDGET`. A trial that others left behind is finished, too.
         rungs: What it reached, rung by rung.
         reason: Why it failed, or what exceeds the budget.
+        own_seconds: Seconds of the strategy's own work before it proposed this trial, such as the training of weights.
         cut_seconds: Its seconds of trainings that the end of the time cut off, and that are done anew.
     """
 
@@ -54,6 +55,7 @@ class Trial:
     state: str = BEGUN
     rungs: tuple[Rung, ...] = ()
     reason: str = ""
+    own_seconds: float = 0.0
     cut_seconds: float = 0.0
 
     @property
@@ -83,6 +85,17 @@ class _Begun:
         for question, answer in self.answers.items():
             check_kind(answer, bool | int | str, f"the answer to {question!r}")
         trials.append(Trial(self.number, self.source, self.answers, self.fingerprint, self.size, self.cost))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    number: int
+    seconds: float
+    name: ClassVar = "prepared"
+
+    def apply(self, trials: list[Trial]) -> None:
+        trial = _find_open(trials, self.number)
+        trials[self.number] = replace(trial, own_seconds=trial.own_seconds + self.seconds)
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ class _OverBudget(_Ended):
     name: ClassVar = OVER_BUDGET
 
 
-_Event = _Begun | _Reached | _Cut | _Finished | _Failed | _OverBudget
+_Event = _Begun | _Prepared | _Reached | _Cut | _Finished | _Failed | _OverBudget
 _EVENTS: dict[str, type[_Event]] = {kind.name: kind for kind in get_args(_Event)}
 
 
@@ -194,6 +207,10 @@ class Journal:
         """
         self._write(_Begun(len(self._trials), source, dict(answers), fingerprint, size, dict(cost)))
         return self._trials[-1]
+
+    def prepare(self, number: int, seconds: float) -> None:
+        """Write down that so many ``seconds`` of the strategy's own work went before trial ``number``."""
+        self._write(_Prepared(number, seconds))
 
     def reach(self, number: int, place: int, rung: Rung) -> None:
         """Write down what trial ``number`` reached at its rung ``place`` (from 0)."""

@@ -1,12 +1,14 @@
 """What a search stands on: settings read, data found, the detector built, the maps of its backbone cached."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.base.typed_values import to_plain
 from pyrafuse.core.devices import choose_device
@@ -14,9 +16,10 @@ from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.search.by_hand import find_by_hand, find_limits
 from pyrafuse.search.choices import Candidate, Space
 from pyrafuse.search.engines.registry import ENGINES
-from pyrafuse.search.features import cache_features, fingerprint_data
+from pyrafuse.search.features import Features, cache_features, fingerprint_data
 from pyrafuse.search.frozen import digest_weights
 from pyrafuse.search.latency import LatencyTable
+from pyrafuse.search.material import Material
 from pyrafuse.search.proxy import Proxy
 from pyrafuse.search.running import Limits, Plan
 from pyrafuse.search.settings import FullTrainings, ProxySettings
@@ -79,6 +82,8 @@ class Setup:
     Attributes:
         recipe: The settled recipe.
         splits: The data.
+        card: Card of the described detector, with its whole description.
+        features: Cached maps by the side of the network's input in pixels.
         proxy: What judges candidates by short trainings.
         by_hand: Necks made by hand, by their names in the journal.
         scale: What weighs candidates.
@@ -87,6 +92,8 @@ class Setup:
 
     recipe: Recipe
     splits: Splits
+    card: Card
+    features: Mapping[int, Features]
     proxy: Proxy
     by_hand: Mapping[str, Candidate]
     scale: Scale
@@ -143,7 +150,7 @@ def prepare(settings: SearchSettings, console: Console) -> Setup:
         seed=settings.proxy.seed,
     )
     proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
-    return Setup(recipe, splits, proxy, by_hand, scale, plan)
+    return Setup(recipe, splits, detector.card, features, proxy, by_hand, scale, plan)
 
 
 def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]:
@@ -162,3 +169,27 @@ def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]
         },
         "proxy": to_plain(settings.proxy),
     }
+
+
+def gather_material(settings: SearchSettings, setup: Setup, folder: Path, *, tell: Callable[[str], None]) -> Material:
+    """What a strategy has at hand in the search in ``folder``."""
+    return Material(
+        setup.card,
+        setup.recipe,
+        setup.features,
+        settings.proxy,
+        setup.scale.device,
+        folder,
+        describe_search(settings, setup),
+        find_excess=lambda candidate: find_excess(setup.plan.limits, setup.scale, candidate),
+        tell=tell,
+    )
+
+
+def find_excess(limits: Limits, scale: Scale, candidate: Candidate) -> str:
+    """What of a candidate's cost is too much, or why it cannot be weighed; operations alone are counted, not timed."""
+    try:
+        needs_all = limits.latency_ms is not None or limits.parameters is not None
+        return limits.find_excess(scale(candidate) if needs_all else {"gflops": scale.count_gflops(candidate)})
+    except Exception as error:  # operators of users fail in their own ways
+        return f"it cannot be weighed: {error or type(error).__name__}"

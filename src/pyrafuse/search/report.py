@@ -62,6 +62,8 @@ class PageWriter:
             evidence.add_to(report, self._plan.inputs)
         self._add_best(report, trials, count=1 if is_running else NUM_BEST)
         _add_course(report, trials, self._plan)
+        if words := self._plan.strategy.describe(trials):
+            report.add_text(words)
         _add_trials(report, trials)
         report.save(self._folder / PAGE)
 
@@ -103,7 +105,7 @@ def best_so_far(trials: Sequence[Trial]) -> dict[str, list[tuple[float, float]]]
     for name, chosen in {"all trials": trials, "random draws": [t for t in trials if t.source == RANDOM]}.items():
         spent, best, points = 0.0, float("-inf"), []
         for trial in chosen:
-            spent += trial.seconds
+            spent += trial.own_seconds + trial.seconds
             if trial.number in last and trial.ap is not None and trial.ap > best:
                 best = trial.ap
                 points.append((spent / 60, best))
@@ -113,7 +115,7 @@ def best_so_far(trials: Sequence[Trial]) -> dict[str, list[tuple[float, float]]]
 
 def _add_lead(report: Report, trials: Sequence[Trial]) -> None:
     states = [trial.state for trial in trials]
-    spent = sum(trial.seconds for trial in trials)
+    spent = sum(trial.own_seconds + trial.seconds for trial in trials)
     best = next(iter(leaders(trials)), None)
     figures = [] if best is None else [("best so far", _reached(best), f"trial {best.number}, {best.source}")]
     report.add_lead(
@@ -121,7 +123,7 @@ def _add_lead(report: Report, trials: Sequence[Trial]) -> None:
             *figures,
             ("trained", str(states.count(FINISHED)), f"{states.count(BEGUN)} begun, {states.count(FAILED)} failed"),
             ("over the budget", str(states.count(OVER_BUDGET)), "proposed and not trained"),
-            ("training", duration(spent) if spent else "-", "of all trials"),
+            ("training", duration(spent) if spent else "-", "of all trials, and the strategy's own"),
         ]
     )
 

@@ -165,12 +165,12 @@ class Search:
             PyrafuseError: If no candidate is within the budget, with the cheapest.
         """
         began = clock() if began is None else began
-        before = sum(
+        before = self._count_own() + sum(
             trial.cut_seconds + (trial.seconds if trial.state != BEGUN else 0.0) for trial in self._journal.trials
         )
         spent, num_trained = self._count_spent()
         while True:
-            start = clock()
+            start, own = clock(), self._plan.strategy.seconds
             left = seconds - before - (start - began)
             if seconds <= 0 or (num_trained and self._plan.batch * spent / num_trained >= left):
                 return
@@ -183,7 +183,8 @@ class Search:
             except TimeOver:
                 self._cut(batch, clock() - ready)
                 return
-            spent, num_trained = spent + clock() - start, num_trained + len(batch)
+            own = self._plan.strategy.seconds - own  # says nothing of how long the next batch takes
+            spent, num_trained = spent + clock() - start - own, num_trained + len(batch)
             left = seconds - before - (clock() - began)
             self._tell_progress(left)
 
@@ -191,6 +192,10 @@ class Search:
         """Seconds that candidates of earlier sessions took, and their number."""
         trained = [trial for trial in self._journal.trials if trial.state == FINISHED]
         return sum(trial.seconds for trial in trained), len(trained)
+
+    def _count_own(self) -> float:
+        """Seconds of the strategy's own work in all sessions, whether a trial has come of it or not."""
+        return max(self._plan.strategy.seconds, sum(trial.own_seconds for trial in self._journal.trials))
 
     # proposals
 
@@ -251,7 +256,10 @@ class Search:
             cost, reason = self._cost(candidate), ""
         except Exception as error:  # operators of users fail in their own ways
             cost, reason = {}, f"it cannot be weighed: {error or type(error).__name__}"
+        own = self._count_own() - sum(trial.own_seconds for trial in self._journal.trials)
         trial = self._journal.begin(**values, cost=cost)
+        if own > 0:
+            self._journal.prepare(trial.number, own)
         if reason:
             self._journal.fail(trial.number, reason)
             self._tell(f"trial {trial.number} ({source}) failed: {reason}")

@@ -20,7 +20,7 @@ from pyrafuse.search.correlating import measure_trust
 from pyrafuse.search.engines.registry import ENGINES
 from pyrafuse.search.evidence import Evidence
 from pyrafuse.search.journal import Trial, check_folder, open_journal
-from pyrafuse.search.preparing import SearchSettings, Setup, describe_search, prepare
+from pyrafuse.search.preparing import SearchSettings, Setup, describe_search, gather_material, prepare
 from pyrafuse.search.report import PageWriter, write_best
 from pyrafuse.search.running import RANDOM, Engine, Search
 from pyrafuse.search.strategies.registry import STRATEGIES
@@ -88,6 +88,7 @@ def search(
             console.print(journal.notice)
         if journal.trials:
             console.print(f"going on after {len(journal.trials)} trials in {journal.path}")
+        plan.strategy.prepare(gather_material(settings, setup, folder, tell=console.print))
         page = PageWriter(folder, plan, command=command, train=train)
         necks: list[Path] = []
         evidence = Evidence()
@@ -102,6 +103,8 @@ def search(
                     tell=console.print,
                     watch=lambda: page.write_if_old(journal.trials),
                 ).run(seconds=60 * settings.minutes, began=began)
+            if words := plan.strategy.describe(journal.trials):
+                console.print(words)
             with hold_interrupts():
                 necks = write_best(folder, journal.trials, plan)
             evidence = gather_evidence(
@@ -161,7 +164,7 @@ def search_at_random(
     plan = replace(setup.plan, strategy=STRATEGIES.create(RANDOM), source=RANDOM)
     if setup.plan.source == RANDOM:
         return ()
-    seconds = sum(trial.seconds for trial in trials if not name_by_hand(trial.source))
+    seconds = sum(trial.own_seconds + trial.seconds for trial in trials if not name_by_hand(trial.source))
     console.print(f"random draws for as long as the search's own graphs were trained, {duration(seconds)}")
     with (
         open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal,

@@ -25,6 +25,7 @@ def write_some(folder):
         begin(opened, fingerprint="f1", cost={})
         begin(opened, fingerprint="f2")
         begin(opened, fingerprint="f3")
+        opened.prepare(2, 7.5)
         opened.reach(0, 0, Rung(10, 2.5, None, 1.5))
         opened.reach(1, 0, Rung(10, 3.0, None, 1.5))
         opened.reach(0, 1, Rung(30, 2.0, 0.125, 2.5))
@@ -47,7 +48,7 @@ def test_what_was_written_is_read_again(tmp_path):
     assert first.answers == {"stack": 2, "stem": True, "fusion": "sum"}
     assert first.answers["stem"] is True
     assert (second.state, second.ap, second.cost) == (FINISHED, None, {})
-    assert (third.state, third.reason) == (FAILED, "no memory")
+    assert (third.state, third.reason, third.own_seconds) == (FAILED, "no memory", 7.5)
     assert fourth.state == OVER_BUDGET
 
 

@@ -15,6 +15,7 @@ from pyrafuse.search.learners import Outcome, Rung
 from pyrafuse.search.racing import TimeOver
 from pyrafuse.search.running import Limits, Plan, Search, name_candidate
 from pyrafuse.search.space import sample
+from pyrafuse.search.strategies.at_random import Random
 from pyrafuse.search.strategies.registry import STRATEGIES, restore
 
 INPUTS = PyramidSpec((16, 24, 32), (8, 16, 32))
@@ -87,17 +88,18 @@ class Session:
         space=SPACE,
         inputs=INPUTS,
         hand=None,
+        clock=None,
         **engine,
     ):
         self.said: list[str] = []
-        clock = Clock()
+        clock = clock or Clock()
         self.engine = FakeEngine(clock, **engine)
         with open_journal(folder, HEAD) as journal:
             plan = Plan(
                 space,
                 INPUTS,
-                STRATEGIES.create(strategy),
-                strategy,
+                STRATEGIES.create(strategy) if isinstance(strategy, str) else strategy,
+                strategy if isinstance(strategy, str) else "own",
                 limits or Limits(),
                 batch=6,
                 warmup=1,
@@ -180,6 +182,35 @@ def test_a_batch_that_the_time_cuts_off_is_counted_and_trained_anew(tmp_path):
     assert len(again) == 8 + 6 * 4  # 8 s are left, and a fifth would take 8.06
     assert sum(trial.cut_seconds for trial in longer.trials) == 9
     assert sum(trial.seconds for trial in longer.trials) == 11 + 4 * 8
+
+
+class Prepared(Random):
+    """Works ten seconds before it first proposes, and keeps what it has made."""
+
+    seconds = 0.0
+
+    def __init__(self, clock, seconds=0.0):
+        self.clock, self.seconds = clock, seconds
+
+    def propose(self, space, inputs, trials, rng):
+        if not self.seconds:
+            self.clock.now += 10
+            self.seconds = 10.0
+        return super().propose(space, inputs, trials, rng)
+
+
+def test_work_of_the_strategy_is_part_of_the_search_and_of_no_candidate(tmp_path):
+    clock = Clock()
+    session = Session(tmp_path / "s", strategy=Prepared(clock), clock=clock)
+    # 3 + 8, then 10 for the strategy, and 8 a batch: another would end after 61 s
+    assert clock.now - 100 == 3 + 8 + 10 + 4 * 8
+    assert [trial.own_seconds for trial in session.trials] == [0.0] * 8 + [10.0] + [0.0] * 23
+    assert session.trials[8].source == "own"
+    assert sum(trial.seconds for trial in session.trials) == 3 + 5 * 8
+    for strategy in ("random", Prepared(Clock(), seconds=10.0)):  # its work may be lost, the time is spent
+        assert Session(tmp_path / "s", strategy=strategy, seconds=61.0).engine.batches == []
+    # another session has worked, and was killed before it proposed anything
+    assert Session(tmp_path / "t", strategy=Prepared(Clock(), seconds=60.0)).engine.batches == []
 
 
 def test_the_first_batch_is_always_finished(tmp_path):

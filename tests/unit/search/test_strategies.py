@@ -45,7 +45,7 @@ def search(name, length, *, seed=0, trials=(), cost_of=lambda _: {}) -> tuple[Tr
 
 
 def test_all_strategies_are_known():
-    assert STRATEGIES.names() == ("controller", "evolution", "nsga2", "random", "tpe")
+    assert STRATEGIES.names() == ("controller", "evolution", "nsga2", "random", "supernet", "tpe")
     with pytest.raises(UnknownNameError, match="unknown strategy 'evolutoin'; did you mean 'evolution'"):
         STRATEGIES.create("evolutoin")
 
@@ -109,7 +109,7 @@ def test_unfinished_trials_say_nothing(name):
 
 
 def test_a_strategy_without_trials_draws():
-    for name in STRATEGIES.names():
+    for name in (*LEARNING, "random"):
         assert STRATEGIES.create(name).propose(SPACE, INPUTS, (), random.Random(0)).size in SPACE.sizes
 
 

@@ -8,6 +8,7 @@ from pyrafuse.base.registry import Registry
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.search.choices import Candidate, Space
 from pyrafuse.search.journal import Trial
+from pyrafuse.search.material import Material
 from pyrafuse.search.space import replay
 
 
@@ -17,6 +18,18 @@ class Strategy(ABC):
     What it keeps between two calls may spare time and never changes a proposal: the same trials and the same ``rng``
     give the same candidate, so that a search which was stopped goes on as if it had not been.
     """
+
+    def prepare(self, material: Material) -> None:  # noqa: B027  # most have no use for it
+        """Take what the search has at hand; called once, before the first proposal of a session."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that work of its own took in all sessions, such as training; they are counted as the search's."""
+        return 0.0
+
+    def describe(self, trials: Sequence[Trial]) -> str:  # noqa: ARG002
+        """What a person may want to read of how it proposed ``trials``; empty if nothing."""
+        return ""
 
     @abstractmethod
     def propose(self, space: Space, inputs: PyramidSpec, trials: Sequence[Trial], rng: random.Random) -> Candidate:
