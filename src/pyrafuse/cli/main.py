@@ -78,6 +78,7 @@ COMMANDS = {
         "Search the neck that fits your data and a latency, by short trainings on a frozen backbone.",
     ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
+    "data convert": Command("pyrafuse.cli.data_convert:convert", "Write a data set in another format."),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
     ),

@@ -17,7 +17,8 @@ from typing import Any
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.records import DetectionData
-from pyrafuse.data.formats.coco_objects import as_written, read_objects, spell
+from pyrafuse.data.formats.coco_objects import as_written, count_unkept, read_objects, spell
+from pyrafuse.data.formats.coco_writing import COCO_WRITING
 from pyrafuse.data.formats.foreign import recognise
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.assembling import assemble
@@ -54,6 +55,7 @@ class COCOFormat(AnnotationFormat):
         "crowds (iscrowd 1)",
         "if they are single objects, set iscrowd to 0; tools write 1 for masks drawn with a brush",
     )
+    writing = COCO_WRITING
 
     def open(self, file: Path) -> DataSet | None:
         if file.suffix.lower() != ".json" or (not _looks_like_coco(file) and not _is_damaged(file)):
@@ -122,10 +124,11 @@ def read_coco(path: Path, *, split: str, tree: Tree, rules: ReadingRules = DEFAU
         groups = find_groups(content["categories"], used_names)
         images, row_of, image_problems = _read_images(content["images"], path, split, tree)
         objects, object_problems = read_objects(content["annotations"], path, row_of, label_of, rules)
+        unkept = count_unkept(content["annotations"])
         del content
     records, box_problems = assemble(images, objects, rules=rules)
     problems += image_problems + object_problems + box_problems
-    return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems), groups)
+    return Reading(DetectionData(records, names, written_ids, "coco", split), tuple(problems), groups, unkept)
 
 
 @contextmanager

@@ -75,6 +75,21 @@ def read_objects(
     return table, problems
 
 
+def count_unkept(annotations: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many annotations hold what boxes do not: outlines, keypoints, a rotation, attributes; none of none."""
+    found = {
+        "outlines": sum(bool(annotation.get("segmentation")) for annotation in annotations),
+        "keypoints": sum(bool(annotation.get("keypoints")) for annotation in annotations),
+        "rotated boxes": sum(_angle_of(annotation, "rotation") != 0 for annotation in annotations),
+        "attributes of objects": sum(_has_attributes(annotation.get("attributes")) for annotation in annotations),
+    }
+    return {what: count for what, count in found.items() if count}
+
+
+def _has_attributes(attributes: Any) -> bool:
+    return isinstance(attributes, dict) and any(value for name, value in attributes.items() if name != "rotation")
+
+
 def _look_up(ids: Sequence[Any], table: Mapping[Any, int]) -> NDArray[np.int64]:
     """What ``table`` says of each id, -1 for one it does not hold."""
     return np.array([table.get(spell(i), -1) for i in ids], np.int64)

@@ -1,8 +1,10 @@
 """CSV with a box a line, as of TensorFlow's object detection and Roboflow; rows -> named boxes -> records."""
 
+import csv
+import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from pyrafuse.data.reading.joining import join_readings
 from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_boxes
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import DEFAULT_RULES, BoxFormat, ReadingRules
-from pyrafuse.data.reading.tables import is_set
+from pyrafuse.data.reading.tables import PIXEL_CORNERS, is_set
+from pyrafuse.data.writing.encoding import encode_split, spell_number
+from pyrafuse.data.writing.layouts import ASIDE, FRACTIONS, PlacedSplit, Writing
 
 _COLUMNS = {
     "image": (
@@ -55,6 +59,7 @@ class CSVFormat(AnnotationFormat):
     looked_for = "CSV boxes (filename,width,height,class,xmin,ymin,xmax,ymax)"
     rank = 80
     set_aside = ("difficult", "if they are to be found, set difficult to 0")
+    writing = Writing(texts=lambda splits: _write(splits), image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE}))
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), {"": [file]}) if _is_boxes(file) else None
@@ -117,6 +122,20 @@ def read_file(file: Path, split: str, tree: Tree, rules: ReadingRules = DEFAULT_
         objects, file=file, tree=tree, split=split, images=images.values(), written=written, rules=rules
     )
     return Reading(reading.data, (*problems, *reading.problems), unkept=reading.unkept)
+
+
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    for split in splits:
+        stream = io.StringIO(newline="")
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "difficult"))
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            start = (place.rpartition("/")[2], record.width, record.height)
+            objects = zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
+            rows = [(*start, split.data.names[k], *map(spell_number, box), int(aside)) for k, box, aside in objects]
+            table.writerows(rows or [(*start, "", "", "", "", "", "")])
+        yield f"{split.data.split}/_annotations.csv".lstrip("/"), stream.getvalue()
 
 
 def _faulty(file: Path, line: int, what: str) -> Problem:

@@ -6,7 +6,7 @@ The layout is told in CVAT's documentation, "XML annotation format", version 1.1
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -22,7 +22,9 @@ from pyrafuse.data.reading.joining import join_readings
 from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_boxes, tell_without_box
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
-from pyrafuse.data.reading.tables import BOX, OUTLINE
+from pyrafuse.data.reading.tables import BOX, OUTLINE, PIXEL_CORNERS
+from pyrafuse.data.writing.encoding import encode_split, spell_number
+from pyrafuse.data.writing.layouts import BARE_CLASSES, FRACTIONS, PlacedSplit, Writing
 
 _WITH_BOX = {"box", "ellipse", "mask", "polygon", "cuboid"}
 _NO_SHAPE = {"attribute", "tag"}
@@ -56,6 +58,10 @@ class CVATFormat(AnnotationFormat):
     title = "CVAT XML"
     looked_for = "CVAT XML (annotations.xml beside images/)"
     rank = 40
+
+    writing = Writing(
+        texts=lambda splits: _write(splits), image_folder="images/{split}", keeps=frozenset({FRACTIONS, BARE_CLASSES})
+    )
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), [file]) if _is_cvat(file) else None
@@ -271,6 +277,32 @@ def _pictures_of_frames(path: Path, tree: Tree) -> dict[int, str]:
         if image.is_relative_to(path.parent) and (numbers := re.findall(r"\d+", image.stem)):
             named[int(numbers[-1])].append(image)
     return {n: found[0].relative_to(path.parent).as_posix() for n, found in named.items() if len(found) == 1}
+
+
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    """One file; splits are subsets, as in the export of a project."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "project"), "labels")
+    for name in splits[0].data.names:
+        label = ElementTree.SubElement(labels, "label")
+        ElementTree.SubElement(label, "name").text = name
+        ElementTree.SubElement(label, "type").text = "rectangle"
+    images = 0
+    for split in splits:
+        names, subset = split.data.names, {"subset": split.data.split} if split.data.split else {}
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            image = ElementTree.SubElement(
+                root, "image", id=str(images), name=place.rpartition("/")[2], **subset, width=str(record.width),
+                height=str(record.height),
+            )  # fmt: skip
+            images += 1
+            for label, box in zip(record.labels.tolist(), numbers, strict=True):
+                corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(spell_number, box), strict=True))
+                ElementTree.SubElement(image, "box", label=names[label], occluded="0", **corners, z_order="0")
+    ElementTree.indent(root, " ")
+    yield "annotations.xml", f"{ElementTree.tostring(root, encoding='unicode', xml_declaration=False)}\n"
 
 
 def _points(text: str) -> list[float]:

@@ -3,9 +3,10 @@
 The layout is told in the documentation of Hugging Face's datasets, "Create an image dataset", object detection.
 """
 
+import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_b
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import DEFAULT_RULES, BoxFormat, ReadingRules
 from pyrafuse.data.reading.tables import is_set
+from pyrafuse.data.writing.encoding import encode_split
+from pyrafuse.data.writing.layouts import AREAS, ASIDE, BARE_CLASSES, FRACTIONS, PlacedSplit, Writing
 
 _WRITTEN = BoxFormat("pixels", "sizes")
 _FILE = "metadata.jsonl"
@@ -49,6 +52,12 @@ class ImageFolderFormat(AnnotationFormat):
     set_aside = ("crowds (iscrowd 1)", "if they are single objects, set iscrowd to 0")
     naming = (
         "put a classes.txt with a name a line beside the folders of the splits, or class_label names into README.md"
+    )
+
+    writing = Writing(
+        texts=lambda splits: _write(splits),
+        image_folder="{split}",
+        keeps=frozenset({FRACTIONS, ASIDE, AREAS, BARE_CLASSES}),
     )
 
     def open(self, file: Path) -> DataSet | None:
@@ -194,6 +203,30 @@ def _class_labels(value: Any, depth: int = 0) -> list[dict[Any, Any]]:
             names = dict(enumerate(names))
         return [names] if isinstance(names, dict) else [n for v in value.values() for n in _class_labels(v, depth + 1)]
     return [n for v in value for n in _class_labels(v, depth + 1)] if isinstance(value, list) else []
+
+
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    names = {str(number): name for number, name in enumerate(splits[0].data.names)}
+    objects = {"name": "objects", "sequence": [{"name": "categories", "dtype": {"class_label": {"names": names}}}]}
+    features = [{"name": "image", "dtype": "image"}, objects]
+    card = yaml.safe_dump({"dataset_info": {"features": features}}, sort_keys=False, allow_unicode=True)
+    yield "README.md", f"---\n{card}---\n"
+    for split in splits:
+        lines = []
+        boxes = encode_split(split.data, _WRITTEN)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            held = {
+                "bbox": numbers,
+                "categories": record.labels.tolist(),
+                "area": [float(str(area)) for area in record.areas],
+                "iscrowd": record.crowd.astype(int).tolist(),
+            }
+            row = {
+                "file_name": place.rpartition("/")[2], "image_id": record.image_id, "width": record.width,
+                "height": record.height, "objects": held,
+            }  # fmt: skip
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        yield f"{split.data.split}/{_FILE}".lstrip("/"), "".join(lines)
 
 
 def _faulty(file: Path, line: int, what: str) -> Problem:

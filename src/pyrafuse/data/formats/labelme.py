@@ -1,9 +1,10 @@
 """LabelMe's JSON, also X-AnyLabeling's: a file an image, shapes as points; files -> named boxes -> records."""
 
+import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from pyrafuse.data.reading.documents import read_ends, read_json
 from pyrafuse.data.reading.folders import IMAGE_FOLDERS, Tree, split_of_folder
 from pyrafuse.data.reading.hulls import NO_BOX, Box, box_of_points
 from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_boxes, tell_without_box
+from pyrafuse.data.reading.names import without_suffix
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
-from pyrafuse.data.reading.tables import BOX, OUTLINE, is_set
+from pyrafuse.data.reading.tables import BOX, OUTLINE, PIXEL_CORNERS, is_set
+from pyrafuse.data.writing.encoding import encode_split
+from pyrafuse.data.writing.layouts import ASIDE, BARE_CLASSES, FRACTIONS, PlacedSplit, Writing
 
 _MAX_BYTES = 1 << 29  # a file may hold its picture
 _SHAPES, _IMAGE = re.compile(r'"(shapes|imageData)"\s*:'), re.compile(r'"image(Path|Height|Width)"\s*:')
@@ -31,6 +35,10 @@ class LabelMeFormat(AnnotationFormat):
     looked_for = "LabelMe JSON (a file an image, beside it)"
     rank = 60
     set_aside = ("difficult", "if they are to be found, set difficult to false")
+
+    writing = Writing(
+        texts=lambda splits: _write(splits), image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE, BARE_CLASSES})
+    )
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), [file]) if _is_labelme(file) else None
@@ -140,6 +148,25 @@ def _read_points(kind: str, points: Any) -> tuple[Box, int]:
         (x, y), edge = pairs[0], math.dist(*pairs)
         return (x - edge, y - edge, x + edge, y + edge), OUTLINE
     return box_of_points([value for pair in pairs for value in pair]), OUTLINE
+
+
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    yield "labels.txt", "".join(f"{name}\n" for name in ("__ignore__", "_background_", *splits[0].data.names))
+    for split in splits:
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            shapes = [
+                {
+                    "label": split.data.names[label], "points": [box[:2], box[2:]], "group_id": None,
+                    "shape_type": "rectangle", "flags": {}, **({"difficult": True} if is_aside else {}),
+                }
+                for label, box, is_aside in zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
+            ]  # fmt: skip
+            content = {
+                "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": place.rpartition("/")[2],
+                "imageData": None, "imageHeight": record.height, "imageWidth": record.width,
+            }  # fmt: skip
+            yield f"{without_suffix(place)}.json", json.dumps(content, ensure_ascii=False, indent=1)
 
 
 def _whole(value: Any) -> int:

@@ -15,6 +15,7 @@ from pyrafuse.data.formats.registry import DataSet, all_formats, format_of
 from pyrafuse.data.formats.shapes import cached_shapes, is_shapes
 from pyrafuse.data.reading.class_groups import leave_out_groups
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree
+from pyrafuse.data.reading.joining import join_readings, share_classes
 from pyrafuse.data.reading.passed_over import count_suffixes, find_unread, tell_unread
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import DEFAULT_RULES, ReadingRules
@@ -125,6 +126,30 @@ def read_split(
         splits = read_splits(path, val_fraction=val_fraction, seed=seed, rules=rules)
         return Reading(splits.val if split == "val" else splits.train, splits.problems)
     raise DataError(f"{found.path} has no split {split!r}; it has {_list_splits(found)}")
+
+
+def read_all(path: str | os.PathLike[str], *, rules: ReadingRules = DEFAULT_RULES) -> tuple[Reading, ...]:
+    """Read every split, under one list of classes: those of the first split, and what the others add.
+
+    A split called trainval is left out where others hold all of its images. Splits that are called otherwise than
+    `SPLIT_WORDS` has it are put together, as one without a name.
+
+    Raises:
+        DataError: As `read_splits`, and if no image is left.
+    """
+    found = _look(path)
+    readings = leave_out_groups([found.read(split, rules) for split in found.readers])
+    known = [reading for reading in readings if reading.data.split in SPLIT_WORDS.values()]
+    others = [reading for reading in readings if reading.data.split not in SPLIT_WORDS.values()]
+    of_parts = {record.path for r in known if r.data.split != "trainval" for record in r.data.records}
+    known = [r for r in known if r.data.split != "trainval" or any(x.path not in of_parts for x in r.data.records)]
+    if others:
+        joined = join_readings(others)
+        known.append(replace(joined, data=replace(joined.data, split="")))
+    filled = [reading for reading in known if reading.data.records]
+    if not filled:
+        raise DataError(f"{found.path} leaves no image{_first(readings[0])}")
+    return tuple(share_classes(filled))
 
 
 def _look(path: str | os.PathLike[str]) -> DataSet:

@@ -13,6 +13,7 @@ from pyrafuse.base.registry import Registry
 from pyrafuse.data.reading.folders import Tree
 from pyrafuse.data.reading.problems import Reading
 from pyrafuse.data.reading.rules import ReadingRules
+from pyrafuse.data.writing.layouts import Writing
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class AnnotationFormat(ABC):
         rank: Formats look in this order; those of the package have 10 and more, so that yours come first.
         set_aside: What its objects are called that count neither as found nor as missed, and how they come to count.
         naming: How to name classes that are called by their numbers; empty where every file of it names them.
+        writing: How data are written in it; None where it is only read.
     """
 
     title: ClassVar[str]
@@ -55,6 +57,7 @@ class AnnotationFormat(ABC):
     rank: ClassVar[int] = 0
     set_aside: ClassVar[tuple[str, str]] = ("set aside", "annotate them as objects")
     naming: ClassVar[str] = ""
+    writing: ClassVar[Writing | None] = None
 
     def open(self, file: Path) -> DataSet | None:  # noqa: ARG002
         """The data set that ``file`` describes; None if it is no file of this format."""

@@ -19,6 +19,7 @@ from pyrafuse.base.errors import DataError, same_but_for_case
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.formats.voc_lists import find_lists, read_list_of_names
+from pyrafuse.data.formats.voc_writing import VOC_WRITING
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.class_lists import find_class_lists, join_class_lists
 from pyrafuse.data.reading.documents import check_bytes, parse_xml
@@ -50,6 +51,7 @@ class VOCObject:
         source: `BOX` for a bndbox, `OUTLINE` for a polygon, `ROTATED` for a robndbox.
         rotation: CVAT's attribute, in degrees.
         angle: That of a robndbox, in whatever unit.
+        has_more: Whether it has a pose, parts, attributes, or is truncated or occluded.
     """
 
     name: str
@@ -58,6 +60,7 @@ class VOCObject:
     source: int = BOX
     rotation: float = 0.0
     angle: float = 0.0
+    has_more: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class VOCFormat(AnnotationFormat):
     looked_for = "Pascal VOC (Annotations/*.xml, or XML files beside the images)"
     rank = 20
     set_aside = ("difficult", "if they are to be found, set <difficult> to 0")
+    writing = VOC_WRITING
 
     def find(self, tree: Tree) -> DataSet | None:
         folder = find_voc(tree)
@@ -175,7 +179,12 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, rules: ReadingRules =
     records, box_problems = assemble(images, table, rules=rules)
     problems += _find_unannotated(images, tree)
     data = DetectionData(records, folder.names, tuple(range(len(folder.names))), "voc", split)
-    return Reading(data, tuple(problems + box_problems))
+    unkept = {
+        "outlines": sum(item.source == OUTLINE for item in objects),
+        "rotated boxes": int(np.count_nonzero(rotations) + np.count_nonzero(angles)),
+        "pose, truncated, occluded, parts and attributes": sum(item.has_more for item in objects),
+    }
+    return Reading(data, tuple(problems + box_problems), unkept={w: count for w, count in unkept.items() if count})
 
 
 def _tell_absent(files: Sequence[VOCFile], num_listed: int, rules: ReadingRules) -> list[Problem]:
@@ -260,7 +269,14 @@ def _read_object(item: ElementTree.Element) -> VOCObject:
         source=source,
         rotation=rotation if math.isfinite(rotation) else 0.0,
         angle=angle,
+        has_more=_has_more(item) or bool(attributes.keys() - {"rotation"}),
     )
+
+
+def _has_more(item: ElementTree.Element) -> bool:
+    is_marked = is_set(item.findtext("truncated")) or is_set(item.findtext("occluded"))
+    pose = (item.findtext("pose") or "").strip().casefold()
+    return is_marked or pose not in {"", "unspecified"} or item.find("part") is not None
 
 
 def _read_box(item: ElementTree.Element) -> tuple[Box, int, float]:

@@ -14,6 +14,7 @@ from pyrafuse.data.formats.foreign import recognise
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.formats.yolo_labels import expected_labels, find_labels, find_orphans, tell_labels
 from pyrafuse.data.formats.yolo_lists import SUFFIXES, YOLOFolder, find_list, find_yolo, read_list
+from pyrafuse.data.formats.yolo_writing import YOLO_WRITING
 from pyrafuse.data.reading.assembling import assemble
 from pyrafuse.data.reading.folders import Tree, decode
 from pyrafuse.data.reading.hulls import Box, are_radians, are_scores, box_of_points
@@ -42,6 +43,7 @@ class YOLOFormat(AnnotationFormat):
     title = "YOLO text"
     looked_for = "YOLO text (a data.yaml or obj.data, or labels/*.txt beside images/)"
     rank = 30
+    writing = YOLO_WRITING
     naming = "put a classes.txt with a name a line beside the labels, or names into the data.yaml"
 
     def open(self, file: Path) -> DataSet | None:
@@ -118,7 +120,13 @@ def read_yolo(folder: YOLOFolder, *, split: str, rules: ReadingRules = DEFAULT_R
     )
     records, box_problems = assemble(images, table, rules=rules)
     data = DetectionData(records, names, tuple(range(len(names))), "yolo", split)
-    return Reading(data, tuple(sorted(problems + box_problems, key=lambda p: p.kind != "missing image")))
+    told = tuple(sorted(problems + box_problems, key=lambda p: p.kind != "missing image"))
+    unkept = {
+        "outlines": sum(line.source == OUTLINE for line in parsed_lines),
+        "rotated boxes": int(np.count_nonzero(fifths)),
+        "keypoints": len(rows) if folder.num_keypoint_values else 0,
+    }
+    return Reading(data, told, unkept={what: count for what, count in unkept.items() if count})
 
 
 def _find_duplicate_names(names: Iterable[str], file: Path) -> list[Problem]:

@@ -51,4 +51,4 @@ def _without(reading: Reading, groups: Sequence[str]) -> Reading:
         names=tuple(data.names[label] for label in kept),
         category_ids=tuple(data.category_ids[label] for label in kept),
     )
-    return Reading(data, (*reading.problems, *problems))
+    return replace(reading, data=data, problems=(*reading.problems, *problems))

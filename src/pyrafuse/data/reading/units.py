@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pyrafuse.data.reading.rules import ORDERS, UNITS, BoxFormat
 
+_ONE_BASED = {"corners": (1, 1, 0, 0), "sizes": (1, 1, 1, 1), "centers": (0.5, 0.5, 0.5, 0.5)}
+"""What xyxy boxes have more where pixels are counted from 1 and the last one is inside."""
 _SCALES = {"shares": 1.0, "percent": 100.0}
 _MEANINGS = {
     "pixels": "pixels",
@@ -72,8 +74,19 @@ def to_pixels(
     if form.unit != "pixels":
         boxes *= np.tile(sizes / _SCALES[form.unit], 2)
     elif form.is_one_based:
-        shift = {"corners": (1, 1, 0, 0), "sizes": (1, 1, 1, 1), "centers": (0.5, 0.5, 0.5, 0.5)}[form.order]
-        boxes -= np.where(is_hull[:, None], 0, np.array(shift))
+        boxes -= np.where(is_hull[:, None], 0, np.array(_ONE_BASED[form.order]))
+    return boxes
+
+
+def from_pixels(boxes: NDArray[np.float64], form: BoxFormat, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The numbers that stand for xyxy boxes in pixels: what `to_pixels` takes back."""
+    boxes = boxes + np.array(_ONE_BASED[form.order]) if form.is_one_based else boxes
+    if form.unit != "pixels":
+        boxes = boxes / np.tile(sizes / _SCALES[form.unit], 2)
+    if form.order == "sizes":
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    if form.order == "centers":
+        return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
     return boxes
 
 

@@ -3,11 +3,23 @@
 import re
 from pathlib import Path
 
-from pyrafuse.data.formats.registry import all_formats
+from pyrafuse.data.formats.registry import AnnotationFormat, all_formats
+from pyrafuse.data.writing.layouts import KEPT
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "data.md"
 
 
-def test_the_table_lists_every_format_in_the_order_in_which_they_look():
-    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
-    assert rows == [(each.title, name) for name, each in all_formats()]
+def describe(name: str, each: AnnotationFormat) -> str:
+    if each.writing is None:
+        return f"| {each.title} | `{name}` | yes | no | - |"
+    lost = "; ".join(words for kind, words in KEPT.items() if kind not in each.writing.keeps)
+    return f"| {each.title} | `{name}` | yes | yes | {lost or 'nothing'} |"
+
+
+def test_the_tables_list_every_format_in_the_order_in_which_they_look():
+    text = PAGE.read_text()
+    assert re.findall(r"^\| .+ \| `\w+` \| yes \| .+$", text, re.MULTILINE) == [
+        describe(name, each) for name, each in all_formats()
+    ]
+    looks = re.findall(r"^\| ([^|]+) \| `(\w+)` \| (?!yes)", text, re.MULTILINE)
+    assert looks == [(each.title, name) for name, each in all_formats()]
