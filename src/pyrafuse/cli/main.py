@@ -79,6 +79,14 @@ COMMANDS = {
     ),
     "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
     "data convert": Command("pyrafuse.cli.data_convert:convert", "Write a data set in another format."),
+    "data split": Command(
+        "pyrafuse.cli.data_split:split",
+        "Divide a data set into training, validation and test, with equal shares of classes and sizes.",
+    ),
+    "data merge": Command("pyrafuse.cli.data_merge:merge", "Put data sets together, of any formats."),
+    "data show": Command(
+        "pyrafuse.cli.data_show:show", "Write one HTML page of a data set: pictures with their boxes."
+    ),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
     ),

@@ -293,10 +293,8 @@ def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
         names, subset = split.data.names, {"subset": split.data.split} if split.data.split else {}
         boxes = encode_split(split.data, PIXEL_CORNERS)
         for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
-            image = ElementTree.SubElement(
-                root, "image", id=str(images), name=place.rpartition("/")[2], **subset, width=str(record.width),
-                height=str(record.height),
-            )  # fmt: skip
+            name, sides = place.rpartition("/")[2], {"width": str(record.width), "height": str(record.height)}
+            image = ElementTree.SubElement(root, "image", {"id": str(images), "name": name, **subset, **sides})
             images += 1
             for label, box in zip(record.labels.tolist(), numbers, strict=True):
                 corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(spell_number, box), strict=True))

@@ -30,7 +30,7 @@ def _write_image(record: ImageRecord, file: str, boxes: Sequence[Sequence[int]],
         ElementTree.SubElement(size, tag).text = str(value)
     for label, box, is_aside in zip(record.labels.tolist(), boxes, record.crowd.tolist(), strict=True):
         item = ElementTree.SubElement(root, "object")
-        ElementTree.SubElement(item, "name").text = names[label]
+        ElementTree.SubElement(item, "name").text = str(names[label])
         ElementTree.SubElement(item, "difficult").text = str(int(is_aside))
         x1, y1, x2, y2 = box
         corners = ElementTree.SubElement(item, "bndbox")
