@@ -92,10 +92,10 @@ def draw_record(record: ImageRecord, names: Sequence[str]) -> NDArray[np.uint8]:
     """
     pixels: NDArray[np.uint8] = read_image(record.path)
     height, width = pixels.shape[:2]
-    scale = min(MAX_GALLERY_SIDE_PX / max(height, width), 1.0)
-    if scale < 1:
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    scale = MAX_GALLERY_SIDE_PX / max(height, width)  # small images are enlarged: a caption must not cover them
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    pixels = cv2.resize(pixels, size, interpolation=interpolation).astype(np.uint8, copy=False)
     if not len(record.labels):
         return pixels
     labels = record.labels.tolist()

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -30,6 +31,17 @@ def test_boxes_are_drawn_at_the_size_that_is_shown(tmp_path):
     assert abs(columns.max() - 560) <= 2
     assert abs(rows.max() - 320) <= 2
     assert not on_line[200, 90:550].any()
+
+
+def test_small_images_are_enlarged(tmp_path):
+    Image.new("RGB", (64, 32), "white").save(tmp_path / "a.png")
+    small = replace(record(tmp_path / "a.png", [0], (8, 8, 56, 24)), width=64, height=32)
+    drawn = draw_record(small, ["cat"])
+    color = tuple(int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5))
+    rows, columns = np.nonzero((drawn == color).all(axis=2))
+    assert drawn.shape == (400, 800, 3)
+    assert abs(columns.max() - 700) <= 2
+    assert abs(rows.max() - 300) <= 2
 
 
 def test_the_page_counts_and_shows(tmp_path):

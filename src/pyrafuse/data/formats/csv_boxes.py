@@ -51,6 +51,20 @@ _NUMBER = r"-?\d*\.?\d+(?:e-?\d+)?"
 _BARE_ROW = re.compile(rf"[^,;\t]+\.\w+(?:[,;\t]{_NUMBER}){{4}}[,;\t][^,;\t]+|[^,;\t]+\.\w+[,;\t]{{5}}", re.IGNORECASE)
 
 
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    for split in splits:
+        stream = io.StringIO(newline="")
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "difficult"))
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            start = (place.rpartition("/")[2], record.width, record.height)
+            objects = zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
+            rows = [(*start, split.data.names[k], *map(spell_number, box), int(aside)) for k, box, aside in objects]
+            table.writerows(rows or [(*start, "", "", "", "", "", "")])
+        yield f"{split.data.split}/_annotations.csv".lstrip("/"), stream.getvalue()
+
+
 @FORMATS.register("csv")
 class CSVFormat(AnnotationFormat):
     """CSV boxes, told by the titles of the columns, or by a first line of path, four numbers and class."""
@@ -59,7 +73,7 @@ class CSVFormat(AnnotationFormat):
     looked_for = "CSV boxes (filename,width,height,class,xmin,ymin,xmax,ymax)"
     rank = 80
     set_aside = ("difficult", "if they are to be found, set difficult to 0")
-    writing = Writing(texts=lambda splits: _write(splits), image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE}))
+    writing = Writing(texts=_write, image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE}))
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), {"": [file]}) if _is_boxes(file) else None
@@ -122,20 +136,6 @@ def read_file(file: Path, split: str, tree: Tree, rules: ReadingRules = DEFAULT_
         objects, file=file, tree=tree, split=split, images=images.values(), written=written, rules=rules
     )
     return Reading(reading.data, (*problems, *reading.problems), unkept=reading.unkept)
-
-
-def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
-    for split in splits:
-        stream = io.StringIO(newline="")
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "difficult"))
-        boxes = encode_split(split.data, PIXEL_CORNERS)
-        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
-            start = (place.rpartition("/")[2], record.width, record.height)
-            objects = zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
-            rows = [(*start, split.data.names[k], *map(spell_number, box), int(aside)) for k, box, aside in objects]
-            table.writerows(rows or [(*start, "", "", "", "", "", "")])
-        yield f"{split.data.split}/_annotations.csv".lstrip("/"), stream.getvalue()
 
 
 def _faulty(file: Path, line: int, what: str) -> Problem:

@@ -51,6 +51,30 @@ class CVATFile:
     parts: Mapping[str, _Part]
 
 
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    """One file; splits are subsets, as in the export of a project."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "project"), "labels")
+    for name in splits[0].data.names:
+        label = ElementTree.SubElement(labels, "label")
+        ElementTree.SubElement(label, "name").text = name
+        ElementTree.SubElement(label, "type").text = "rectangle"
+    images = 0
+    for split in splits:
+        names, subset = split.data.names, {"subset": split.data.split} if split.data.split else {}
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            name, sides = place.rpartition("/")[2], {"width": str(record.width), "height": str(record.height)}
+            image = ElementTree.SubElement(root, "image", {"id": str(images), "name": name, **subset, **sides})
+            images += 1
+            for label, box in zip(record.labels.tolist(), numbers, strict=True):
+                corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(spell_number, box), strict=True))
+                ElementTree.SubElement(image, "box", label=names[label], occluded="0", **corners, z_order="0")
+    ElementTree.indent(root, " ")
+    yield "annotations.xml", f"{ElementTree.tostring(root, encoding='unicode', xml_declaration=False)}\n"
+
+
 @FORMATS.register("cvat")
 class CVATFormat(AnnotationFormat):
     """CVAT for images 1.1 and CVAT for video 1.1, told by the root element."""
@@ -59,9 +83,7 @@ class CVATFormat(AnnotationFormat):
     looked_for = "CVAT XML (annotations.xml beside images/)"
     rank = 40
 
-    writing = Writing(
-        texts=lambda splits: _write(splits), image_folder="images/{split}", keeps=frozenset({FRACTIONS, BARE_CLASSES})
-    )
+    writing = Writing(texts=_write, image_folder="images/{split}", keeps=frozenset({FRACTIONS, BARE_CLASSES}))
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), [file]) if _is_cvat(file) else None
@@ -277,30 +299,6 @@ def _pictures_of_frames(path: Path, tree: Tree) -> dict[int, str]:
         if image.is_relative_to(path.parent) and (numbers := re.findall(r"\d+", image.stem)):
             named[int(numbers[-1])].append(image)
     return {n: found[0].relative_to(path.parent).as_posix() for n, found in named.items() if len(found) == 1}
-
-
-def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
-    """One file; splits are subsets, as in the export of a project."""
-    root = ElementTree.Element("annotations")
-    ElementTree.SubElement(root, "version").text = "1.1"
-    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "project"), "labels")
-    for name in splits[0].data.names:
-        label = ElementTree.SubElement(labels, "label")
-        ElementTree.SubElement(label, "name").text = name
-        ElementTree.SubElement(label, "type").text = "rectangle"
-    images = 0
-    for split in splits:
-        names, subset = split.data.names, {"subset": split.data.split} if split.data.split else {}
-        boxes = encode_split(split.data, PIXEL_CORNERS)
-        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
-            name, sides = place.rpartition("/")[2], {"width": str(record.width), "height": str(record.height)}
-            image = ElementTree.SubElement(root, "image", {"id": str(images), "name": name, **subset, **sides})
-            images += 1
-            for label, box in zip(record.labels.tolist(), numbers, strict=True):
-                corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(spell_number, box), strict=True))
-                ElementTree.SubElement(image, "box", label=names[label], occluded="0", **corners, z_order="0")
-    ElementTree.indent(root, " ")
-    yield "annotations.xml", f"{ElementTree.tostring(root, encoding='unicode', xml_declaration=False)}\n"
 
 
 def _points(text: str) -> list[float]:

@@ -42,6 +42,30 @@ class _Part:
     unkept: Counter[str] = field(default_factory=Counter)
 
 
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    names = {str(number): name for number, name in enumerate(splits[0].data.names)}
+    objects = {"name": "objects", "sequence": [{"name": "categories", "dtype": {"class_label": {"names": names}}}]}
+    features = [{"name": "image", "dtype": "image"}, objects]
+    card = yaml.safe_dump({"dataset_info": {"features": features}}, sort_keys=False, allow_unicode=True)
+    yield "README.md", f"---\n{card}---\n"
+    for split in splits:
+        lines = []
+        boxes = encode_split(split.data, _WRITTEN)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            held = {
+                "bbox": numbers,
+                "categories": record.labels.tolist(),
+                "area": [float(str(area)) for area in record.areas],
+                "iscrowd": record.crowd.astype(int).tolist(),
+            }
+            row = {
+                "file_name": place.rpartition("/")[2], "image_id": record.image_id, "width": record.width,
+                "height": record.height, "objects": held,
+            }  # fmt: skip
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        yield f"{split.data.split}/{_FILE}".lstrip("/"), "".join(lines)
+
+
 @FORMATS.register("imagefolder")
 class ImageFolderFormat(AnnotationFormat):
     """Hugging Face's image folder, told by metadata.jsonl."""
@@ -55,7 +79,7 @@ class ImageFolderFormat(AnnotationFormat):
     )
 
     writing = Writing(
-        texts=lambda splits: _write(splits),
+        texts=_write,
         image_folder="{split}",
         keeps=frozenset({FRACTIONS, ASIDE, AREAS, BARE_CLASSES}),
     )
@@ -203,30 +227,6 @@ def _class_labels(value: Any, depth: int = 0) -> list[dict[Any, Any]]:
             names = dict(enumerate(names))
         return [names] if isinstance(names, dict) else [n for v in value.values() for n in _class_labels(v, depth + 1)]
     return [n for v in value for n in _class_labels(v, depth + 1)] if isinstance(value, list) else []
-
-
-def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
-    names = {str(number): name for number, name in enumerate(splits[0].data.names)}
-    objects = {"name": "objects", "sequence": [{"name": "categories", "dtype": {"class_label": {"names": names}}}]}
-    features = [{"name": "image", "dtype": "image"}, objects]
-    card = yaml.safe_dump({"dataset_info": {"features": features}}, sort_keys=False, allow_unicode=True)
-    yield "README.md", f"---\n{card}---\n"
-    for split in splits:
-        lines = []
-        boxes = encode_split(split.data, _WRITTEN)
-        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
-            held = {
-                "bbox": numbers,
-                "categories": record.labels.tolist(),
-                "area": [float(str(area)) for area in record.areas],
-                "iscrowd": record.crowd.astype(int).tolist(),
-            }
-            row = {
-                "file_name": place.rpartition("/")[2], "image_id": record.image_id, "width": record.width,
-                "height": record.height, "objects": held,
-            }  # fmt: skip
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        yield f"{split.data.split}/{_FILE}".lstrip("/"), "".join(lines)
 
 
 def _faulty(file: Path, line: int, what: str) -> Problem:

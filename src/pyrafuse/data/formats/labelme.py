@@ -27,6 +27,25 @@ _MAX_BYTES = 1 << 29  # a file may hold its picture
 _SHAPES, _IMAGE = re.compile(r'"(shapes|imageData)"\s*:'), re.compile(r'"image(Path|Height|Width)"\s*:')
 
 
+def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
+    yield "labels.txt", "".join(f"{name}\n" for name in ("__ignore__", "_background_", *splits[0].data.names))
+    for split in splits:
+        boxes = encode_split(split.data, PIXEL_CORNERS)
+        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
+            shapes = [
+                {
+                    "label": split.data.names[label], "points": [box[:2], box[2:]], "group_id": None,
+                    "shape_type": "rectangle", "flags": {}, **({"difficult": True} if is_aside else {}),
+                }
+                for label, box, is_aside in zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
+            ]  # fmt: skip
+            content = {
+                "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": place.rpartition("/")[2],
+                "imageData": None, "imageHeight": record.height, "imageWidth": record.width,
+            }  # fmt: skip
+            yield f"{without_suffix(place)}.json", json.dumps(content, ensure_ascii=False, indent=1)
+
+
 @FORMATS.register("labelme")
 class LabelMeFormat(AnnotationFormat):
     """LabelMe JSON, told by its shapes."""
@@ -36,9 +55,7 @@ class LabelMeFormat(AnnotationFormat):
     rank = 60
     set_aside = ("difficult", "if they are to be found, set difficult to false")
 
-    writing = Writing(
-        texts=lambda splits: _write(splits), image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE, BARE_CLASSES})
-    )
+    writing = Writing(texts=_write, image_folder="{split}", keeps=frozenset({FRACTIONS, ASIDE, BARE_CLASSES}))
 
     def open(self, file: Path) -> DataSet | None:
         return _data_set(file, Tree(file.parent), [file]) if _is_labelme(file) else None
@@ -148,25 +165,6 @@ def _read_points(kind: str, points: Any) -> tuple[Box, int]:
         (x, y), edge = pairs[0], math.dist(*pairs)
         return (x - edge, y - edge, x + edge, y + edge), OUTLINE
     return box_of_points([value for pair in pairs for value in pair]), OUTLINE
-
-
-def _write(splits: Sequence[PlacedSplit]) -> Iterator[tuple[str, str]]:
-    yield "labels.txt", "".join(f"{name}\n" for name in ("__ignore__", "_background_", *splits[0].data.names))
-    for split in splits:
-        boxes = encode_split(split.data, PIXEL_CORNERS)
-        for record, place, numbers in zip(split.data.records, split.places, boxes, strict=True):
-            shapes = [
-                {
-                    "label": split.data.names[label], "points": [box[:2], box[2:]], "group_id": None,
-                    "shape_type": "rectangle", "flags": {}, **({"difficult": True} if is_aside else {}),
-                }
-                for label, box, is_aside in zip(record.labels.tolist(), numbers, record.crowd.tolist(), strict=True)
-            ]  # fmt: skip
-            content = {
-                "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": place.rpartition("/")[2],
-                "imageData": None, "imageHeight": record.height, "imageWidth": record.width,
-            }  # fmt: skip
-            yield f"{without_suffix(place)}.json", json.dumps(content, ensure_ascii=False, indent=1)
 
 
 def _whole(value: Any) -> int:

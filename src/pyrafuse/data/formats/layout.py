@@ -129,7 +129,7 @@ def read_split(
 
 
 def read_all(path: str | os.PathLike[str], *, rules: ReadingRules = DEFAULT_RULES) -> tuple[Reading, ...]:
-    """Read every split, under one list of classes: those of the first split, and what the others add.
+    """Read every split, training first, under one list of classes: those of the first one, and what the others add.
 
     A split called trainval is left out where others hold all of its images. Splits that are called otherwise than
     `SPLIT_WORDS` has it are put together, as one without a name.
@@ -139,8 +139,11 @@ def read_all(path: str | os.PathLike[str], *, rules: ReadingRules = DEFAULT_RULE
     """
     found = _look(path)
     readings = leave_out_groups([found.read(split, rules) for split in found.readers])
-    known = [reading for reading in readings if reading.data.split in SPLIT_WORDS.values()]
-    others = [reading for reading in readings if reading.data.split not in SPLIT_WORDS.values()]
+    order = [*dict.fromkeys(SPLIT_WORDS.values())]
+    known = sorted(
+        (reading for reading in readings if reading.data.split in order), key=lambda r: order.index(r.data.split)
+    )
+    others = [reading for reading in readings if reading.data.split not in order]
     of_parts = {record.path for r in known if r.data.split != "trainval" for record in r.data.records}
     known = [r for r in known if r.data.split != "trainval" or any(x.path not in of_parts for x in r.data.records)]
     if others:

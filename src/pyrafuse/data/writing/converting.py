@@ -60,7 +60,10 @@ class Plan:
             for split in self.splits
         ]
         names = self.splits[0].data.names
-        return f"{FORMATS.create(self.format).title}: {'; '.join(parts)}; {len(names)} classes: {list_names(names)}"
+        return (
+            f"{FORMATS.create(self.format).title}: {'; '.join(parts)}; "
+            f"{counted(len(names), 'class', 'classes')}: {list_names(names)}"
+        )
 
 
 def writable_formats() -> list[str]:

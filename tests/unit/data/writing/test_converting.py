@@ -211,7 +211,7 @@ def test_the_command(tmp_path, write_image, capsys):
     assert main([*words, "--to", "yolo", "--allow-loss"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        f"{tmp_path / 'out'}: YOLO text: train 1 image with 1 object; 1 classes: cat\nlost: outlines: 1"
+        f"{tmp_path / 'out'}: YOLO text: train 1 image with 1 object; 1 class: cat\nlost: outlines: 1"
     )
     assert (tmp_path / "out" / "labels" / "train" / "a.txt").read_text() == "0 0.16 0.275 0.3 0.5\n"
     assert main([*words, "--to", "yolo", "--allow-loss"]) == 2
