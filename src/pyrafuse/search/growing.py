@@ -51,10 +51,11 @@ class GrowingOptimizer:
 
     def _restore(self, optimizer: Optimizer, parameter: nn.Parameter, key: str) -> None:
         for name in [name for name in self._stored if name.partition(" ")[2] == key]:
-            value = self._stored.pop(name)
+            value = self._stored[name]
             if value.ndim and value.shape == parameter.shape:
                 value = torch.empty_like(parameter).copy_(value)
             optimizer.state[parameter][name.partition(" ")[0]] = value
+            del self._stored[name]  # only now: an interruption before this line loses nothing
 
     def clear(self) -> None:
         """Forget gradients."""

@@ -45,13 +45,14 @@ class Bank:
         for key, parameter in name_parameters(detector).items():
             if key in self.stored:
                 with torch.no_grad():
-                    parameter.copy_(self.stored.pop(key))
-                added[key] = parameter
+                    parameter.copy_(self.stored[key])
             elif key in self.parameters:
                 instead[id(parameter)] = self.parameters[key]
-            elif grows:
-                added[key] = parameter
-        self.parameters.update(added)
+                continue
+            elif not grows:
+                continue
+            added[key] = self.parameters[key] = parameter
+            self.stored.pop(key, None)  # only now: an interruption before this line loses nothing
         for part in detector.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None and id(parameter) in instead:

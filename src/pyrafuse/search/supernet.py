@@ -48,7 +48,7 @@ SHARED_FILE = "shared-weights.safetensors"
 MAX_REFUSED = 300
 """Paths in a row over the budget, after which the training is given up."""
 SAVE_EVERY_S = 30.0
-"""Seconds of training that a killed process can lose; an interrupted one loses the round that it is in."""
+"""Seconds of training, or 20 times those of writing, that a killed process can lose; Ctrl-C costs one round."""
 RECALIBRATING_BATCHES = 4
 JUDGING_BATCHES = 8
 """Largest number of batches of validation images that a graph is judged on."""
@@ -85,12 +85,15 @@ class Supernet:
         self.bank, self.progress, self.digest = Bank(), Progress(), ""
         self._optimizer = GrowingOptimizer(self._recipe)
         try:
-            self.progress, tensors, digest = read_shared(self._path, self._identity)
+            progress, tensors, digest = read_shared(self._path, self._identity)
+            if progress.draws > MAX_REFUSED * rounds * paths:
+                raise CheckpointError(f"{self._path} is damaged: nobody draws {progress.draws} paths")
         except FileNotFoundError:
             return
         except CheckpointError as error:
             material.tell(f"{error}: the shared weights are trained anew")
             return
+        self.progress = progress
         self.bank = Bank({name.removeprefix(f"{WEIGHT} "): x for name, x in tensors.items() if name.startswith(WEIGHT)})
         others = {name: x for name, x in tensors.items() if not name.startswith(WEIGHT)}
         self._optimizer = GrowingOptimizer(self._recipe, others)
@@ -119,7 +122,8 @@ class Supernet:
         chooser = FairChooser(self._material.settings.seed)
         for _ in range(self.progress.draws):  # the draws of rounds that are done, to go on as they would have
             draw(space, inputs, chooser)
-        began, saved, first = time.monotonic(), time.monotonic(), self.progress
+        began, first = time.monotonic(), self.progress
+        next_save = began + SAVE_EVERY_S
         self._material.tell(
             f"training shared weights: {self._rounds - first.rounds} of {counted(self._rounds, 'round')} of "
             f"{counted(self._paths, 'path')}"
@@ -129,12 +133,12 @@ class Supernet:
                 with without_traces(self._material.device):
                     self._do_round(space, inputs, chooser)
                 now = time.monotonic()
-                if now - saved > SAVE_EVERY_S and not self.is_trained:
+                if now > next_save and not self.is_trained:
                     self._save()
+                    next_save = time.monotonic() + max(SAVE_EVERY_S, 20 * (time.monotonic() - now))
                     per_round = (now - began) / (self.progress.rounds - first.rounds)
                     left = duration(per_round * (self._rounds - self.progress.rounds))
                     self._material.tell(f"shared weights: {self.progress.rounds} of {self._rounds}, about {left} left")
-                    saved = time.monotonic()
         finally:
             if self.progress != first:
                 with hold_interrupts():

@@ -224,7 +224,7 @@ def test_paths_over_the_budget_are_passed_over_and_those_that_fail_are_counted(b
 
 
 def test_a_file_that_is_damaged_or_foreign_is_said_and_trained_anew(material, train, tmp_path):
-    train(tmp_path / "a")
+    trained = train(tmp_path / "a")
     path = tmp_path / "a" / SHARED_FILE
     whole = path.read_bytes()
 
@@ -240,6 +240,8 @@ def test_a_file_that_is_damaged_or_foreign_is_said_and_trained_anew(material, tr
     assert "is damaged: its numbers are not those that were written" in read(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "is damaged, or holds no shared weights" in read(b"")
     assert "another search, or of other settings: the shared weights are trained anew" in read(whole, head={"seed": 1})
+    write_shared(path, trained._identity, Progress(3, 10**12), {})
+    assert "is damaged: nobody draws 1000000000000 paths" in read(path.read_bytes())
     save_file({"weight a 1": torch.ones(1)}, path)
     assert "holds no shared weights" in read(path.read_bytes())
 
