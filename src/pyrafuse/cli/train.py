@@ -45,7 +45,8 @@ HELP = {
     "--boxes WORDS": "data.boxes: what the numbers of a box are, such as shares or corners",
     "--max-detections N": "run.max_detections: so many an image count in evaluations, 100 a class by default",
     "--epochs N": "run.epochs",
-    "--batch N": "run.batch_size",
+    "--batch N": "run.batch_size; auto is the recipe's, learnt in parts where the memory does not hold it "
+    "(run.fit_memory)",
     "--lr X": "optimizer.lr, for a batch of optimizer.lr_batch images",
     "--device NAME": "cpu, gpu, or the numbers of GPUs: 0,1",
     "--seed N": "run.seed",
@@ -77,6 +78,11 @@ def read_device(text: str) -> list[Given]:
     if not all(number.isdecimal() for number in numbers):
         raise PyrafuseError(f"no device {text!r}; choose cpu, gpu, or the numbers of GPUs such as 0 or 0,1")
     return [("run.accelerator", "gpu"), ("run.devices", [int(number) for number in numbers])]
+
+
+def read_batch(given: Any) -> list[Given]:
+    """The setting that a number of images, or ``auto``, stands for."""
+    return [("run.fit_memory", True) if given == "auto" else ("run.batch_size", given)]
 
 
 def read_model(text: str) -> list[Given]:
@@ -241,7 +247,7 @@ def describe_defaults() -> dict[str, Any]:
             "boxes": "data.boxes",
             "max_detections": "run.max_detections",
             "epochs": "run.epochs",
-            "batch": "run.batch_size",
+            "batch": read_batch,
             "lr": "optimizer.lr",
             "device": read_device,
             "seed": "run.seed",

@@ -33,7 +33,7 @@ def small() -> Recipe:
         ),
         optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=8, weight_decay=0.05, backbone_lr=0.3),
         schedule=ScheduleSettings(burn_in_power=1.0, min_lr=0.02),
-        run=RunSettings(epochs=30, batch_size=8, ema=0.998),
+        run=RunSettings(epochs=30, batch_size=8, fit_memory=True, ema=0.998),
     )
 
 

@@ -2,7 +2,8 @@
 
 On a processor a batch that does not fit takes the machine's memory until the system ends some process, so what it
 needs is estimated beforehand: what autograd keeps of one image, times the batch. That is a lower bound, so nothing
-that fits is refused. A GPU refuses by itself, at once, and harms nobody: its answer gets a sentence.
+that fits is refused. A GPU refuses by itself, at once, and harms nobody: its answer gets a sentence. Where a recipe
+asks for it, a pass measures what an image takes of it, and the batch is learnt in parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,9 +17,13 @@ from torch import Tensor
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import Recipe
+from pyrafuse.training.trial import measure_gpu
 
 MEANINGFUL = 1000
 """Where so many times the batch's own pixels fit into memory, no detector needs more, and nothing is measured."""
+
+GPU_SHARE = 0.8
+"""Share of a GPU's free memory that passes may take: losses and fragments need the rest."""
 
 
 def fit_batch(recipe: Recipe, num_images: int, *, processes: int, say: Callable[[str], None]) -> Recipe:
@@ -47,44 +52,95 @@ def fit_batch(recipe: Recipe, num_images: int, *, processes: int, say: Callable[
     return replace(recipe, run=replace(run, batch_size=size))
 
 
-def check_memory(detector: Detector, recipe: Recipe, *, available: int | None) -> None:
-    """Refuse a batch that does not fit into the memory of a processor.
+def fit_memory(detector: Detector, recipe: Recipe, *, available: int | None, say: Callable[[str], None]) -> Recipe:
+    """The recipe with a batch that the memory of a processor holds, in parts if ``run.fit_memory`` allows it.
 
     Args:
         detector: On the processor; in evaluation mode afterwards.
         recipe: Size of the images and of the batch.
         available: Bytes that are free; None where nobody knows.
+        say: Told if the batch is learnt in parts.
 
     Raises:
-        PyrafuseError: With the batch that fits.
+        PyrafuseError: If the batch does not fit, with the one that does.
     """
     run = recipe.run
     batch = run.batch_size // run.accumulate
-    sizes = [detector.card.preprocessing.size, *((side, side) for side in recipe.data.sides)]
-    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    height, width = _largest_size(detector, recipe)
     pixels = 3 * height * width
     if available is None or batch * pixels * 4 * MEANINGFUL < available:
-        return
+        return recipe
     try:
         # what does not grow with the images, anchors say, is in both
         one, two = (count_kept_bytes(detector, torch.zeros(number, 3, height, width)) for number in (1, 2))
     except RuntimeError:  # a model that takes no such image alone: its own error is told when it trains
-        return
+        return recipe
     kept = (two - one) // (1 if run.precision == "32" else 2)
     of_weights = 4 * sum(p.numel() for p in detector.parameters()) * 3
     fitting = (available - of_weights) // (kept + 5 * pixels)  # pixels as they are loaded and as numbers
     if batch <= fitting:
-        return
-    needed = (of_weights + batch * (kept + 5 * pixels)) / 1e9
-    remedy = "choose a smaller --size, or a smaller model"
-    if fitting >= 1:
-        parts = next(n for n in range(run.accumulate, run.batch_size + 1)
-                     if run.batch_size % n == 0 and run.batch_size // n <= fitting)  # fmt: skip
-        remedy = f"--batch {fitting} fits, and --run.accumulate {parts} keeps the batch and learns it in parts"
+        return recipe
+    needed = of_weights + batch * (kept + 5 * pixels)
+    reason = _say_needs(batch, (height, width), needed=needed, free=available)
+    if fitting < 1:
+        raise PyrafuseError(f"{reason}: choose a smaller --size, or a smaller model")
+    if run.fit_memory:
+        return _in_parts(recipe, fitting, reason=reason, say=say)
+    parts = _count_parts(recipe, fitting)
     raise PyrafuseError(
-        f"a batch of {batch} images of {width} x {height} px needs at least {needed:.1f} GB of memory, and "
-        f"{available / 1e9:.1f} GB are free: {remedy}"
+        f"{reason}: --batch {fitting} fits, and --run.accumulate {parts} keeps the batch and learns it in parts"
     )
+
+
+def fit_gpu(
+    detector: Detector, recipe: Recipe, *, precision: str, device: torch.device, say: Callable[[str], None]
+) -> Recipe:
+    """The recipe with a batch that a GPU holds, in parts if need be; as it is on other devices, or as it asks for that.
+
+    Args:
+        detector: It is moved to ``device``; in evaluation mode afterwards.
+        recipe: Size of the images and of the batch; ``run.fit_memory`` asks for the parts.
+        precision: What convolutions compute in.
+        device: Where the training computes.
+        say: Told if the batch is learnt in parts.
+    """
+    run = recipe.run
+    if device.type != "cuda" or not run.fit_memory:
+        return recipe
+    size, batch = _largest_size(detector, recipe), run.batch_size // run.accumulate
+    of_image, free = measure_gpu(detector.to(device), size, precision=precision, device=device)
+    of_weights = 4 * sum(p.numel() for p in detector.parameters()) * 4  # gradients, two moments, averaged weights
+    fitting = int((GPU_SHARE * free - of_weights) // of_image)
+    if batch <= fitting:
+        return recipe
+    reason = _say_needs(batch, size, needed=of_weights + batch * of_image, free=free)
+    return _in_parts(recipe, max(1, fitting), reason=reason, say=say)
+
+
+def _largest_size(detector: Detector, recipe: Recipe) -> tuple[int, int]:
+    """Height and width of the largest images of the training."""
+    sizes = [detector.card.preprocessing.size, *((side, side) for side in recipe.data.sides)]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _say_needs(batch: int, size: tuple[int, int], *, needed: float, free: float) -> str:
+    height, width = size
+    return (
+        f"a batch of {batch} images of {width} x {height} px needs at least {needed / 1e9:.1f} GB of memory, and "
+        f"{free / 1e9:.1f} GB are free"
+    )
+
+
+def _count_parts(recipe: Recipe, fitting: int) -> int:
+    """The fewest accumulated batches of which each has ``fitting`` images or fewer."""
+    size, least = recipe.run.batch_size, recipe.run.accumulate
+    return next(n for n in range(least, size + 1) if size % n == 0 and size // n <= fitting)
+
+
+def _in_parts(recipe: Recipe, fitting: int, *, reason: str, say: Callable[[str], None]) -> Recipe:
+    parts = _count_parts(recipe, fitting)
+    say(f"{reason}: learnt in {parts} parts of {recipe.run.batch_size // parts}")
+    return replace(recipe, run=replace(recipe.run, accumulate=parts))
 
 
 def count_kept_bytes(detector: Detector, images: Tensor) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
@@ -270,10 +271,7 @@ def fit_anchors(
     Raises:
         PyrafuseError: If the data have no boxes.
     """
-    sizes = np.array([(record.height, record.width) for record in data.records], np.int64).reshape(-1, 2)
-    scales = (compute_inner_sizes(sizes, preprocessing) / sizes)[:, ::-1]  # along width and height
-    sides = [(record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] for record in data.records]
-    shapes = np.concatenate([*sides, np.zeros((0, 2))]) * np.repeat(scales, list(map(len, sides)), axis=0)
+    shapes = find_shapes(data, preprocessing)
     if not len(shapes):
         raise PyrafuseError("anchors cannot be fitted: the training images have no objects; use model.anchors=model")
     points = torch.from_numpy(shapes).double().clamp(min=1)
@@ -293,6 +291,14 @@ def fit_anchors(
     ordered = centers[centers.prod(dim=1).argsort()].round(decimals=1).tolist()
     rows = [tuple((w, h) for w, h in ordered[i : i + per_level]) for i in range(0, count, per_level)]
     return tuple(rows)
+
+
+def find_shapes(data: DetectionData, preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Width and height (N, 2) of all objects in pixels of the network's input, crowds apart."""
+    sizes = np.array([(record.height, record.width) for record in data.records], np.int64).reshape(-1, 2)
+    scales = (compute_inner_sizes(sizes, preprocessing) / sizes)[:, ::-1]  # along width and height
+    sides = [(record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] for record in data.records]
+    return np.concatenate([*sides, np.zeros((0, 2))]) * np.repeat(scales, list(map(len, sides)), axis=0)
 
 
 def _shape_overlaps(points: Tensor, centers: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output"
                     "run.accelerator", "run.nodes"})  # fmt: skip
 """Settings that may change silently: the trained weights are the same, up to rounding."""
 SAID = frozenset({"data.path", "data.train", "data.val", "data.missing", "run.epochs", "run.accumulate",
-                  "run.precision", "run.sync_bn", "run.evaluate_every", "run.max_detections",
+                  "run.fit_memory", "run.precision", "run.sync_bn", "run.evaluate_every", "run.max_detections",
                   "run.patience"})  # fmt: skip
 """Settings that may change, and are told: the run ends otherwise than it would have."""
 

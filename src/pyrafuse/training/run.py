@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from rich.console import Console
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
-from pyrafuse.base.printable import counted
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.core.storage import read_tensors
@@ -26,20 +24,22 @@ from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
-from pyrafuse.training.batches import check_memory, find_available_memory, fit_batch, memory_errors
+from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.loop import Course, Output, fit
 from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
 from pyrafuse.training.processes import Place, take_place
-from pyrafuse.training.progress import Narrator
+from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
 from pyrafuse.training.resuming import Begun, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
+from pyrafuse.training.screen import Screen, describe_batches, describe_objects, describe_time
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.starting import settle
-from pyrafuse.training.state import check_fits, create_state, read_content, restore
+from pyrafuse.training.state import State, check_fits, create_state, read_content, restore
+from pyrafuse.training.trial import estimate_seconds, time_image
 
 DECODED_IN_CHECK = 2000
 """Data sets up to this many images are decoded whole before training; of larger ones headers are read only."""
@@ -91,16 +91,22 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         val=recipe.data.val,
         rules=recipe.data.reading,
     )
-    console.print(splits.finding, highlight=False, markup=False)
+    screen = Screen(console)
+    screen.tell("data", splits.finding)
     if begun:
         splits = match_classes(splits, begun)
     _check(splits, recipe, console)
-    say = partial(console.print, highlight=False, markup=False)
     asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
-    recipe = fit_batch(recipe, len(splits.train), processes=processes, say=say)
-    detector = create_detector(recipe, splits.train, say=say, start=start)
+    started: list[str] = []
+    recipe = fit_batch(recipe, len(splits.train), processes=processes, say=screen.teller("batch"))
+    detector = create_detector(recipe, splits.train, say=started.append, start=start)
+    screen.tell("objects", describe_objects(splits.train, detector.card.preprocessing))
+    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+    screen.tell("model", f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px")
+    for sentence in started:
+        screen.tell("start", sentence)
     if is_on_cpu(recipe.run):
-        check_memory(detector, recipe, available=find_available_memory())
+        recipe = fit_memory(detector, recipe, available=find_available_memory(), say=screen.teller("batch"))
     if begun:
         check_fits(begun.path, detector, recipe)
     spare(detector)
@@ -109,7 +115,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         detector,
         size=min(detector.card.preprocessing.size),
         began=begun.precision if begun else None,
-        say=say,
+        say=screen.teller("precision"),
     )
     with open_folder(recipe) as folder:
         if is_first_process():
@@ -120,20 +126,20 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
             _told_interrupts(folder, of=recipe.run.epochs),
             take_place(recipe.run, devices) as place,
         ):
+            if place.world_size == 1:  # each process would measure for itself, and all have to choose the same
+                say = screen.teller("batch")
+                recipe = fit_gpu(detector, recipe, precision=precision, device=place.device, say=say)
             course = create_course(recipe, splits, detector, precision=precision, place=place)
             output = _create_output(course, splits, detector, folder, to_plain(asked), console)
             state = create_state(detector, recipe, device=place.device, precision=precision)
-            steps = len(course.batches)
-            parameters = sum(p.numel() for p in detector.parameters()) / 1e6
-            say(
-                f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px, "
-                f"{counted(recipe.run.epochs, 'epoch')} of {counted(steps, 'batch', 'batches')}, "
-                f"on {place.world_size // recipe.run.nodes} x {place.device.type.upper()}; into {folder}"
-            )
+            screen.tell("batch", describe_batches(course))
+            if place.is_first and not console.quiet and recipe.run.epochs * len(course.batches) > FIRST_ESTIMATE:
+                screen.tell("time", _estimate_time(course, output, state, num_train=len(splits.train)))
+            screen.tell("output", str(folder))
             if begun:
                 restore(state, read_content(begun.path))
                 otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
-                say(f"resumed after epoch {begun.epochs}{otherwise}")
+                screen.tell("output", f"resumed after epoch {begun.epochs}{otherwise}")
             fit(state, course, output)
         assert state.best is not None, "the last epoch is always evaluated"
         if place.is_first:
@@ -185,6 +191,20 @@ def _create_output(
     every = run.evaluate_every or max(1, run.epochs // 10)
     narrator = Narrator(epochs=run.epochs, steps_per_epoch=len(course.batches), evaluate_every=every, console=console)
     return Output(folder, values, every, batches, splits.val, narrator)
+
+
+def _estimate_time(course: Course, output: Output, state: State, *, num_train: int) -> str:
+    """How long the training takes, in words, by a pass for an image."""
+    run, place = course.recipe.run, course.place
+    image_s = time_image(state.detector, course.recipe, precision=course.precision, device=place.device)
+    epoch_s, run_s = estimate_seconds(
+        image_s / place.world_size,
+        num_train=num_train,
+        num_val=len(output.val_data),
+        epochs=run.epochs,
+        validations=-(-run.epochs // output.evaluate_every),
+    )
+    return describe_time(epoch_s, run_s, epochs=run.epochs)
 
 
 def _report(folder: Path, evaluation: EvaluationResult) -> None:

@@ -268,6 +268,8 @@ class RunSettings:
         epochs: Passes over the training images.
         batch_size: Images an optimiser step, over all devices and accumulated batches.
         accumulate: Batches whose gradients make one step; ``batch_size`` is shared among them.
+        fit_memory: Learn a batch that the memory does not hold in parts, as ``accumulate`` does; a GPU's memory is
+            measured by a pass of the model.
         precision: What convolutions compute in: ``32``, ``bf16``, ``fp16`` (a GPU alone), or ``auto``: bf16 where this
             machine is faster so, else 32; on a processor it is measured. Losses stay in 32 bits.
         devices: How many, or the numbers of those to use, ``[0, 1]``; ``auto`` is one GPU where there is one, else
@@ -288,6 +290,7 @@ class RunSettings:
     epochs: int = 24
     batch_size: int = 16
     accumulate: int = 1
+    fit_memory: bool = False
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     devices: int | tuple[int, ...] | Literal["auto"] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"

@@ -1,14 +1,24 @@
 """Batches that cannot be: more images than there are, or than memory holds."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.models.detector import Card
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.batches import check_memory, count_kept_bytes, find_available_memory, fit_batch, memory_errors
+from pyrafuse.training import batches
+from pyrafuse.training.batches import (
+    count_kept_bytes,
+    find_available_memory,
+    fit_batch,
+    fit_gpu,
+    fit_memory,
+    memory_errors,
+)
 from pyrafuse.training.settings import DataSettings, Recipe, RunSettings
 
 
@@ -50,13 +60,53 @@ def test_a_batch_that_does_not_fit_into_memory_is_refused_with_the_one_that_does
     kept = two - one + 5 * 3 * 128 * 128
     of_weights = 12 * sum(p.numel() for p in detector.parameters())
     free = of_weights + 10 * kept + kept // 2
-    check_memory(detector, recipe_of(batch_size=10), available=free)
-    check_memory(detector, recipe_of(batch_size=20, accumulate=2), available=free)
-    check_memory(detector, recipe_of(batch_size=64), available=None)
+    silent = pytest.fail
+    assert fit_memory(detector, recipe_of(batch_size=10), available=free, say=silent).run.accumulate == 1
+    assert fit_memory(detector, recipe_of(batch_size=64), available=None, say=silent).run.accumulate == 1
     with pytest.raises(PyrafuseError, match=r"a batch of 12 images of 128 x 128 px .*: --batch 10 fits, and"):
-        check_memory(detector, recipe_of(batch_size=12), available=free)
+        fit_memory(detector, recipe_of(batch_size=12), available=free, say=silent)
     with pytest.raises(PyrafuseError, match=r"choose a smaller --size, or a smaller model"):
-        check_memory(detector, recipe_of(batch_size=12), available=of_weights)
+        fit_memory(detector, recipe_of(batch_size=12, fit_memory=True), available=of_weights, say=silent)
+
+
+def test_a_batch_that_does_not_fit_is_learnt_in_parts_where_the_recipe_lets_it(detector, monkeypatch):
+    monkeypatch.setattr(batches, "count_kept_bytes", lambda _, images: 10**7 * len(images))
+    of_image = 10**7 + 5 * 3 * 128 * 128
+    free = 12 * sum(p.numel() for p in detector.parameters()) + 10 * of_image + 1
+    said: list[str] = []
+    for asked, parts in (((10, 1), 1), ((20, 2), 2), ((12, 1), 2), ((21, 1), 3), ((60, 4), 6)):
+        recipe = recipe_of(batch_size=asked[0], accumulate=asked[1], fit_memory=True)
+        fitted = fit_memory(detector, recipe, available=free, say=said.append)
+        assert fitted == replace(recipe, run=replace(recipe.run, accumulate=parts))
+    ends = [text.rpartition(": ")[2] for text in said]
+    assert ends == ["learnt in 2 parts of 6", "learnt in 3 parts of 7", "learnt in 6 parts of 10"]
+    assert said[0].startswith(
+        "a batch of 12 images of 128 x 128 px needs at least 0.1 GB of memory, and 0.1 GB are free"
+    )
+
+
+@pytest.mark.parametrize(("free", "parts"), [(20.0, 1), (10.0, 2), (0.001, 8)])
+def test_a_batch_that_a_gpu_does_not_hold_is_learnt_in_parts(monkeypatch, free, parts):
+    """By numbers of a GPU that is not there: 1 GB an image, of which four fifths of what is free are used."""
+    asked = []
+
+    def measure(detector, size, *, precision, device):
+        asked.append((size, precision))
+        return 10**9, int(free * 1e9)
+
+    monkeypatch.setattr(batches, "measure_gpu", measure)
+    small = SimpleNamespace(card=Card(preprocessing=Preprocessing(size=(64, 64))), parameters=lambda: [torch.zeros(9)])
+    small.to = lambda device: small
+    said: list[str] = []
+    gpu = torch.device("cuda", 0)
+    recipe = recipe_of(batch_size=8, fit_memory=True)
+    fitted = fit_gpu(small, recipe, precision="bf16", device=gpu, say=said.append)
+    assert fitted.run.accumulate == parts
+    assert asked == [((128, 128), "bf16")]
+    assert len(said) == (parts > 1)
+    for other, device in ((recipe_of(batch_size=8), gpu), (recipe, torch.device("cpu"))):
+        assert fit_gpu(small, other, precision="32", device=device, say=said.append) == other
+    assert len(asked) == 1
 
 
 def test_memory_that_is_free_is_the_least_of_machine_and_container(tmp_path):

@@ -1,0 +1,74 @@
+"""What is said of a training before its first epoch: a row a fact, each as soon as it is known.
+
+data -> objects -> model -> start -> batch -> precision -> output -> time
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.printable import counted
+from pyrafuse.base.records import DetectionData
+from pyrafuse.training.loop import Course
+from pyrafuse.training.preparing import find_shapes
+from pyrafuse.training.progress import duration
+
+WIDTH = 11
+"""Letters of the longest label and a space."""
+
+HIDDEN_PX, SMALL_PX = 8, 32
+"""Sides below which an object is hard to find on the finest usual level, and below which it is small for COCO."""
+
+
+class Screen:
+    """Rows of a label and a text.
+
+    Args:
+        console: Console that they go to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def tell(self, label: str, text: str) -> None:
+        """Print a row."""
+        self._console.print(f"{label:<{WIDTH}}{text}", highlight=False, markup=False)
+
+    def teller(self, label: str) -> Callable[[str], None]:
+        """What prints rows of ``label``."""
+        return partial(self.tell, label)
+
+
+def describe_objects(data: DetectionData, preprocessing: Preprocessing) -> str:
+    """How many objects there are to learn from, and how large they are for the network."""
+    sides = np.sqrt(find_shapes(data, preprocessing).prod(axis=1))
+    if not len(sides):
+        return "none in the training images"
+    height, width = preprocessing.size
+    size = f"{height} px" if height == width else f"{height} x {width} px"
+    hidden, small = (100 * float(np.mean(sides < bound)) for bound in (HIDDEN_PX, SMALL_PX))
+    return (
+        f"{len(sides):,} in the training images; at {size} half of them are under {np.median(sides):.0f} px, "
+        f"{small:.0f} % under {SMALL_PX} px and {hidden:.0f} % under {HIDDEN_PX} px"
+    )
+
+
+def describe_batches(course: Course) -> str:
+    """Images of a step, how they are shared out, and how many batches there are."""
+    run, place, steps = course.recipe.run, course.place, len(course.batches)
+    parts = f" in {run.accumulate} parts" if run.accumulate > 1 else ""
+    return (
+        f"{counted(run.batch_size, 'image')} a step{parts}, {counted(run.epochs, 'epoch')} of "
+        f"{counted(steps, 'batch', 'batches')}, on {place.world_size // run.nodes} x {place.device.type.upper()}"
+    )
+
+
+def describe_time(epoch_s: float, run_s: float, *, epochs: int) -> str:
+    """How long the training takes, from what was measured before it."""
+    return (
+        f"about {duration(epoch_s)} an epoch, {duration(run_s)} for {epochs} with validations; losses and loading are "
+        "not counted"
+    )
