@@ -322,7 +322,7 @@ def test_a_check_lets_good_code_pass(check, sources):
 @pytest.mark.parametrize("name", pyrafuse.__all__)
 def test_a_public_name_resolves(name):
     value = getattr(pyrafuse, name)
-    assert getattr(value, "__name__", name) == name
+    assert getattr(value, "__name__", name).rpartition(".")[2] == name  # one of them is a folder too
 
 
 def test_public_names_have_a_home_and_nothing_else_has():

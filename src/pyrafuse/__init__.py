@@ -8,8 +8,9 @@ from pyrafuse.base.extras import naming_extras
 if TYPE_CHECKING:
     from pyrafuse.base.detections import Detections
     from pyrafuse.base.errors import PyrafuseError
-    from pyrafuse.cli.calling import search_necks, train
+    from pyrafuse.cli.calling import evaluate, export, search_necks, train
     from pyrafuse.importers.loading import load
+    from pyrafuse.models.checkpoint import save
     from pyrafuse.models.classifier import create_classifier
     from pyrafuse.models.factory import create_backbone, create_model, list_models
 
@@ -19,8 +20,11 @@ __all__ = [
     "create_backbone",
     "create_classifier",
     "create_model",
+    "evaluate",
+    "export",
     "list_models",
     "load",
+    "save",
     "search_necks",
     "train",
 ]
@@ -32,8 +36,11 @@ _HOMES = {
     "create_backbone": "pyrafuse.models.factory",
     "create_classifier": "pyrafuse.models.classifier",
     "create_model": "pyrafuse.models.factory",
+    "evaluate": "pyrafuse.cli.calling",
+    "export": "pyrafuse.export",
     "list_models": "pyrafuse.models.factory",
     "load": "pyrafuse.importers.loading",
+    "save": "pyrafuse.models.checkpoint",
     "search_necks": "pyrafuse.cli.calling",
     "train": "pyrafuse.cli.calling",
 }

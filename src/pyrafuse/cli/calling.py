@@ -1,16 +1,22 @@
-"""Training and searching from Python: the options of the commands as keywords, read by the same parser.
+"""Training, evaluating, exporting and searching from Python: options of the commands as keywords, by the same parser.
 
 It stands in the last row because recipes, short forms and their errors belong to the command line; `pyrafuse.train` is
 looked up here when it is first used, so that importing pyrafuse stays fast.
 """
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.arguments import Options
+from pyrafuse.cli.evaluate import evaluate as cli_evaluate
+from pyrafuse.cli.evaluate import measure
+from pyrafuse.cli.export import export as cli_export
+from pyrafuse.cli.export import write_file
 from pyrafuse.cli.search import make_settings, write_command, write_training
 from pyrafuse.cli.search import search as cli_search
 from pyrafuse.cli.train import make_recipe
@@ -18,6 +24,9 @@ from pyrafuse.cli.train import train as cli_train
 from pyrafuse.training.settings import Recipe
 
 if TYPE_CHECKING:
+    from pyrafuse.evaluation.result import EvaluationResult
+    from pyrafuse.export.exporting import Exported
+    from pyrafuse.models.detector import Detector
     from pyrafuse.search.choices import Space
     from pyrafuse.search.searching import SearchResult
     from pyrafuse.training.run import TrainingResult
@@ -61,6 +70,67 @@ def train(
     return run(recipe, console=Terminal(quiet=not progress))
 
 
+def evaluate(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    /,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> "EvaluationResult":
+    """Measure a detector in a file, as `pyrafuse evaluate` does: ``evaluate("best.ckpt", "my_data/", split="test")``.
+
+    A detector in memory has `Detector.evaluate`.
+
+    Args:
+        model: A checkpoint, the folder of a run, an exported file, or the name or address of a published detector.
+        data: A data set as the command takes it; by default what a checkpoint was trained on.
+        progress: Whether to tell on standard error how it goes.
+        options: Options of `pyrafuse evaluate` by their names: ``split``, ``size``, ``score``, ``device`` ... Without
+            ``output`` nothing is written.
+
+    Raises:
+        PyrafuseError: If an option is unknown, or has no such value; and as the evaluation.
+    """
+    values = _read_options(cli_evaluate, options)
+    values |= {"model": Path(model), "data": None if data is None else os.fspath(data)}
+    if options.get("output") is None:
+        values["output"] = None
+    return measure(**values, console=Terminal(quiet=not progress))
+
+
+def export(
+    model: "Detector[Any] | str | os.PathLike[str]",
+    file: str | os.PathLike[str],
+    /,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> "Exported":
+    """Write a detector as one file that runs elsewhere, as `pyrafuse export` does: ``export(detector, "a.onnx")``.
+
+    Args:
+        model: A detector, or the file of one as the command takes it.
+        file: Path of the file; its suffix tells the format.
+        progress: Whether to tell on standard error how it goes.
+        options: Options of `pyrafuse export` by their names: ``format``, ``input``, ``precision``, ``check`` ...
+
+    Returns:
+        Path, format, interface, and how far the file's answers agree with the detector's.
+
+    Raises:
+        PyrafuseError: If an option is unknown, or has no such value; and as the export.
+    """
+    if "list" in options:
+        raise PyrafuseError("list is for the command line: pyrafuse export --list")
+    is_file = isinstance(model, str | os.PathLike)
+    values = _read_options(cli_export, {**options, "model": model if is_file else None, "file": file})
+    values |= {"model": values["model"] if is_file else model}
+    del values["list"]
+    console = Terminal(quiet=not progress)
+    return write_file(**values, tell=lambda what: console.print(f"{what} ..."), console=console)
+
+
 def search_necks(
     data: str | os.PathLike[str], /, *, space: "Space | None" = None, progress: bool = True, **options: Any
 ) -> "SearchResult":
@@ -79,10 +149,7 @@ def search_necks(
     Raises:
         PyrafuseError: If an option is unknown, or has no such value; and as the search.
     """
-    taken = Options.of(cli_search)
-    given = {"data": os.fspath(data)} | {name: value for name, value in options.items() if value is not None}
-    pairs = [pair for name, value in given.items() for pair in taken.settle(name, _as_value(name, value))]
-    values = {name: setting.default for name, setting in taken.settings.items()} | dict(pairs)
+    values = _read_options(cli_search, {**options, "data": data})
     settings = make_settings(**{name: value for name, value in values.items() if name != "output"})
     from pyrafuse.search.searching import search as run  # of torch: not for a mistyped option
 
@@ -95,6 +162,18 @@ def search_necks(
         train=write_training(values),
         console=Terminal(quiet=not progress),
     )
+
+
+def _read_options(command: Callable[..., int], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of ``command`` with its value: as it is given by the names of options, or by default."""
+    taken = Options.of(command)
+    pairs = [
+        pair
+        for name, value in given.items()
+        if value is not None
+        for pair in taken.settle(name.rstrip("_"), _as_value(name, value))
+    ]
+    return {name: setting.default for name, setting in taken.settings.items()} | dict(pairs)
 
 
 def _as_value(name: str, value: Any) -> Any:

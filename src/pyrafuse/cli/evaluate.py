@@ -10,9 +10,11 @@ from pyrafuse.base.printable import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.cli.detectors import Speedups
     from pyrafuse.data.reading.problems import Reading
     from pyrafuse.evaluation.coco import CocoEvaluator
+    from pyrafuse.evaluation.result import EvaluationResult
     from pyrafuse.inference.predicting import Predictor
 
 
@@ -70,6 +72,61 @@ def evaluate(
         precision: fp32, or bf16, which is faster on processors and GPUs with instructions for it, and moves boxes and
             scores a little.
     """
+    from pyrafuse.base.terminal import Terminal
+
+    result = measure(
+        model,
+        data,
+        split=split,
+        size=size,
+        score=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        batch=batch,
+        workers=workers,
+        missing=missing,
+        exif=exif,
+        boxes=boxes,
+        output=output,
+        confusion=confusion,
+        device=device,
+        optimize=optimize,
+        compile=compile,
+        precision=precision,
+        console=Terminal(),
+    )
+    print(result.table())
+    print(f"\nreport      {output / 'report.html'}\nwritten to  {output}")
+    return 0
+
+
+def measure(
+    model: Path,
+    data: str | None,
+    *,
+    split: str,
+    size: int | None,
+    score: float,
+    nms_iou: float | None,
+    max_detections: int | None,
+    batch: int,
+    workers: int | None,
+    missing: Literal["error", "skip"] | None,
+    exif: Literal["auto", "stored", "upright"] | None,
+    boxes: str | None,
+    output: Path | None,
+    confusion: Path | None,
+    device: str,
+    optimize: bool,
+    compile: bool,  # noqa: A002  # the option is --compile
+    precision: Literal["fp32", "bf16"],
+    console: "Terminal",
+) -> "EvaluationResult":
+    """What `evaluate` tells and writes, with the same options; without ``output`` nothing is written but ``confusion``.
+
+    Raises:
+        PyrafuseError: If a value does not fit, or the model or the data cannot be read.
+    """
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
     check_between("max_detections", max_detections, 1)
@@ -79,10 +136,10 @@ def evaluate(
     model = find_checkpoint(model)
     if data is not None:
         check_data(data)
-    check_writable(output, is_folder=True)
+    if output is not None:
+        check_writable(output, is_folder=True)
     if confusion is not None:
         check_figure(confusion)
-    from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.detectors import Speedups
@@ -102,7 +159,6 @@ def evaluate(
         rules = ReadingRules.from_values({}, missing=missing, exif=exif, boxes=boxes)
         reading = read_split(data, split, rules=rules)
     images = tell_problems(reading)
-    console = Terminal()
     side = size or detector.card.preprocessing.size[0]
     console.print(
         f"{counted(len(images), 'image')} of {data or 'what it was trained on'} ({images.split}), "
@@ -123,15 +179,20 @@ def evaluate(
         console=console,
     )
     result = evaluator.compute()
-    print(result.table())
-    write_text(output / "coco_results.json", to_coco_results(evaluator))
-    source = str(data or "what it was trained on")
-    facts = {"checkpoint": model, "data": source, "split": images.split, "input": f"{side} px", "least score": score}
-    write_evaluation(result, output, title=f"Evaluation of {model}", on=images.split, facts=facts)
+    if output is not None:
+        write_text(output / "coco_results.json", to_coco_results(evaluator))
+        source = str(data or "what it was trained on")
+        facts = {
+            "checkpoint": model,
+            "data": source,
+            "split": images.split,
+            "input": f"{side} px",
+            "least score": score,
+        }
+        write_evaluation(result, output, title=f"Evaluation of {model}", on=images.split, facts=facts)
     if confusion is not None:
         draw_confusion(result, confusion)
-    print(f"\nreport      {output / 'report.html'}\nwritten to  {output}")
-    return 0
+    return result
 
 
 def _load(

@@ -1,12 +1,18 @@
 """`pyrafuse export`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between
 from pyrafuse.base.paths import check_writable, find_checkpoint
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.shorthand import Shorthand, shorthand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrafuse.export.exporting import Exported
+    from pyrafuse.models.detector import Detector
 
 MOST_IMAGES = 16
 """Images of a folder that a file is checked on."""
@@ -77,6 +83,56 @@ def export(
         return _list_formats()
     if model is None or file is None:
         raise PyrafuseError("export needs MODEL and -o FILE: pyrafuse export best.ckpt -o best.onnx (--list: formats)")
+    exported = write_file(
+        model,
+        file,
+        format=format,
+        consumer=consumer,
+        input=input,
+        output=output,
+        size=size,
+        static=static,
+        batch=batch,
+        precision=precision,
+        score=score,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        check=check,
+        max_ap_loss=max_ap_loss,
+        ort=ort,
+        tell=lambda what: print(f"{what} ..."),
+        console=Terminal(),
+    )
+    print(f"{exported.agreement.tell()}\n{exported.path}: {exported.format}, {exported.interface.tell()}")
+    return 0
+
+
+def write_file(
+    model: "Detector[Any] | Path",
+    file: Path,
+    *,
+    format: str | None,  # noqa: A002
+    consumer: Literal["frigate", "deepstream", "triton"] | None,
+    input: Literal["image", "fitted", "scaled", "tensor"] | None,  # noqa: A002
+    output: Literal["nms", "rows", "raw", "levels"] | None,
+    size: int | None,
+    static: bool,
+    batch: int | None,
+    precision: Literal["fp32", "fp16", "int8"],
+    score: float | None,
+    nms_iou: float | None,
+    max_detections: int | None,
+    check: str | None,
+    max_ap_loss: float | None,
+    ort: Path | None,
+    tell: "Callable[[str], None]",
+    console: Terminal,
+) -> "Exported":
+    """Write the file of `export`, with the same options, of a checkpoint or of a detector.
+
+    Raises:
+        PyrafuseError: If a value does not fit, or the file cannot be written or checked.
+    """
     if consumer is not None and format is not None:
         raise PyrafuseError(f"--for {consumer} names a format already: leave --format {format} out")
     check_between("score", score, 0, 1)
@@ -88,14 +144,15 @@ def export(
         raise PyrafuseError(
             "--max-ap-loss is for fp16 and int8, and the precision is fp32: add --precision, or leave it out"
         )
-    model = find_checkpoint(model)
+    if isinstance(model, Path):
+        model = find_checkpoint(model)
     check_writable(file, is_folder=file.is_dir())
     from pyrafuse.export.exporting import export as export_detector
     from pyrafuse.export.measuring import MAX_AP_LOSS
     from pyrafuse.importers.loading import load
 
-    exported = export_detector(
-        load(model),
+    return export_detector(
+        load(model) if isinstance(model, Path) else model,
         file,
         format=consumer or format,
         input=input,
@@ -112,11 +169,9 @@ def export(
         calibration=_read_train(check) if check and precision == "int8" else None,
         max_ap_loss=MAX_AP_LOSS if max_ap_loss is None else max_ap_loss,
         options={} if ort is None else {"ort": ort},
-        tell=lambda what: print(f"{what} ..."),
-        console=Terminal(),
+        tell=tell,
+        console=console,
     )
-    print(f"{exported.agreement.tell()}\n{exported.path}: {exported.format}, {exported.interface.tell()}")
-    return 0
 
 
 def _list_formats() -> int:
