@@ -53,7 +53,7 @@ def ray_is_there(monkeypatch):
         is_initialized = staticmethod(lambda: False)
 
     monkeypatch.setitem(sys.modules, "ray", Ray)
-    for name in engine.QUIET:
+    for name in engine.VARIABLES:
         monkeypatch.setenv(name, "")
 
 

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
 ADDRESS = "RAY_ADDRESS"
 
-QUIET = {
+VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # or Ray tells on standard output that a worker has ended
+    "RAY_worker_niceness": "0",  # or workers wait for everything else on the machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of what will change
 }
-"""Read while Ray is imported."""
+"""Set before Ray is imported, which reads them then, and before a cluster of our own starts."""
 
 CONNECT_S = 5.0
 """Seconds for a cluster to answer: Ray itself would try for minutes, and then end the process."""
@@ -95,7 +96,7 @@ def connect(address: str | None, tell: Callable[[str], None]) -> "Iterator[Modul
         MissingLibraryError: If Ray is not installed.
         PyrafuseError: If no cluster answers.
     """
-    os.environ.update(QUIET)
+    os.environ.update(VARIABLES)
     with naming_extras():
         import ray as library
     if library.is_initialized():
