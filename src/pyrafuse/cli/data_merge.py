@@ -39,7 +39,7 @@ def merge(
         )
     for source in sources:
         check_data(source)
-    from pyrafuse.cli.data_writing import choose_format, read_sources, tell_plan, write_planned
+    from pyrafuse.cli.data_writing import choose_format, read_sources, tell, tell_plan, write_planned
     from pyrafuse.data.reading.rules import ReadingRules
     from pyrafuse.data.writing.converting import check_destination, find_writing, plan
     from pyrafuse.data.writing.merging import merge_readings
@@ -48,7 +48,9 @@ def merge(
         find_writing(to)
     check_destination(output, *map(Path, sources))
     found = read_sources(sources, ReadingRules(missing=missing, exif=exif, boxes=boxes))
-    planned = plan(merge_readings(found), to or choose_format(found[0]), images=images, allow_loss=allow_loss)
+    merged, problems = merge_readings(found)
+    tell(problems)
+    planned = plan(merged, to or choose_format(found[0]), images=images, allow_loss=allow_loss)
     write_planned(planned, output)
     tell_plan(planned, output)
     return 0

@@ -13,7 +13,7 @@ from pyrafuse.base.terminal import Terminal
 from pyrafuse.data.checks.checking import format_problems
 from pyrafuse.data.checks.likeness import group_alike, hash_pictures
 from pyrafuse.data.formats.layout import read_all
-from pyrafuse.data.reading.problems import Reading
+from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import ReadingRules
 from pyrafuse.data.writing.converting import Plan, writable_formats, write
 from pyrafuse.data.writing.splitting import group_by_name, join_groups
@@ -28,9 +28,14 @@ def read_sources(sources: Sequence[str], rules: ReadingRules) -> list[tuple[Read
             found.append(read_all(source, rules=rules))
             bar.update(task, advance=1)
     problems = dict.fromkeys(problem for readings in found for reading in readings for problem in reading.problems)
-    if problems:
-        print("\n".join(format_problems([*problems], 3)), file=sys.stderr)
+    tell([*problems])
     return found
+
+
+def tell(problems: Sequence[Problem]) -> None:
+    """Print problems to standard error, kind by kind."""
+    if problems:
+        print("\n".join(format_problems(problems, 3)), file=sys.stderr)
 
 
 def write_planned(planned: Plan, destination: Path) -> None:

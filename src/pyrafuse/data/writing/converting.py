@@ -187,8 +187,8 @@ def _check_room(destination: Path, planned: Plan, moves: Sequence[tuple[Path, st
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise PyrafuseError(
-            f"{destination} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free; free space, choose another "
-            "place, or use --images link"
+            f"{destination} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; free space, choose "
+            "another place, or use --images link"
         )
 
 

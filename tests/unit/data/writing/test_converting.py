@@ -170,7 +170,7 @@ def test_nothing_is_left_where_writing_fails(rich, tmp_path, monkeypatch):
         write(planned, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(PyrafuseError, match=r"out needs 0\.00 GB, and 0\.00 GB are free; .*--images link"):
+    with pytest.raises(PyrafuseError, match=r"out needs 0\.[01] MB, and 0\.0 MB are free; .*--images link"):
         write(plan(rich[:1], "coco"), tmp_path / "out")
 
 

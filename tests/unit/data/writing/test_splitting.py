@@ -113,13 +113,23 @@ def test_images_of_two_splits_are_taken_once():
 def test_classes_of_one_name_are_merged():
     one = [reading([record("a", [0, 2])], split="train"), reading([record("b", [1])], split="val")]
     other = [reading([record("c", [0, 1])], ("c", "B"), "train")]
-    train, val = merge_readings([one, other])
+    (train, val), problems = merge_readings([one, other])
     assert train.data.names == ("a", "b", "c", "B")
     assert [r.labels.tolist() for r in train.data.records] == [[0, 2], [2, 3]]
     assert (train.data.category_ids, val.data.names) == ((0, 1, 2, 3), train.data.names)
-    assert [p.message for p in train.problems] == ["'b' and 'B' are 2 classes"]
+    assert [p.message for p in problems] == ["'b' and 'B' are 2 classes"]
     with pytest.raises(DataError, match="has one split without a name, and others have train, val; divide it first"):
         merge_readings([one, [replace(other[0], data=replace(other[0].data, split=""))]])
+
+
+def test_a_file_of_several_data_sets_is_taken_once():
+    one = [reading([record("a", [0]), record("b", [1])], split="train")]
+    other = [reading([record("b", [2])], split="train"), reading([record("a"), record("c")], split="val")]
+    (train, val), (problem,) = merge_readings([one, other])
+    assert [(r.path.name, r.labels.tolist()) for r in (*train.data.records, *val.data.records)] == [
+        ("a", [0]), ("b", [1]), ("c", []),
+    ]  # fmt: skip
+    assert problem.message == "2 images listed before, in another data set or split; this is the first"
 
 
 def test_the_commands(tmp_path, capsys):
