@@ -1,7 +1,7 @@
 """What a search stands on: settings read, data found, the detector built, the maps of its backbone cached."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +139,19 @@ def prepare(settings: SearchSettings, console: Console) -> Setup:
     assert detector.card.spec is not None
     by_hand = find_by_hand(settings.space, inputs, console)
     table = LatencyTable(device, tell=console.print)
-    scale = Scale(detector.card.spec, detector.backbone, device, settings.limits.latency_ms, table)
+    scale = Scale(detector.card.spec, detector.backbone, device, table=table)
+    limits = find_limits(settings.limits, by_hand, scale, console)
     plan = Plan(
         space=settings.space,
         inputs=inputs,
         strategy=STRATEGIES.create(settings.strategy),
         source=settings.strategy,
-        limits=find_limits(settings.limits, by_hand, scale, console),
+        limits=limits,
         batch=settings.proxy.eta ** (len(settings.proxy.rungs) - 1),
         seed=settings.proxy.seed,
     )
     proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
-    return Setup(recipe, splits, detector.card, features, proxy, by_hand, scale, plan)
+    return Setup(recipe, splits, detector.card, features, proxy, by_hand, replace(scale, limits=limits), plan)
 
 
 def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What a candidate costs as part of the whole detector, measured as a comparison does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from pyrafuse.models.describing import change
 from pyrafuse.models.detector import Detector
 from pyrafuse.search.choices import Candidate
 from pyrafuse.search.latency import LatencyTable, weigh_graph
+from pyrafuse.search.running import Limits
 
 FAR_ABOVE = 1.3
 """How many times the budget a neck alone may cost by the table before the whole detector is not measured."""
@@ -26,37 +27,41 @@ class Scale:
         spec: The whole detector.
         backbone: Its backbone, which all candidates share.
         device: Device that latency is measured on.
-        most_ms: Milliseconds that are allowed; a neck that the table of operators puts far above them is not measured.
-        table: Table of operators of the device; it is needed only for ``most_ms``.
+        limits: What is allowed; what is over it by its operations or parameters is not timed, nor is a neck that the
+            table of operators puts far above the latency.
+        table: Table of operators of the device; it is needed only for a limit on latency.
         rounds: Timed images of each candidate.
     """
 
     spec: DetectorSpec
     backbone: Backbone
     device: torch.device
-    most_ms: float | None = None
+    limits: Limits = field(default_factory=Limits)
     table: LatencyTable | None = None
     rounds: int = 7
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
-        """The cost of a candidate, by name; of the neck alone where the table puts that far above the budget.
+        """The cost of a candidate, by name: as much of it as tells whether it is within the limits.
 
         Raises:
             PyrafuseError: If its detector cannot be built.
         """
-        if self.most_ms is not None and self.table is not None:
+        most_ms = self.limits.latency_ms
+        if most_ms is not None and self.table is not None:
             neck = weigh_graph(candidate.graph, self.backbone.features, candidate.size, self.table)
-            if neck.latency_ms > FAR_ABOVE * self.most_ms:
+            if neck.latency_ms > FAR_ABOVE * most_ms:
                 return {
                     "latency_ms": neck.latency_ms,
                     "gflops": neck.gflops,
                     "parameters": float(neck.parameters),
                 }
         detector, images = self._build(candidate)
-        gflops = count_gflops(detector, images)
+        counted = {"gflops": count_gflops(detector, images), "parameters": float(count_parameters(detector))}
+        if self.limits.find_excess(counted):
+            return counted
         detector, images = detector.to(self.device), images.to(self.device)
         latency = measure_latencies({"": lambda: detector.decode(images)}, rounds=self.rounds, device=self.device)
-        return {"latency_ms": latency[""], "gflops": gflops, "parameters": float(count_parameters(detector))}
+        return {"latency_ms": latency[""], **counted}
 
     def count_gflops(self, candidate: Candidate) -> float:
         """Billions of operations of the whole detector for one image; nothing is timed."""

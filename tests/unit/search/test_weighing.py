@@ -42,9 +42,16 @@ def test_a_candidate_costs_what_its_whole_detector_does(detector, candidate):
 @pytest.mark.parametrize(("most_ms", "is_measured"), [(1e6, True), (1e-6, False)])
 def test_a_neck_far_above_the_budget_is_not_measured_whole(detector, candidate, tmp_path, most_ms, is_measured):
     table = LatencyTable(CPU, folder=tmp_path)
-    cost = Scale(detector.card.spec, detector.backbone, CPU, most_ms, table, rounds=1)(candidate)
+    cost = Scale(detector.card.spec, detector.backbone, CPU, Limits(latency_ms=most_ms), table, rounds=1)(candidate)
     assert (cost["parameters"] > count_parameters(detector.backbone)) == is_measured
     assert bool(Limits(latency_ms=most_ms).find_excess(cost)) != is_measured
+
+
+def test_what_has_too_many_operations_or_parameters_is_not_timed(detector, candidate):
+    for limits in (Limits(gflops=1e-6), Limits(parameters=10, latency_ms=1e6)):
+        cost = Scale(detector.card.spec, detector.backbone, CPU, limits)(candidate)
+        assert set(cost) == {"gflops", "parameters"}
+        assert limits.find_excess(cost)
 
 
 def test_without_a_limit_it_follows_from_the_necks_by_hand(detector, capsys):
