@@ -18,8 +18,8 @@ from pyrafuse.search.proxy import Proxy
 
 DATA = "shapes:train=8,val=4,size=64"
 OPTIONS = {
-    "backbone": "resnet18", "sizes": (64,), "channels": (16,), "max_merges": 12, "views": 1, "rungs": (1, 2),
-    "device": "cpu", "minutes": 0.1,
+    "backbone": "resnet18", "weights": "none", "sizes": (64,), "channels": (16,), "max_merges": 12, "views": 1,
+    "rungs": (1, 2), "device": "cpu", "minutes": 0.1,
 }  # fmt: skip
 WORDS = [
     word
@@ -62,7 +62,7 @@ def test_necks_made_by_hand_and_found_ones_are_written_down_and_shown(searched):
     page = (searched / "search.html").read_text()
     assert "http-equiv" not in page
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", page)
-    assert f"pyrafuse search {DATA} --backbone resnet18 --minutes 0.1" in page
+    assert f"pyrafuse search {DATA} --backbone resnet18 --weights none --minutes 0.1" in page
     assert page.count("<tr>") == len(trials) + 1
     assert sorted(path.name for path in searched.iterdir() if path.suffix != ".yaml") == [
         "journal.jsonl",

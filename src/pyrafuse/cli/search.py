@@ -12,13 +12,13 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.extras import require
 from pyrafuse.base.paths import check_data, check_writable
 from pyrafuse.cli.shorthand import Shorthand, shorthand
-from pyrafuse.cli.train import is_recipe_file, make_recipe, read_model, read_weights
+from pyrafuse.cli.train import make_recipe, read_model, read_weights
 from pyrafuse.training.start_files import check_start_files
 
 if TYPE_CHECKING:
     from pyrafuse.search.preparing import SearchSettings
 
-DEFAULT_MODEL, DEFAULT_BACKBONE = "atss", "timm/resnet18"
+DEFAULT_MODEL, DEFAULT_BACKBONE = "atss", "mobilenet_v2"
 LIGHT_HEAD = {"num_convs": 1, "channels": 64}
 """Options of the default detector's head: a latency of milliseconds leaves no room for four convolutions of 256."""
 
@@ -71,8 +71,9 @@ def search(
     Args:
         data: A data set as `pyrafuse train` takes it; a bare word.
         backbone: Backbone that is frozen: one of `pyrafuse models`, or timm/NAME. By default the model's own, and
-            timm/resnet18 where no model is given.
+            mobilenet_v2 where no model is given.
         weights: Pretrained weights of the backbone: a file, torchvision/NAME or timm/NAME; or a detector's checkpoint.
+            By default what is published for the backbone, as the recipe says; none for random ones.
         model: Detector around the neck: one of `pyrafuse models`, a YAML file that describes one, or a checkpoint. By
             default atss with a light head.
         recipe: One of `pyrafuse recipes`, or a YAML file: optimiser, schedule and augmentation of the short trainings.
@@ -203,10 +204,7 @@ def make_settings(
     given += read_model(model or DEFAULT_MODEL)
     if chosen := find_backbone({"backbone": backbone, "model": model}):
         given.append(("model.backbone", chosen))
-    if weights is not None:
-        given += read_weights(weights)
-    elif not is_recipe_file(recipe):
-        given.append(("model.backbone_weights", None))
+    given += [] if weights is None else read_weights(weights)
     if model is None:
         given.append(("model.options.head", LIGHT_HEAD))
     made = make_recipe([*given, ("run.seed", seed)])
