@@ -166,7 +166,7 @@ def _has_all_lists(path: Path) -> bool:
 def _is_damaged(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return True
     return False
 

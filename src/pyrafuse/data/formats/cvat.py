@@ -17,7 +17,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.documents import read_head, read_xml_children
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree, split_of_file, split_of_folder
-from pyrafuse.data.reading.hulls import Box, box_of_points
+from pyrafuse.data.reading.hulls import NO_BOX, Box, box_of_points
 from pyrafuse.data.reading.joining import join_readings
 from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_boxes, tell_without_box
 from pyrafuse.data.reading.problems import Problem, Reading
@@ -205,6 +205,8 @@ def _read_shape(element: ElementTree.Element) -> _Shape:
         return _number(element.get(key))
 
     angle, source = math.radians(_number(element.get("rotation"), 0.0)), OUTLINE
+    if not math.isfinite(angle):
+        return _Shape(element.tag, NO_BOX)
     if element.tag == "box":
         box, source = (number("xtl"), number("ytl"), number("xbr"), number("ybr")), BOX
     elif element.tag == "ellipse":

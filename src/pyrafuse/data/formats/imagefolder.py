@@ -179,7 +179,7 @@ def _read_objects(row: Mapping[str, Any], image: str, file: Path, line: int, par
         return
     others = {key: given[key] for key in ("area", "iscrowd") if _fits(given.get(key), boxes)}
     for rank, (box, label) in enumerate(zip(boxes, classes, strict=True)):
-        numbers = [float(v) if isinstance(v, int | float) else math.nan for v in box] if isinstance(box, list) else []
+        numbers = [_number(v) for v in box] if isinstance(box, list) else []
         if len(numbers) != 4 or label is None:
             part.problems.append(_faulty(file, line, f"object {rank} is {shorten(box)} of class {label!r}"))
             continue
@@ -188,7 +188,7 @@ def _read_objects(row: Mapping[str, Any], image: str, file: Path, line: int, par
             NamedBox(
                 image, "", numbers, f"object {rank} of line {line}",
                 is_aside="iscrowd" in others and is_set(others["iscrowd"][rank]),
-                area=float(area) if isinstance(area, int | float) else math.nan,
+                area=_number(area),
             ),
             int(label) if isinstance(label, float) and label.is_integer() else label,
         ))  # fmt: skip
@@ -231,6 +231,13 @@ def _class_labels(value: Any, depth: int = 0) -> list[dict[Any, Any]]:
 
 def _faulty(file: Path, line: int, what: str) -> Problem:
     return Problem("error", "malformed line", file, f"line {line}", what, "left out; correct the line")
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _whole(value: Any) -> int:

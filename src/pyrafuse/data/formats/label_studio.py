@@ -6,7 +6,7 @@ The layout is told in Label Studio's documentation, "Task format" and "Rectangle
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -138,21 +138,22 @@ def _read_task(task: Mapping[str, Any], place: str, content: _Content) -> None:
         a for a in given if isinstance(a, dict) and not a.get("was_cancelled") and isinstance(a.get("result"), list)
     ]
     image = _image_of(task["data"])
-    content.unkept["predictions"] += len(task.get("predictions") or [])
+    content.unkept["predictions"] += len(_as_list(task.get("predictions")))
     if not done or not image:
         content.faults.setdefault("task without an image" if done else "task without an annotation", []).append(place)
         return
     if len(done) > 1:
         content.faults.setdefault("several annotations of one task", []).append(place)
     best = max(done, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or a.get("created_at") or "")))
-    regions: dict[Any, dict[str, Any]] = {}
+    regions: dict[str, dict[str, Any]] = {}
     for rank, result in enumerate(best["result"]):
         if isinstance(result, dict) and isinstance(result.get("value"), dict):  # a box and its label may stand apart
             value = {**result, "type": result.get("type", ""), **result["value"]}
-            known = regions.setdefault(result.get("id", rank), {})
+            key = str(result.get("id", rank))
+            known = regions.setdefault(key, {})
             is_shape = "x" in value or "points" in value or "rle" in value
             kind = value["type"] if is_shape or "type" not in known else known["type"]
-            regions[result.get("id", rank)] = {**known, **value, "type": kind}
+            regions[key] = {**known, **value, "type": kind}
     _add(image, [*regions.values()], place, content)
 
 
@@ -221,7 +222,7 @@ def _read_shape(region: Mapping[str, Any], width: int, height: int) -> tuple[Box
     return (x1, y1, x2, y2), ROTATED, angle
 
 
-def _as_list(value: Any) -> Iterator[Any] | list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value in (None, "") else [value]
 
 

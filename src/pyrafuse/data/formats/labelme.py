@@ -131,7 +131,7 @@ def _read_shapes(shapes: Sequence[Mapping[str, Any]], image: str) -> tuple[list[
     """The objects of an image, and what has no box, by kind."""
     objects: list[NamedBox] = []
     without_box = Counter[str]()
-    group_of: dict[tuple[str, Any], int] = {}
+    group_of: dict[tuple[str, str | None], int] = {}
     for rank, shape in enumerate(shapes):
         kind, label = str(shape.get("shape_type") or "polygon"), str(shape.get("label") or "").strip()
         box, source = _read_points(kind, shape.get("points"))
@@ -139,7 +139,8 @@ def _read_shapes(shapes: Sequence[Mapping[str, Any]], image: str) -> tuple[list[
             without_box[kind] += 1
             continue
         record = f"shape {rank} ({label})"
-        key = (label, shape.get("group_id"))
+        group = shape.get("group_id")
+        key = (label, None if group is None else str(group))
         if source == OUTLINE and key[1] is not None and key in group_of:
             before = objects[group_of[key]]
             joined = (*map(min, before.box[:2], box[:2]), *map(max, before.box[2:], box[2:]))
@@ -155,7 +156,7 @@ def _read_points(kind: str, points: Any) -> tuple[Box, int]:
     """The corners of a shape, and whether they are a box or that of an outline; NaN where the points are none."""
     try:
         pairs = [(float(x), float(y)) for x, y in points]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return NO_BOX, BOX
     if kind in {"rectangle", "mask"} and len(pairs) >= 2:
         xs, ys = zip(*pairs, strict=True)

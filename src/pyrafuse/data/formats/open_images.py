@@ -88,11 +88,12 @@ def _read_file(file: Path, split: str, names: Mapping[str, str], tree: Tree, rul
     for line, row in rows:
         try:
             box = [float(row[rank]) for rank in corners]
-            if not all(map(math.isfinite, box)):
+            if not all(map(math.isfinite, box)) or len(row) < len(titles):
                 raise ValueError
         except (ValueError, IndexError):
             problems.append(
-                Problem("error", "malformed line", file, f"line {line}", f"{','.join(row)[:80]} has not four numbers",
+                Problem("error", "malformed line", file, f"line {line}",
+                        f"{','.join(row)[:80]} has not four numbers, or lacks fields",
                         "left out; correct the line")
             )  # fmt: skip
             continue

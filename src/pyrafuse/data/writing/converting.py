@@ -92,7 +92,7 @@ def check_destination(destination: Path, *sources: Path) -> None:
         PyrafuseError: With what to choose instead.
     """
     check_writable(destination, is_folder=True)
-    if destination.is_dir() and any(destination.iterdir()):
+    if os.path.isdir(destination) and any(destination.iterdir()):  # Path.is_dir raises for a name that is too long
         raise PyrafuseError(f"{destination} holds something already; name a new folder, or empty it first")
     real = os.path.realpath(destination)
     for source in sources:

@@ -3,7 +3,7 @@
 import pytest
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.formats.layout import read_split, read_splits
+from pyrafuse.data.formats.layout import read_all, read_split, read_splits
 
 TFOD = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 
@@ -93,3 +93,14 @@ def test_open_images(tmp_path, write_image):
     (tmp_path / "class-descriptions-boxable.csv").unlink()
     told = [p for p in read_split(tmp_path, "train").problems if p.kind == "classes without names"]
     assert told[0].message == "2 classes are called by their numbers, /m/01yrx, /m/0bt9lr"
+
+
+def test_a_line_of_open_images_that_lacks_fields_is_an_error_of_its_own(tmp_path, write_image):
+    write_image(tmp_path / "a.jpg")
+    titles = "XMin,XMax,YMin,YMax,ImageID,LabelName,IsGroupOf\n"
+    (tmp_path / "train-annotations-bbox.csv").write_text(
+        f"{titles}0.1,0.5,0.1,0.5,a,/m/1,0\n0.1,0.5,0.1,0.5\n0.1,0.5,0.1,0.5,a,/m/1\n"
+    )
+    (reading,) = read_all(tmp_path)
+    assert [len(record.labels) for record in reading.data.records] == [1]
+    assert [p.record for p in reading.problems if p.severity == "error"] == ["line 3", "line 4"]
