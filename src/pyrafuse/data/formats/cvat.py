@@ -27,6 +27,8 @@ from pyrafuse.data.writing.encoding import encode_split, spell_number
 from pyrafuse.data.writing.layouts import BARE_CLASSES, FRACTIONS, PlacedSplit, Writing
 
 _WITH_BOX = {"box", "ellipse", "mask", "polygon", "cuboid"}
+MAX_BETWEEN = 1_000_000
+"""Boxes that may be put between those of the tracks of a file."""
 _NO_SHAPE = {"attribute", "tag"}
 _IS_CVAT = re.compile(r"<annotations\b[^>]*>\s*<(version|meta|image|track)\b")
 
@@ -263,6 +265,12 @@ def _read_tracks(
         for one, other in pairwise(shown):
             if one.is_outside or other.frame - one.frame <= step:
                 continue
+            if num_between + len(between) + (other.frame - one.frame) // step > MAX_BETWEEN:
+                raise DataError(
+                    f"{path}, track {track.number}: after frame {one.frame} comes a box of frame {other.frame}, and "
+                    f"more than {MAX_BETWEEN:,} boxes would lie between those of the tracks: correct the frame, "
+                    "end the track, or export fewer tasks at once"
+                )
             if one.kind == other.kind == "box" and one.angle == other.angle:
                 between += [_move(one, other, n) for n in range(one.frame + step, other.frame, step)]
             else:

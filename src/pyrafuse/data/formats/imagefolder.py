@@ -16,7 +16,7 @@ import yaml
 
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.class_lists import find_class_lists, join_class_lists
-from pyrafuse.data.reading.documents import read_head, read_json_lines, shorten
+from pyrafuse.data.reading.documents import number_classes, read_head, read_json_lines, shorten
 from pyrafuse.data.reading.folders import Tree, split_of_folder
 from pyrafuse.data.reading.joining import join_readings
 from pyrafuse.data.reading.named_boxes import NamedBox, NamedImage, read_named_boxes
@@ -123,7 +123,7 @@ def read_parts(
     readings = []
     for file, part in parts:
         numbers = [given for _, given in part.objects if isinstance(given, int)]
-        listed = tuple(names) or tuple(map(str, range(max(numbers, default=-1) + 1)))
+        listed = tuple(names) or number_classes(max(numbers, default=-1) + 1, file)
         objects = [
             NamedBox(
                 **{
@@ -206,7 +206,7 @@ def _names_of_card(card: Path) -> tuple[str, ...]:
     text = read_head(card, 1 << 20)
     try:
         head = yaml.safe_load(text.split("\n---", 1)[0].removeprefix("---")) if text.startswith("---") else None
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return ()
     found = [*_class_labels(head)]
     names = found[0] if len(found) == 1 else {}

@@ -13,6 +13,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.formats.yolo_labels import find_labels, label_folders
 from pyrafuse.data.reading.class_lists import ClassList, agree, find_class_lists, join_class_lists
+from pyrafuse.data.reading.documents import number_classes
 from pyrafuse.data.reading.finding import Found, image_finder
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree, follow, read_text, split_of_folder
 from pyrafuse.data.reading.names import split_name
@@ -164,7 +165,7 @@ def _load(path: Path) -> Any:
         return _with_plain_keys(content)
     try:
         return _with_plain_keys(yaml.safe_load(text))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar lacks
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that the calendar lacks
         reason = " ".join(str(error).split())
         hint = "; write paths with / or in single quotes, not with \\ in double quotes" if "escape" in reason else ""
         raise DataError(f"{path} is no YAML that can be read: {reason}{hint}") from error
@@ -258,7 +259,7 @@ def _names_of(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
             raise DataError(f"{path} names {len(names)} classes, but its nc is {content['nc']}; correct one of them")
         return tuple(map(str, names))
     if isinstance(num_classes, int) and num_classes > 0:
-        return tuple(map(str, range(num_classes)))
+        return number_classes(num_classes, path)
     raise DataError(f"{path} names no classes; add names, a list with one name a class")
 
 

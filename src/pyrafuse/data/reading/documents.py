@@ -21,6 +21,8 @@ MAX_JSON_BYTES = 8 << 30
 MAX_XML_BYTES = 4 << 30
 MAX_CSV_BYTES = 8 << 30
 MAX_DEPTH = 100
+MAX_CLASSES = 100_000
+"""Classes that numbers without names may stand for: one wrong digit must not fill the memory with names."""
 """So many elements may lie within one another; annotation files have about ten."""
 
 _BLOCK = 1 << 20
@@ -208,6 +210,20 @@ def read_ends(path: Path, num_head: int = 1 << 16, num_tail: int = 1 << 12) -> s
             return decode(head, errors="replace") + "\n" + stream.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def number_classes(count: int, path: Path) -> tuple[str, ...]:
+    """Names of ``count`` classes that have none: their numbers.
+
+    Raises:
+        DataError: If there are more than `MAX_CLASSES`.
+    """
+    if count > MAX_CLASSES:
+        raise DataError(
+            f"{path} speaks of {count:,} classes and names none, and {MAX_CLASSES:,} are the most: correct the number, "
+            "or list the names"
+        )
+    return tuple(map(str, range(count)))
 
 
 def shorten(value: Any, *, most: int = 80) -> str:

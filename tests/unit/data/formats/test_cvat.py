@@ -104,6 +104,15 @@ def test_frames_without_pictures_are_missing_images(tmp_path, write_image):
     assert kinds == [("missing image", f"image frame_00000{n}") for n in (1, 2, 3, 4, 5)]
 
 
+def test_a_track_across_millions_of_frames_is_refused(tmp_path, write_image):
+    write_image(tmp_path / "frame_000000.png", 100, 80)
+    (tmp_path / "annotations.xml").write_text(
+        document(TRACK.replace('frame="6"', 'frame="300000000"'), "interpolation")
+    )
+    with pytest.raises(DataError, match="comes a box of frame 300000000, and more than 1,000,000 boxes would lie"):
+        read_split(tmp_path, "")
+
+
 def test_tracks_of_two_tasks_are_refused(tmp_path, write_image):
     write_image(tmp_path / "frame_000000.png")
     two = TRACK.replace("<track", '<track task_id="1"') + TRACK.replace("<track", '<track task_id="2"')

@@ -57,6 +57,17 @@ def test_numbered_classes(tmp_path, write_image, naming):
     assert len(empty.labels) == 0
 
 
+def test_what_would_fill_the_memory_is_refused(tmp_path, write_image):
+    write_image(tmp_path / "train" / "0.png", 100, 80)
+    row = {"file_name": "0.png", "objects": {"bbox": [[1, 2, 30, 40]], "categories": [10**12]}}
+    write(tmp_path / "train" / "metadata.jsonl", [row])
+    with pytest.raises(DataError, match=r"metadata.jsonl speaks of 1,000,000,000,001 classes and names none"):
+        read_splits(tmp_path)
+    (tmp_path / "README.md").write_text("---\na: " + "[" * 3000 + "\n---\n")
+    with pytest.raises(DataError, match="speaks of"):
+        read_splits(tmp_path)
+
+
 def test_named_classes_and_an_object_each(tmp_path, write_image):
     write_image(tmp_path / "train" / "0.png", 100, 80)
     write_image(tmp_path / "test" / "0.png", 100, 80, seed=1)

@@ -143,6 +143,7 @@ def test_a_number_of_classes_without_names(tmp_path, write_image):
         ("train: .\nnames: {1: a, 2: b}", r"numbers its classes \[1, 2\]"),
         ("train: .", "names no classes"),
         ("train: .\nnames: 3", r"gives 3 as names; write a list, \[3\]"),
+        ("train: .\nnc: 1000000000000", "speaks of 1,000,000,000,000 classes and names none, and 100,000 are the most"),
         ("train: .\nnames: [a]\nnc: [1]", r"names 1 classes, but its nc is \[1\]"),
         ("train: .\nnames: a, b", r"gives 'a, b' as names; write a list, \[a, b\]"),
         ("train: .\nnames: [yes, no]", "class name True, which YAML takes for a bool .*; put names in quotes"),
