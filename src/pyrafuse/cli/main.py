@@ -81,11 +81,14 @@ COMMANDS = {
     "data convert": Command("pyrafuse.cli.data_convert:convert", "Write a data set in another format."),
     "data split": Command(
         "pyrafuse.cli.data_split:split",
-        "Divide a data set into training, validation and test, with equal shares of classes and sizes.",
+        "Divide a data set into training, validation and test, and write it to a new folder.",
     ),
-    "data merge": Command("pyrafuse.cli.data_merge:merge", "Put data sets together, of any formats."),
+    "data merge": Command(
+        "pyrafuse.cli.data_merge:merge", "Put data sets together, of any formats, and write them to a new folder."
+    ),
     "data show": Command(
-        "pyrafuse.cli.data_show:show", "Write one HTML page of a data set: pictures with their boxes."
+        "pyrafuse.cli.data_show:show",
+        "Write one HTML page of a data set: objects of each class, and pictures with their boxes.",
     ),
     "recipes": Command(
         "pyrafuse.cli.recipes:recipes", "List the recipes: what each trains, where it comes from, and its commands."
