@@ -23,8 +23,8 @@ class Evidence:
     """Full trainings, as far as they were asked for.
 
     Attributes:
-        confirmation: Of the best necks.
-        trust: Of the ranking.
+        confirmation: What they say of the best necks.
+        trust: What they say of the ranking.
     """
 
     confirmation: Confirmation | None = None

@@ -47,9 +47,9 @@ class Trust:
 
     Attributes:
         graphs: What it was measured on.
-        rungs: Of the loss of each rung with AP in full, the lower the loss the better, and of the last AP.
-        stability: Of AP in full with one seed and with the other: no ranking foretells more than that.
-        sizes: Of parameters and of GFLOPs with AP in full.
+        rungs: Correlation of each rung's loss, the lower the better, and of the last AP with AP in full.
+        stability: Correlation of AP in full with one seed and with the other: no ranking foretells more.
+        sizes: Correlation of parameters and of GFLOPs with AP in full.
     """
 
     graphs: tuple[Judged, ...]
