@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.printable import counted
 from pyrafuse.base.progress import create_bar
 from pyrafuse.base.writing import write_text
 from pyrafuse.search.journal import BEGUN, FINISHED, Journal, Trial, open_journal
@@ -46,6 +47,8 @@ def measure_trust(
         draw_within_budget(journal, setup, full.correlate)
         judge_all(journal, setup, console)
         trials = [trial for trial in journal.trials if trial.state == FINISHED]
+        if failed := len(journal.trials) - len(trials):
+            console.print(f"left out, because the short training failed: {counted(failed, 'random graph')}")
     candidates = {f"{RANDOM}-{trial.number}": restore(plan.space, plan.inputs, trial) for trial in trials}
     results = train_in_full(
         candidates,

@@ -105,8 +105,8 @@ def search(
                 ).run(seconds=60 * settings.minutes, began=began)
             if words := plan.strategy.describe(journal.trials):
                 console.print(words)
-            with hold_interrupts():
-                necks = write_best(folder, journal.trials, plan)
+            with hold_interrupts():  # full trainings take hours, and the graphs can be used meanwhile
+                write_best(folder, journal.trials, plan)
             evidence = gather_evidence(
                 settings, setup, open_engine, journal.trials, folder, imports=imports, console=console
             )
