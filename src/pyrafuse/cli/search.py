@@ -48,7 +48,7 @@ def search(
     ray_address: str | None = None,
     sizes: tuple[int, ...] = (320,),
     channels: tuple[int, ...] = (48, 64, 96),
-    max_merges: int = 16,
+    max_merges: int = 18,
     views: int = 4,
     rungs: tuple[int, ...] = (32, 96, 288),
     cache_gb: float = 10.0,

@@ -1,12 +1,13 @@
 """Necks made by hand as points of a space: what a search begins with, and what its budget follows from."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.search.choices import Candidate, Space
-from pyrafuse.search.points import POINTS
+from pyrafuse.search.points import POINTS, create_point
 from pyrafuse.search.recognizing import recognize
 from pyrafuse.search.running import Limits, name_candidate
 from pyrafuse.search.weighing import Scale
@@ -16,19 +17,20 @@ BY_HAND = ("fpn", "pafpn", "bifpn", "nas_fpn", "asff")
 
 
 def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[str, Candidate]:
-    """Necks made by hand in all channels of the space, as ``fpn-48``; those that are outside of it are told."""
-    widths = [number for number in space.channels if isinstance(number, int)] or [min(inputs.channels)]
+    """Necks made by hand, each over its own levels, in all channels of the space, as ``fpn-48``.
+
+    Those that are outside of the space are told.
+    """
     found: dict[str, Candidate] = {}
     said = set[str]()
-    for width in sorted(widths):
+    for width in _list_widths(space, inputs):
         for name in BY_HAND:
             try:
                 candidate = recognize(space, inputs, POINTS[name](inputs, width, None))
             except ValueError as error:
                 reason = f"{name} is not tried, because it is not in the space: {error}"
             else:
-                key = name_candidate(candidate, inputs)
-                same = next((other for other, one in found.items() if name_candidate(one, inputs) == key), "")
+                same = _find_same(candidate, found, inputs)
                 if not same:
                     found[f"{name}-{width}"] = candidate
                     continue
@@ -39,10 +41,58 @@ def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[st
     return found
 
 
+def find_over_other_levels(
+    space: Space,
+    inputs: PyramidSpec,
+    known: Mapping[str, Candidate],
+    find_excess: Callable[[Candidate], str],
+    console: Console,
+) -> dict[str, Candidate]:
+    """Necks made by hand over all sets of levels of the space, as ``fpn-48-p2-p5``: each in the most channels allowed.
+
+    Args:
+        space: What may be chosen.
+        inputs: What the backbone gives.
+        known: What is found already, and is not found again.
+        find_excess: What of a candidate's cost is too much, in words; empty where nothing is.
+        console: Told what is outside of the space or too dear.
+    """
+    found: dict[str, Candidate] = {}
+    for levels in space.outputs:
+        for name in BY_HAND:
+            reason = ""
+            for width in reversed(_list_widths(space, inputs)):
+                try:
+                    candidate = recognize(space, inputs, create_point(name, inputs, width, levels))
+                except ValueError as error:
+                    reason = f"it is not in the space: {error}"
+                    break
+                if _find_same(candidate, {**known, **found}, inputs):
+                    break
+                reason = find_excess(candidate)
+                if not reason:
+                    found[f"{name}-{width}-p{levels[0]}-p{levels[-1]}"] = candidate
+                    break
+            if reason:
+                console.print(f"{name} over P{levels[0]} to P{levels[-1]} is not tried, because {reason}")
+    return found
+
+
 def name_by_hand(source: str) -> str:
-    """``fpn`` of ``fpn-48``; empty for what was not made by hand."""
-    name, _, width = source.rpartition("-")
-    return name if name in BY_HAND and width.isdigit() else ""
+    """``fpn`` of ``fpn-48`` and of ``fpn-48-p2-p5``; empty for what was not made by hand."""
+    found = re.fullmatch(r"(\w+)-\d+(-p\d+-p\d+)?", source)
+    return found[1] if found and found[1] in BY_HAND else ""
+
+
+def _list_widths(space: Space, inputs: PyramidSpec) -> list[int]:
+    """Channels of the space, the fewest first."""
+    return sorted(number for number in space.channels if isinstance(number, int)) or [min(inputs.channels)]
+
+
+def _find_same(candidate: Candidate, known: Mapping[str, Candidate], inputs: PyramidSpec) -> str:
+    """Name of the known candidate that computes the same; empty if there is none."""
+    key = name_candidate(candidate, inputs)
+    return next((name for name, one in known.items() if name_candidate(one, inputs) == key), "")
 
 
 def find_limits(limits: Limits, by_hand: Mapping[str, Candidate], scale: Scale, console: Console) -> Limits:

@@ -54,7 +54,7 @@ def _default_projects() -> dict[str, Conv]:
 class Space:
     """Everything that a drawn graph may hold; each field lists the choices.
 
-    The defaults hold the necks written by hand over up to four levels, and FPN, PAFPN, NAS-FPN and BiFPN over five.
+    The defaults hold the necks written by hand over up to four levels, from P2 or P3 on, and all but ASFF over five.
 
     Attributes:
         fusions: Keys of `FUSIONS`; of one input there is only ``sum``.
@@ -99,7 +99,7 @@ class Space:
     outputs: tuple[tuple[int, ...], ...] = ((3, 4, 5), (3, 4, 5, 6), (3, 4, 5, 6, 7), (2, 3, 4, 5))
     reads: tuple[tuple[int, ...], ...] = ((2, 3, 4, 5), (3, 4, 5))
     sizes: tuple[int, ...] = (256, 320, 416, 512)
-    max_merges: int = 16
+    max_merges: int = 18
     max_inputs: int = 4
 
     def __post_init__(self) -> None:

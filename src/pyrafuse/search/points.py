@@ -1,6 +1,6 @@
 """Necks written by hand as points of the space: where a search begins, and what it is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyrafuse.base.errors import PyrafuseError
@@ -96,3 +96,40 @@ POINTS: dict[str, Callable[[PyramidSpec, int, int | None], Graph]] = {
 
 The fusions that read every level stand behind an FPN, as they do in detectors.
 """
+
+
+def create_point(name: str, inputs: PyramidSpec, channels: int, levels: Sequence[int]) -> Graph:
+    """A neck of `POINTS` that gives out ``levels``.
+
+    Maps finer than these are not read. A level finer than all maps is made of the finest one, enlarged; the neck reads
+    it like one of the backbone.
+
+    Args:
+        name: A key of `POINTS`.
+        inputs: What the backbone gives.
+        channels: Of every level.
+        levels: Numbers without gaps, finest first.
+
+    Raises:
+        ValueError: If the neck cannot give out these levels.
+    """
+    numbers, finest = number_levels(inputs.strides), levels[0]
+    read = [place for place, number in enumerate(numbers) if number >= finest]
+    if not read:
+        raise ValueError(f"nothing as coarse as P{finest} comes in: P{numbers[-1]} is the coarsest")
+    made = range(finest, numbers[read[0]])
+    factors = [2 ** (numbers[read[0]] - level) for level in made]
+    first = inputs.strides[read[0]]
+    if any(first % factor for factor in factors):
+        raise ValueError(f"P{finest} would be finer than the pixels: the finest map has stride {first}")
+    seen = PyramidSpec(
+        (*(channels for _ in made), *(inputs.channels[place] for place in read)),
+        (*(first // factor for factor in factors), *(inputs.strides[place] for place in read)),
+    )
+    graph = POINTS[name](seen, channels, len(levels))
+    given = number_levels(plan_graph(graph, seen).features.strides)
+    if given != tuple(levels):
+        raise ValueError(f"it gives out {', '.join(f'P{level}' for level in given)}")
+    stem = [Merge(f"C{level}", level, (f"C{level + 1}",)) for level in reversed(made)]
+    ignored = tuple(f"C{numbers[place]}" for place in range(len(numbers)) if place not in read)
+    return replace(graph, stem=(*stem, *graph.stem), ignored=(*ignored, *graph.ignored))

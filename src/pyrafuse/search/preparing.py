@@ -13,7 +13,7 @@ from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.base.typed_values import to_plain
 from pyrafuse.core.devices import choose_device
 from pyrafuse.data.formats.layout import Splits, read_splits
-from pyrafuse.search.by_hand import find_by_hand, find_limits
+from pyrafuse.search.by_hand import find_by_hand, find_limits, find_over_other_levels
 from pyrafuse.search.choices import Candidate, Space
 from pyrafuse.search.engines.registry import ENGINES
 from pyrafuse.search.features import Features, cache_features, fingerprint_data
@@ -141,6 +141,10 @@ def prepare(settings: SearchSettings, console: Console) -> Setup:
     table = LatencyTable(device, tell=console.print)
     scale = Scale(detector.card.spec, detector.backbone, device, table=table)
     limits = find_limits(settings.limits, by_hand, scale, console)
+    scale = replace(scale, limits=limits)
+    by_hand |= find_over_other_levels(
+        settings.space, inputs, by_hand, lambda candidate: find_excess(limits, scale, candidate), console
+    )
     plan = Plan(
         space=settings.space,
         inputs=inputs,
@@ -151,7 +155,7 @@ def prepare(settings: SearchSettings, console: Console) -> Setup:
         seed=settings.proxy.seed,
     )
     proxy = Proxy(detector.card, recipe, features, splits.val, settings.proxy, device=device)
-    return Setup(recipe, splits, detector.card, features, proxy, by_hand, replace(scale, limits=limits), plan)
+    return Setup(recipe, splits, detector.card, features, proxy, by_hand, scale, plan)
 
 
 def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]:
