@@ -12,6 +12,7 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "tensorboard"), "train"),
     **dict.fromkeys(("onnxruntime", "openvino", "matplotlib", "faster_coco_eval"), "runtime"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
+    **dict.fromkeys(("fastapi", "uvicorn", "pydantic", "starlette", "anyio"), "serve"),
     "optuna": "search",
     "ray": "ray",
 }

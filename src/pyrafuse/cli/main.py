@@ -57,6 +57,10 @@ COMMANDS = {
         "Measure an image classifier: top-1 and top-5 accuracy on a folder of images, FOLDER/CLASS/image.jpg.",
     ),
     "predict": Command("pyrafuse.cli.predict:predict", "Find objects in images, folders, videos, cameras or URLs."),
+    "serve": Command(
+        "pyrafuse.cli.serve:serve",
+        "Answer requests over HTTP: images in, detections as JSON out. Ctrl-C ends it.",
+    ),
     "explain": Command(
         "pyrafuse.cli.explain:explain",
         "Show which level each detection came from, and what the neck fused for it.",

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def test_exported_files_are_timed_where_torch_cannot_be_imported(write, tmp_path
     )  # fmt: skip
     assert figures["images_per_second"] == pytest.approx(3000 / figures["latency_ms"])
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_exported_files_are_served_where_torch_cannot_be_imported(write, tmp_path):
+    Image.fromarray(WHITE).save(tmp_path / "photo.png")
+    words = [sys.executable, "-c", WITHOUT_TORCH, "serve", write(Interface(input="fitted")), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline()).group()
+        request = urllib.request.Request(
+            f"{address}/predict?score=0.75", (tmp_path / "photo.png").read_bytes(), {"Content-Type": "image/png"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            objects = json.load(answer)["objects"]
+        server.terminate()
+        told, complaint = server.communicate(timeout=20)
+    assert [(o["name"], round(o["score"], 3)) for o in objects] == [("cat", 0.9), ("cat", 0.8)]
+    assert (server.returncode, told, complaint) == (0, "ended; 1 image answered\n", "")
 
 
 @pytest.mark.parametrize("words", [("models",), ("predict", "a.ckpt", "photo.png")])

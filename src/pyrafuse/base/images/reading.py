@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -64,6 +65,15 @@ _NO_PICTURES = {
     **dict.fromkeys((b"<!doctype html", b"<html"), "a web page: download the image anew"),
 }
 """First bytes, in lower case, of what often stands in an image's place -> what it is and what to do."""
+
+
+class NoImageError(DataError):
+    """A file that holds something else than an image."""
+
+
+class TooManyPixelsError(DataError):
+    """An image that is refused for its size before a pixel is decoded."""
+
 
 _HEADERS_A_TASK = 64  # handing a task to a thread takes as long as reading a header
 
@@ -129,22 +139,28 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     return read_picture(path).pixels
 
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
+def read_picture(path: str | os.PathLike[str], *, data: bytes | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read an image file of any of `IMAGE_SUFFIXES` as upright RGB, and say what was decided in doing so.
 
     Transparent pixels show white. Of more than eight bits the highest eight are kept, see `from_array`. Of several
     pages or frames the first is read; of four bands and more without a meaning the first three.
 
+    Args:
+        path: The file.
+        data: Content of the file, where it lies in memory; then ``path`` is its name in messages, and no file is read.
+        max_pixels: Largest number of pixels that is decoded.
+
     Raises:
-        DataError: If the file is missing, is no image, is cut off, has more than `MAX_PIXELS` pixels, or holds values
-            that have no defined white.
+        NoImageError: If it holds something else.
+        TooManyPixelsError: If it has more than ``max_pixels`` pixels.
+        DataError: If the file is missing, empty, damaged or cut off, or holds values that have no defined white.
     """
     path = Path(path)
     name = printable(path)
-    with _opened(path) as image:
+    with _opened(path, data, max_pixels) as image:
         notes = _tell_pages(image)
         if isinstance(image, _Tiff) and image.is_foreign:
-            picture = _decode(path, image)
+            picture = _decode(path, image, data)
         else:
             is_deep = any(";16" in str(tile) for tile in image.tile)
             orientation = _orientation(image)
@@ -152,7 +168,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
             picture = from_pillow(image, name=name)
             if is_deep and image.mode in {"RGB", "RGBA", "LA"} and _brightest(image) < 64:
                 # Pillow keeps the high byte of 16 bits: of 10, 12 or 14 bits that is next to nothing
-                picture = _decode(path, image)
+                picture = _decode(path, image, data)
                 orientation = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else orientation
             if orientation != 1:
                 upright = Image.fromarray(picture.pixels).transpose(_UPRIGHT[orientation])
@@ -196,14 +212,15 @@ def read_headers(paths: Sequence[Path]) -> list[ImageHeader | DataError]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """Open ``path`` and give every failure until the block's end its name."""
+def _opened(path: Path, data: bytes | None = None, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
+    """Open ``path``, or ``data`` of that name, and give every failure until the block's end its name."""
     try:
-        with path.open("rb") as stream:
-            image = _identify(stream, path)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{printable(path)} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
+        with path.open("rb") if data is None else BytesIO(data) as stream:
+            # of content without a file Pillow learns no name: it would map the file of that name into memory
+            image = _identify(stream, path, "" if data is not None else os.fspath(path))
+            if image.width * image.height > max_pixels:
+                raise TooManyPixelsError(
+                    f"{printable(path)} has {image.width} x {image.height} pixels, more than the {max_pixels:,} "
                     "that are read; make it smaller or cut it into tiles"
                 )
             yield image
@@ -220,7 +237,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise DataError(f"{printable(path)} is damaged or cannot be read: {reason}; remove or replace it") from error
 
 
-def _identify(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
+def _identify(stream: IO[bytes], path: Path, file: str) -> ImageFile.ImageFile:
     # not Image.open: at large images that warns or raises, as the process at large is set
     signature = stream.read(16)
     if not signature:
@@ -228,7 +245,7 @@ def _identify(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
     for known, reader in _READERS.items():
         if signature.startswith(known):
             stream.seek(0)
-            return reader(stream, os.fspath(path))
+            return reader(stream, file)
     suffix = path.suffix.lower()
     by_suffix = Image.registered_extensions().get(suffix)
     failure: Exception | None = None
@@ -237,18 +254,18 @@ def _identify(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
         if kind == by_suffix if accepts is None else accepts(signature) is True:
             stream.seek(0)
             try:
-                return reader(stream, os.fspath(path))  # type: ignore[return-value]
+                return reader(stream, file)  # type: ignore[return-value]
             except Exception as error:  # some signatures are two bytes: another reader may know better
                 failure = failure or error
     if failure is not None:
         raise failure
     if known := next((what for start, what in _NO_PICTURES.items() if signature.lower().startswith(start)), ""):
-        raise DataError(f"{printable(path)} is no image but {known}")
+        raise NoImageError(f"{printable(path)} is no image but {known}")
     if signature[4:8] == b"ftyp" and signature[8:12] in _HEIF_BRANDS:
         suffix = ".heic"  # phones' pictures are often renamed to .jpg
     if remedy := REMEDIES.get(suffix):
-        raise DataError(f"{printable(path)} is a {suffix[1:].upper()} file, which cannot be read as it is: {remedy}")
-    raise DataError(
+        raise NoImageError(f"{printable(path)} is a {suffix[1:].upper()} file, which cannot be read as it is: {remedy}")
+    raise NoImageError(
         f"{printable(path)} is no image that can be read (JPEG, PNG, WebP, BMP, TIFF ...); remove or replace it"
     )
 
@@ -266,14 +283,16 @@ def _brightest(image: Image.Image) -> int:
     return max(high for _, high in extrema)
 
 
-def _decode(path: Path, image: ImageFile.ImageFile) -> Picture:
+def _decode(path: Path, image: ImageFile.ImageFile, data: bytes | None) -> Picture:
     """Decode with OpenCV, which keeps all bits.
 
     Raises:
         DataError: If it cannot either.
     """
     try:
-        values: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        values: Any = cv2.imdecode(
+            np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
+        )
     except cv2.error:
         values = None
     if values is None or values.ndim not in {2, 3}:
