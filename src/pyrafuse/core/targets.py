@@ -22,6 +22,7 @@ class Targets:
             left; None where each takes up all of it.
         padded_sizes: The same with the padding that each image would have had by itself. Anchors beyond learn nothing
             where overlap or ATSS assigns them; points, and the anchors of YOLOv3 and M2Det, learn there too.
+        class_weights: (B, G) float32, how much the class of each object counts; None where all count alike.
     """
 
     boxes: Tensor
@@ -31,6 +32,12 @@ class Targets:
     crowd: Tensor
     sizes: Tensor | None = None
     padded_sizes: Tensor | None = None
+    class_weights: Tensor | None = None
+
+    @property
+    def weights_of_classes(self) -> Tensor:
+        """(B, G) float32, the weight of each object in the class loss: that of mixup and that of its class."""
+        return self.weights if self.class_weights is None else self.weights * self.class_weights
 
     @classmethod
     def empty(cls, batch_size: int, num_rows: int = 0) -> "Targets":

@@ -167,7 +167,7 @@ class DenseCriterion(nn.Module):
         losses = self.class_loss(predictions.classes, labels)
         if self.mine is not None:
             assignment = self.mine(assignment, losses.detach())
-        weights = assignment.of_rows(targets.weights).where(
+        weights = assignment.of_rows(targets.weights_of_classes).where(
             assignment.is_positive, assignment.is_negative.to(targets.weights.dtype)
         )
         return losses * weights

@@ -73,7 +73,7 @@ class GridCriterion(nn.Module):
             "center": self.center_weight * center * weights,
             "size": self.size_weight * size * weights,
             "objectness": self.objectness_weight * objectness * weights.where(is_positive, counts),
-            "classification": self.class_weight * wrong * weights,
+            "classification": self.class_weight * wrong * assignment.of_rows(targets.weights_of_classes),
         }
         num_levels = len(grid.sizes)
         return LevelLosses(

@@ -62,7 +62,8 @@ class RegionCriterion(nn.Module):
         is_positive = assignment.is_positive
         labels = assignment.of_rows(targets.labels).where(is_positive, -1)
         weights = assignment.of_rows(targets.weights)
-        of_classes = weights.where(is_positive, assignment.is_negative.to(weights.dtype))
+        of_classes = assignment.of_rows(targets.weights_of_classes)
+        of_classes = of_classes.where(is_positive, assignment.is_negative.to(weights.dtype))
         divisor = mean_over_processes((assignment.objects != IGNORED).sum().float()).clamp(min=1)
 
         classes = self.class_loss(predictions.classes, labels) * of_classes
@@ -145,7 +146,7 @@ class TwoStageCriterion(nn.Module):
                 f"{len(self.stages)} stages are learnt from as many samples, and there are "
                 f"{len(predictions.assignments)}; give the targets to the detector as well: detector(images, targets)"
             )
-        first = self.proposals.by_level(predictions.proposals, targets)
+        first = self.proposals.by_level(predictions.proposals, replace(targets, class_weights=None))
         losses = {f"proposal_{name}": values for name, values in first.losses.items()}
         num_levels = len(first.num_positives)
         stages = zip(self.stages, predictions.stages, predictions.assignments, self.weights, strict=True)

@@ -140,7 +140,9 @@ class YOLOv3Criterion(nn.Module):
             wanted = torch.zeros_like(logits).flatten(1)
             wanted = wanted.scatter_add_(1, holder * num_classes + labels, claims.valid.to(wanted.dtype))
             wanted = wanted.view(logits.shape).clamp_(max=1)
-        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
+        weights = targets.class_weights
+        return losses if weights is None else losses * weights[:, claims.objects]
 
     def _objectness_loss(
         self,

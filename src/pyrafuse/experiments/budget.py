@@ -12,6 +12,7 @@ import torch
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.data.formats.layout import Splits
+from pyrafuse.data.loading.balancing import count_images
 from pyrafuse.training.loop import learn
 from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import create_detector
@@ -128,7 +129,10 @@ def set_budget(
     Raises:
         PyrafuseError: If an epoch of the slowest recipe takes longer than ``minutes``.
     """
-    steps = {name: count_steps(recipe, len(data.train)) for name, recipe in recipes.items()}
+    steps = {
+        name: count_steps(recipe, count_images(data.train, recipe.data.repeat_threshold))
+        for name, recipe in recipes.items()
+    }
     if epochs is not None or minutes is None:
         return Budget(epochs or next(iter(recipes.values())).run.epochs, steps, {})
     seconds = {

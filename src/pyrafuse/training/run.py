@@ -21,6 +21,7 @@ from pyrafuse.base.writing import write_text
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.checks.checking import check
 from pyrafuse.data.formats.layout import Splits, read_splits
+from pyrafuse.data.loading.balancing import class_weights, count_images, repeat_factors
 from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loader, default_num_workers
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
@@ -35,7 +36,7 @@ from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
 from pyrafuse.training.resuming import Begun, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
-from pyrafuse.training.screen import Screen, describe_batches, describe_objects, describe_time
+from pyrafuse.training.screen import Screen, describe_balance, describe_batches, describe_objects, describe_time
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.starting import settle
 from pyrafuse.training.state import State, check_fits, create_state, read_content, restore
@@ -101,6 +102,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     recipe = fit_batch(recipe, len(splits.train), processes=processes, say=screen.teller("batch"))
     detector = create_detector(recipe, splits.train, say=started.append, start=start)
     screen.tell("objects", describe_objects(splits.train, detector.card.preprocessing))
+    for sentence in describe_balance(splits.train, recipe.data):
+        screen.tell("classes", sentence)
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     screen.tell("model", f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px")
     for sentence in started:
@@ -134,7 +137,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
             state = create_state(detector, recipe, device=place.device, precision=precision)
             screen.tell("batch", describe_batches(course))
             if place.is_first and not console.quiet and recipe.run.epochs * len(course.batches) > FIRST_ESTIMATE:
-                screen.tell("time", _estimate_time(course, output, state, num_train=len(splits.train)))
+                screen.tell("time", _estimate_time(course, output, state))
             screen.tell("output", str(folder))
             if begun:
                 restore(state, read_content(begun.path))
@@ -157,6 +160,7 @@ def seed_all(seed: int) -> None:
 def create_course(recipe: Recipe, splits: Splits, detector: Detector, *, precision: str, place: Place) -> Course:
     """What stays as it is in the training of ``detector``, with this process's share of the training images."""
     data, run, schedule = recipe.data, recipe.run, recipe.schedule
+    factors = repeat_factors(splits.train, data.repeat_threshold) if data.repeat_threshold else None
     batches = create_train_loader(
         splits.train,
         preprocessing=detector.card.preprocessing,
@@ -170,8 +174,10 @@ def create_course(recipe: Recipe, splits: Splits, detector: Detector, *, precisi
         cache_mb=data.cache_mb,
         rank=place.rank,
         world_size=place.world_size,
+        factors=factors,
+        class_weights=class_weights(splits.train, data.class_weights, factors),
     )
-    steps = len(splits.train) / (run.batch_size // run.accumulate)
+    steps = count_images(splits.train, data.repeat_threshold) / (run.batch_size // run.accumulate)
     return Course(recipe, precision, place, batches, steps)
 
 
@@ -193,13 +199,13 @@ def _create_output(
     return Output(folder, values, every, batches, splits.val, narrator)
 
 
-def _estimate_time(course: Course, output: Output, state: State, *, num_train: int) -> str:
+def _estimate_time(course: Course, output: Output, state: State) -> str:
     """How long the training takes, in words, by a pass for an image."""
     run, place = course.recipe.run, course.place
     image_s = time_image(state.detector, course.recipe, precision=course.precision, device=place.device)
     epoch_s, run_s = estimate_seconds(
         image_s / place.world_size,
-        num_train=num_train,
+        num_train=round(course.steps_per_epoch * (run.batch_size // run.accumulate)),
         num_val=len(output.val_data),
         epochs=run.epochs,
         validations=-(-run.epochs // output.evaluate_every),

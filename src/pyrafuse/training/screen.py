@@ -3,18 +3,21 @@
 data -> objects -> model -> start -> batch -> precision -> output -> time
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from rich.console import Console
 
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.base.printable import counted
+from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData
+from pyrafuse.data.loading.balancing import class_weights, repeat_factors
+from pyrafuse.data.loading.batching import count_repeated
 from pyrafuse.training.loop import Course
 from pyrafuse.training.preparing import find_shapes
 from pyrafuse.training.progress import duration
+from pyrafuse.training.settings import DataSettings
 
 WIDTH = 11
 """Letters of the longest label and a space."""
@@ -54,6 +57,25 @@ def describe_objects(data: DetectionData, preprocessing: Preprocessing) -> str:
         f"{len(sides):,} in the training images; at {size} half of them are under {np.median(sides):.0f} px, "
         f"{small:.0f} % under {SMALL_PX} px and {hidden:.0f} % under {HIDDEN_PX} px"
     )
+
+
+def describe_balance(data: DetectionData, settings: DataSettings) -> Iterator[str]:
+    """What is done for rare classes; nothing where nothing is.
+
+    Raises:
+        PyrafuseError: If a weight is given for a class that is not in the data.
+    """
+    factors = None
+    if settings.repeat_threshold:
+        factors = repeat_factors(data, settings.repeat_threshold)
+        yield (
+            f"an epoch has {count_repeated(factors):,} images of {len(data):,}; those of the rarest class come "
+            f"{factors.max():.1f} times"
+        )
+    weights = class_weights(data, settings.class_weights, factors)
+    if weights is not None:
+        each = (f"{printable(data.names[row])} {weights[row]:.2g}" for row in (weights.argmin(), weights.argmax()))
+        yield f"the class loss weighs objects from {' to '.join(each)}"
 
 
 def describe_batches(course: Course) -> str:

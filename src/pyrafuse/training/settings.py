@@ -97,6 +97,10 @@ class DataSettings:
             ``stretch`` without it.
         sizes: Sides to draw from in training, one for ten batches; ``around`` for those around ``size``; empty keeps
             ``size``.
+        repeat_threshold: Share of the training images below which a class is rare: its images come more often, by the
+            square root of this over its share. 0 repeats none; 0.001 is LVIS's, and 0.1 suits a few hundred images.
+        class_weights: How much the class of an object counts in the class loss: ``none`` for all alike, ``balanced``
+            by 1 over the number of its objects, ``effective`` by 1 over their effective number, or a weight by name.
         workers: Processes that load; by default as many as there are cores for it.
         cache_mb: Memory for decoded images, in MiB a process.
         strict: Stop on warnings about the data as well.
@@ -113,6 +117,8 @@ class DataSettings:
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] | None = None
     sizes: tuple[int, ...] | Literal["around"] = ()
+    repeat_threshold: float = 0.0
+    class_weights: Literal["none", "balanced", "effective"] | dict[str, float] = "none"
     workers: int | None = None
     cache_mb: int = 1024
     strict: bool = False
@@ -137,6 +143,7 @@ class DataSettings:
             )
         if not 0 < self.val_fraction < 1:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
+        check_between("data.repeat_threshold", self.repeat_threshold, 0, 1)
         check_between("data.workers", self.workers, 0)
         check_between("data.cache_mb", self.cache_mb, 0)
         ReadingRules.from_values(vars(self))  # refuses what is none

@@ -24,22 +24,42 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 _MANIFEST = "shapes.json"
 _VERSION = 1  # another one, and what lies in the caches is drawn anew
 
+_LATER = ("rare", "smaller")  # what was drawn before these options does not name them
+
 # Shares of the image's side: a few large shapes and a crowd of small ones, as many again in between.
 _SIZES = ((0.30, 0.48), (0.13, 0.28), (0.06, 0.12))
 _COUNTS = ((0, 2), (1, 4), (2, 7))  # lowest and, not reached, highest number of each
 _MAX_OVERLAP = 0.05
 _MAX_ATTEMPTS = 30
-_BOUNDS = {"train": (1, 10**6), "val": (1, 10**6), "size": (32, 4096), "seed": (0, 2**63 - 1)}
+_BOUNDS = {
+    "train": (1, 10**6),
+    "val": (1, 10**6),
+    "size": (32, 4096),
+    "seed": (0, 2**63 - 1),
+    "rare": (1, 10**6),
+    "smaller": (1, 64),
+}
 
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """What is drawn: number of images of each split, their side in pixels, and the seed."""
+    """What is drawn.
+
+    Attributes:
+        train: Number of training images.
+        val: Number of validation images.
+        size: Side of an image in pixels.
+        seed: Seed of all of them.
+        rare: So many times as rare as each other class is the last one in training; in validation all are alike.
+        smaller: So many times as small are the objects, and as many times as numerous.
+    """
 
     train: int = 400
     val: int = 100
     size: int = 256
     seed: int = 0
+    rare: int = 1
+    smaller: int = 1
 
     def __post_init__(self) -> None:
         for name, (least, most) in _BOUNDS.items():
@@ -53,7 +73,7 @@ def is_shapes(text: str) -> bool:
 
 
 def parse_shapes(text: str) -> ShapesSettings:
-    """Read ``shapes`` or ``shapes:train=400,val=100,size=256,seed=0``; what is left out has these values.
+    """Read ``shapes`` or ``shapes:train=400,val=100,size=256,seed=0,rare=1,smaller=1``, or some of these values.
 
     Raises:
         DataError: If a value is no whole number or out of its bounds.
@@ -72,7 +92,7 @@ def parse_shapes(text: str) -> ShapesSettings:
 
 
 def draw_shapes(
-    index: int, *, size: int = 256, seed: int = 0, split: str = "train"
+    index: int, *, size: int = 256, seed: int = 0, split: str = "train", rare: int = 1, smaller: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """Draw image ``index``: (size, size, 3) uint8 RGB, its (G, 4) xyxy boxes in pixels and its (G,) labels.
 
@@ -83,9 +103,9 @@ def draw_shapes(
     boxes = np.zeros((0, 4))
     labels = []
     for (smallest, largest), (fewest, most) in zip(_SIZES, _COUNTS, strict=True):
-        for _ in range(rng.integers(fewest, most)):
-            label = int(rng.integers(len(SHAPES)))
-            side = max(size * float(rng.uniform(smallest, largest)), 6.0)
+        for _ in range(smaller * rng.integers(fewest, most)):
+            label = _draw_label(rng, rare if split == "train" else 1)
+            side = max(size * float(rng.uniform(smallest, largest)) / smaller, 6.0)
             placed = _place(_outline(SHAPES[label], rng) * side, boxes, rng, size)
             if placed is None:
                 continue
@@ -99,7 +119,14 @@ def draw_shapes(
 
 
 def write_shapes(
-    folder: str | os.PathLike[str], *, num_train: int = 400, num_val: int = 100, size: int = 256, seed: int = 0
+    folder: str | os.PathLike[str],
+    *,
+    num_train: int = 400,
+    num_val: int = 100,
+    size: int = 256,
+    seed: int = 0,
+    rare: int = 1,
+    smaller: int = 1,
 ) -> Path:
     """Write the data set as COCO JSON: images/, instances_train.json and instances_val.json; returns ``folder``.
 
@@ -109,8 +136,9 @@ def write_shapes(
         DataError: If something else lies in ``folder``, or it cannot be written.
     """
     folder = Path(folder)
-    settings = ShapesSettings(num_train, num_val, size, seed)
+    settings = ShapesSettings(num_train, num_val, size, seed, rare, smaller)
     manifest = {"version": _VERSION, **asdict(settings)}
+    manifest = {name: value for name, value in manifest.items() if name not in _LATER or value != 1}
     if _holds(folder, manifest):
         return folder
     is_ours = (folder / _MANIFEST).is_file()
@@ -144,12 +172,15 @@ def cached_shapes(text: str) -> Path:
     """
     settings = parse_shapes(text)
     name = f"shapes-v{_VERSION}-{settings.train}-{settings.val}-{settings.size}px-seed{settings.seed}"
+    name += "".join(f"-{option}{getattr(settings, option)}" for option in _LATER if getattr(settings, option) != 1)
     return write_shapes(
         cache_folder() / name,
         num_train=settings.train,
         num_val=settings.val,
         size=settings.size,
         seed=settings.seed,
+        rare=settings.rare,
+        smaller=settings.smaller,
     )
 
 
@@ -158,6 +189,14 @@ def _draw_ground(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     grid = rng.uniform(50, 170, (6, 6, 1)) + rng.uniform(-25, 25, (6, 6, 3))
     ground = cv2.resize(grid.astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
     return ground.astype(np.uint8, copy=False)
+
+
+def _draw_label(rng: np.random.Generator, rare: int) -> int:
+    """A class, the last one ``rare`` times as seldom as each other."""
+    if rare == 1:
+        return int(rng.integers(len(SHAPES)))
+    place = float(rng.uniform(0, len(SHAPES) - 1 + 1 / rare))
+    return min(int(place), len(SHAPES) - 1)
 
 
 def _outline(shape: str, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -212,7 +251,14 @@ def _write(folder: Path, settings: ShapesSettings) -> None:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index in range(count):
-            pixels, boxes, labels = draw_shapes(index, size=settings.size, seed=settings.seed, split=split)
+            pixels, boxes, labels = draw_shapes(
+                index,
+                size=settings.size,
+                seed=settings.seed,
+                split=split,
+                rare=settings.rare,
+                smaller=settings.smaller,
+            )
             name = f"{split}_{index:06d}.jpg"
             _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             (folder / "images" / name).write_bytes(encoded.tobytes())

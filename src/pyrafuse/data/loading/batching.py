@@ -1,9 +1,11 @@
 """Which images make up which batch, as a pure function of seed, epoch and place in the epoch."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from pyrafuse.base.errors import PyrafuseError
@@ -47,6 +49,8 @@ class EpochBatchSampler(Sampler[list[Request]]):
         change_every: Batches until a new size is drawn.
         scale_epochs: Epochs with ``sizes``; later ones have ``size``. All of them by default.
         drop_last: Leave out a last batch that is not full.
+        factors: (``num_images``,) of 1 or more, how often each image comes in an epoch on average; a fraction is its
+            probability of coming once more. All epochs have the same number of batches. By default once.
 
     Raises:
         PyrafuseError: If the batch cannot be shared evenly, or there is not a single batch.
@@ -66,13 +70,15 @@ class EpochBatchSampler(Sampler[list[Request]]):
         change_every: int = 10,
         scale_epochs: int | None = None,
         drop_last: bool = False,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise PyrafuseError(
                 f"a batch of {batch_size} images cannot be shared by {world_size} processes; "
                 f"choose a multiple of {world_size}"
             )
-        self._num_batches = num_images // batch_size if drop_last else -(-num_images // batch_size)
+        length = num_images if factors is None else count_repeated(factors)
+        self._num_batches = length // batch_size if drop_last else -(-length // batch_size)
         if not self._num_batches:
             raise PyrafuseError(
                 f"{num_images} images are not one batch of {batch_size}; add images or choose a smaller batch"
@@ -87,6 +93,7 @@ class EpochBatchSampler(Sampler[list[Request]]):
         self._sizes = tuple(sizes)
         self._change_every = change_every
         self._scale_epochs = scale_epochs
+        self._factors = factors
         self._epoch = 0
         self._start = (0, 0)
 
@@ -104,9 +111,10 @@ class EpochBatchSampler(Sampler[list[Request]]):
 
     def __iter__(self) -> Iterator[list[Request]]:
         epoch = self._epoch
-        order = np.arange(self._num_images)
+        rng = create_generator(self._seed, ORDER, epoch)
+        order = np.arange(self._num_images) if self._factors is None else repeat(self._factors, rng)
         if self._shuffle:
-            order = create_generator(self._seed, ORDER, epoch).permutation(self._num_images)
+            order = rng.permutation(order)
         order = np.resize(order, self._num_batches * self._batch_size)  # cuts, or begins anew
         share = self._batch_size // self._world_size
         for batch in range(self._start[1] if epoch == self._start[0] else 0, self._num_batches):
@@ -119,6 +127,24 @@ class EpochBatchSampler(Sampler[list[Request]]):
             return self._size
         draw = create_generator(self._seed, SIZES, epoch, batch // self._change_every)
         return self._sizes[draw.integers(len(self._sizes))]
+
+
+def count_repeated(factors: NDArray[np.float64]) -> int:
+    """Images of an epoch in which each comes as often as its factor on average."""
+    return math.ceil(round(float(factors.sum()), 6))
+
+
+def repeat(factors: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows in order, each as often as its factor, rounded down or up so that the factor is its mean over draws.
+
+    The fractions are drawn together, by one random offset and a random order: every draw has as many rows as the
+    factors sum to, but for less than one.
+    """
+    shuffled = rng.permutation(len(factors))
+    whole = np.floor(factors).astype(np.int64)
+    ends = np.floor(np.cumsum((factors - whole)[shuffled]) + rng.random())
+    whole[shuffled] += np.diff(ends, prepend=0).astype(np.int64)
+    return np.repeat(np.arange(len(factors)), whole)
 
 
 def create_generator(seed: int, stream: int, *key: int) -> np.random.Generator:

@@ -4,12 +4,14 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -64,6 +66,8 @@ def create_train_loader(
     world_size: int = 1,
     drop_last: bool = False,
     cache_mb: int = 0,
+    factors: NDArray[np.float64] | None = None,
+    class_weights: NDArray[np.float32] | None = None,
 ) -> "DataLoader[Batch]":
     """Build the loader of training batches; call ``loader.batch_sampler.set_epoch(epoch)`` before each epoch.
 
@@ -87,6 +91,8 @@ def create_train_loader(
         cache_mb: Memory in MiB, a process, for decoded images. With a cache, images larger than twice the largest
             training size are shrunk to it, which changes their pixels a little; smaller ones are the same with and
             without.
+        factors: How often each image comes in an epoch, 1 or more; by default once.
+        class_weights: (K,), how much an object of each class counts for the class loss; by default 1.
 
     Raises:
         PyrafuseError: If the batch cannot be shared evenly, or there is not a single batch.
@@ -114,8 +120,10 @@ def create_train_loader(
         change_every=change_every,
         scale_epochs=scale_epochs,
         drop_last=drop_last,
+        factors=factors,
     )
-    return _create_loader(dataset, sampler, partial(collate, fill=preprocessing.fill_color()), num_workers)
+    collated = partial(collate, fill=preprocessing.fill_color(), class_weights=class_weights)
+    return _create_loader(dataset, sampler, collated, num_workers)
 
 
 def create_view_loader(
@@ -178,7 +186,11 @@ def create_eval_loader(
     return _create_loader(dataset, batches, collate_eval, num_workers)
 
 
-def collate(items: Sequence[tuple[int, Sample]], fill: tuple[int, int, int] = (0, 0, 0)) -> Batch:
+def collate(
+    items: Sequence[tuple[int, Sample]],
+    fill: tuple[int, int, int] = (0, 0, 0),
+    class_weights: NDArray[np.float32] | None = None,
+) -> Batch:
     """Put samples into a batch: smaller images at the top left over ``fill``, objects padded to the most of one."""
     samples = [sample for _, sample in items]
     size = [max(sample.image.shape[side] for sample in samples) for side in (0, 1)]
@@ -204,6 +216,8 @@ def collate(items: Sequence[tuple[int, Sample]], fill: tuple[int, int, int] = (0
         sizes=unless_whole(sizes),
         padded_sizes=unless_whole([sample.image.shape[:2] for sample in samples]),
     )
+    if class_weights is not None:
+        targets = replace(targets, class_weights=torch.from_numpy(class_weights)[targets.labels])
     return Batch(images, targets, torch.tensor([index for index, _ in items]), sizes)
 
 

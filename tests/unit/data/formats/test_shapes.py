@@ -132,3 +132,31 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     with pytest.raises(DataError, match="holds something else already"):
         write_shapes(tmp_path, num_train=1, num_val=1, size=32)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_rare_class_is_rare_in_training_alone():
+    def share(split, rare):
+        labels = np.concatenate([draw_shapes(i, size=64, split=split, rare=rare)[2] for i in range(60)])
+        return (labels == 4).mean(), len(labels)
+
+    training, count = share("train", 20)
+    assert 0 < training < 0.03 < 0.1 < share("val", 20)[0]
+    assert count > 200
+    assert parse_shapes("shapes:rare=20,smaller=4") == ShapesSettings(rare=20, smaller=4)
+
+
+def test_smaller_objects_are_as_many_times_more():
+    sizes, counts = {}, {}
+    for smaller in (1, 4):
+        drawn = [draw_shapes(i, size=256, smaller=smaller)[1] for i in range(12)]
+        boxes = np.concatenate(drawn)
+        sizes[smaller], counts[smaller] = (boxes[:, 2:] - boxes[:, :2]).max(), len(boxes)
+    assert sizes[4] < sizes[1] / 3
+    assert 3 * counts[1] < counts[4] < 5 * counts[1]
+
+
+def test_what_was_drawn_before_an_option_is_kept(tmp_path):
+    folder = write_shapes(tmp_path / "set", num_train=1, num_val=1, size=32)
+    assert set(json.loads((folder / "shapes.json").read_text())) == {"version", "train", "val", "size", "seed"}
+    write_shapes(folder, num_train=1, num_val=1, size=32, rare=2)
+    assert json.loads((folder / "shapes.json").read_text())["rare"] == 2
