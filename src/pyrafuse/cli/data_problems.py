@@ -16,7 +16,7 @@ def tell_problems(reading: "Reading") -> "DetectionData":
     Raises:
         DataError: If images are missing: what is measured on the rest is no figure of this split.
     """
-    from pyrafuse.data.checks.checking import format_problems
+    from pyrafuse.data.checks.report import format_problems
 
     if reading.problems:
         print("\n".join(format_problems(reading.problems, 3)), file=sys.stderr)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import ImageRecord
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.data.checks.checking import format_problems
 from pyrafuse.data.checks.likeness import group_alike, hash_pictures
+from pyrafuse.data.checks.report import format_problems
 from pyrafuse.data.formats.layout import read_all
 from pyrafuse.data.reading.problems import Problem, Reading
 from pyrafuse.data.reading.rules import ReadingRules

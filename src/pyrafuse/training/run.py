@@ -16,6 +16,7 @@ from rich.console import Console
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
+from pyrafuse.base.printable import counted
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.core.storage import read_tensors
@@ -263,8 +264,11 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
         console.print(
             f"{num_images} images: only their headers were checked; `pyrafuse data check` decodes all", highlight=False
         )
-    if report.problems:
-        console.print(report.details(), highlight=False, markup=False)
+    if report.certain:
+        console.print(report.details(report.certain), highlight=False, markup=False)
+    if report.hints:
+        hints = f"{counted(len(report.hints), 'hint')} on what may be wrong: `pyrafuse data check` tells"
+        console.print(hints, highlight=False, markup=False)
     if console.quiet:
         report.raise_on_errors(strict=recipe.data.strict)  # nobody has read the report
     if report.errors or (recipe.data.strict and report.warnings):

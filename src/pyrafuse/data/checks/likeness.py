@@ -5,9 +5,10 @@ resized, compressed again or brightened keep them.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.images.reading import read_picture
+
+T = TypeVar("T")
 
 NUM_BITS = 256
 ALIKE_BITS = 16
@@ -60,22 +63,63 @@ def hash_pictures(
             return None
 
     hashes, is_read = np.zeros((len(paths), 4), np.uint64), np.zeros(len(paths), bool)
+    for row, found in enumerate(map_in_threads(read, paths, progress=progress)):
+        if found is not None:
+            hashes[row], is_read[row] = found, True
+    return hashes, is_read
+
+
+def map_in_threads(
+    work: Callable[[Path], T], paths: Sequence[Path], *, progress: Callable[[int, int], None] | None
+) -> Iterator[T]:
+    """What ``work`` gives for each of ``paths``, in order, by as many threads as there are cores."""
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside of Python's lock
     try:
-        for row, found in enumerate(pool.map(read, paths)):
-            if found is not None:
-                hashes[row], is_read[row] = found, True
+        for done, result in enumerate(pool.map(work, paths), 1):
+            yield result
             if progress:
-                progress(row + 1, len(paths))
+                progress(done, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
-    return hashes, is_read
 
 
 def count_differences(hashes: Hash, others: Hash) -> NDArray[np.int64]:
     """The number of bits, 0 to 256, in which hashes (N, 4) differ from as many others, or from one (4,)."""
     different = np.bitwise_xor(hashes, others).view(np.uint8)
     return _BITS_SET[different].sum(axis=-1, dtype=np.int64)
+
+
+def find_nearest(
+    hashes: Hash, others: Hash, *, is_earlier: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) the nearest of ``others`` to each hash, the first of several, and (N,) the bits in which they differ.
+
+    Plain pictures, which have no bits, are near to none: 257 bits then, and where there is no other.
+
+    Args:
+        hashes: (N, 4).
+        others: (M, 4).
+        is_earlier: The two are the same, and each is compared with those before it alone.
+    """
+    nearest, differing = np.zeros(len(hashes), np.int64), np.full(len(hashes), NUM_BITS + 1)
+    signs, theirs = (_signs(each) for each in (hashes, others))
+    for start in range(0, len(hashes) if len(others) else 0, _MANY):
+        rows = slice(start, start + _MANY)
+        end = start + _MANY if is_earlier else len(others)
+        bits = (NUM_BITS - signs[rows] @ theirs[:end].T) / 2  # a sum of whole numbers: exact
+        bits[~hashes[rows].any(axis=1)] = np.inf
+        bits[:, ~others[:end].any(axis=1)] = np.inf
+        if is_earlier:
+            bits[np.triu_indices(len(bits), start, bits.shape[1])] = np.inf
+        nearest[rows] = bits.argmin(axis=1)
+        differing[rows] = np.minimum(bits.min(axis=1), NUM_BITS + 1)
+    return nearest, differing
+
+
+def _signs(hashes: Hash) -> NDArray[np.float32]:
+    """(N, 256) a 1 for each bit that is set, and -1 for each other one."""
+    bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, NUM_BITS // 8), axis=1)
+    return bits.astype(np.float32) * 2 - 1
 
 
 def find_alike(hashes: Hash, *, most: int = ALIKE_BITS) -> NDArray[np.int64]:

@@ -11,6 +11,9 @@ from pyrafuse.base.records import DetectionData
 SMALL_SIDE_PX, LARGE_SIDE_PX = 32, 96
 """COCO's bounds: below the first (as the root of the area) an object is small, from the second on it is large."""
 
+MOST_LISTED = 100
+"""Classes that the table for people lists."""
+
 
 @dataclass(frozen=True)
 class ClassSizes:
@@ -47,16 +50,20 @@ def compute_sizes(splits: Sequence[DetectionData]) -> tuple[ClassSizes, ...]:
     def describe(name: str, rows: np.ndarray) -> ClassSizes:
         small = int((areas[rows] < SMALL_SIDE_PX**2).sum())
         large = int((areas[rows] >= LARGE_SIDE_PX**2).sum())
-        total = int(rows.sum())
+        total = len(rows)
         low, middle, high = np.percentile(sides[rows], (5, 50, 95)).tolist() if total else (0.0, 0.0, 0.0)
         return ClassSizes(name, total, small, total - small - large, large, (low, middle, high))
 
-    each = [describe(name, labels == label) for label, name in enumerate(names)]
-    return (*each, describe("all", np.ones(len(labels), bool)))
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(names)))[:-1])
+    return (*map(describe, names, by_class), describe("all", np.arange(len(labels))))
 
 
 def format_sizes(sizes: Sequence[ClassSizes]) -> str:
-    """A table for people: a row a class."""
+    """A table for people: a row a class, for the `MOST_LISTED` most frequent ones where there are more."""
+    num_left_out = len(sizes) - 1 - MOST_LISTED
+    if num_left_out > 0:
+        listed = {row.name for row in sorted(sizes[:-1], key=lambda row: -row.num_objects)[:MOST_LISTED]}
+        sizes = [row for row in sizes[:-1] if row.name in listed] + [sizes[-1]]
     names = [printable(row.name, limit=60) for row in sizes]
     width = max(len("class"), *map(len, names))
     lines = [f"{'class':<{width}}  objects  small  medium  large   side in pixels (5 %, half, 95 %)"]
@@ -66,4 +73,6 @@ def format_sizes(sizes: Sequence[ClassSizes]) -> str:
             f"{name:<{width}}  {row.num_objects:7d}  {row.small:5d}  {row.medium:6d}  {row.large:5d}"
             f"   {low:.0f}, {middle:.0f}, {high:.0f}"
         )
+    if num_left_out > 0:
+        lines.append(f"(and {num_left_out} classes with fewer objects)")
     return "\n".join(lines)

@@ -10,25 +10,48 @@ from pyrafuse.base.records import DetectionData
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One fault of a data set.
+class Evidence:
+    """What shows a problem in a picture.
 
     Attributes:
-        severity: An ``error`` must be mended, or what it concerns is left out; a ``warning`` is dealt with as said; a
-            ``note`` tells how sound data were taken, and is no fault.
+        image: The picture.
+        boxes: Boxes in it, xyxy in its pixels; the one that is meant comes first.
+        other: A second picture, to compare the first one with.
+    """
+
+    image: Path
+    boxes: tuple[tuple[float, ...], ...] = ()
+    other: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; what there is not is left out."""
+        boxes = {"boxes": [[*box] for box in self.boxes]} if self.boxes else {}
+        return boxes | ({"other": str(self.other)} if self.other else {})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a data set, or what may be one.
+
+    Attributes:
+        severity: An ``error`` must be mended, or what it concerns is left out; a ``warning`` is a fault that is dealt
+            with as said; a ``hint`` is worth a look, and may be right as it is; a ``note`` tells how sound data were
+            taken, and is no fault.
         kind: What problems are grouped by: ``box outside its image``.
         file: The file in which it stands.
         record: The place in that file: ``annotation 17 of image 3``, ``line 4``; empty for the whole file.
         message: The value found, and what was expected.
         remedy: What to do about it, or what was done.
+        evidence: Where it can be seen, if it can.
     """
 
-    severity: Literal["error", "warning", "note"]
+    severity: Literal["error", "warning", "hint", "note"]
     kind: str
     file: Path
     record: str
     message: str
     remedy: str
+    evidence: Evidence | None = None
 
     @property
     def place(self) -> str:
@@ -40,7 +63,8 @@ class Problem:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {name: str(value) for name, value in vars(self).items()}
+        texts = {name: str(value) for name, value in vars(self).items() if name != "evidence"}
+        return texts | (self.evidence.to_dict() if self.evidence else {})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.printable import counted
 from pyrafuse.base.records import ImageRecord
-from pyrafuse.data.checks.checking import find_alike_names
+from pyrafuse.data.checks.classes import find_alike_names
 from pyrafuse.data.reading.joining import join_readings, share_classes
 from pyrafuse.data.reading.problems import Problem, Reading
 

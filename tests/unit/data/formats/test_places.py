@@ -291,7 +291,7 @@ def test_a_list_of_classes_that_disagrees_with_the_data_yaml_is_told(write_yolo)
 def test_fewer_and_more_classes_than_the_labels_use(write_yolo, text, kind):
     root = write_yolo([(f"images/{i}.png", f"labels/{i}.txt") for i in range(4)])
     write(root / "classes.txt", text)
-    assert {p.kind for p in check(read_splits(root)).problems} == {kind}
+    assert {p.kind for p in check(read_splits(root)).certain} == {kind}
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_data_yaml_of_another_machine(write_yolo, text):
 def test_two_foreign_entries_that_end_alike_are_one_folder(write_yolo):
     root = write_yolo([("images/a.jpg", "labels/a.txt")])
     write(root / "data.yaml", "train: /x/one/images\nval: /x/two/images\nnames: [cat, dog]\n")
-    found = [p.kind for p in check(read_splits(root)).problems]
+    found = [p.kind for p in check(read_splits(root)).certain]
     assert found == ["place found by the end of its path"] * 2 + ["one folder for two splits"]
 
 
@@ -461,7 +461,7 @@ def test_both_splits_linked_to_one_folder_are_named(tmp_path, write_yolo):
     write(root / "classes.txt", "cat\ndog\n")
     splits = read_splits(root)
     assert (len(splits.train), len(splits.val), splits.problems) == (3, 3, ())
-    (problem,) = check(splits).problems
+    (problem,) = check(splits).certain
     assert problem.kind == "one folder for two splits"
     assert problem.message == (
         f"all 3 validation images are training images: {root}/images/train and {root}/images/val are both "
