@@ -16,6 +16,7 @@ import numpy as np
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.diagnosis import diagnose
 
 NUM_CLASSES, OBJECTS, FOUND, SIDE = 80, 7, 100, 640
 
@@ -52,6 +53,7 @@ def main() -> None:
     evaluator = CocoEvaluator(data)
     tell("taking in, batches of 8", lambda: take_in(evaluator, found))
     tell("figures, confusion and worst images", evaluator.compute)
+    tell("errors by kind, F1 and calibration", lambda: diagnose(evaluator))
 
 
 def take_in(evaluator: CocoEvaluator, found: list[Detections]) -> None:

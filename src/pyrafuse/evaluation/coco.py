@@ -31,7 +31,8 @@ EVALUATION_SCORE = 0.001
 
 FALLBACK_CONFIDENCE = 0.25
 
-_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+"""Areas in square pixels from which on, and below which, an object has a size."""
 
 
 class CocoEvaluator:
@@ -67,20 +68,20 @@ class CocoEvaluator:
         images = [int(i) for i in indices]
         counts = [len(found) for found in detections]
         owners = np.repeat(np.asarray(images, dtype=np.float64), counts)
-        parts = [np.column_stack([to_numpy(column) for column in (d.boxes, d.scores, d.labels)]) for d in detections]
-        rows = np.column_stack([owners, np.concatenate(parts) if parts else np.zeros((0, 6))])
+        parts = [np.column_stack(list(map(to_numpy, (d.boxes, d.scores, d.labels, d.levels)))) for d in detections]
+        rows = np.column_stack([owners, np.concatenate(parts) if parts else np.zeros((0, 7))])
         self._check(np.asarray(images, dtype=np.int64), rows)
         for image, part in zip(images, np.split(rows, np.cumsum(counts)[:-1]) if counts else [], strict=True):
             self._found.setdefault(image, part)
 
     def rows(self) -> NDArray[np.float64]:
-        """All detections so far, (N, 7): image row, x1, y1, x2, y2, score, label; in order of the images."""
+        """All detections so far, (N, 8): image row, x1, y1, x2, y2, score, label, level; in order of the images."""
         parts = [self._found[image] for image in sorted(self._found)]
-        return np.concatenate(parts) if parts else np.zeros((0, 7))
+        return np.concatenate(parts) if parts else np.zeros((0, 8))
 
     def merge(self, rows: NDArray[np.floating[Any]]) -> None:
         """Add the ``rows()`` of one other evaluator; images known here already are left as they are."""
-        rows = np.asarray(rows, dtype=np.float64).reshape(-1, 7)
+        rows = np.asarray(rows, dtype=np.float64).reshape(-1, 8)
         images = rows[:, 0].astype(np.int64)
         self._check(images, rows)
         order = np.argsort(images, kind="stable")
@@ -124,7 +125,7 @@ class CocoEvaluator:
                 ar_100=_mean(recall[:, :, a, 2]),
                 num_objects=int((is_object & (truth.areas >= low) & (truth.areas < high)).sum()),
             )
-            for a, (name, (low, high)) in enumerate(_SIZES.items(), start=1)
+            for a, (name, (low, high)) in enumerate(SIZES.items(), start=1)
         ]
         return EvaluationResult(
             ap=_mean(precision[:, :, :, 0, 2]),
@@ -152,11 +153,15 @@ class CocoEvaluator:
             max_detections=self.max_detections,
         )
 
+    def image_ranks(self) -> NDArray[np.int64]:
+        """Rank of each image by its id: pycocotools walks images in that order, which decides between equal scores."""
+        ranks = np.empty(len(self.data.records), dtype=np.int64)
+        ranks[np.argsort([r.image_id for r in self.data.records], kind="stable")] = np.arange(len(ranks))
+        return ranks
+
     def _judge(self, found: NDArray[np.float64], truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Precision (10, 101, K, 4 sizes, 3 limits) and recall (10, K, 4, 3), NaN where there is no object."""
-        # pycocotools walks images by id, which decides between equal scores: keep the order of the real ids
-        ids = np.empty(len(self.data.records), dtype=np.int64)
-        ids[np.argsort([r.image_id for r in self.data.records], kind="stable")] = np.arange(len(ids))
+        ids = self.image_ranks()
         frame = {
             "images": [{"id": i} for i in range(len(ids))],
             "categories": [{"id": k, "name": name} for k, name in enumerate(self.data.names)],
@@ -204,7 +209,7 @@ def to_coco_results(evaluator: CocoEvaluator) -> str:
     """Everything that was found as COCO results, JSON: ``image_id``, ``category_id``, ``bbox`` (xywh), ``score``."""
     data = evaluator.data
     rows: list[dict[str, Any]] = []
-    for image, x1, y1, x2, y2, score, label in evaluator.rows().tolist():
+    for image, x1, y1, x2, y2, score, label, _ in evaluator.rows().tolist():
         rows.append(
             {
                 "image_id": data.records[int(image)].image_id,

@@ -26,7 +26,7 @@ def find_worst(
     An object that was missed, a detection of background and an object under another class's name are a mistake each.
 
     Args:
-        found: (N, 7) image row, box (xyxy, pixels), score, label.
+        found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         outcome: What `judge_detections` told of them.
         truth: The objects.
         records: The images.

@@ -1,6 +1,6 @@
 """Which detection finds which object at one IoU, where the best confidence lies, and what is mistaken for what."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,21 +66,24 @@ def match_greedily(
         no object and lies in a crowd region, so that it is neither right nor wrong.
     """
     matches = np.full(len(found_groups), MISSED, dtype=np.int64)
-    pair_found, pair_true, pair_iou = _overlapping_pairs(
-        found_groups, found_boxes, true_groups, true_boxes, true_crowd, iou
-    )
+    blocks = overlapping_pairs(found_groups, found_boxes, true_groups, true_boxes, true_crowd, iou)
+    pair_found, pair_true, pair_iou = (np.concatenate(part) for part in zip(*blocks, strict=True))
     in_crowd = true_crowd[pair_true]
     matches[pair_found[in_crowd]] = IN_CROWD
-    pair_found, pair_true, pair_iou = pair_found[~in_crowd], pair_true[~in_crowd], pair_iou[~in_crowd]
     rank = np.empty(len(found_scores), dtype=np.int64)
     rank[np.argsort(-found_scores, kind="stable")] = np.arange(len(found_scores))
     # of two objects overlapped equally pycocotools takes the later one
     order = np.lexsort((-pair_true, -pair_iou, rank[pair_found]))
+    order = order[~in_crowd[order]]
+    found, true = pair_found[order], pair_true[order]
     is_free = np.ones(len(true_groups), dtype=bool)
-    for found, true in zip(pair_found[order].tolist(), pair_true[order].tolist(), strict=True):
-        if matches[found] < 0 and is_free[true]:
-            matches[found] = true
-            is_free[true] = False
+    while len(found):  # a few times: at once all that take their first choice, where no better detection wants it
+        wanted = np.unique(true, return_index=True)[1]
+        sure = wanted[(wanted == 0) | (found[wanted] != found[wanted - 1])]
+        matches[found[sure]] = true[sure]
+        is_free[true[sure]] = False
+        left = (matches[found] < 0) & is_free[true]
+        found, true = found[left], true[left]
     return matches
 
 
@@ -130,7 +133,7 @@ def judge_detections(
     over are matched across classes.
 
     Args:
-        found: (N, 7) image row, box (xyxy, pixels), score, label.
+        found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         matches: (N,) what `match_greedily` gave within image and class.
         truth: The objects.
         confidence: Detections scoring less are left out.
@@ -157,7 +160,7 @@ def count_confusions(
     """Count what each object was taken for; the diagonal holds exactly the true positives.
 
     Args:
-        found: (N, 7) image row, box (xyxy, pixels), score, label.
+        found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         outcome: What `judge_detections` told of them.
         truth: The objects.
         num_classes: K.
@@ -176,29 +179,29 @@ def count_confusions(
     return np.bincount(true * side + predicted, minlength=side * side).reshape(side, side)
 
 
-def _overlapping_pairs(
+def overlapping_pairs(
     found_groups: NDArray[np.int64],
     found_boxes: NDArray[np.float64],
     true_groups: NDArray[np.int64],
     true_boxes: NDArray[np.float64],
     true_crowd: NDArray[np.bool_],
     iou: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """All (detection, object, IoU) of one group that overlap by ``iou`` or more."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """All (detection, object, IoU) of one group that overlap by ``iou`` or more, in blocks that bound the memory.
+
+    All pairs of a detection are in one block, in the order of the detections; there is one block at least.
+    """
     order = np.argsort(true_groups, kind="stable")
     first = np.searchsorted(true_groups[order], found_groups, side="left")
     counts = np.searchsorted(true_groups[order], found_groups, side="right") - first
     blocks = np.cumsum(counts) // _PAIRS_AT_ONCE
-    pairs = []
     for rows in np.split(np.arange(len(found_groups)), np.flatnonzero(np.diff(blocks)) + 1):
         found = np.repeat(rows, counts[rows])
         starts = np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
         true = order[np.repeat(first[rows], counts[rows]) + np.arange(len(found)) - starts]
         overlap = _paired_iou(found_boxes[found], true_boxes[true], true_crowd[true])
         near = overlap >= iou
-        pairs.append((found[near], true[near], overlap[near]))
-    found, true, overlap = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    return found, true, overlap
+        yield found[near], true[near], overlap[near]
 
 
 def _paired_iou(found: NDArray[np.float64], true: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
