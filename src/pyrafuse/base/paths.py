@@ -124,6 +124,21 @@ def check_figure(path: str | os.PathLike[str]) -> None:
     check_writable(path)
 
 
+def check_page(path: str | os.PathLike[str], option: str) -> None:
+    """Refuse a file that no page could be written to, before any work is done for it.
+
+    Args:
+        path: Path of the file.
+        option: What gave it, such as ``--page``.
+
+    Raises:
+        PyrafuseError: If its suffix is not one of a page, or `check_writable` refuses it.
+    """
+    if Path(path).suffix.lower() not in {".html", ".htm"}:
+        raise PyrafuseError(f"{option} {path} is no page; give it the suffix .html")
+    check_writable(path)
+
+
 def check_writable(path: str | os.PathLike[str], *, is_folder: bool = False) -> None:
     """Refuse a place for results that nothing could be written to, before any work is done for it.
 

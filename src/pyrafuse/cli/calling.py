@@ -83,11 +83,12 @@ def evaluate(
     A detector in memory has `Detector.evaluate`.
 
     Args:
-        model: A checkpoint, the folder of a run, an exported file, or the name or address of a published detector.
+        model: A checkpoint, the folder of a run, an exported file, or the name or address of a published detector. With
+            ``results``, the data: ``evaluate("my_data/", results="detections.json")``.
         data: A data set as the command takes it; by default what a checkpoint was trained on.
         progress: Whether to tell on standard error how it goes.
         options: Options of `pyrafuse evaluate` by their names: ``split``, ``size``, ``score``, ``device`` ... Without
-            ``output`` nothing is written.
+            ``output`` only ``page`` and ``confusion`` are written, where they are given.
 
     Raises:
         PyrafuseError: If an option is unknown, or has no such value; and as the evaluation.
@@ -96,7 +97,7 @@ def evaluate(
     values |= {"model": Path(model), "data": None if data is None else os.fspath(data)}
     if options.get("output") is None:
         values["output"] = None
-    return measure(**values, console=Terminal(quiet=not progress))
+    return measure(**values, console=Terminal(quiet=not progress)).result
 
 
 def export(

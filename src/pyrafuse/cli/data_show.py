@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pyrafuse.base.errors import PyrafuseError, check_count, unknown_name
-from pyrafuse.base.paths import check_data, check_writable
+from pyrafuse.base.errors import check_count, unknown_name
+from pyrafuse.base.paths import check_data, check_page
 
 
 def show(
@@ -31,9 +31,7 @@ def show(
     check_data(source)
     check_count("limit", limit, 1)
     check_count("seed", seed)
-    if output.suffix.lower() not in {".html", ".htm"}:
-        raise PyrafuseError(f"--output {output} is no page; give it the suffix .html")
-    check_writable(output)
+    check_page(output, "--output")
     from pyrafuse.base.progress import create_bar
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.cli.data_writing import read_sources

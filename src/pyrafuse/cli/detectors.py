@@ -53,3 +53,9 @@ def load_any(model: Path, device: str, speedups: Speedups = Speedups()) -> "Dete
     from pyrafuse.importers.loading import load as load_checkpoint
 
     return speedups.apply(load_checkpoint(model, device=choose_device(device)))
+
+
+def strides_of(detector: object) -> tuple[int, ...]:
+    """Pixels a cell of each pyramid level, finest first; none where the detector does not tell: an exported file."""
+    neck = getattr(detector, "neck", None)
+    return () if neck is None else tuple(neck.features.strides)

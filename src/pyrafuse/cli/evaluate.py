@@ -1,21 +1,26 @@
 """`pyrafuse evaluate`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyrafuse.base.errors import DataError, check_between
-from pyrafuse.base.paths import check_data, check_figure, check_writable, find_checkpoint
+from pyrafuse.base.errors import DataError, PyrafuseError, check_between
+from pyrafuse.base.paths import check_data, check_figure, check_page, check_writable, find_checkpoint
 from pyrafuse.base.printable import counted
+from pyrafuse.cli.own_data import read_own_data, read_recipe, say_nothing_of_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.cli.detectors import Speedups
-    from pyrafuse.data.reading.problems import Reading
     from pyrafuse.evaluation.coco import CocoEvaluator
+    from pyrafuse.evaluation.diagnosis import Diagnosis
     from pyrafuse.evaluation.result import EvaluationResult
     from pyrafuse.inference.predicting import Predictor
+
+
+DEFAULT_BATCH = 8
 
 
 def evaluate(
@@ -24,33 +29,38 @@ def evaluate(
     /,
     *,
     split: str = "val",
+    results: Path | None = None,
     size: int | None = None,
-    score: float = 0.001,
+    score: float | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
-    batch: int = 8,
+    batch: int = DEFAULT_BATCH,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
     exif: Literal["auto", "stored", "upright"] | None = None,
     boxes: str | None = None,
     output: Path = Path("evaluation"),
+    page: Path | None = None,
     confusion: Path | None = None,
     device: str = "auto",
     optimize: bool = False,
     compile: bool = False,  # noqa: A002  # the option is --compile
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> int:
-    """Measure a detector: COCO's average precision, class by class and size by size.
+    """Measure a detector: COCO's average precision, class by class and size by size, and why it fails.
 
-    Written to --output: report.html, evaluation.json, coco_results.json and precision_recall.png.
+    Written to --output: report.html, evaluation.json, coco_results.json and precision_recall.png. With --results no
+    model is needed: pyrafuse evaluate DATA --results detections.json.
 
     Args:
         model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
-            preprocessing that it was trained with are in it.
-        data: A folder, a data.yaml, a COCO JSON file, or shapes; by default what a checkpoint was trained on.
+            preprocessing that it was trained with are in it. With --results, the data.
+        data: A folder or a file of any format that is read, or shapes; by default what a checkpoint was trained on.
         split: train, val or test.
+        results: COCO results, JSON, of any detector: image_id, category_id, bbox and score of each detection. They are
+            judged in place of a model's.
         size: Side of the network's input in pixels; by default the checkpoint's own.
-        score: Least score of a detection that counts, 0..1.
+        score: Least score of a detection that counts, 0..1; by default 0.001, and all of --results.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: So many detections an image are kept, and of each class counted; by default the model's own
             number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
@@ -64,6 +74,7 @@ def evaluate(
         boxes: What the numbers of a box are, one of pixels, shares and percent, one of corners, sizes and centers, or
             one of each: shares,corners; by default what the layout has, or what it was trained with.
         output: Folder for the results; by default evaluation, in the working folder.
+        page: File of the page, .html; by default report.html in --output.
         confusion: File to draw the confusion matrix to: .png, .svg, .pdf, .jpg or .webp.
         device: auto, cpu, gpu, or the number of a GPU such as 1; an exported file runs on the processor.
         optimize: Fold batch norms into convolutions, and lay out weights for the processor: faster, with the same
@@ -74,10 +85,11 @@ def evaluate(
     """
     from pyrafuse.base.terminal import Terminal
 
-    result = measure(
+    measured = measure(
         model,
         data,
         split=split,
+        results=results,
         size=size,
         score=score,
         nms_iou=nms_iou,
@@ -88,6 +100,7 @@ def evaluate(
         exif=exif,
         boxes=boxes,
         output=output,
+        page=page,
         confusion=confusion,
         device=device,
         optimize=optimize,
@@ -95,9 +108,17 @@ def evaluate(
         precision=precision,
         console=Terminal(),
     )
-    print(result.table())
-    print(f"\nreport      {output / 'report.html'}\nwritten to  {output}")
+    print(f"{measured.result.table()}\n\n{measured.diagnosis.advice()}")
+    print(f"\nreport      {page or output / 'report.html'}\nwritten to  {output}")
     return 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of an evaluation, and why the detector fails."""
+
+    result: "EvaluationResult"
+    diagnosis: "Diagnosis"
 
 
 def measure(
@@ -105,8 +126,9 @@ def measure(
     data: str | None,
     *,
     split: str,
+    results: Path | None,
     size: int | None,
-    score: float,
+    score: float | None,
     nms_iou: float | None,
     max_detections: int | None,
     batch: int,
@@ -115,17 +137,18 @@ def measure(
     exif: Literal["auto", "stored", "upright"] | None,
     boxes: str | None,
     output: Path | None,
+    page: Path | None,
     confusion: Path | None,
     device: str,
     optimize: bool,
     compile: bool,  # noqa: A002  # the option is --compile
     precision: Literal["fp32", "bf16"],
     console: "Terminal",
-) -> "EvaluationResult":
-    """What `evaluate` tells and writes, with the same options; without ``output`` nothing is written but ``confusion``.
+) -> Measured:
+    """What `evaluate` tells and writes, with the same options; without ``output``, only ``page`` and ``confusion``.
 
     Raises:
-        PyrafuseError: If a value does not fit, or the model or the data cannot be read.
+        PyrafuseError: If a value does not fit, or the model, the results or the data cannot be read.
     """
     check_between("score", score, 0, 1)
     check_between("nms_iou", nms_iou, 0, 1)
@@ -133,66 +156,117 @@ def measure(
     check_between("size", size, 1)
     check_between("batch", batch, 1)
     check_between("workers", workers, 0)
-    model = find_checkpoint(model)
+    if results is not None:
+        unused = {
+            "size": size is not None,
+            "nms-iou": nms_iou is not None,
+            "batch": batch != DEFAULT_BATCH,
+            "workers": workers is not None,
+            "device": device != "auto",
+            "optimize": optimize,
+            "compile": compile,
+            "precision": precision != "fp32",
+        }
+        _check_results(model, data, results, [name for name, is_given in unused.items() if is_given])
+        data = str(model)
+    else:
+        model = find_checkpoint(model)
     if data is not None:
         check_data(data)
     if output is not None:
         check_writable(output, is_folder=True)
+    if page is not None:
+        check_page(page, "--page")
     if confusion is not None:
         check_figure(confusion)
+    from pyrafuse.base.progress import create_bar
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
-    from pyrafuse.cli.detectors import Speedups
+    from pyrafuse.cli.detectors import Speedups, strides_of
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.rules import ReadingRules
-    from pyrafuse.evaluation.coco import to_coco_results
-    from pyrafuse.reports.quality import draw_confusion, write_evaluation
+    from pyrafuse.evaluation.coco import EVALUATION_SCORE, to_coco_results
+    from pyrafuse.evaluation.diagnosis import diagnose
+    from pyrafuse.reports.quality import describe_evaluation, draw_confusion, write_evaluation
 
-    speedups = Speedups(optimize, compile, precision)
-    detector, detect_all = _load(model, device, speedups, is_data_given=data is not None)
+    detector, detect_all = None, None
+    if results is None:
+        speedups = Speedups(optimize, compile, precision)
+        detector, detect_all = _load(model, device, speedups, is_data_given=data is not None)
     if data is None:
-        recipe = _read_recipe(model)
+        recipe = read_recipe(model)
         max_detections = max_detections or recipe["run"].get("max_detections")
-        reading = _read_own_data(model, recipe, split, missing=missing, exif=exif, boxes=boxes)
+        reading = read_own_data(model, recipe, split, missing=missing, exif=exif, boxes=boxes)
     else:
         rules = ReadingRules.from_values({}, missing=missing, exif=exif, boxes=boxes)
         reading = read_split(data, split, rules=rules)
     images = tell_problems(reading)
-    side = size or detector.card.preprocessing.size[0]
-    console.print(
-        f"{counted(len(images), 'image')} of {data or 'what it was trained on'} ({images.split}), "
-        f"{counted(len(images.names), 'class', 'classes')}, {side} px, on {getattr(detector, 'device', 'cpu')}",
-        highlight=False,
-    )
-    if crowded := tell_crowded([images], max_detections):
-        console.print(crowded, highlight=False, markup=False)
-    evaluator = detect_all(
-        detector,
-        images,
-        size=size,
-        score=score,
-        nms_iou=nms_iou,
-        max_detections=max_detections,
-        batch_size=batch,
-        workers=workers,
-        console=console,
-    )
-    result = evaluator.compute()
+    facts: dict[str, Any] = {"data": str(data or "what it was trained on"), "split": images.split}
+    what = f"{counted(len(images), 'image')} of {facts['data']} ({images.split}), "
+    what += counted(len(images.names), "class", "classes")
+    if detector is None or detect_all is None:
+        from pyrafuse.inference.results_file import read_results
+
+        assert results is not None
+        console.print(f"{what}, judged by {results}", highlight=False, markup=False)
+        with create_bar(console) as bar:
+            bar.add_task(f"read {results.name}", total=None)
+            given = read_results(results, images, score=score or 0.0, max_detections=max_detections)
+        for note in given.notes:
+            console.print(note, highlight=False, markup=False)
+        evaluator = given.evaluator
+        facts |= {"results": results, "least score": score or 0.0}
+    else:
+        side = size or detector.card.preprocessing.size[0]
+        console.print(f"{what}, {side} px, on {getattr(detector, 'device', 'cpu')}", highlight=False)
+        if crowded := tell_crowded([images], max_detections):
+            console.print(crowded, highlight=False, markup=False)
+        least = EVALUATION_SCORE if score is None else score
+        evaluator = detect_all(
+            detector,
+            images,
+            size=size,
+            score=least,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+            batch_size=batch,
+            workers=workers,
+            console=console,
+        )
+        facts = {"checkpoint": model, **facts, "input": f"{side} px", "least score": least}
+    with create_bar(console) as bar:
+        bar.add_task("judge", total=None)
+        measured = Measured(evaluator.compute(), diagnose(evaluator))
     if output is not None:
         write_text(output / "coco_results.json", to_coco_results(evaluator))
-        source = str(data or "what it was trained on")
-        facts = {
-            "checkpoint": model,
-            "data": source,
-            "split": images.split,
-            "input": f"{side} px",
-            "least score": score,
-        }
-        write_evaluation(result, output, title=f"Evaluation of {model}", on=images.split, facts=facts)
+        write_evaluation(measured.result, measured.diagnosis, output)
+        page = page or output / "report.html"
+    if page is not None:
+        describe_evaluation(
+            measured.result,
+            measured.diagnosis,
+            title=f"Evaluation of {results or model}",
+            on=images.split,
+            facts=facts,
+            strides=strides_of(detector),
+        ).save(page)
     if confusion is not None:
-        draw_confusion(result, confusion)
-    return result
+        draw_confusion(measured.result, confusion)
+    return measured
+
+
+def _check_results(data: Path, more: str | None, results: Path, unused: "Sequence[str]") -> None:
+    """Refuse what does not go with detections from a file."""
+    if more is not None:
+        raise PyrafuseError(
+            f"--results {results} holds the detections already: leave the model {data} out: pyrafuse evaluate {more} "
+            f"--results {results}"
+        )
+    if unused:
+        raise PyrafuseError(f"--{unused[0]} is for a model, and --results {results} holds the detections: leave it out")
+    if not results.is_file():
+        raise DataError(f"no such file of results: {results}; pyrafuse predict writes one with --formats coco")
 
 
 def _load(
@@ -208,55 +282,8 @@ def _load(
 
     if is_exported(model):
         if not is_data_given:
-            raise _say_nothing_of_data(model)
+            raise say_nothing_of_data(model)
         from pyrafuse.inference.evaluating import detect_all
     else:
         from pyrafuse.models.evaluating import detect_all
     return load_any(model, device, speedups), detect_all
-
-
-def _say_nothing_of_data(model: Path) -> DataError:
-    return DataError(f"{model} does not say what it was trained on; give the data: pyrafuse evaluate {model} DATA")
-
-
-def _read_recipe(model: Path) -> dict[str, dict[str, Any]]:
-    """The recipe that a checkpoint was trained with, as far as it concerns the data.
-
-    Raises:
-        DataError: If the checkpoint does not tell.
-    """
-    from pyrafuse.base.card import CARD_KEY
-    from pyrafuse.core.storage import read_tensors
-
-    content = read_tensors(model)
-    try:
-        recipe = content[CARD_KEY]["recipe"]
-        data, run = {**recipe["data"]}, {**recipe["run"]}
-        run["seed"] = int(run["seed"])
-        if not {"path", "val_fraction", "train", "val"} <= data.keys():
-            raise KeyError("data")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise _say_nothing_of_data(model) from error
-    return {"data": data, "run": run}
-
-
-def _read_own_data(model: Path, recipe: dict[str, dict[str, Any]], split: str, **given: Any) -> "Reading":
-    """The split of the data that a checkpoint was trained on, drawn and read as it was then but for what is ``given``.
-
-    Raises:
-        DataError: If they are gone.
-    """
-    from pyrafuse.data.formats.layout import read_split, read_splits
-    from pyrafuse.data.reading.problems import Reading
-    from pyrafuse.data.reading.rules import ReadingRules
-
-    was, seed = recipe["data"], recipe["run"]["seed"]
-    path, fraction, train, val = (was[key] for key in ("path", "val_fraction", "train", "val"))
-    rules = ReadingRules.from_values(was, **given)
-    try:
-        if split not in {"train", "val"}:
-            return read_split(path, split, rules=rules)
-        splits = read_splits(path, val_fraction=fraction, seed=seed, train=train, val=val, rules=rules)
-    except DataError as error:
-        raise DataError(f"{error} (it was trained there; give other data: pyrafuse evaluate {model} DATA)") from error
-    return Reading(splits.train if split == "train" else splits.val, splits.problems)

@@ -50,7 +50,7 @@ COMMANDS = {
     "train": Command("pyrafuse.cli.train:train", "Train a detector by a recipe, on your images."),
     "evaluate": Command(
         "pyrafuse.cli.evaluate:evaluate",
-        "Measure a detector: COCO's average precision, class by class and size by size.",
+        "Measure a detector: COCO's average precision, class by class and size by size, and why it fails.",
     ),
     "evaluate-classifier": Command(
         "pyrafuse.cli.evaluate_classifier:evaluate_classifier",

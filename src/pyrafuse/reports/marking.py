@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pyrafuse.base.captions import draw_boxes
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, Mark
 
-COLORS = {RIGHT: "#1a7f37", FALSE: "#cf222e", MISSED: "#cf222e", WRONG_CLASS: "#bc4c00", CROWD: "#57606a"}
-"""Colours of boxes, dark enough for white letters."""
+COLORS = {RIGHT: "#1672c9", FALSE: "#c74300", MISSED: "#6a0f3f", WRONG_CLASS: "#008060", CROWD: "#57606a"}
+"""Blue, orange, purple, teal, grey: dark enough for white letters, apart where red and green look alike."""
 
 
 def draw_marks(pixels: NDArray[np.uint8], marks: Sequence[Mark], names: Sequence[str]) -> NDArray[np.uint8]:

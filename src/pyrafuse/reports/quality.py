@@ -1,5 +1,6 @@
 """How good a detector is, as parts of a page: AP, classes and sizes, precision and recall, confusion, worst images."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.images.reading import read_image
 from pyrafuse.base.writing import write_text
+from pyrafuse.evaluation.diagnosis import Diagnosis
 from pyrafuse.evaluation.result import EvaluationResult, ImageFaults
+from pyrafuse.reports.diagnosis import add_calibration, add_confidence, add_errors, add_levels
 from pyrafuse.reports.marking import draw_marks
 from pyrafuse.visualization.curves import plot_confusion, plot_precision_recall, precision_recall_panels
 from pyrafuse.visualization.figures import save_figure
@@ -44,38 +47,68 @@ _FIGURES = (
 )
 
 
-def add_quality(report: Report, result: EvaluationResult, *, on: str) -> None:
+def add_quality(
+    report: Report,
+    result: EvaluationResult,
+    *,
+    on: str,
+    diagnosis: Diagnosis | None = None,
+    strides: Sequence[int] = (),
+) -> None:
     """Add everything that ``result`` tells.
 
     Args:
         report: The page.
         result: Result of the evaluation.
         on: Which images were judged: ``validation``, ``val``, ``test``.
+        diagnosis: Why the detector fails, where the detections themselves are at hand.
+        strides: Pixels a cell of each pyramid level, finest first, where they are known.
     """
     add_figures(report, result, on=on)
+    if diagnosis is not None:
+        add_errors(report, diagnosis, result.names)
     add_classes(report, result)
     add_precision_recall(report, result)
+    if diagnosis is not None:
+        add_confidence(report, diagnosis, result)
     add_confusion(report, result)
+    if diagnosis is not None:
+        add_levels(report, diagnosis, strides)
+        add_calibration(report, diagnosis)
     add_worst(report, result)
 
 
-def write_evaluation(result: EvaluationResult, folder: Path, *, title: str, on: str, facts: Mapping[str, Any]) -> None:
-    """Write an evaluation into ``folder``: report.html, evaluation.json and precision_recall.png.
+def describe_evaluation(
+    result: EvaluationResult,
+    diagnosis: Diagnosis,
+    *,
+    title: str,
+    on: str,
+    facts: Mapping[str, Any],
+    strides: Sequence[int] = (),
+) -> Report:
+    """The page about an evaluation.
 
     Args:
-        result: What was found.
-        folder: Made where there is none.
+        result: Result of the evaluation.
+        diagnosis: Why the detector fails.
         title: Title of the page.
         on: Which images were judged: ``val``, ``test``.
         facts: Name and value of what else the page tells.
+        strides: Pixels a cell of each pyramid level, finest first, where they are known.
     """
-    write_text(folder / "evaluation.json", result.to_json(with_curves=True))
-    draw_precision_recall(result, folder / "precision_recall.png")
     report = Report(title)
-    add_quality(report, result, on=on)
+    add_quality(report, result, on=on, diagnosis=diagnosis, strides=strides)
     report.add_section("The evaluation")
     report.add_key_values(facts)
-    report.save(folder / "report.html")
+    return report
+
+
+def write_evaluation(result: EvaluationResult, diagnosis: Diagnosis, folder: Path) -> None:
+    """Write evaluation.json and precision_recall.png into ``folder``, which is made where there is none."""
+    plain = {**result.to_dict(with_curves=True), "diagnosis": diagnosis.to_dict()}
+    write_text(folder / "evaluation.json", json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False))
+    draw_precision_recall(result, folder / "precision_recall.png")
 
 
 def draw_precision_recall(result: EvaluationResult, file: Path) -> None:
@@ -222,8 +255,8 @@ def add_worst(report: Report, result: EvaluationResult) -> None:
         pairs,
         "Ranked by the number of mistakes: an object that is missed, a detection where nothing is, and an object "
         f"under a wrong class count one each, at a score of {result.confusion_confidence:.3f} or more and IoU 0.50. "
-        "Left: detections; red is false, orange the wrong class, green right. Right: annotations; red is missed, "
-        "orange was taken for another class, green found, grey not judged. If the annotations are wrong, mend them.",
+        "Left: detections; blue is right, orange false, teal the wrong class. Right: annotations; blue was found, "
+        "purple missed, teal taken for another class, grey not judged. If the annotations are wrong, mend them.",
     )
     if unreadable:
         report.add_table(("not shown",), unreadable)

@@ -60,20 +60,28 @@ def precision_recall_panels(precision: NDArray[np.floating[Any]], names: Sequenc
 def _draw_each_class(axes: Axes, precision: NDArray[np.floating[Any]], names: Sequence[str]) -> None:
     recall = np.linspace(0, 1, precision.shape[1])
     ap50 = _mean(precision[0], axis=0)
-    ranked: list[int] = [k for k in np.argsort(-ap50, kind="stable").tolist() if not np.isnan(ap50[k])]
-    named = ranked
-    if len(ranked) > MAX_NAMED_CURVES:
-        half = MAX_NAMED_CURVES // 2
-        named = [*ranked[:half], *ranked[-half:]]
-        for k in ranked[half:-half]:
-            axes.plot(recall, precision[0, :, k], color="#c8c8c8", linewidth=0.7)
+    named, others = pick_named(ap50)
+    for k in others:
+        axes.plot(recall, precision[0, :, k], color="#c8c8c8", linewidth=0.7)
     for color, k in zip(LINE_COLORS, named, strict=False):
         axes.plot(recall, precision[0, :, k], color=color, linewidth=1.2, label=f"{plain(names[k])}  {ap50[k]:.3f}")
-    if ranked:
+    if named:
         overall = _mean(precision[0], axis=1)
         axes.plot(recall, overall, color="black", linewidth=2.4, label=f"all classes  {np.nanmean(ap50):.3f}")
     quiet_axes(axes, title="Each class at IoU 0.50", x="recall", y="precision")
     _from_0_to_1(axes)
+
+
+def pick_named(values: NDArray[np.floating[Any]]) -> tuple[list[int], list[int]]:
+    """The classes whose curves have a colour and a name, the highest value first, and those that stay grey.
+
+    Those without a value are in neither.
+    """
+    ranked: list[int] = [k for k in np.argsort(-values, kind="stable").tolist() if not np.isnan(values[k])]
+    if len(ranked) <= MAX_NAMED_CURVES:
+        return ranked, []
+    half = MAX_NAMED_CURVES // 2
+    return [*ranked[:half], *ranked[-half:]], ranked[half:-half]
 
 
 def _draw_each_iou(axes: Axes, precision: NDArray[np.floating[Any]]) -> None:

@@ -15,9 +15,9 @@ from pyrafuse.base.writing import write_atomically
 LEVEL_COLORS = ("#ff4b3e", "#22c55e", "#3b82f6", "#facc15", "#e879f9", "#22d3ee", "#fb923c")
 """One colour a pyramid level, finest first, bright enough for a photograph."""
 
-LINE_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf", "#bcbd22",
-               "#7f7f7f")  # fmt: skip
-"""One colour a curve, on white."""
+LINE_COLORS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#e76300", "#a96b59", "#92dadd", "#b9ac70", "#717581",
+               "#94a4a2")  # fmt: skip
+"""One colour a curve, on white; eyes that do not tell red from green tell them apart (Petroff, arXiv:2107.02270)."""
 
 _MAX_LETTERS = 40
 

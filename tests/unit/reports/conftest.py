@@ -15,7 +15,13 @@ BOXES = np.asarray([[5, 5, 45, 45], [55, 5, 95, 45], [5, 50, 45, 75]], np.float3
 
 
 @pytest.fixture
-def evaluation(tmp_path):
+def evaluation(evaluator):
+    """What `evaluator` finds."""
+    return lambda *names: evaluator(*names).compute()
+
+
+@pytest.fixture
+def evaluator(tmp_path):
     """Of two images: all is right in the first; in the second one object is, one has a wrong class, one is missed."""
 
     def build(names=("cat", "dog", "cow")):
@@ -30,7 +36,7 @@ def evaluation(tmp_path):
             )
         evaluator = CocoEvaluator(DetectionData(tuple(records), tuple(names), tuple(range(len(names))), "coco", "val"))
         evaluator.update([0, 1], [found((0, 0), (1, 1), (2, 2), names=names), found((0, 0), (1, 0), names=names)])
-        return evaluator.compute()
+        return evaluator
 
     return build
 

@@ -1,6 +1,7 @@
 """The parts of a page about an evaluation: what they say, for one class and for eighty, and that nothing is markup."""
 
 import base64
+import json
 import re
 from dataclasses import replace
 from html import unescape
@@ -11,8 +12,9 @@ from PIL import Image, ImageColor
 
 from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import CocoEvaluator
+from pyrafuse.evaluation.diagnosis import diagnose
 from pyrafuse.reports.marking import COLORS
-from pyrafuse.reports.quality import add_quality, write_evaluation
+from pyrafuse.reports.quality import add_quality, describe_evaluation, write_evaluation
 from pyrafuse.visualization.report import Report
 
 
@@ -136,10 +138,12 @@ def test_names_of_classes_and_files_are_never_markup(evaluation):
     assert [row[0] for row in rows_below(page, "Per class")[2:6]] == ["a\nb\ufffd[31m", *evil[2:]]
 
 
-def test_an_evaluation_is_written_whole(evaluation, tmp_path):
-    result = evaluation()
-    write_evaluation(result, tmp_path / "out", title="Evaluation of x", on="test", facts={"checkpoint": "<x>"})
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "evaluation.json", "precision_recall.png", "report.html",
-    ]  # fmt: skip
-    assert "<dd>&lt;x&gt;</dd>" in (tmp_path / "out/report.html").read_text()
+def test_an_evaluation_is_written_whole(evaluator, tmp_path):
+    result, diagnosis = evaluator().compute(), diagnose(evaluator())
+    write_evaluation(result, diagnosis, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json", "precision_recall.png"]
+    written = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert written["ap"] == result.ap
+    assert written["diagnosis"]["counts"] == [4, 1, 0, 0, 0, 0, 1]
+    page = describe_evaluation(result, diagnosis, title="Evaluation of x", on="test", facts={"checkpoint": "<x>"})
+    assert "<dd>&lt;x&gt;</dd>" in page.to_html()
