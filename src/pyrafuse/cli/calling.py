@@ -7,7 +7,6 @@ looked up here when it is first used, so that importing pyrafuse stays fast.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyrafuse.base.errors import PyrafuseError
@@ -94,7 +93,7 @@ def evaluate(
         PyrafuseError: If an option is unknown, or has no such value; and as the evaluation.
     """
     values = _read_options(cli_evaluate, options)
-    values |= {"model": Path(model), "data": None if data is None else os.fspath(data)}
+    values |= {"model": os.fspath(model), "data": None if data is None else os.fspath(data)}
     if options.get("output") is None:
         values["output"] = None
     return measure(**values, console=Terminal(quiet=not progress)).result

@@ -24,7 +24,7 @@ DEFAULT_BATCH = 8
 
 
 def evaluate(
-    model: Path,
+    model: str,
     data: str | None = None,
     /,
     *,
@@ -49,8 +49,8 @@ def evaluate(
 ) -> int:
     """Measure a detector: COCO's average precision, class by class and size by size, and why it fails.
 
-    Written to --output: report.html, evaluation.json, coco_results.json and precision_recall.png. With --results no
-    model is needed: pyrafuse evaluate DATA --results detections.json.
+    Written to --output: report.html, evaluation.json, precision_recall.png, and a model's detections as
+    coco_results.json. With --results no model is needed: pyrafuse evaluate DATA --results detections.json.
 
     Args:
         model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
@@ -122,7 +122,7 @@ class Measured:
 
 
 def measure(
-    model: Path,
+    model: str,
     data: str | None,
     *,
     split: str,
@@ -168,9 +168,9 @@ def measure(
             "precision": precision != "fp32",
         }
         _check_results(model, data, results, [name for name, is_given in unused.items() if is_given])
-        data = str(model)
+        file, data = results, model
     else:
-        model = find_checkpoint(model)
+        file = find_checkpoint(model)
     if data is not None:
         check_data(data)
     if output is not None:
@@ -193,11 +193,11 @@ def measure(
     detector, detect_all = None, None
     if results is None:
         speedups = Speedups(optimize, compile, precision)
-        detector, detect_all = _load(model, device, speedups, is_data_given=data is not None)
+        detector, detect_all = _load(file, device, speedups, is_data_given=data is not None)
     if data is None:
-        recipe = read_recipe(model)
+        recipe = read_recipe(file)
         max_detections = max_detections or recipe["run"].get("max_detections")
-        reading = read_own_data(model, recipe, split, missing=missing, exif=exif, boxes=boxes)
+        reading = read_own_data(file, recipe, split, missing=missing, exif=exif, boxes=boxes)
     else:
         rules = ReadingRules.from_values({}, missing=missing, exif=exif, boxes=boxes)
         reading = read_split(data, split, rules=rules)
@@ -234,19 +234,20 @@ def measure(
             workers=workers,
             console=console,
         )
-        facts = {"checkpoint": model, **facts, "input": f"{side} px", "least score": least}
+        facts = {"checkpoint": file, **facts, "input": f"{side} px", "least score": least}
     with create_bar(console) as bar:
         bar.add_task("judge", total=None)
         measured = Measured(evaluator.compute(), diagnose(evaluator))
     if output is not None:
-        write_text(output / "coco_results.json", to_coco_results(evaluator))
+        if results is None:
+            write_text(output / "coco_results.json", to_coco_results(evaluator))
         write_evaluation(measured.result, measured.diagnosis, output)
         page = page or output / "report.html"
     if page is not None:
         describe_evaluation(
             measured.result,
             measured.diagnosis,
-            title=f"Evaluation of {results or model}",
+            title=f"Evaluation of {file}",
             on=images.split,
             facts=facts,
             strides=strides_of(detector),
@@ -256,7 +257,7 @@ def measure(
     return measured
 
 
-def _check_results(data: Path, more: str | None, results: Path, unused: "Sequence[str]") -> None:
+def _check_results(data: str, more: str | None, results: Path, unused: "Sequence[str]") -> None:
     """Refuse what does not go with detections from a file."""
     if more is not None:
         raise PyrafuseError(

@@ -71,6 +71,7 @@ class Diagnosis:
         f1: (K, 101) F1 of each class with the detections from each confidence of `CONFIDENCES` on; NaN for a class
             without objects.
         f1_of_all: (101,) the same of all classes together.
+        f1_at_confidence: (K + 1,) F1 of each class, and last of all together, from ``confidence`` on.
         calibration: Scores against precision.
     """
 
@@ -82,6 +83,7 @@ class Diagnosis:
     by_level: NDArray[np.int64]
     f1: NDArray[np.float64]
     f1_of_all: NDArray[np.float64]
+    f1_at_confidence: NDArray[np.float64]
     calibration: Calibration
 
     def ranked_gains(self) -> list[tuple[str, float]]:
@@ -120,6 +122,7 @@ class Diagnosis:
                 "f1_confidences": CONFIDENCES.tolist(),
                 "f1": self.f1.tolist(),
                 "f1_of_all": self.f1_of_all.tolist(),
+                "f1_at_confidence": self.f1_at_confidence.tolist(),
                 "expected_calibration_error": calibration.error(),
                 "calibration": {
                     "counts": calibration.counts.tolist(),
@@ -147,6 +150,9 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     counts = np.bincount(truth.labels[objects], minlength=num_classes)
     levels = found[is_kept, 7].astype(np.int64)
     by_level = _count(kept, levels, np.full(len(truth.labels), -1), int(levels.max(initial=0)) + 1)
+    at = np.append(CONFIDENCES, confidence)
+    parts = [(labels == k, int(counts[k])) for k in range(num_classes)] + [(np.full(len(found), True), counts.sum())]
+    f1 = np.stack([_compute_f1(scores[rows], is_right[rows], num_objects, at) for rows, num_objects in parts])
     return Diagnosis(
         gains=compute_gains(found, errors, truth, num_classes=num_classes, order=order),
         outcomes=_count(errors, np.zeros(len(found), np.int64), np.zeros(len(truth.labels), np.int64), 1)[0],
@@ -154,10 +160,9 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
         by_class=_count(kept, labels[is_kept], truth.labels, num_classes),
         by_size=_count(kept, *_find_sizes(found[is_kept], kept, truth), len(SIZES)),
         by_level=by_level if len(by_level) > 1 and levels.min(initial=0) >= 0 else by_level[:0],
-        f1=np.stack(
-            [_compute_f1(scores[labels == k], is_right[labels == k], int(counts[k])) for k in range(num_classes)]
-        ).reshape(num_classes, -1),
-        f1_of_all=_compute_f1(scores, is_right, int(counts.sum())),
+        f1=f1[:-1, :-1],
+        f1_of_all=f1[-1, :-1],
+        f1_at_confidence=f1[:, -1],
         calibration=_calibrate(scores, is_right),
     )
 
@@ -207,12 +212,14 @@ def _count(
     return np.bincount(groups[known] * len(OUTCOMES) + kinds[known], minlength=size).reshape(num_groups, -1)
 
 
-def _compute_f1(scores: NDArray[np.float64], is_right: NDArray[np.bool_], num_objects: int) -> NDArray[np.float64]:
-    """(101,) F1 of the detections from each confidence on; NaN without objects."""
+def _compute_f1(
+    scores: NDArray[np.float64], is_right: NDArray[np.bool_], num_objects: int, confidences: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """F1 of the detections from each of ``confidences`` on; NaN without objects."""
     if not num_objects:
-        return np.full(len(CONFIDENCES), np.nan)
-    kept = len(scores) - np.searchsorted(np.sort(scores), CONFIDENCES)
-    right = is_right.sum() - np.searchsorted(np.sort(scores[is_right]), CONFIDENCES)
+        return np.full(len(confidences), np.nan)
+    kept = len(scores) - np.searchsorted(np.sort(scores), confidences)
+    right = is_right.sum() - np.searchsorted(np.sort(scores[is_right]), confidences)
     return 2 * right / (kept + num_objects)
 
 

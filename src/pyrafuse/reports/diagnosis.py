@@ -22,7 +22,7 @@ MEANINGS = {
     "both": "of another class, in a box that fits badly",
     "duplicate": "of an object that a better detection has found",
     "background": "where no object is (IoU below 0.1)",
-    "missed": "object that no detection accounts for",
+    "missed": "object that is not found, nor met by an error of class or place",
 }
 """What each kind of error is."""
 
@@ -37,17 +37,17 @@ def add_errors(report: Report, diagnosis: Diagnosis, names: Sequence[str]) -> No
     gains = diagnosis.gains
     kept = diagnosis.by_class.sum(axis=0)
     report.add_table(
-        ("error", "what it is", "gain in AP50", "errors", "all errors"),
+        ("error", "gain in AP50", "errors", "all errors", "what it is"),
         [
-            (kind, MEANINGS[kind], _signed(gain), f"{of_kept:,}", f"{of_all:,}")
+            (kind, _signed(gain), f"{of_kept:,}", f"{of_all:,}", MEANINGS[kind])
             for kind, gain, of_kept, of_all in zip(
                 OUTCOMES[1:], gains.by_kind, kept[1:].tolist(), diagnosis.outcomes[1:].tolist(), strict=True
             )
         ],
         caption="Kinds as TIDE defines them (arXiv:2008.08115). Gain: how much higher AP50 would be if all errors of "
         f"the kind were mended and no others. Errors: with a score of {diagnosis.confidence:.3f} or more, where F1 is "
-        f"best; all errors: with any score. Without any false detection AP50 would gain "
-        f"{_signed(gains.false_positives)}, without any missed object {_signed(gains.false_negatives)}.",
+        f"best; all errors: with any score. Without any false detection AP50 would be higher by "
+        f"{_number(gains.false_positives)}, without any missed object by {_number(gains.false_negatives)}.",
     )
     if not math.isnan(gains.ap50):
         report.add_charts(
@@ -58,7 +58,7 @@ def add_errors(report: Report, diagnosis: Diagnosis, names: Sequence[str]) -> No
                 )
             ]
         )
-    report.add_section("Errors by size")
+    report.add_section("Errors by size and class")
     limits = [f"{name} ({_area(low, high)})" for name, (low, high) in SIZES.items()]
     _add_outcomes(
         report, "size", limits, diagnosis.by_size,
@@ -88,16 +88,16 @@ def add_confidence(report: Report, diagnosis: Diagnosis, result: EvaluationResul
         ]
     )
     rows = [
-        (name, _number(c.confidence), _number(c.f1), _number(c.precision), _number(c.recall), _number(_at(f1, result)))
+        (name, *(_number(value) for value in (c.confidence, c.f1, c.precision, c.recall, f1)))
         for name, c, f1 in zip(
             (*result.names, "all"),
             (*(c.best for c in result.classes), result.best),
-            (*diagnosis.f1, diagnosis.f1_of_all),
+            diagnosis.f1_at_confidence.tolist(),
             strict=True,
         )
     ]
     header = ("class", "best threshold", "F1", "precision", "recall", "F1 at one threshold")
-    caption = f"One threshold: {result.confusion_confidence:.2f}, where the F1 of all classes together is best."
+    caption = f"One threshold: {diagnosis.confidence:.3f}, where the F1 of all classes together is best."
     if len(rows) > MAX_LISTED_CLASSES + 1:
         with report.folded(f"Thresholds of all {len(result.names)} classes"):
             report.add_table(header, rows, caption)
@@ -179,11 +179,6 @@ def _area(low: float, high: float) -> str:
     if not low:
         return f"below {math.isqrt(int(high))} px"
     return f"from {math.isqrt(int(low))} px" + (f" to {math.isqrt(int(high))} px" if high < 1e9 else "")
-
-
-def _at(f1: NDArray[np.float64], result: EvaluationResult) -> float:
-    """F1 at the confidence that is best for all, as near as it was computed."""
-    return float(f1[int(np.argmin(np.abs(CONFIDENCES - result.confusion_confidence)))])
 
 
 def _signed(gain: float) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pyrafuse.base.captions import draw_boxes
 from pyrafuse.evaluation.result import CROWD, FALSE, MISSED, RIGHT, WRONG_CLASS, Mark
 
-COLORS = {RIGHT: "#1672c9", FALSE: "#c74300", MISSED: "#6a0f3f", WRONG_CLASS: "#008060", CROWD: "#57606a"}
+COLORS = {RIGHT: "#1672c9", FALSE: "#c74300", MISSED: "#8a0f55", WRONG_CLASS: "#008060", CROWD: "#57606a"}
 """Blue, orange, purple, teal, grey: dark enough for white letters, apart where red and green look alike."""
 
 
