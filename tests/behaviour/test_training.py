@@ -26,6 +26,7 @@ from pyrafuse.models.evaluating import evaluate
 from pyrafuse.models.factory import create_model
 from pyrafuse.training import loop
 from pyrafuse.training import run as running
+from pyrafuse.training.loggers.registry import LOGGERS, Logger
 from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import (
     DataSettings,
@@ -119,16 +120,51 @@ def test_frozen_layers_keep_their_weights_and_statistics(shapes, tmp_path):
     assert moved == {str(layer) for layer in range(2, 18)}
 
 
-def test_a_training_ends_with_the_figures_of_evaluate(shapes, tmp_path):
+@pytest.fixture
+def told():
+    """What the logger ``told`` is told; ``broken`` fails as soon as it is told anything."""
+    values = []
+
+    class Told(Logger):
+        def __init__(self, run):
+            values.append((run.folder.name, run.settings["run"]["batch_size"], run.is_resumed))
+
+        def log(self, figures, step):
+            values.append((dict(figures), step))
+
+        def close(self):
+            values.append("closed")
+
+    class Broken(Told):
+        def log(self, figures, step):
+            raise ConnectionError("gone")
+
+    LOGGERS.add("told", Told)
+    LOGGERS.add("broken", Broken)
+    yield values
+    del LOGGERS._entries["told"], LOGGERS._entries["broken"]
+
+
+def test_a_training_ends_with_the_figures_of_evaluate(shapes, tmp_path, told):
     recipe = recipe_for(shapes, tmp_path / "run", epochs=4)
     model = ModelSettings("yolov3_small", options={"backbone": {"width": 0.25}})
-    run = replace(recipe.run, ema=0, precision="bf16", evaluate_every=4)
+    run = replace(recipe.run, ema=0, precision="bf16", evaluate_every=4, loggers=("told", "broken"))
     result = train(
         replace(recipe, model=model, run=run, optimizer=OptimizerSettings(name="adamw", lr=2e-3, lr_batch=4))
     )
     again = evaluate(load(result.best), read_split(str(shapes), "val").data, workers=0)
     assert result.evaluation.ar_100 > 0
     assert again.figures() == pytest.approx(result.evaluation.figures(), nan_ok=True, abs=1e-6)
+
+    assert told[:2] == [("run", 4, False)] * 2
+    assert told[-1] == "closed"
+    steps, epochs = told[2:-1:2], [*told[3:-1:2], told[-2]]  # 2 steps an epoch, and the validation behind the last
+    assert [list(figures) for figures, _ in steps[:4]] == [["train/loss_step"]] * 4
+    assert [step for _, step in told[2:-1]] == [2, 2, 4, 4, 6, 6, 8, 8, 8]
+    assert [figures["epoch"] for figures, _ in epochs[:4]] == [1, 2, 3, 4]
+    rows = read_history(result.folder)
+    assert [figures["train/loss"] for figures, _ in epochs[:4]] == pytest.approx(rows["train/loss"], rel=1e-5)
+    assert told[-2][0]["val/ap"] == pytest.approx(rows["val/ap"][-1], rel=1e-5)
 
 
 class Stopped(Exception):  # noqa: N818

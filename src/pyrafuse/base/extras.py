@@ -14,6 +14,9 @@ EXTRA_OF = {
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     **dict.fromkeys(("fastapi", "uvicorn", "pydantic", "starlette", "anyio"), "serve"),
     "optuna": "search",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
     "ray": "ray",
 }
 """The smallest extra that brings a library, by the name that is imported."""

@@ -24,6 +24,7 @@ from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size
 from pyrafuse.training.folders import check_folder
 from pyrafuse.training.launching import check_nodes
+from pyrafuse.training.loggers.registry import check_loggers
 from pyrafuse.training.settings import Recipe
 from pyrafuse.training.start_files import check_start_files, is_published
 
@@ -50,6 +51,7 @@ HELP = {
     "--lr X": "optimizer.lr, for a batch of optimizer.lr_batch images",
     "--device NAME": "cpu, gpu, or the numbers of GPUs: 0,1",
     "--seed N": "run.seed",
+    "--loggers A,B": "run.loggers: tensorboard, wandb, mlflow, trackio, or what --import registers; none for no one",
     "--output DIR": "run.output",
     "--resume": "run.resume: go on with the run in --output, by its own recipe",
 }
@@ -83,6 +85,12 @@ def read_device(text: str) -> list[Given]:
 def read_batch(given: Any) -> list[Given]:
     """The setting that a number of images, or ``auto``, stands for."""
     return [("run.fit_memory", True) if given == "auto" else ("run.batch_size", given)]
+
+
+def read_loggers(given: str | Sequence[str]) -> list[Given]:
+    """The setting that names with commas between stand for, or ``none``."""
+    names = given.split(",") if isinstance(given, str) else given
+    return [("run.loggers", tuple(name for name in names if name != "none"))]
 
 
 def read_model(text: str) -> list[Given]:
@@ -251,6 +259,7 @@ def describe_defaults() -> dict[str, Any]:
             "lr": "optimizer.lr",
             "device": read_device,
             "seed": "run.seed",
+            "loggers": read_loggers,
             "output": "run.output",
             "resume": "run.resume",
         },
@@ -271,6 +280,7 @@ def train(recipe: Recipe) -> int:
     check_data(recipe.data.path)
     check_folder(recipe.run)
     check_nodes(recipe.run)
+    check_loggers(recipe.run.loggers)
     if not recipe.run.resume:
         check_start_files(recipe.model)  # before torch is imported
     from pyrafuse.base.terminal import Terminal

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from pyrafuse.base.records import DetectionData
 from pyrafuse.core.storage import write_tensors
 from pyrafuse.core.targets import Batch
 from pyrafuse.data.loading.loaders import EvalBatch
 from pyrafuse.training.finiteness import NaNGuard
+from pyrafuse.training.loggers.registry import Loggers
 from pyrafuse.training.modes import set_modes
 from pyrafuse.training.optimizing import base_lr, set_rate
 from pyrafuse.training.processes import Place
@@ -72,6 +72,7 @@ class Output:
         val_batches: Validation images of this process.
         val_data: All validation images and their objects.
         narrator: Tells where the run stands.
+        loggers: Take every figure; of the first process alone.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Output:
     val_batches: DataLoader[EvalBatch]
     val_data: DetectionData
     narrator: Narrator
+    loggers: Loggers
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,16 @@ def fit(state: State, course: Course, output: Output) -> None:
         state.waited = 0  # it had ended, and more epochs are wanted
     step = place.spread(TrainingStep(state.detector, course.watch), sync_bn=run.sync_bn)
     page = PageWriter(output.folder) if place.is_first else None
-    board = SummaryWriter(str(output.folder / "tensorboard")) if place.is_first else None
     try:
         with output.narrator.telling(done=state.epochs):
-            is_over = state.due is not None and _evaluate(state, course, output, board)
+            is_over = state.due is not None and _evaluate(state, course, output)
             while not is_over and state.epochs < run.epochs:
-                metrics = _train_epoch(state, course, output, step, board)
+                metrics = _train_epoch(state, course, output, step)
                 state.epochs += 1
                 if state.epochs % output.evaluate_every == 0 or state.epochs == run.epochs:
                     state.due = metrics
                     _save(state, course, output, "last.ckpt")
-                    is_over = _evaluate(state, course, output, board)
+                    is_over = _evaluate(state, course, output)
                 else:
                     _end_epoch(state, course, output, metrics)
                 if page is not None:
@@ -165,13 +166,10 @@ def fit(state: State, course: Course, output: Output) -> None:
             page.write_stopped(state.best)
         raise
     finally:
-        if board is not None:
-            board.close()
+        output.loggers.close()
 
 
-def _train_epoch(
-    state: State, course: Course, output: Output, step: nn.Module, board: SummaryWriter | None
-) -> dict[str, float]:
+def _train_epoch(state: State, course: Course, output: Output, step: nn.Module) -> dict[str, float]:
     """Learn one epoch; gives the means of what was logged."""
     epoch, means, rates = state.epochs, Means(), []
     guard = NaNGuard(output.folder, look_every=1 if course.place.device.type == "cpu" else 10)
@@ -182,15 +180,15 @@ def _train_epoch(
         guard.remember(f"step {state.steps} (epoch {epoch + 1})", loss, learnt.batch)
         means.add(learnt.values, num_images=len(learnt.batch.images))
         rates.append(learnt.lr)
-        if board is not None and learnt.number % min(50, len(course.batches)) == 0:
-            board.add_scalar("train/loss_step", loss, state.steps)
+        if course.place.is_first and learnt.number % min(50, len(course.batches)) == 0:
+            output.loggers.log({"train/loss_step": float(loss)}, state.steps)
     guard.look()
     metrics = {"lr": fmean(rates), **means.compute()}
-    _log(board, metrics, state)
+    output.loggers.log({**metrics, "epoch": epoch + 1}, state.steps)
     return metrics
 
 
-def _evaluate(state: State, course: Course, output: Output, board: SummaryWriter | None) -> bool:
+def _evaluate(state: State, course: Course, output: Output) -> bool:
     """Validate the last epoch, and keep it if it is the best; gives whether patience has ended."""
     assert state.due is not None
     run = course.recipe.run
@@ -203,7 +201,7 @@ def _evaluate(state: State, course: Course, output: Output, board: SummaryWriter
             device=course.place.device,
             tell=tell,
         )
-    _log(board, figures, state)
+    output.loggers.log({**figures, "epoch": state.epochs}, state.steps)
     metrics, state.due = state.due | figures, None
     state.waited += 1
     if state.best is None or chosen_by(result) > chosen_by(state.best):
@@ -224,9 +222,3 @@ def _save(state: State, course: Course, output: Output, name: str) -> None:
     if course.place.is_first:
         content = to_content(state, recipe_values=output.recipe_values, precision=course.precision)
         write_tensors(output.folder / name, content)
-
-
-def _log(board: SummaryWriter | None, values: Mapping[str, float], state: State) -> None:
-    if board is not None:
-        for name, value in {**values, "epoch": state.epochs}.items():
-            board.add_scalar(name, value, state.steps)

@@ -29,6 +29,7 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.launching import check_nodes
+from pyrafuse.training.loggers.registry import LoggedRun, Loggers, check_loggers
 from pyrafuse.training.loop import Course, Output, fit
 from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
@@ -77,6 +78,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     keep_freed_memory()
     check_folder(recipe.run)
     check_nodes(recipe.run)
+    check_loggers(recipe.run.loggers)
     devices = choose_devices(recipe.run)
     recipe, start = settle(with_absolute_paths(recipe))
     begun = read_begun(recipe) if recipe.run.resume else None
@@ -197,7 +199,12 @@ def _create_output(
     )
     every = run.evaluate_every or max(1, run.epochs // 10)
     narrator = Narrator(epochs=run.epochs, steps_per_epoch=len(course.batches), evaluate_every=every, console=console)
-    return Output(folder, values, every, batches, splits.val, narrator)
+    loggers = Loggers(
+        run.loggers if place.is_first else (),
+        LoggedRun(folder, values, is_resumed=run.resume),
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    )
+    return Output(folder, values, every, batches, splits.val, narrator, loggers)
 
 
 def _estimate_time(course: Course, output: Output, state: State) -> str:

@@ -292,6 +292,8 @@ class RunSettings:
         seed: Seed of weights, order and augmentation.
         output: Folder of the run; by default runs/MODEL-DATA, numbered.
         resume: Go on from ``last.ckpt`` in ``output``.
+        loggers: Where figures go besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
+            database in the run's folder) and ``trackio``; empty for nowhere.
     """
 
     epochs: int = 24
@@ -310,6 +312,7 @@ class RunSettings:
     seed: int = 0
     output: str | None = None
     resume: bool = False
+    loggers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
         check_between("run.epochs", self.epochs, 1)
