@@ -105,12 +105,13 @@ def test_a_search_that_is_interrupted_keeps_everything(tmp_path, capsys, monkeyp
     assert main(["search", DATA, *WORDS, "--output", str(tmp_path / "s")]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
     trials = read_trials(tmp_path / "s" / "journal.jsonl")
-    assert [len(trial.rungs) for trial in trials] == [1, 0, 0, 0, 0]
+    assert [trial.source for trial in trials[:2]] == ["fpn-16", "pafpn-16"]
+    assert [len(trial.rungs) for trial in trials] == [1, *(0 for _ in trials[1:])]
     assert (tmp_path / "s" / "search.html").is_file()
     monkeypatch.setattr(Proxy, "race", race)
     assert main(["search", DATA, *WORDS, "--minutes", "0.001", "--output", str(tmp_path / "s")]) == 0
     again = read_trials(tmp_path / "s" / "journal.jsonl")
-    assert [trial.answers for trial in again[:5]] == [trial.answers for trial in trials]
+    assert [trial.answers for trial in again[: len(trials)]] == [trial.answers for trial in trials]
 
 
 def complain(capsys, *words):
@@ -127,6 +128,9 @@ def complain(capsys, *words):
         ((DATA, "--max-latency", "0ms"), "is no time"),
         ((DATA, "--device", "cuda:9"), "no device 'cuda:9' here; choose from auto, cpu"),
         ((DATA, "--strategy", "luck"), "unknown strategy 'luck'; choose from controller, evolution"),
+        ((DATA, "--strategy-options.rounds", "9"), "the strategy evolution takes no option 'rounds'"),
+        ((DATA, "--strategy", "tpe", "--strategy-options.startup", "-1"), "startup must be a whole number"),
+        ((DATA, "--ups", "nearest,sideways"), "unknown up of the space 'sideways'; choose from"),
         ((DATA, "--engine", "cloud"), "unknown engine 'cloud'"),
         ((DATA, "--workers", "2"), "the engine local has no option workers: leave it out, or give another engine"),
         ((DATA, "--ray-address", "a:1"), "the engine local has no option ray_address"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyrafuse.search.preparing import SearchSettings
 
 DEFAULT_MODEL, DEFAULT_BACKBONE = "atss", "mobilenet_v2"
+NO_OPTIONS: dict[str, Any] = {}
 LIGHT_HEAD = {"num_convs": 1, "channels": 64}
 """Options of the default detector's head: a latency of milliseconds leaves no room for four convolutions of 256."""
 
@@ -43,12 +44,16 @@ def search(
     max_gflops: float | None = None,
     max_parameters: float | None = None,
     strategy: str = "evolution",
+    strategy_options: dict[str, Any] = NO_OPTIONS,
     engine: str = "local",
     workers: int | None = None,
     ray_address: str | None = None,
     sizes: tuple[int, ...] = (320,),
     channels: tuple[int, ...] = (48, 64, 96),
     max_merges: int = 18,
+    fusions: tuple[str, ...] | None = None,
+    ups: tuple[str, ...] | None = None,
+    downs: tuple[str, ...] | None = None,
     views: int = 4,
     rungs: tuple[int, ...] = (32, 96, 288),
     cache_gb: float = 10.0,
@@ -82,6 +87,7 @@ def search(
         max_gflops: GFLOPs that it may have for one image.
         max_parameters: Number of parameters that it may have.
         strategy: What proposes graphs: controller, evolution, nsga2, random, supernet or tpe.
+        strategy_options: Its own options, such as --strategy-options.rounds 128 of supernet.
         engine: Where they are trained: local, in this process; or ray, in the processes of a Ray cluster.
         workers: With --engine ray: number of processes that train. By default one a GPU, on CPUs one a core.
         ray_address: With --engine ray: address of a running cluster, HOST:PORT. By default the value of the variable
@@ -89,6 +95,9 @@ def search(
         sizes: Sides of the network's input in pixels to choose from.
         channels: Channels of the merges to choose from.
         max_merges: Largest number of merges.
+        fusions: Ways to fuse maps to choose from; by default all but inject.
+        ups: Ways from a coarser level to choose from: nearest and bilinear by default, carafe, aligned.
+        downs: Ways from a finer level to choose from; by default all but max_pool_same, avg_pool and patch_conv.
         views: Augmented views of each training image.
         rungs: Steps after which graphs are compared; a third goes on.
         cache_gb: Size in GiB that the maps may take on the disk.
@@ -132,7 +141,9 @@ def write_command(values: Mapping[str, Any]) -> str:
     parameters = inspect.signature(search).parameters
     words = ["pyrafuse", "search", str(values["data"])]
     for name, value in values.items():
-        if name != "data" and value != parameters[name].default:
+        if name == "strategy_options":
+            words += [word for key, one in value.items() for word in (f"--strategy-options.{key}", str(one))]
+        elif name != "data" and value != parameters[name].default:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{name.replace('_', '-')}", text]
     return join(words)
@@ -169,12 +180,16 @@ def make_settings(
     max_gflops: float | None,
     max_parameters: float | None,
     strategy: str,
+    strategy_options: Mapping[str, Any],
     engine: str,
     workers: int | None,
     ray_address: str | None,
     sizes: tuple[int, ...],
     channels: tuple[int, ...],
     max_merges: int,
+    fusions: tuple[str, ...] | None,
+    ups: tuple[str, ...] | None,
+    downs: tuple[str, ...] | None,
     views: int,
     rungs: tuple[int, ...],
     cache_gb: float,
@@ -202,8 +217,8 @@ def make_settings(
         raise PyrafuseError("--sizes needs a side in pixels, such as 320")
     given: list[tuple[str, object]] = [("recipe", recipe), ("data.path", data), ("data.size", sizes[0])]
     given += read_model(model or DEFAULT_MODEL)
-    if chosen := find_backbone({"backbone": backbone, "model": model}):
-        given.append(("model.backbone", chosen))
+    if name := find_backbone({"backbone": backbone, "model": model}):
+        given.append(("model.backbone", name))
     given += [] if weights is None else read_weights(weights)
     if model is None:
         given.append(("model.options.head", LIGHT_HEAD))
@@ -218,8 +233,16 @@ def make_settings(
     choose_device(device)
     return SearchSettings(
         recipe=made,
-        space=Space(sizes=sizes, channels=channels, max_merges=max_merges),
+        space=Space(
+            fusions=Space.fusions if fusions is None else fusions,
+            ups=Space.ups if ups is None else ups,
+            downs=Space.downs if downs is None else downs,
+            channels=channels,
+            sizes=sizes,
+            max_merges=max_merges,
+        ),
         strategy=strategy,
+        strategy_options=strategy_options,
         engine=engine,
         engine_options={name: value for name, value in of_engine.items() if value is not None},
         proxy=ProxySettings(views=views, rungs=rungs, seed=seed),

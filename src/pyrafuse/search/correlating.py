@@ -43,7 +43,9 @@ def measure_trust(
         PyrafuseError: If there are not as many graphs within the budget, or the folder holds something else.
     """
     full, plan = settings.full, setup.plan
-    with open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal:
+    with open_journal(
+        folder, describe_search(replace(settings, strategy=RANDOM, strategy_options={}), setup)
+    ) as journal:
         draw_within_budget(journal, setup, full.correlate)
         judge_all(journal, setup, console)
         trials = [trial for trial in journal.trials if trial.state == FINISHED]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.parts import Part
 from pyrafuse.base.typed_values import to_plain
 from pyrafuse.core.devices import choose_device
 from pyrafuse.data.formats.layout import Splits, read_splits
@@ -23,7 +24,7 @@ from pyrafuse.search.material import Material
 from pyrafuse.search.proxy import Proxy
 from pyrafuse.search.running import Limits, Plan
 from pyrafuse.search.settings import FullTrainings, ProxySettings
-from pyrafuse.search.strategies.registry import STRATEGIES
+from pyrafuse.search.strategies.registry import STRATEGIES, Strategy
 from pyrafuse.search.weighing import Scale
 from pyrafuse.training.preparing import create_detector
 from pyrafuse.training.settings import Recipe
@@ -38,6 +39,7 @@ class SearchSettings:
         recipe: Data, detector, and how the winners will be trained; its neck is replaced by the candidates.
         space: What may be chosen.
         strategy: Registered name of what proposes.
+        strategy_options: Options of its own.
         engine: Registered name of what trains.
         engine_options: Options of its own.
         proxy: How candidates are judged; its seed is that of all proposals, too.
@@ -54,6 +56,7 @@ class SearchSettings:
     recipe: Recipe
     space: Space = field(default_factory=Space)
     strategy: str = "evolution"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
     engine: str = "local"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     proxy: ProxySettings = field(default_factory=ProxySettings)
@@ -64,7 +67,7 @@ class SearchSettings:
     full: FullTrainings = field(default_factory=FullTrainings)
 
     def __post_init__(self) -> None:
-        STRATEGIES.entry(self.strategy)
+        self.create_strategy()
         known = ENGINES.options(self.engine)
         if unknown := next((name for name in self.engine_options if name not in known), ""):
             raise PyrafuseError(
@@ -73,6 +76,14 @@ class SearchSettings:
         check_between("minutes", self.minutes, 0)
         for name, limit in vars(self.limits).items():
             check_between(name, limit, 0)
+
+    def create_strategy(self) -> Strategy:
+        """The strategy that is asked for.
+
+        Raises:
+            PyrafuseError: If it does not take its options.
+        """
+        return STRATEGIES.build(Part(self.strategy, self.strategy_options))
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,7 @@ def prepare(settings: SearchSettings, console: Console) -> Setup:
     plan = Plan(
         space=settings.space,
         inputs=inputs,
-        strategy=STRATEGIES.create(settings.strategy),
+        strategy=settings.create_strategy(),
         source=settings.strategy,
         limits=limits,
         batch=settings.proxy.eta ** (len(settings.proxy.rungs) - 1),
@@ -168,7 +179,7 @@ def describe_search(settings: SearchSettings, setup: Setup) -> dict[str, object]
         "weights": digest_weights(setup.scale.backbone),
         "device": setup.scale.device.type,
         "settings": {
-            "strategy": settings.strategy,
+            "strategy": {"name": settings.strategy, **settings.strategy_options},
             "limits": to_plain(settings.limits),
             **{name: plain[name] for name in ("optimizer", "schedule", "augmentation", "preprocessing")},
         },

@@ -167,7 +167,9 @@ def search_at_random(
     seconds = sum(trial.own_seconds + trial.seconds for trial in trials if not name_by_hand(trial.source))
     console.print(f"random draws for as long as the search's own graphs were trained, {duration(seconds)}")
     with (
-        open_journal(folder, describe_search(replace(settings, strategy=RANDOM), setup)) as journal,
+        open_journal(
+            folder, describe_search(replace(settings, strategy=RANDOM, strategy_options={}), setup)
+        ) as journal,
         open_engine() as engine,
     ):
         one = Search(journal, plan, engine, setup.scale, by_hand={}, tell=console.print)
