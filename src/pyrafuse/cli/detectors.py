@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from pyrafuse.base.errors import PyrafuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrafuse.evaluation.coco import CocoEvaluator
+    from pyrafuse.inference.predicting import Predictor
     from pyrafuse.models.detector import Detector
     from pyrafuse.runtime.detector import ExportedDetector
 
@@ -53,6 +57,19 @@ def load_any(model: Path, device: str, speedups: Speedups = Speedups()) -> "Dete
     from pyrafuse.importers.loading import load as load_checkpoint
 
     return speedups.apply(load_checkpoint(model, device=choose_device(device)))
+
+
+def load_detecting(
+    model: Path, device: str, speedups: Speedups = Speedups()
+) -> "tuple[Predictor, Callable[..., CocoEvaluator]]":
+    """What `load_any` gives, and what detects with it in a whole data set."""
+    from pyrafuse.runtime.loading import is_exported
+
+    if is_exported(model):
+        from pyrafuse.inference.evaluating import detect_all
+    else:
+        from pyrafuse.models.evaluating import detect_all
+    return load_any(model, device, speedups), detect_all
 
 
 def strides_of(detector: object) -> tuple[int, ...]:

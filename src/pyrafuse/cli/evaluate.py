@@ -10,14 +10,11 @@ from pyrafuse.base.printable import counted
 from pyrafuse.cli.own_data import read_own_data, read_recipe, say_nothing_of_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pyrafuse.base.terminal import Terminal
-    from pyrafuse.cli.detectors import Speedups
-    from pyrafuse.evaluation.coco import CocoEvaluator
     from pyrafuse.evaluation.diagnosis import Diagnosis
     from pyrafuse.evaluation.result import EvaluationResult
-    from pyrafuse.inference.predicting import Predictor
 
 
 DEFAULT_BATCH = 8
@@ -182,18 +179,20 @@ def measure(
     from pyrafuse.base.progress import create_bar
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
-    from pyrafuse.cli.detectors import Speedups, strides_of
+    from pyrafuse.cli.detectors import Speedups, load_detecting, strides_of
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.rules import ReadingRules
     from pyrafuse.evaluation.coco import EVALUATION_SCORE, to_coco_results
     from pyrafuse.evaluation.diagnosis import diagnose
     from pyrafuse.reports.quality import describe_evaluation, draw_confusion, write_evaluation
+    from pyrafuse.runtime.loading import is_exported
 
     detector, detect_all = None, None
     if results is None:
-        speedups = Speedups(optimize, compile, precision)
-        detector, detect_all = _load(file, device, speedups, is_data_given=data is not None)
+        if data is None and is_exported(file):
+            raise say_nothing_of_data(file)
+        detector, detect_all = load_detecting(file, device, Speedups(optimize, compile, precision))
     if data is None:
         recipe = read_recipe(file)
         max_detections = max_detections or recipe["run"].get("max_detections")
@@ -268,23 +267,3 @@ def _check_results(data: str, more: str | None, results: Path, unused: "Sequence
         raise PyrafuseError(f"--{unused[0]} is for a model, and --results {results} holds the detections: leave it out")
     if not results.is_file():
         raise DataError(f"no such file of results: {results}; pyrafuse predict writes one with --formats coco")
-
-
-def _load(
-    model: Path, device: str, speedups: "Speedups", *, is_data_given: bool
-) -> "tuple[Predictor, Callable[..., CocoEvaluator]]":
-    """The detector, and what detects with it in a whole data set.
-
-    Raises:
-        DataError: If an exported file is given without data.
-    """
-    from pyrafuse.cli.detectors import load_any
-    from pyrafuse.runtime.loading import is_exported
-
-    if is_exported(model):
-        if not is_data_given:
-            raise say_nothing_of_data(model)
-        from pyrafuse.inference.evaluating import detect_all
-    else:
-        from pyrafuse.models.evaluating import detect_all
-    return load_any(model, device, speedups), detect_all

@@ -52,6 +52,10 @@ COMMANDS = {
         "pyrafuse.cli.evaluate:evaluate",
         "Measure a detector: COCO's average precision, class by class and size by size, and why it fails.",
     ),
+    "diff": Command(
+        "pyrafuse.cli.diff:diff",
+        "Tell what one detector finds and another does not, by class and size, with pictures side by side.",
+    ),
     "evaluate-classifier": Command(
         "pyrafuse.cli.evaluate_classifier:evaluate_classifier",
         "Measure an image classifier: top-1 and top-5 accuracy on a folder of images, FOLDER/CLASS/image.jpg.",

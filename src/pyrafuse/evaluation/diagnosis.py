@@ -139,7 +139,7 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     As in COCO's figures, the best detections of each image and class count, and those in a crowd region do not.
     """
     truth, num_classes = Truth.of(evaluator.data.records), len(evaluator.data.names)
-    found, matches, order = _match(evaluator, truth)
+    found, matches, order = match_counted(evaluator, truth)
     labels, scores = found[:, 6].astype(np.int64), found[:, 5]
     errors = find_errors(found, matches, truth)
     is_right, objects = matches >= 0, ~truth.crowd
@@ -167,7 +167,9 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     )
 
 
-def _match(evaluator: CocoEvaluator, truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+def match_counted(
+    evaluator: CocoEvaluator, truth: Truth
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """The detections that count, the object that each finds, and their rows from the best score down."""
     found, num_classes = evaluator.rows(), len(evaluator.data.names)
     groups = found[:, 0].astype(np.int64) * num_classes + found[:, 6].astype(np.int64)
@@ -180,6 +182,11 @@ def _match(evaluator: CocoEvaluator, truth: Truth) -> tuple[NDArray[np.float64],
     counts = matches != IN_CROWD
     found, matches = found[counts], matches[counts]
     return found, matches, np.lexsort((evaluator.image_ranks()[images[counts]], -found[:, 5]))
+
+
+def classify_sizes(areas: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The rank in `SIZES` of each area in square pixels."""
+    return np.digitize(areas, [low for low, _ in SIZES.values()][1:])
 
 
 def _rank_in_groups(groups: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -195,9 +202,7 @@ def _find_sizes(
     found: NDArray[np.float64], errors: Errors, truth: Truth
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The size of each detection's object, or of itself where it has none, and of each object."""
-    limits = [low for low, _ in SIZES.values()][1:]
-    own = np.digitize((found[:, 3:5] - found[:, 1:3]).prod(axis=1), limits)
-    of_objects = np.digitize(truth.areas, limits)
+    own, of_objects = classify_sizes((found[:, 3:5] - found[:, 1:3]).prod(axis=1)), classify_sizes(truth.areas)
     return np.where(errors.objects >= 0, np.append(of_objects, 0)[errors.objects], own), of_objects
 
 

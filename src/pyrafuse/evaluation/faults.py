@@ -51,8 +51,8 @@ def find_worst(
         worst.append(
             ImageFaults(
                 path=str(records[image].path),
-                found=_marks(kept[in_found, 1:5], kept[in_found, 6], of_found[in_found], kept[in_found, 5]),
-                objects=_marks(truth.boxes[in_truth], truth.labels[in_truth], of_objects[in_truth]),
+                found=make_marks(kept[in_found, 1:5], kept[in_found, 6], of_found[in_found], kept[in_found, 5]),
+                objects=make_marks(truth.boxes[in_truth], truth.labels[in_truth], of_objects[in_truth]),
             )
         )
     return tuple(worst)
@@ -62,9 +62,10 @@ def _count(images: NDArray[np.int64], records: Sequence[ImageRecord]) -> NDArray
     return np.bincount(images, minlength=len(records))
 
 
-def _marks(
+def make_marks(
     boxes: NDArray[Any], labels: NDArray[Any], kinds: NDArray[np.str_], scores: NDArray[Any] | None = None
 ) -> tuple[Mark, ...]:
+    """Boxes (N, 4) with their labels, kinds and, of detections, scores, as marks in an image."""
     values = [None] * len(labels) if scores is None else scores.tolist()
     return tuple(
         Mark(box=tuple(box), label=int(label), kind=str(kind), score=score)

@@ -231,11 +231,11 @@ class EvaluationResult:
                   "ARmedium", "ARlarge")  # fmt: skip
         twelve = [f"{label} {_number(v)}" for label, v in zip(labels, self.figures().values(), strict=True)]
         parts = [
-            _aligned(self.class_header(), self.class_rows()),
+            align_rows(self.class_header(), self.class_rows()),
             "(confidence: where F1 is highest; precision, recall and F1 at IoU 0.50, there)",
             *self.warnings(),
             "",
-            _aligned(self.size_header(), self.size_rows()),
+            align_rows(self.size_header(), self.size_rows()),
             "",
             "  ".join(twelve[:6]),
             "  ".join(twelve[6:]),
@@ -325,7 +325,7 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def align_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """First column to the left, numbers to the right; names on one line, whatever they hold."""
     rows = [[printable(row[0], limit=60), *row[1:]] for row in rows]
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]

@@ -149,13 +149,22 @@ class Report:
         )
         self._parts.append(f'<div class="gallery" style="--tile: 440px">{tiles}</div>')
 
-    def add_pairs(self, pairs: Iterable[tuple[Picture, Picture, str]], caption: str = "") -> None:
-        """Add two photographs and a caption each, one beside the other, or above it where the page is narrow."""
+    def add_pairs(
+        self,
+        pairs: Iterable[tuple[Picture, Picture, str]],
+        caption: str = "",
+        *,
+        sides: tuple[str, str] = ("found", "annotated"),
+    ) -> None:
+        """Add two photographs and a caption each, one beside the other, or above it where the page is narrow.
+
+        ``sides`` says what the left and the right one show, for those who do not see them.
+        """
         shown = []
         for left, right, text in pairs:
             images = "".join(
                 f'<img src="{_photo(image, MAX_PAIR_SIDE_PX)}" alt="{escape(f"{side}: {text}")}">'
-                for side, image in (("found", left), ("annotated", right))
+                for side, image in zip(sides, (left, right), strict=True)
             )
             shown.append(f'<figure class="pair">{images}<figcaption>{escape(text)}</figcaption></figure>')
         title = f"<p>{escape(caption)}</p>" if caption else ""
