@@ -28,13 +28,13 @@ def find_by_hand(space: Space, inputs: PyramidSpec, console: Console) -> dict[st
             try:
                 candidate = recognize(space, inputs, POINTS[name](inputs, width, None))
             except ValueError as error:
-                reason = f"{name} is not tried, because it is not in the space: {error}"
+                reason = f"{name} is not tried: {error}"
             else:
                 same = _find_same(candidate, found, inputs)
                 if not same:
                     found[f"{name}-{width}"] = candidate
                     continue
-                reason = f"{name} is not tried, because it is the same graph as {same.rpartition('-')[0]} here"
+                reason = f"{name} is not tried: it is the same graph as {same.rpartition('-')[0]} here"
             if reason not in said:
                 console.print(reason)
                 said.add(reason)
@@ -65,7 +65,7 @@ def find_over_other_levels(
                 try:
                     candidate = recognize(space, inputs, create_point(name, inputs, width, levels))
                 except ValueError as error:
-                    reason = f"it is not in the space: {error}"
+                    reason = str(error)
                     break
                 if _find_same(candidate, {**known, **found}, inputs):
                     break
@@ -74,7 +74,7 @@ def find_over_other_levels(
                     found[f"{name}-{width}-p{levels[0]}-p{levels[-1]}"] = candidate
                     break
             if reason:
-                console.print(f"{name} over P{levels[0]} to P{levels[-1]} is not tried, because {reason}")
+                console.print(f"{name} over P{levels[0]} to P{levels[-1]} is not tried: {reason}")
     return found
 
 

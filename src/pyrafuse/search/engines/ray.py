@@ -115,7 +115,8 @@ def connect(address: str | None, tell: Callable[[str], None]) -> "Iterator[Modul
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise PyrafuseError(
             f"cannot connect to the Ray cluster at {address}: {printable(error, limit=300)}; give --ray-address "
-            "HOST:PORT, or leave it and RAY_ADDRESS out for a local one"
+            "HOST:PORT, or leave it and RAY_ADDRESS out for a local one. If the cluster asks for a token, as does "
+            "Ray from 2.59 on, set RAY_AUTH_MODE=token"
         ) from error
     try:
         yield library
