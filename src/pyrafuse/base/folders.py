@@ -1,6 +1,7 @@
 """The files below a folder, and the folder of what is made once and kept."""
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ def list_files(root: Path, *, kind_of: Callable[[Path], str] = lambda _: "") -> 
     a kind only if the folder is new. A link to a folder that holds ``root`` is not followed.
 
     Raises:
-        DataError: If there are more than `MAX_FILES`, or a folder cannot be read.
+        DataError: If there are more than `MAX_FILES`, a folder cannot be read, or something in it is no file at all.
     """
     found: list[str] = []
     for folder, names in _walk(root, kind_of):
@@ -33,6 +34,26 @@ def list_files(root: Path, *, kind_of: Callable[[Path], str] = lambda _: "") -> 
                 f"{root} holds more than {MAX_FILES:,} files; name the data set's own folder, or its annotation file"
             )
     return tuple(map(Path, sorted(found)))  # to compare texts is far quicker than to compare paths
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what would be read without end, or waited for: a named pipe, a socket, a device; a link to one as well.
+
+    Raises:
+        DataError: With what it is. What is not there is none of them.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    if kind := kinds.get(stat.S_IFMT(mode)):
+        raise DataError(f"{os.fspath(path)} is {kind}, and no file; copy what it gives into a file, or remove it")
 
 
 def _walk(root: Path, kind_of: Callable[[Path], str]) -> Iterator[tuple[str, list[str]]]:
@@ -55,6 +76,8 @@ def _walk(root: Path, kind_of: Callable[[Path], str]) -> Iterator[tuple[str, lis
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if not entry.is_dir():
+                        if not entry.is_file():
+                            check_file(entry.path)
                         names.append(entry.name)
                     elif entry.is_symlink():
                         links.append(entry.path)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError, nearest
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.published_files import find_published
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".onnx", ".xml"})
@@ -79,6 +80,7 @@ def check_data(path: str) -> None:
         raise DataError("the data set's path is empty; for the current folder give '.'")
     place = Path(path).expanduser()
     if place.exists():
+        check_file(place)
         return
     folder = place.absolute().parent
     if not folder.is_dir():

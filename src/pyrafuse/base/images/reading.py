@@ -26,6 +26,7 @@ from PIL import (
 )
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.images.pixels import Picture, from_array, from_pillow, has_unnamed_band, tell_bands
 from pyrafuse.base.printable import printable
 
@@ -215,6 +216,8 @@ def read_headers(paths: Sequence[Path]) -> list[ImageHeader | DataError]:
 def _opened(path: Path, data: bytes | None = None, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """Open ``path``, or ``data`` of that name, and give every failure until the block's end its name."""
     try:
+        if data is None:
+            check_file(path)
         with path.open("rb") if data is None else BytesIO(data) as stream:
             # of content without a file Pillow learns no name: it would map the file of that name into memory
             image = _identify(stream, path, "" if data is not None else os.fspath(path))

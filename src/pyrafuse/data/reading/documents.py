@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.printable import printable
 from pyrafuse.data.reading.folders import decode, read_text
 
@@ -32,8 +33,9 @@ def check_bytes(path: Path, most: int) -> None:
     """Refuse a file of more than ``most`` bytes before it is read.
 
     Raises:
-        DataError: If it is larger, or cannot be read.
+        DataError: If it is larger, no file at all, or cannot be read.
     """
+    check_file(path)
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -194,21 +196,23 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
 def read_head(path: Path, num_bytes: int = 1 << 14) -> str:
     """The beginning of a text, whatever stands in it; empty where it cannot be read."""
     try:
+        check_file(path)
         with path.open("rb") as stream:
             return decode(stream.read(num_bytes), errors="replace")
-    except OSError:
+    except (OSError, DataError):
         return ""
 
 
 def read_ends(path: Path, num_head: int = 1 << 16, num_tail: int = 1 << 12) -> str:
     """The beginning and the end of a text with a line break between: some tools write a picture before all else."""
     try:
+        check_file(path)
         with path.open("rb") as stream:
             head = stream.read(num_head)
             end = stream.seek(0, os.SEEK_END)
             stream.seek(max(end - num_tail, len(head)))
             return decode(head, errors="replace") + "\n" + stream.read().decode(errors="replace")
-    except OSError:
+    except (OSError, DataError):
         return ""
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.base.folders import list_files
+from pyrafuse.base.folders import check_file, list_files
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES
 from pyrafuse.data.reading.names import spell_folder
 
@@ -149,8 +149,9 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
-        DataError: If it is in another encoding or cannot be read.
+        DataError: If it is in another encoding, no file at all, or cannot be read.
     """
+    check_file(path)
     try:
         return decode(path.read_bytes())
     except UnicodeDecodeError as error:
