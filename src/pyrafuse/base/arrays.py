@@ -1,5 +1,6 @@
 """What numpy arrays and torch tensors do under different names; torch itself is not imported."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ def to_numpy(values: Array) -> NDArray[Any]:
 def floats_like(array: Array, values: Any) -> Array:
     """Make a float array of the kind and on the device of ``array``, which holds floats."""
     return np.asarray(values, np.float32) if isinstance(array, np.ndarray) else array.new_tensor(values)
+
+
+def like(array: Array, values: NDArray[Any]) -> Array:
+    """``values`` in main memory, of the kind of ``array``, with a dtype of their own."""
+    return sys.modules["torch"].from_numpy(values) if is_tensor(array) else values
 
 
 def copy_array(array: Array) -> Array:

@@ -9,6 +9,7 @@ from pyrafuse.base.errors import PyrafuseError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrafuse.base.views.cutting import Views
     from pyrafuse.evaluation.coco import CocoEvaluator
     from pyrafuse.inference.predicting import Predictor
     from pyrafuse.models.detector import Detector
@@ -60,19 +61,21 @@ def load_any(model: Path, device: str, speedups: Speedups = Speedups()) -> "Dete
 
 
 def load_detecting(
-    model: Path, device: str, speedups: Speedups = Speedups()
+    model: Path, device: str, speedups: Speedups = Speedups(), views: "Views | None" = None
 ) -> "tuple[Predictor, Callable[..., CocoEvaluator]]":
-    """What `load_any` gives, and what detects with it in a whole data set."""
+    """What `load_any` gives, in ``views`` of each image, and what detects with it in a whole data set."""
+    from pyrafuse.base.views.detecting import InViews, in_views
     from pyrafuse.runtime.loading import is_exported
 
-    if is_exported(model):
+    detector = in_views(load_any(model, device, speedups), views)
+    if is_exported(model) or isinstance(detector, InViews):
         from pyrafuse.inference.evaluating import detect_all
     else:
         from pyrafuse.models.evaluating import detect_all
-    return load_any(model, device, speedups), detect_all
+    return detector, detect_all
 
 
 def strides_of(detector: object) -> tuple[int, ...]:
     """Pixels a cell of each pyramid level, finest first; none where the detector does not tell: an exported file."""
-    neck = getattr(detector, "neck", None)
+    neck = getattr(getattr(detector, "detector", detector), "neck", None)  # of a detector in views, its own
     return () if neck is None else tuple(neck.features.strides)

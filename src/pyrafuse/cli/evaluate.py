@@ -31,6 +31,10 @@ def evaluate(
     score: float | None = None,
     nms_iou: float | None = None,
     max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    augment: tuple[str, ...] = (),
+    merge: Literal["nms", "wbf"] = "nms",
     batch: int = DEFAULT_BATCH,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
@@ -61,7 +65,14 @@ def evaluate(
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: So many detections an image are kept, and of each class counted; by default the model's own
             number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
-        batch: Images at a time.
+        tile: Side in pixels of the tiles that a larger image is cut into, so that small objects stay large enough; by
+            default images stay whole.
+        overlap: Least share of a tile's side that it has in common with the next one, 0..0.9: wide enough for most
+            objects.
+        augment: Other views of each image or tile: flip, scales (0.75 and 1.25 times the size), a scale such as 1.5,
+            and whole, the image itself beside its tiles.
+        merge: nms keeps the best of the boxes that several views find, wbf takes their weighted mean.
+        batch: Images, or tiles, at a time.
         workers: Processes that load, by default as many as there are cores for it; for an exported file one thread
             reads ahead, unless this is 0.
         missing: error for images that are listed and not there, skip to leave them out and count them; by default
@@ -91,6 +102,10 @@ def evaluate(
         score=score,
         nms_iou=nms_iou,
         max_detections=max_detections,
+        tile=tile,
+        overlap=overlap,
+        augment=augment,
+        merge=merge,
         batch=batch,
         workers=workers,
         missing=missing,
@@ -128,6 +143,10 @@ def measure(
     score: float | None,
     nms_iou: float | None,
     max_detections: int | None,
+    tile: int | None,
+    overlap: float,
+    augment: tuple[str, ...],
+    merge: Literal["nms", "wbf"],
     batch: int,
     workers: int | None,
     missing: Literal["error", "skip"] | None,
@@ -157,6 +176,8 @@ def measure(
         unused = {
             "size": size is not None,
             "nms-iou": nms_iou is not None,
+            "tile": tile is not None,
+            "augment": bool(augment),
             "batch": batch != DEFAULT_BATCH,
             "workers": workers is not None,
             "device": device != "auto",
@@ -177,6 +198,7 @@ def measure(
     if confusion is not None:
         check_figure(confusion)
     from pyrafuse.base.progress import create_bar
+    from pyrafuse.base.views.cutting import read_views
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
     from pyrafuse.cli.detectors import Speedups, load_detecting, strides_of
@@ -188,11 +210,12 @@ def measure(
     from pyrafuse.reports.quality import describe_evaluation, draw_confusion, write_evaluation
     from pyrafuse.runtime.loading import is_exported
 
+    views = read_views(tile=tile, overlap=overlap, augment=augment, merge=merge)
     detector, detect_all = None, None
     if results is None:
         if data is None and is_exported(file):
             raise say_nothing_of_data(file)
-        detector, detect_all = load_detecting(file, device, Speedups(optimize, compile, precision))
+        detector, detect_all = load_detecting(file, device, Speedups(optimize, compile, precision), views)
     if data is None:
         recipe = read_recipe(file)
         max_detections = max_detections or recipe["run"].get("max_detections")

@@ -6,11 +6,12 @@ from rich.console import Console
 
 from pyrafuse.base.images.ahead import make_ahead
 from pyrafuse.base.images.sources import Frame
+from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.records import DetectionData
+from pyrafuse.base.views.detecting import count_ahead
 from pyrafuse.data.images.of_records import read_record
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.collecting import Found, check_limits, collect
-from pyrafuse.inference.predicting import Predictor
 
 
 def detect_all(
@@ -48,7 +49,7 @@ def detect_all(
     check_limits(preprocessing, batch_size=batch_size, score=score, nms_iou=nms_iou, max_detections=max_detections)
     frames = (Frame(str(record.path), read_record(record)) for record in data.records)
     found = detector.predict_frames(
-        frames if workers == 0 else make_ahead(frames, depth=batch_size + 1),
+        frames if workers == 0 else make_ahead(frames, depth=count_ahead(detector, batch_size) + 1),
         batch_size=batch_size,
         score_threshold=score,
         nms_iou=nms_iou,

@@ -4,53 +4,30 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pyrafuse.base.card import Card
-from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between
 from pyrafuse.base.images.ahead import read_ahead
 from pyrafuse.base.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.paths import check_writable
-from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.printable import printable
 from pyrafuse.base.terminal import Terminal
+from pyrafuse.base.views.detecting import count_ahead
 from pyrafuse.inference.writers.behind import WritingBehind
 from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
 
 NUM_NOTES = 5
 """So many images are named of those that were not read plainly."""
-
-
-class Predictor(Protocol):
-    """What predicts: a `Detector`, or an exported one that runs without torch."""
-
-    card: Card
-
-    def predict_frames(
-        self,
-        frames: Iterable[Frame],
-        *,
-        batch_size: int = 1,
-        score_threshold: float | None = None,
-        nms_iou: float | None = None,
-        max_detections: int | None = None,
-        labels: tuple[int, ...] = (),
-        preprocessing: Preprocessing | None = None,
-        keep_images: bool = True,
-        clip: bool = True,
-    ) -> Generator[Detections, None, None]:
-        """Detections of each readable frame in turn."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +84,7 @@ def predict_to(
     that was begun, and no file of results over all.
 
     Args:
-        detector: On the device to compute on, or exported.
+        detector: On the device to compute on, or exported; `in_views` lets it work in tiles.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
         formats: What to write, by the names that `WRITERS` has.
@@ -153,7 +130,7 @@ def predict_to(
         total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
         task = bar.add_task("predict", total=total)
 
-        ahead = read_ahead(frames, batch=batch, limit=limit)
+        ahead = read_ahead(frames, batch=count_ahead(detector, batch), limit=limit)
         stack.callback(getattr(ahead, "close", lambda: None))
 
         def observe() -> Iterator[Frame]:

@@ -25,6 +25,8 @@ from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
+from pyrafuse.base.views.cutting import Views
+from pyrafuse.base.views.detecting import count_ahead, in_views
 from pyrafuse.core.devices import choose_device
 from pyrafuse.core.predictions import Candidates
 from pyrafuse.core.pyramid import Backbone, Neck, Pyramid
@@ -224,6 +226,7 @@ class Detector(nn.Module, Generic[P]):
         device: str | torch.device | None = None,
         channels: Channels = "rgb",
         stride: int = 1,
+        views: Views | None = None,
         keep_images: bool = False,
     ) -> Found:
         """Detections in each image of ``source``, one by one; arrays are RGB, or ``channels="bgr"`` as OpenCV's.
@@ -245,6 +248,8 @@ class Detector(nn.Module, Generic[P]):
                 it is.
             channels: Order of the colours of arrays and tensors; files and PIL images have their own.
             stride: Step in frames: only every so many-th frame of a video or a camera is read.
+            views: Tiles, flipped copies and other scales to detect in, each image's put together; by default the image
+                alone.
             keep_images: Whether the detections keep the pixels, for `Detections.draw`, `Detections.crop` and pictures
                 in a notebook; thousands of kept images fill the memory.
 
@@ -262,9 +267,10 @@ class Detector(nn.Module, Generic[P]):
         frames = open_source(source, stride=stride, channels=channels)
         if device is not None:
             self.to(choose_device(device))
+        predictor = in_views(self, views)
         return Found(
-            self.predict_frames(
-                require_readable(read_ahead(frames, batch=batch)),
+            predictor.predict_frames(
+                require_readable(read_ahead(frames, batch=count_ahead(predictor, batch))),
                 batch_size=batch,
                 score_threshold=score,
                 nms_iou=nms_iou,

@@ -20,6 +20,8 @@ from pyrafuse.base.images.pixels import Channels
 from pyrafuse.base.images.sources import Frame, open_source
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
+from pyrafuse.base.views.cutting import Views
+from pyrafuse.base.views.detecting import count_ahead, in_views
 from pyrafuse.runtime.engines.registry import Engine
 from pyrafuse.runtime.laying import lay
 from pyrafuse.runtime.outputs import MAX_CANDIDATES, Limits, read_outputs
@@ -70,6 +72,7 @@ class ExportedDetector:
         device: str | None = None,
         channels: Channels = "rgb",
         stride: int = 1,
+        views: Views | None = None,
         keep_images: bool = False,
     ) -> Found:
         """Detections in each image of ``source``, one by one, as `Detector.predict` gives them.
@@ -85,6 +88,8 @@ class ExportedDetector:
             device: ``cpu`` or ``auto``: exported files run on the processor.
             channels: Order of the colours of arrays; files and PIL images have their own.
             stride: Step in frames: only every so many-th frame of a video or a camera is read.
+            views: Tiles, flipped copies and other scales to detect in, each image's put together; by default the image
+                alone.
             keep_images: Whether the detections keep the pixels, for `Detections.draw` and `Detections.crop`.
 
         Raises:
@@ -96,10 +101,21 @@ class ExportedDetector:
         labels = self.card.find_labels(classes)
         check_count("batch", batch, 1)
         preprocessing = self.card.preprocessing_at(size)
-        limits = self._limits(score, nms_iou, max_detections, labels)
+        self._limits(score, nms_iou, max_detections, labels)  # refuses what the file cannot do
         self._check_size(preprocessing)
-        frames = require_readable(read_ahead(open_source(source, stride=stride, channels=channels), batch=batch))
-        return Found(self._predict_frames(frames, batch, limits, preprocessing, keep_images, clip=True))
+        predictor, frames = in_views(self, views), open_source(source, stride=stride, channels=channels)
+        return Found(
+            predictor.predict_frames(
+                require_readable(read_ahead(frames, batch=count_ahead(predictor, batch))),
+                batch_size=batch,
+                score_threshold=score,
+                nms_iou=nms_iou,
+                max_detections=max_detections,
+                labels=labels,
+                preprocessing=preprocessing,
+                keep_images=keep_images,
+            )
+        )
 
     def predict_frames(
         self,

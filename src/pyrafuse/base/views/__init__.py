@@ -1,0 +1,1 @@
+"""Detection in several views of an image, tiles or augmented copies, and what they found put together."""
