@@ -116,6 +116,10 @@ class CocoEvaluator:
                     num_objects=int(objects.sum()),
                     num_images=len(np.unique(truth.images[objects])),
                     best=find_best_confidence(found[rows, 5], is_right[rows], int(objects.sum())),
+                    ap75=_mean(precision[5, :, k, 0, 2]),
+                    ap_small=_mean(precision[:, :, k, 1, 2]),
+                    ap_medium=_mean(precision[:, :, k, 2, 2]),
+                    ap_large=_mean(precision[:, :, k, 3, 2]),
                 )
             )
         sizes = [

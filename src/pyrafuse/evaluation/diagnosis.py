@@ -94,10 +94,16 @@ class Diagnosis:
     def advice(self) -> str:
         """What would bring most AP, in one sentence with its figures."""
         ranked = self.ranked_gains()
-        if not ranked:
-            return "No kind of error costs AP50 by itself."
-        (kind, gain), *others = ranked
         now = self.gains.ap50
+        if not ranked:
+            if not self.outcomes[:MISSING].any():
+                return "Nothing is found: AP50 is 0."
+            return (
+                "No error costs AP50."
+                if now == 1
+                else (f"Mending one kind of errors alone brings nothing: AP50 stays at {now:.3f}.")
+            )
+        (kind, gain), *others = ranked
         of = "objects that are missed" if kind == OUTCOMES[MISSING] else f"{kind} errors"
         if kind == "both":
             of = "errors of class and place at once"

@@ -113,9 +113,15 @@ def compute_gains(
     true_labels = np.append(truth.labels, -1)  # the last one is that of background
     mended = _find_menders(kinds, objects, num_objects=len(truth.labels))
 
+    # a class that has lost all of its objects is still measured, at 0, if it has detections
+    is_found = np.bincount(labels, minlength=num_classes) > 0
+
+    def mean_ap_of(fewer: NDArray[np.int64]) -> float:
+        return _mean_ap(labels, is_right, fewer, measured=(fewer > 0) | ((counts > 0) & is_found))
+
     def mend(kind: int) -> float:
         if kind == MISSING:
-            return _mean_ap(labels, is_right, counts - missed)
+            return mean_ap_of(counts - missed)
         is_mended = mended & (kinds == kind)
         kept = (kinds != kind) | is_mended
         moved = np.where(is_mended, true_labels[objects], labels)
@@ -126,7 +132,7 @@ def compute_gains(
         ap50=ap50,
         by_kind=tuple(mend(kind) - ap50 for kind in range(1, len(OUTCOMES))),
         false_positives=_mean_ap(labels[is_right], is_right[is_right], counts) - ap50,
-        false_negatives=_mean_ap(labels, is_right, right) - ap50,
+        false_negatives=mean_ap_of(right) - ap50,
     )
 
 
@@ -181,26 +187,32 @@ def _highest_of_each(groups: NDArray[np.int64], values: NDArray[np.float64]) -> 
     return order[np.unique(groups[order], return_index=True)[1]]
 
 
-def _mean_ap(labels: NDArray[np.int64], is_right: NDArray[np.bool_], counts: NDArray[np.int64]) -> float:
-    """COCO's average precision at one IoU, the mean over classes with objects; NaN where there are none.
+def _mean_ap(
+    labels: NDArray[np.int64],
+    is_right: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+    *,
+    measured: NDArray[np.bool_] | None = None,
+) -> float:
+    """COCO's average precision at one IoU, the mean over classes; NaN where there are none.
 
     Args:
         labels: (N,) class of each detection, the best first.
         is_right: (N,) whether it finds an object.
         counts: (K,) objects of each class.
+        measured: (K,) which classes count; by default those with objects.
     """
     order = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[order], np.arange(len(counts) + 1))
-    precisions = [
-        _ap(is_right[order[start:end]], count)
-        for start, end, count in zip(ends[:-1].tolist(), ends[1:].tolist(), counts.tolist(), strict=True)
-        if count
-    ]
+    classes = np.flatnonzero(counts > 0 if measured is None else measured)
+    precisions = [_ap(is_right[order[ends[k] : ends[k + 1]]], int(counts[k])) for k in classes.tolist()]
     return float(np.mean(precisions)) if precisions else float("nan")
 
 
 def _ap(is_right: NDArray[np.bool_], num_objects: int) -> float:
-    """The mean of the precision at 101 recalls; at each the highest precision that is reached from there on."""
+    """The mean of the precision at 101 recalls, at each the highest from there on; 0 without objects."""
+    if not num_objects:
+        return 0.0
     num_right = np.cumsum(is_right)
     precision = num_right / (np.arange(1, len(is_right) + 1) + _NO_DIVISION_BY_ZERO)
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

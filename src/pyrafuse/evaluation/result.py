@@ -51,6 +51,10 @@ class ClassResult:
         num_objects: Objects to be found; crowds are not.
         num_images: Images that hold such an object.
         best: Where its F1 is highest.
+        ap75: Average precision at IoU 0.75; NaN in the states of runs from before 0.1.0.
+        ap_small: Average precision of its objects below 32² px.
+        ap_medium: Of those from 32² to 96² px.
+        ap_large: Of those above 96² px.
     """
 
     name: str
@@ -60,6 +64,10 @@ class ClassResult:
     num_objects: int
     num_images: int
     best: OperatingPoint
+    ap75: float = math.nan
+    ap_small: float = math.nan
+    ap_medium: float = math.nan
+    ap_large: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -275,6 +283,11 @@ class EvaluationResult:
             return ""
         other = int(np.delete(np.arange(len(row) - 1), label)[others.argmax()])
         return f"taken for {self.names[other]}: {row[other]} of {row.sum()}"
+
+    def precision_rows(self) -> list[tuple[str, ...]]:
+        """One row of text a class, and "all" last: the class and its AP, AP50, AP75 and that of each size."""
+        rows = [*((c.name, c) for c in self.classes), ("all", self)]
+        return [(name, *(_number(getattr(of, figure)) for figure in FIGURES[:6])) for name, of in rows]
 
     def class_header(self) -> tuple[str, ...]:
         """Column titles of `class_rows`."""

@@ -165,6 +165,8 @@ def add_classes(report: Report, result: EvaluationResult) -> None:
             _add_table(report, result.class_header(), rows, notes, caption)
     else:
         _add_table(report, result.class_header(), rows, notes, caption)
+    with report.folded("AP of each class by overlap and size"):
+        report.add_table(("class", *(name for name, *_ in _FIGURES)), result.precision_rows())
     report.add_section("Per size")
     report.add_text("Where small objects have a much lower AP than large ones, a larger --size helps most.")
     _add_table(

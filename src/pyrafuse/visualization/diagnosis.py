@@ -56,13 +56,17 @@ def plot_f1(
     for color, k in zip(LINE_COLORS, named, strict=False):
         axes.plot(confidences, f1[k], color=color, linewidth=1.2, label=f"{plain(names[k])}  {best[k][0]:.2f}")
         axes.plot(*best[k], marker="o", markersize=4, color=color)
-    axes.plot(confidences, f1_of_all, color="black", linewidth=2.4, label=f"all classes  {best[-1][0]:.2f}")
+    axes.plot(confidences, f1_of_all, color="black", linewidth=2.4, label=f"all classes  {_number(best[-1][0])}")
     axes.plot(*best[-1], marker="o", markersize=6, color="black")
     quiet_axes(axes, title="F1 at IoU 0.50", x="least score that is kept", y="F1")
     axes.set_xlim(0, 1.005)
     axes.set_ylim(0, 1.02)
     legend(axes, title="best score threshold", is_below=True)
     return figure
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
 
 
 def plot_calibration(

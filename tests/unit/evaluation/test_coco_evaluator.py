@@ -31,6 +31,10 @@ def test_twelve_figures_and_curves_equal_pycocotools(seed):
     for k, c in enumerate(result.classes[:-1]):
         assert c.ap == pytest.approx(curves[:, :, k].mean(), abs=1e-9)
         assert c.ap50 == pytest.approx(curves[0, :, k].mean(), abs=1e-9)
+        assert c.ap75 == pytest.approx(curves[5, :, k].mean(), abs=1e-9)
+        of_sizes = judge.eval["precision"][:, :, k, 1:, 2].mean(axis=(0, 1))
+        expected = np.where(of_sizes < 0, np.nan, of_sizes)
+        np.testing.assert_allclose([c.ap_small, c.ap_medium, c.ap_large], expected, rtol=0, atol=1e-9)
         assert c.ar_100 == pytest.approx(judge.eval["recall"][:, k, 0, 2].mean(), abs=1e-9)
     assert result.classes[-1].num_objects == 0
     assert math.isnan(result.classes[-1].ap)

@@ -36,9 +36,9 @@ def naive_ap(points, num_objects):
 
 
 def naive_mean_ap(points, counts):
-    """Of (score, is right, class)."""
-    classes = [k for k, count in counts.items() if count > 0]
-    return np.mean([naive_ap([p[:2] for p in points if p[2] == k], counts[k]) for k in classes])
+    """Of (score, is right, class); without any object left a class has an AP of 0 if it has detections, else none."""
+    of_classes = {k: [p[:2] for p in points if p[2] == k] for k in counts}
+    return np.mean([naive_ap(of_classes[k], n) if n else 0 for k, n in counts.items() if n or of_classes[k]])
 
 
 def naive_tide(data, detections):
@@ -97,7 +97,8 @@ def naive_tide(data, detections):
             elif target is not None and best.get(target[:2]) == place:
                 fixed.append((score, True, target[3]))
         gains[mended] = naive_mean_ap(fixed, counts) - ap50
-    gains["missed"] = naive_mean_ap(points, counts - Counter(o[3] for o in missed)) - ap50
+    missed_of = Counter(o[3] for o in missed)
+    gains["missed"] = naive_mean_ap(points, {k: n - missed_of[k] for k, n in counts.items()}) - ap50
     kinds = Counter(kind for *_, kind, _ in judged)
     right = Counter(label for _, label, kind, _ in judged if kind == "right")
     return {
@@ -105,7 +106,7 @@ def naive_tide(data, detections):
         "counts": [*(kinds[kind] for kind in OUTCOMES[:-1]), len(missed)],
         "gains": [gains[kind] for kind in OUTCOMES[1:]],
         "false": naive_mean_ap([point for point in points if point[1]], counts) - ap50,
-        "false negatives": naive_mean_ap(points, right) - ap50,
+        "false negatives": naive_mean_ap(points, {k: right[k] for k in counts}) - ap50,
     }
 
 
@@ -155,7 +156,7 @@ def test_predictions_that_are_the_ground_truth_have_no_error(seed):
     assert result.outcomes[0] == sum(int((~r.crowd).sum()) for r in data.records)
     assert result.outcomes[1:].tolist() == [0] * 6
     assert result.gains.by_kind == (0,) * 6
-    assert result.advice() == "No kind of error costs AP50 by itself."
+    assert result.advice() == "No error costs AP50."
 
 
 def test_each_kind_by_hand():
@@ -190,6 +191,16 @@ def test_what_is_gained_by_hand():
     assert result.advice() == "Mending background errors would bring most: AP50 from 0.500 to 1.000 (+0.500)."
 
 
+def test_a_class_of_which_nothing_is_found_stays_at_nothing_without_its_missed_objects():
+    far = [150, 150, 190, 190]
+    data = data_of([record([[0, 0, 40, 40], [100, 0, 140, 40]], [0, 1])], ["cat", "dog"])
+    result = diagnosis_of(data, [found([[0, 0, 40, 40], far], [0.9, 0.8], [0, 1])])
+    assert (result.gains.ap50, result.gains.by_kind[-1], result.gains.false_negatives) == pytest.approx((0.5, 0, 0))
+    assert result.advice() == "Mending one kind of errors alone brings nothing: AP50 stays at 0.500."
+    without = diagnosis_of(data, [found([[0, 0, 40, 40]], [0.9], [0])])  # no detection: the class is no longer measured
+    assert (without.gains.by_kind[-1], without.gains.false_negatives) == pytest.approx((0.5, 0.5))
+
+
 def test_a_detection_of_a_crowd_is_no_error_and_the_crowd_is_not_missed():
     data = data_of([record([[0, 0, 40, 40], [100, 100, 190, 190]], [0, 0], crowd=[False, True])], ["cat"])
     result = diagnosis_of(data, [found([[0, 0, 40, 40], [110, 110, 130, 130]], [0.9, 0.8], [0, 0])])
@@ -204,6 +215,7 @@ def test_nothing_found_is_all_missed_and_nothing_there_all_background():
     nothing = diagnosis_of(data, [found([], [], []), found([], [], [])])
     assert nothing.outcomes.tolist() == [0, 0, 0, 0, 0, 0, 1]
     assert nothing.gains.ap50 == 0
+    assert nothing.advice() == "Nothing is found: AP50 is 0."
     empty = data_of([record([], [])], ["cat"])
     assert diagnosis_of(empty, [found([[0, 0, 9, 9]], [0.5], [0])]).outcomes.tolist() == [0, 0, 0, 0, 0, 1, 0]
 

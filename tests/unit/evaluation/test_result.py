@@ -85,6 +85,7 @@ def test_json_is_strict_and_undefined_is_null(result):
     assert plain["classes"][1] == {
         "name": "海 | sea", "ap": None, "ap50": None, "ar_100": None, "num_objects": 0, "num_images": 0,
         "best": {"confidence": None, "precision": None, "recall": None, "f1": None},
+        "ap75": None, "ap_small": None, "ap_medium": None, "ap_large": None,
     }  # fmt: skip
     assert plain["best"]["confidence"] == 0.25
     assert plain["confusion"] == [[6, 0, 6], [0, 0, 0], [1, 2, 0]]
