@@ -45,8 +45,8 @@ def add_errors(report: Report, diagnosis: Diagnosis, names: Sequence[str]) -> No
             )
         ],
         caption="Kinds as TIDE defines them (arXiv:2008.08115). Gain: how much higher AP50 would be if all errors of "
-        f"the kind were mended and no others. Errors: with a score of {diagnosis.confidence:.3f} or more, where F1 is "
-        f"best; all errors: with any score. Without any false detection AP50 would be higher by "
+        f"the kind were mended and no others. Errors: with a score of {_threshold(diagnosis)}; "
+        f"all errors: with any score. Without any false detection AP50 would be higher by "
         f"{_number(gains.false_positives)}, without any missed object by {_number(gains.false_negatives)}.",
     )
     if not math.isnan(gains.ap50):
@@ -97,7 +97,7 @@ def add_confidence(report: Report, diagnosis: Diagnosis, result: EvaluationResul
         )
     ]
     header = ("class", "best threshold", "F1", "precision", "recall", "F1 at one threshold")
-    caption = f"One threshold: {diagnosis.confidence:.3f}, where the F1 of all classes together is best."
+    caption = f"One threshold: {_threshold(diagnosis)}."
     if len(rows) > MAX_LISTED_CLASSES + 1:
         with report.folded(f"Thresholds of all {len(result.names)} classes"):
             report.add_table(header, rows, caption)
@@ -173,6 +173,11 @@ def _add_outcomes(
         [(name, *(f"{n:,}" for n in row[: len(columns)])) for name, row in zip(names, counts.tolist(), strict=True)],
         caption,
     )
+
+
+def _threshold(diagnosis: Diagnosis) -> str:
+    where = ", where the F1 of all classes together is best" if diagnosis.f1_at_confidence[-1] > 0 else ""
+    return f"{diagnosis.confidence:.3f} or more{where}"
 
 
 def _area(low: float, high: float) -> str:

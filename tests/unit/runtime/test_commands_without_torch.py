@@ -179,3 +179,20 @@ def test_what_an_evaluation_of_a_file_cannot_do_is_one_sentence(write, tmp_path,
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_results_are_judged_and_compared_with_an_exported_file(write, tmp_path):
+    write_data(tmp_path / "data")
+    data = "data/instances_val.json"
+    cats = [{"image_id": i, "category_id": 3, "bbox": [0, 0, 32, 32], "score": 0.9} for i in range(2)]
+    (tmp_path / "cats.json").write_text(json.dumps(cats))
+    judged = run_without_torch("evaluate", data, "--results", "cats.json", "--page", "page.html", cwd=tmp_path)
+    assert judged.returncode == 0, judged.stderr
+    assert "Mending objects that are missed would bring most: AP50 from 0.500 to 1.000 (+0.500)." in judged.stdout
+    assert "Why it fails" in (tmp_path / "page.html").read_text()
+    compared = run_without_torch(
+        "diff", write(Interface(input="fitted")), "cats.json", data, "--score", "0.25", cwd=tmp_path
+    )
+    assert compared.returncode == 0, compared.stderr
+    # the file finds both cats and, below them, both dogs
+    assert "Of 4 objects both find 2, A alone 2, B alone 0, and neither 0" in compared.stdout
