@@ -13,6 +13,7 @@ EXTRA_OF = {
     **dict.fromkeys(("onnxruntime", "openvino", "matplotlib", "faster_coco_eval"), "runtime"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     **dict.fromkeys(("fastapi", "uvicorn", "pydantic", "starlette", "anyio"), "serve"),
+    "gradio": "app",
     "optuna": "search",
     "wandb": "wandb",
     "mlflow": "mlflow",

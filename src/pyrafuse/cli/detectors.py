@@ -38,7 +38,10 @@ class Speedups:
         return detector.optimized(precision=self.precision, compiled=self.compiled) if self.given else detector
 
 
-def load_any(model: Path, device: str, speedups: Speedups = Speedups()) -> "Detector | ExportedDetector":
+NO_SPEEDUPS = Speedups()
+
+
+def load_any(model: Path, device: str, speedups: Speedups = NO_SPEEDUPS) -> "Detector | ExportedDetector":
     """Read ``model`` by its suffix: an exported file, or else a checkpoint, and make it faster if asked.
 
     Raises:

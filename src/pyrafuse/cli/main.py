@@ -65,6 +65,9 @@ COMMANDS = {
         "pyrafuse.cli.serve:serve",
         "Answer requests over HTTP: images in, detections as JSON out. Ctrl-C ends it.",
     ),
+    "app": Command(
+        "pyrafuse.cli.app:app", "Show detectors, data and trainings on a page in your browser. Ctrl-C ends it."
+    ),
     "explain": Command(
         "pyrafuse.cli.explain:explain",
         "Show which level each detection came from, and what the neck fused for it.",

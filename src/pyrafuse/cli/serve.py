@@ -1,6 +1,18 @@
 """`pyrafuse serve`."""
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.paths import find_checkpoint
+from pyrafuse.base.printable import counted, printable
+from pyrafuse.cli.detectors import NO_SPEEDUPS, Speedups, load_any
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pyrafuse.serving.limits import Limits
+    from pyrafuse.serving.service import Service
 
 
 def serve(
@@ -43,35 +55,56 @@ def serve(
         precision: fp32, or bf16, which is faster on processors and GPUs with instructions for it, and moves boxes and
             scores a little.
     """
-    from pyrafuse.base.errors import PyrafuseError, check_between
-    from pyrafuse.base.paths import find_checkpoint
-    from pyrafuse.base.printable import counted, printable
-    from pyrafuse.cli.detectors import Speedups, load_any
+    if not models:
+        raise PyrafuseError("give one model or more: pyrafuse serve runs/mine/best.ckpt")
     from pyrafuse.serving.limits import Limits
+
+    return serve_models(
+        models,
+        Limits(max_megabytes, max_megapixels, max_seconds, concurrency, batch, wait_ms),
+        host=host,
+        port=port,
+        score=score,
+        device=device,
+        speedups=Speedups(optimize, compile, precision),
+    )
+
+
+def serve_models(
+    models: Sequence[str],
+    limits: "Limits",
+    *,
+    host: str,
+    port: int,
+    score: float,
+    device: str,
+    speedups: Speedups = NO_SPEEDUPS,
+    finish: "Callable[[FastAPI, Service], object]" = lambda app, service: None,  # noqa: ARG005
+) -> int:
+    """Load ``models``, listen, and answer until Ctrl-C or SIGTERM; ``finish`` adds routes of its own.
+
+    Raises:
+        PyrafuseError: If a model cannot be read, or the address is not free.
+    """
+    check_between("score", score, 0, 1)
+    files = [find_checkpoint(model) for model in models]
     from pyrafuse.serving.rest import create_app
     from pyrafuse.serving.running import LOOPBACK, listen, run, tell_address
     from pyrafuse.serving.service import Service, name_models
 
-    if not models:
-        raise PyrafuseError("give one model or more: pyrafuse serve runs/mine/best.ckpt")
-    check_between("score", score, 0, 1)
-    limits = Limits(max_megabytes, max_megapixels, max_seconds, concurrency, batch, wait_ms)
-    files = [find_checkpoint(model) for model in models]
     with listen(host, port) as taken:
-        speedups = Speedups(optimize, compile, precision)
         names = name_models([str(file) for file in files])
         detectors = {name: load_any(file, device, speedups) for name, file in zip(names, files, strict=True)}
         told = {name: file.name for name, file in zip(names, files, strict=True)}
         service = Service(detectors, limits, score=score, files=told)
         service.warm_up()
         is_local = host in LOOPBACK
-        app = create_app(service, hosts=("127.0.0.1", "localhost", "[::1]") if is_local else ())
-        print(
-            f"{', '.join(map(printable, names))} at {tell_address(taken)}; /docs tells how to ask; Ctrl-C ends it",
-            flush=True,
-        )
+        routes = create_app(service, hosts=("127.0.0.1", "localhost", "[::1]") if is_local else ())
+        finish(routes, service)
+        named = ", ".join(map(printable, names)) or "no model"
+        print(f"{named} at {tell_address(taken)}; /docs tells how to ask; Ctrl-C ends it", flush=True)
         if not is_local:
-            print(f"everyone who reaches {host} may use it: there is no password")
-        run(app, taken, grace_s=limits.seconds)
+            print(f"everyone who reaches {host} may use it: there is no password", flush=True)
+        run(routes, taken, grace_s=limits.seconds)
     print(f"ended; {counted(service.num_answered, 'image')} answered")
     return 0

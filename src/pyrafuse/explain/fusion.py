@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -27,7 +28,11 @@ from pyrafuse.models.detector import Detector
 
 
 def explain_image(
-    detector: Detector, image: Frame | NDArray[Any] | Tensor | Image.Image | str | Path, *, score: float = 0.25
+    detector: Detector,
+    image: Frame | NDArray[Any] | Tensor | Image.Image | str | Path,
+    *,
+    score: float = 0.25,
+    only: Sequence[float] | None = None,
 ) -> FusionExplanation:
     """Run ``detector`` once over one image and tell what its neck fused.
 
@@ -35,6 +40,7 @@ def explain_image(
         detector: On the device to compute on; its parts are set to evaluation mode.
         image: A frame of a source, or whatever else `open_source` takes for a single image.
         score: Least score of a detection that is told, 0..1.
+        only: A box, xyxy in pixels of the image: the detection that is nearest to it is told alone.
 
     Raises:
         DataError: If the image cannot be read, or is not one image.
@@ -47,6 +53,9 @@ def explain_image(
         raise DataError(frame.error or f"{frame.name} cannot be read")
     twin, neck = record(detector)
     (detections,) = twin.predict_frames([frame], score_threshold=score)
+    if only is not None and len(detections):
+        distances = (detections.boxes - torch.as_tensor(only, device=detections.boxes.device)).abs().sum(dim=1)
+        detections = detections[int(distances.argmin())]
     preprocessing = detector.card.preprocessing
     inner_height, inner_width = compute_inner_size(*detections.image_size, preprocessing)
     fit = Fit.of(*detections.image_size, preprocessing)

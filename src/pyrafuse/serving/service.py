@@ -68,7 +68,7 @@ class Service:
             for name, detector in detectors.items()
         }
         # decoded images are large: so many wait at most that the next batch of each detector is ready
-        self._room = asyncio.Semaphore(2 * limits.batch * len(detectors))
+        self._room = asyncio.Semaphore(2 * limits.batch * max(len(detectors), 1))
 
     def warm_up(self) -> None:
         """Detect once with each detector: the first time takes longest."""
@@ -87,6 +87,8 @@ class Service:
         Raises:
             Refusal: If there is none.
         """
+        if not self.batchers:
+            raise Refusal(404, "there is no model here: start the server with one")
         name = next(iter(self.batchers)) if name is None else name
         if name not in self.batchers:
             raise Refusal(404, str(unknown_name("model", name, self.batchers)))
