@@ -5,15 +5,19 @@ address -> answer -> temporary file, hashed as it comes -> length and SHA-256 co
 
 import hashlib
 import http.client
+import ipaddress
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.base.printable import printable
 from pyrafuse.base.progress import create_bar
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_atomically
@@ -23,6 +27,9 @@ ANSWER_WITHIN_S = 8.0
 
 STALLED_AFTER_S = 30.0
 """Seconds without any data after which a download that began has failed."""
+
+SLOWEST = 1000
+"""Bytes a second, over all of a download, below which it has failed; the first `STALLED_AFTER_S` are not counted."""
 
 PIECE = 1 << 18
 """Bytes that are read at once."""
@@ -55,16 +62,17 @@ def download(address: str, file: Path, *, what: str, digest: str = "", remedy: s
         return describe_failure(error, host)
 
     try:
-        response = answer_in_time(lambda: _open(address), host)
+        response = answer_in_time(lambda: open_address(address), host)
     except NETWORK_ERRORS as error:
         raise fail(in_words(error)) from error
     total, found = int(response.headers.get("Content-Length") or 0), hashlib.sha256()
     console.print(f"fetching {address}{f' ({total / 1e6:.1f} MB)' if total else ''}")
     with response, write_atomically(file) as stream, create_bar(console if console.is_terminal else None) as bar:
         task = bar.add_task(file.name, total=total or None)
+        pieces = read_pieces(response, host)
         while True:
             try:
-                piece = response.read(PIECE)
+                piece = next(pieces, b"")
             except NETWORK_ERRORS as error:  # here, as an `OSError` of the file is told otherwise
                 raise fail(in_words(error)) from error
             if not piece:
@@ -76,6 +84,58 @@ def download(address: str, file: Path, *, what: str, digest: str = "", remedy: s
             raise fail(f"{host} ended after {stream.tell():,} of {total:,} bytes")
         if not found.hexdigest().startswith(digest):
             raise fail(f"its SHA-256 begins with {found.hexdigest()[: len(digest)]}, and should with {digest}")
+
+
+def open_address(address: str, *, timeout_s: float | None = None) -> Any:
+    """The answer of the server at ``address``, http or https.
+
+    A redirection is followed to http and https alone, and to this machine only from this machine.
+
+    Args:
+        address: The address.
+        timeout_s: Seconds without any data after which it has failed; by default `STALLED_AFTER_S`.
+
+    Raises:
+        OSError: If the server cannot be reached, refuses, or leads elsewhere.
+        HTTPException: If it does not answer as it should.
+        ValueError: If ``address`` is none.
+    """
+    request = urllib.request.Request(address, headers={"User-Agent": "pyrafuse"})
+    return urllib.request.build_opener(_Redirections).open(request, timeout=timeout_s or STALLED_AFTER_S)
+
+
+def read_pieces(response: Any, host: str) -> Iterator[bytes]:
+    """The body of an answer as it comes.
+
+    Raises:
+        TimeoutError: If it comes with less than `SLOWEST` bytes a second.
+    """
+    began, received = time.monotonic(), 0
+    while piece := response.read1(PIECE):
+        received += len(piece)
+        if time.monotonic() - began > STALLED_AFTER_S + received / SLOWEST:
+            raise TimeoutError(f"{host} sends less than {SLOWEST:,} bytes a second")
+        yield piece
+
+
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        parts = urlsplit(newurl)
+        if parts.scheme in {"http", "https"} and (
+            not _is_here(parts.hostname) or _is_here(urlsplit(req.full_url).hostname)
+        ):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        reason = f"and leads to {printable(newurl, limit=200)}, where nothing is fetched from"
+        raise urllib.error.HTTPError(req.full_url, code, reason, headers, fp)
+
+
+def _is_here(host: str | None) -> bool:
+    """Whether ``host`` is this machine."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False  # it cannot be asked either
+    return any(one.is_loopback or one.is_unspecified for one in map(ipaddress.ip_address, map(str, found)))
 
 
 def describe_failure(error: Exception, host: str) -> str:
@@ -119,8 +179,3 @@ def answer_in_time(ask: Callable[[], T], host: str) -> T:
     if not found:
         raise TimeoutError(f"{host} does not answer within {ANSWER_WITHIN_S:g} s")
     return found[0]
-
-
-def _open(address: str) -> Any:
-    request = urllib.request.Request(address, headers={"User-Agent": "pyrafuse"})
-    return urllib.request.urlopen(request, timeout=STALLED_AFTER_S)

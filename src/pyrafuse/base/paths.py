@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError, nearest
 from pyrafuse.base.folders import check_file
+from pyrafuse.base.printable import printable
 from pyrafuse.base.published_files import find_published
 
 SUFFIXES = frozenset({".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".onnx", ".xml"})
@@ -68,6 +69,19 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     return []
 
 
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """``path`` with the folder of the user that it begins with: ``~/photos``.
+
+    Raises:
+        DataError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        name = printable(Path(path).parts[0], limit=60)
+        raise DataError(f"there is no user {name}; write the path from / on, or put ./ before it") from error
+
+
 def check_data(path: str) -> None:
     """Refuse a data set that is not there; ``shapes`` is generated.
 
@@ -78,7 +92,7 @@ def check_data(path: str) -> None:
         return
     if not path.strip():
         raise DataError("the data set's path is empty; for the current folder give '.'")
-    place = Path(path).expanduser()
+    place = expand_user(path)
     if place.exists():
         check_file(place)
         return
@@ -97,7 +111,7 @@ def check_source(text: str) -> None:
     """
     if not text.strip():
         raise DataError("the source is empty text; for the current folder give '.'")
-    path = Path(text).expanduser()
+    path = expand_user(text)
     if "://" in text or path.exists() or text.isdecimal():
         return
     if glob.has_magic(text):

@@ -30,9 +30,12 @@ def list_names(names: Iterable[object], *, most: int = 8, limit: int = 120) -> s
     return ", ".join(printable(name, limit=limit) for name in given[:most]) + more
 
 
-def printable_lines(text: str) -> str:
-    """The same of each line of a text that has several."""
-    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+def printable_lines(text: str, *, limit: int | None = None) -> str:
+    """The same of each line of a text that has several; ``limit`` is that of all of it."""
+    shown = text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+    if limit is not None and len(shown) > limit:
+        shown = f"{shown[: limit // 2]} ... {shown[5 - limit // 2 :]}"
+    return shown
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

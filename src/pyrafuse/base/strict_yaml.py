@@ -1,4 +1,4 @@
-"""YAML that people write by hand: a key that stands twice is an error, not the last one's."""
+"""YAML within bounds; in what people write by hand a key that stands twice is an error, not the last one's."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.printable import printable
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -13,8 +14,8 @@ MOST_VALUES = 1_000_000
 """What a text may unfold to: anchors within anchors grow without bounds."""
 
 
-class StrictLoader(yaml.SafeLoader):
-    """For `yaml.load`. Refuses a key that stands twice in a mapping, or is no single word; knows anchors and ``<<``."""
+class BoundedLoader(yaml.SafeLoader):
+    """For `yaml.load` of what other tools wrote: nothing unfolds without bounds, and every failure is a YAMLError."""
 
     def get_single_node(self) -> yaml.Node | None:
         """The whole text.
@@ -30,6 +31,25 @@ class StrictLoader(yaml.SafeLoader):
         except RecursionError as error:
             raise PyrafuseError("values are nested too deeply; write fewer brackets in brackets") from error
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Build a value.
+
+        Raises:
+            yaml.constructor.ConstructorError: If it is not what its tag says, as a date that no calendar has.
+        """
+        try:
+            return super().construct_object(node, deep=deep)
+        except PyrafuseError:
+            raise
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            value = f"{printable(node.value, limit=60)!r} " if isinstance(node, yaml.ScalarNode) else "this "
+            raise yaml.constructor.ConstructorError(None, None, f"{value}is no {kind}", node.start_mark) from error
+
+
+class StrictLoader(BoundedLoader):
+    """Refuses, besides, a key that stands twice in a mapping, or is no single word; knows anchors and ``<<``."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping; what it merges in gives way to its own keys.

@@ -22,6 +22,9 @@ from pyrafuse.base.memory import collect_rarely
 from pyrafuse.base.printable import printable_lines
 from pyrafuse.base.user_code import import_user_code
 
+MOST_LETTERS = 2000
+"""Length of the longest message: what people read is not longer, and names in files may be."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -163,7 +166,7 @@ def _answer(words: list[str], received: Sequence[int]) -> int:
         if is_debug:
             traceback.print_exc()
         else:
-            print(f"pyrafuse: {printable_lines(str(error))}", file=sys.stderr)
+            print(f"pyrafuse: {printable_lines(str(error), limit=MOST_LETTERS)}", file=sys.stderr)
         return 2
     except PermissionError as error:
         print(f"pyrafuse: {error.filename} may not be read or written; change its rights", file=sys.stderr)

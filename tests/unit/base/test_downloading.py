@@ -6,6 +6,8 @@ import io
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torchvision.models import get_model_weights
 
 import pyrafuse
 from pyrafuse.base import downloading
+from pyrafuse.base.downloading import _Redirections, open_address, read_pieces
 from pyrafuse.base.errors import CheckpointError, PyrafuseError, UnknownNameError
 from pyrafuse.base.paths import find_checkpoint
 from pyrafuse.base.published_files import DETECTORS, find_published
@@ -33,6 +36,7 @@ class Server:
     length: int | None = None
     status: int = 200
     pause_s: float = 0.0
+    leads_to: str = ""
     asked: list[str] = field(default_factory=list)
 
     def address(self, name: str) -> str:
@@ -51,6 +55,11 @@ def server(monkeypatch, tmp_path):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             state.asked.append(self.path)
+            if state.leads_to:
+                self.send_response(302)
+                self.send_header("Location", state.leads_to)
+                self.end_headers()
+                return
             if state.status != 200:
                 self.send_error(state.status)
                 return
@@ -119,6 +128,30 @@ def test_a_slow_server_is_waited_for_and_one_that_stalls_is_not(server, monkeypa
     with pytest.raises(CheckpointError, match=r"127\.0\.0\.1:\d+ sent nothing for 0\.2 s; download http"):
         find_published(server.address("stalled.pth"))
     assert [path.name for path in files_in(tmp_path)] == ["slow.pth"]
+
+
+def test_a_server_that_sends_a_little_now_and_then_is_not_waited_for(server, monkeypatch):
+    server.pause_s = 0.1
+    monkeypatch.setattr(downloading, "STALLED_AFTER_S", 0.05)
+    monkeypatch.setattr(downloading, "SLOWEST", 100_000)
+    with open_address(server.address("drip.png"), timeout_s=5) as answer:
+        pieces = read_pieces(answer, "a.org")
+        assert next(pieces) == server.content[:500]
+        with pytest.raises(TimeoutError, match=r"a\.org sends less than 100,000 bytes a second"):
+            next(pieces)
+
+
+def test_redirections_stay_within_http_and_lead_here_only_from_here(server):
+    server.leads_to = "ftp://127.0.0.1/x.pth"
+    with pytest.raises(CheckpointError, match=r"answers 302 and leads to ftp://127.0.0.1/x.pth, where nothing is"):
+        find_published(server.address("model.pth"))
+    server.leads_to = server.address("there.pth")
+    with pytest.raises(urllib.error.HTTPError, match="redirect"):  # in a circle: it is followed
+        open_address(server.address("model.pth"))
+    elsewhere = urllib.request.Request("http://203.0.113.7/model.pth")
+    with pytest.raises(urllib.error.HTTPError, match=r"leads to http://127.0.0.1:\d+/files/there.pth"):
+        _Redirections().redirect_request(elsewhere, None, 302, "Found", {}, server.leads_to)
+    assert _Redirections().redirect_request(elsewhere, None, 302, "Found", {}, "https://203.0.113.8/x") is not None
 
 
 def test_without_a_network(server):

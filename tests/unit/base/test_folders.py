@@ -1,5 +1,6 @@
 """Folders of files: what is no file at all is refused before anything waits for it."""
 
+import json
 import os
 import socket
 
@@ -33,6 +34,34 @@ def test_a_pipe_a_socket_and_a_device_are_no_files(tmp_path):
         server.bind(str(tmp_path / "a.sock"))
         with pytest.raises(DataError, match=r"a.sock is a socket"):
             list_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: ~nosuchuser/x\nval: x\npath: ~nosuchuser\nnames: [a]", "there is no user ~nosuchuser; write the path"),
+        ("train: !!timestamp x\nnames: [a]", "data.yaml is no YAML that can be read: 'x' is no timestamp"),
+        ("train: &a [*a]\nnames: [a]", "an anchor within itself"),
+        ("train: " + 70_000 * "x" + "\nnames: [a]", "correct path or the entry"),
+    ],
+)
+def test_values_of_a_data_set_s_file_that_fit_nothing_are_told_in_one_sentence(tmp_path, text, said):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(DataError) as raised:
+        read_splits(str(tmp_path))
+    assert said in str(raised.value)
+    assert len(str(raised.value)) < 2000
+
+
+def test_a_name_longer_than_any_file_s_is_an_image_that_is_missing(tmp_path):
+    annotations = {
+        "images": [{"id": 1, "file_name": 300 * "a" + ".jpg", "width": 8, "height": 8}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(annotations))
+    with pytest.raises(DataError, match="missing image"):
+        read_splits(str(tmp_path / "labels.json"))
 
 
 def test_a_list_of_images_that_is_a_device_is_not_read(tmp_path):

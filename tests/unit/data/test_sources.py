@@ -293,6 +293,8 @@ def test_no_server_is_an_error_and_one_fault_of_a_list(tmp_path):
     assert first.error is not None
     assert first.name == dead
     assert (second.error, second.index) == (None, 1)
+    broken, _ = open_source(["http://[::1", tmp_path / "b.png"])
+    assert broken.error == "http://[::1 is no address: Invalid IPv6 URL; correct it"
 
 
 def test_arrays_tensors_and_pillow_images_in_one_list():

@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 import urllib.error
-import urllib.request
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pyrafuse.base.arrays import Array, is_tensor
+from pyrafuse.base.downloading import open_address, read_pieces
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import list_files
 from pyrafuse.base.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
-from pyrafuse.base.paths import check_source
+from pyrafuse.base.paths import check_source, expand_user
 from pyrafuse.base.printable import printable
 
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
@@ -165,7 +165,7 @@ def _open_item(
     check_source(text)
     if _is_url(text):
         return _open_stream(text, stride) if _is_stream(text) else _open_url_later(text, stride)
-    path = Path(text).expanduser()
+    path = expand_user(text)
     if path.is_dir():
         return _open_folder(path, stride, leave_out)
     if path.exists():
@@ -310,7 +310,10 @@ def _is_url(text: str) -> bool:
 
 
 def _is_stream(url: str) -> bool:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # told of when it is downloaded
     return parts.scheme.lower() in STREAM_SCHEMES or Path(parts.path).suffix.lower() in STREAM_SUFFIXES
 
 
@@ -338,22 +341,24 @@ def _open_url_later(url: str, stride: int) -> Source:
         else:
             yield from source
 
-    is_video = Path(urlsplit(url).path).suffix.lower() in VIDEO_SUFFIXES
+    is_video = Path(url.partition("?")[0]).suffix.lower() in VIDEO_SUFFIXES
     return Source(read, None if is_video else 1)
 
 
 def _download(url: str) -> Path:
     """The body of ``url`` as a temporary file, with a suffix that tells images from videos."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"{printable(url)} is no address: {error}; correct it") from error
     if parts.scheme not in {"http", "https"}:
         raise DataError(
             f"cannot read {url}: images and videos come by http:// and https://, streams by "
             f"{', '.join(sorted(STREAM_SCHEMES))}"
         )
-    request = urllib.request.Request(url, headers={"User-Agent": "pyrafuse"})
     path = None
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with open_address(url, timeout_s=TIMEOUT_S) as response:
             suffix = Path(parts.path).suffix.lower()
             if response.headers.get_content_maintype() == "video" and suffix not in VIDEO_SUFFIXES:
                 suffix = ".mp4"
@@ -362,7 +367,7 @@ def _download(url: str) -> Path:
             path = Path(name)
             with os.fdopen(handle, "wb") as stream:
                 received = 0
-                while block := response.read(1 << 16):
+                for block in read_pieces(response, parts.netloc.rpartition("@")[2]):
                     received += len(block)
                     if max(received, expected) > MAX_DOWNLOAD_BYTES:
                         raise DataError(f"{url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself")

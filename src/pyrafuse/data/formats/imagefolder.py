@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.strict_yaml import BoundedLoader
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
 from pyrafuse.data.reading.class_lists import find_class_lists, join_class_lists
 from pyrafuse.data.reading.documents import number_classes, read_head, read_json_lines, shorten
@@ -199,14 +201,18 @@ def _fits(values: Any, boxes: Sequence[Any]) -> bool:
     return isinstance(values, list) and len(values) == len(boxes)
 
 
+def _load_head(text: str) -> Any:
+    return yaml.load(text.split("\n---", 1)[0].removeprefix("---"), Loader=BoundedLoader)
+
+
 def _names_of_card(card: Path) -> tuple[str, ...]:
     """The names of the class label of objects in the head of a data set's card; empty where it tells none."""
     if not card.is_file():
         return ()
     text = read_head(card, 1 << 20)
     try:
-        head = yaml.safe_load(text.split("\n---", 1)[0].removeprefix("---")) if text.startswith("---") else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+        head = _load_head(text) if text.startswith("---") else None
+    except (yaml.YAMLError, PyrafuseError):
         return ()
     found = [*_class_labels(head)]
     names = found[0] if len(found) == 1 else {}

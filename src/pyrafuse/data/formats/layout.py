@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pyrafuse.base.errors import DataError, check_between, same_but_for_case
-from pyrafuse.base.paths import check_data
+from pyrafuse.base.paths import check_data, expand_user
 from pyrafuse.base.printable import list_names
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.foreign import find_foreign, recognise
@@ -160,7 +160,7 @@ def _look(path: str | os.PathLike[str]) -> DataSet:
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
     check_data(os.fspath(path))
-    path = Path(path).expanduser()
+    path = expand_user(path)
     if path.is_dir():
         return _look_into(path)
     for name, each in all_formats():

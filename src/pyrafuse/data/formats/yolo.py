@@ -1,5 +1,6 @@
 """YOLO text: a line an object, class and box (or outline) as shares of the image; files -> listed images -> records."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def read_yolo(folder: YOLOFolder, *, split: str, rules: ReadingRules = DEFAULT_R
             rows.append(row)
             parsed_lines.append(parsed)
             places.append((label_file, number))
-    there = [image.path for image in images if image.path.is_file()]
+    there = [image.path for image in images if os.path.isfile(image.path)]
     if there and not any(item.path for item in label_files):
         expected = ", ".join(str(path) for path in expected_labels(there[0]))
         problems.append(

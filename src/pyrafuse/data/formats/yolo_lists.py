@@ -1,5 +1,6 @@
 """What a YOLO data set lists: data.yaml, Darknet's obj.data, or folders -> the images of each split + class names."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +10,11 @@ from typing import Any
 
 import yaml
 
-from pyrafuse.base.errors import DataError
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES
+from pyrafuse.base.paths import expand_user
+from pyrafuse.base.printable import printable
+from pyrafuse.base.strict_yaml import BoundedLoader
 from pyrafuse.data.formats.yolo_labels import find_labels, label_folders
 from pyrafuse.data.reading.class_lists import ClassList, agree, find_class_lists, join_class_lists
 from pyrafuse.data.reading.documents import number_classes
@@ -101,7 +105,7 @@ def read_list(path: Path) -> YOLOFolder:
         raise DataError(f"{path} names no training images; it needs the keys train, val and names")
     bases = [path.parent]
     if content.get("path"):
-        given = Path(str(content["path"])).expanduser()
+        given = expand_user(str(content["path"]))
         bases = [path.parent / given, given, path.parent]
     splits, found, problems, tree = {}, {}, [], Tree(path.parent)
     for key, entry in content.items():
@@ -164,8 +168,8 @@ def _load(path: Path) -> Any:
             content["names"] = list(filter(None, map(str.strip, read_text(file).splitlines())))
         return _with_plain_keys(content)
     try:
-        return _with_plain_keys(yaml.safe_load(text))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that the calendar lacks
+        return _with_plain_keys(yaml.load(text, Loader=BoundedLoader))
+    except (yaml.YAMLError, PyrafuseError) as error:
         reason = " ".join(str(error).split())
         hint = "; write paths with / or in single quotes, not with \\ in double quotes" if "escape" in reason else ""
         raise DataError(f"{path} is no YAML that can be read: {reason}{hint}") from error
@@ -206,7 +210,7 @@ def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> tupl
     """The folder or list that ``entry`` names, and a warning where it is only the end of the entry that leads there."""
     tried = list(dict.fromkeys(base / text for base in bases for text in _spellings(entry)))
     for place in tried:
-        if place.exists():
+        if os.path.exists(place):  # of a name that is too long there is no file
             return place, None
     parts = split_name(entry)
     for start in range(len(parts)):
@@ -219,8 +223,8 @@ def _find_place(entry: str, bases: Sequence[Path], file: Path, key: str) -> tupl
                 )  # fmt: skip
                 return place, problem if start else None
     raise DataError(
-        f"{file} gives {entry!r} as {key}, but there is no {' and no '.join(map(str, tried))}; correct path or the "
-        "entry"
+        f"{file} gives {printable(repr(entry), limit=200)} as {key}, but there is no "
+        f"{' and no '.join(printable(place, limit=300) for place in tried)}; correct path or the entry"
     )
 
 

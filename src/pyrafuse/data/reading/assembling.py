@@ -40,7 +40,7 @@ def assemble(
         DataError: If the boxes as a whole look like something else than they are taken for.
     """
     headers = read_headers([image.path for image in images])
-    is_missing = [isinstance(h, DataError) and not i.path.exists() for i, h in zip(images, headers, strict=True)]
+    is_missing = [isinstance(h, DataError) and not os.path.exists(i.path) for i, h in zip(images, headers, strict=True)]
     problems = tell_missing(list(compress(images, is_missing)), len(images), rules)
     problems += tell_found(images)
     is_kept = np.zeros(len(images), bool)

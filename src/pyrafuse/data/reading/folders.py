@@ -123,7 +123,7 @@ def follow(base: Path, parts: Sequence[str]) -> Path | None:
     path = base
     for part in parts:
         place = path / part
-        if not place.exists():
+        if not os.path.exists(place):
             try:
                 alike = [name for name in os.listdir(path) if spell_folder(name) == spell_folder(part)]
             except OSError:
@@ -132,7 +132,7 @@ def follow(base: Path, parts: Sequence[str]) -> Path | None:
                 return None
             place = path / alike[0]
         path = place
-    return path if path.exists() else None
+    return path if os.path.exists(path) else None
 
 
 def decode(content: bytes, *, errors: str = "strict") -> str:

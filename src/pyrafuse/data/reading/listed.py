@@ -79,6 +79,6 @@ def tell_missing(images: Sequence[ListedImage], num_listed: int, rules: ReadingR
 
 
 def _hint(image: ListedImage) -> str:
-    if image.path.is_symlink():
+    if os.path.islink(image.path):
         return f"; it is a link to {os.readlink(image.path)}"
     return f"; {image.found.fault}" if image.found is not None and image.found.fault else ""
