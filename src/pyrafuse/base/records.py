@@ -8,6 +8,23 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Window:
+    """Where a tile lies in the image of its file.
+
+    Attributes:
+        left: Pixels to its left.
+        top: Pixels above it.
+        width: Width of the file's image in pixels.
+        height: Height of the file's image in pixels.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class ImageRecord:
     """One image and its G objects.
 
@@ -20,6 +37,7 @@ class ImageRecord:
         labels: (G,) int64, 0..K-1.
         crowd: (G,) bool: COCO's ``iscrowd``, VOC's ``difficult``. Never to be found; finding it is not wrong.
         areas: (G,) float32, pixels: the annotation's own area where it has one (COCO's size classes use it).
+        window: Where this is a tile of the file's image; width, height and boxes are the tile's. None is all of it.
     """
 
     path: Path
@@ -30,6 +48,7 @@ class ImageRecord:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float32]
+    window: Window | None = None
 
 
 @dataclass(frozen=True)

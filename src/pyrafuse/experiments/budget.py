@@ -13,6 +13,7 @@ import torch
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.data.loading.balancing import count_images
+from pyrafuse.data.loading.tiling import tile_splits
 from pyrafuse.training.loop import learn
 from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import create_detector
@@ -130,7 +131,7 @@ def set_budget(
         PyrafuseError: If an epoch of the slowest recipe takes longer than ``minutes``.
     """
     steps = {
-        name: count_steps(recipe, count_images(data.train, recipe.data.repeat_threshold))
+        name: count_steps(recipe, count_images(_in_tiles(data, recipe).train, recipe.data.repeat_threshold))
         for name, recipe in recipes.items()
     }
     if epochs is not None or minutes is None:
@@ -139,6 +140,10 @@ def set_budget(
         name: time_steps(recipe, data, accelerator=accelerator, threads=threads) for name, recipe in recipes.items()
     }
     return Budget(epochs_within(minutes, steps=steps, seconds=seconds), steps, seconds)
+
+
+def _in_tiles(data: Splits, recipe: Recipe) -> Splits:
+    return tile_splits(data, tile=recipe.data.tile, overlap=recipe.data.overlap).splits
 
 
 def count_steps(recipe: Recipe, num_images: int) -> int:
@@ -174,6 +179,7 @@ def time_steps(recipe: Recipe, data: Splits, *, accelerator: str, threads: int |
     """
     with _threads(threads):
         recipe, start = settle(recipe)
+        data = _in_tiles(data, recipe)
         detector = create_detector(recipe, data.train, say=lambda _: None, start=start)
         spare(detector)
         run = replace(recipe.run, accelerator=accelerator)  # type: ignore[arg-type]

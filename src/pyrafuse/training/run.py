@@ -24,6 +24,7 @@ from pyrafuse.data.checks.checking import check
 from pyrafuse.data.formats.layout import Splits, read_splits
 from pyrafuse.data.loading.balancing import class_weights, count_images, repeat_factors
 from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loader, default_num_workers
+from pyrafuse.data.loading.tiling import tile_splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
@@ -38,7 +39,14 @@ from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
 from pyrafuse.training.resuming import Begun, compare_options, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
-from pyrafuse.training.screen import Screen, describe_balance, describe_batches, describe_objects, describe_time
+from pyrafuse.training.screen import (
+    Screen,
+    describe_balance,
+    describe_batches,
+    describe_objects,
+    describe_tiles,
+    describe_time,
+)
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.starting import settle
 from pyrafuse.training.state import State, check_fits, create_state, read_content, restore
@@ -100,6 +108,10 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if begun:
         splits = match_classes(splits, begun)
     _check(splits, recipe, console)
+    tiles = tile_splits(splits, tile=recipe.data.tile, overlap=recipe.data.overlap)
+    if recipe.data.tile is not None:
+        screen.tell("tiles", describe_tiles(tiles, splits))
+    splits = tiles.splits
     asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
     started: list[str] = []
     recipe = fit_batch(recipe, len(splits.train), processes=processes, say=screen.teller("batch"))

@@ -12,8 +12,10 @@ from rich.console import Console
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData
+from pyrafuse.data.formats.layout import Splits
 from pyrafuse.data.loading.balancing import class_weights, repeat_factors
 from pyrafuse.data.loading.batching import count_repeated
+from pyrafuse.data.loading.tiling import Tiles
 from pyrafuse.training.loop import Course
 from pyrafuse.training.preparing import find_shapes
 from pyrafuse.training.progress import duration
@@ -56,6 +58,18 @@ def describe_objects(data: DetectionData, preprocessing: Preprocessing) -> str:
     return (
         f"{len(sides):,} in the training images; at {size} half of them are under {np.median(sides):.0f} px, "
         f"{small:.0f} % under {SMALL_PX} px and {hidden:.0f} % under {HIDDEN_PX} px"
+    )
+
+
+def describe_tiles(tiles: Tiles, before: Splits) -> str:
+    """How many tiles there are, how many of them hold nothing, and what none of them shows."""
+    records = tiles.splits.train.records
+    num_empty = sum(bool(record.crowd.all()) for record in records)
+    hidden = f"; {counted(tiles.num_hidden, 'object')} larger than what tiles show are not learnt: give a larger --tile"
+    return (
+        f"{len(records):,} of {counted(len(before.train), 'training image')}, {num_empty:,} without an object, and "
+        f"{len(tiles.splits.val):,} of {counted(len(before.val), 'validation image')}"
+        f"{hidden if tiles.num_hidden else ''}"
     )
 
 

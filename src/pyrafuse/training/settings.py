@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pyrafuse.base.errors import PyrafuseError, check_between
 from pyrafuse.base.typed_values import to_plain as to_plain  # of a recipe, for a file and a checkpoint
+from pyrafuse.base.views.cutting import MOST_OVERLAP, SMALLEST_TILE
 from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.reading.rules import ReadingRules
 from pyrafuse.training.preprocessing import PreprocessingSettings
@@ -97,6 +98,9 @@ class DataSettings:
             ``stretch`` without it.
         sizes: Sides to draw from in training, one for ten batches; ``around`` for those around ``size``; empty keeps
             ``size``.
+        tile: Side in pixels of the tiles that larger images are cut into, to learn and to validate on; by default
+            images stay whole. An object of which a tile shows less than half is neither to be found nor missed there.
+        overlap: Least share of a tile's side that it has in common with the next one.
         repeat_threshold: Share of the training images below which a class is rare: its images come more often, by the
             square root of this over its share. 0 repeats none; 0.001 is LVIS's, and 0.1 suits a few hundred images.
         class_weights: How much the class of an object counts in the class loss: ``none`` for all alike, ``balanced``
@@ -117,6 +121,8 @@ class DataSettings:
     longest: int | None = None
     fit: Literal["stretch", "letterbox", "keep_ratio"] | None = None
     sizes: tuple[int, ...] | Literal["around"] = ()
+    tile: int | None = None
+    overlap: float = 0.2
     repeat_threshold: float = 0.0
     class_weights: Literal["none", "balanced", "effective"] | dict[str, float] = "none"
     workers: int | None = None
@@ -143,6 +149,8 @@ class DataSettings:
             )
         if not 0 < self.val_fraction < 1:
             raise PyrafuseError(f"data.val_fraction must lie between 0 and 1, got {self.val_fraction}")
+        check_between("data.tile", self.tile, SMALLEST_TILE)
+        check_between("data.overlap", self.overlap, 0, MOST_OVERLAP)
         check_between("data.repeat_threshold", self.repeat_threshold, 0, 1)
         check_between("data.workers", self.workers, 0)
         check_between("data.cache_mb", self.cache_mb, 0)

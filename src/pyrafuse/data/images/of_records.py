@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.images.reading import read_image
-from pyrafuse.base.records import ImageRecord
+from pyrafuse.base.records import ImageRecord, Window
 
 
 class LoadingError(DataError):
@@ -20,7 +20,7 @@ class LoadingError(DataError):
 
 
 def read_record(record: ImageRecord) -> NDArray[np.uint8]:
-    """Read the image of ``record`` as (height, width, 3) uint8 RGB.
+    """Read the image of ``record``, or the tile that it is, as (height, width, 3) uint8 RGB.
 
     Raises:
         LoadingError: If it cannot be read, or has another size than its annotation says.
@@ -30,9 +30,13 @@ def read_record(record: ImageRecord) -> NDArray[np.uint8]:
     except DataError as error:
         raise LoadingError(str(error)) from error
     height, width = image.shape[:2]
-    if (height, width) != (record.height, record.width):
+    window = record.window or Window(0, 0, record.width, record.height)
+    if (height, width) != (window.height, window.width):
         raise LoadingError(
-            f"{record.path} has {width} x {height} pixels, its annotation says {record.width} x {record.height}; "
+            f"{record.path} has {width} x {height} pixels, its annotation says {window.width} x {window.height}; "
             "correct the annotation or replace the image"
         )
-    return image
+    if record.window is None:
+        return image
+    # a copy: a tile that is kept would keep the whole image
+    return image[window.top : window.top + record.height, window.left : window.left + record.width].copy()
