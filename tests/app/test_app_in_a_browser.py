@@ -113,17 +113,23 @@ def rows_of(view, selector):
     return [row.locator("td").all_inner_texts() for row in view.locator(f"{selector} tbody tr").all()]
 
 
-def look(view, tmp_path, name):
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder for pictures of the page, which stays when the tests have passed, as `tmp_path` does not."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+def look(view, pictures, name):
     """Keep a picture at both widths; the page is never wider than its window."""
     for width in (400, 1200):
         view.set_viewport_size({"width": width, "height": 900})
         view.wait_for_timeout(500)
-        view.screenshot(path=tmp_path / f"{name}-{width}.png", full_page=True)
+        view.screenshot(path=pictures / f"{name}-{width}.png", full_page=True)
         wide = view.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{wide} px in a window of {width}"
 
 
-def test_upload_slide_click_look(view, folder, tmp_path):
+def test_upload_slide_click_look(view, folder, pictures):
     upload(view, folder / "my_data" / "images" / "val_000000.jpg")
     view.wait_for_selector("#picture img")
     wait_for(view, "#told", "of score 0.25 or more")
@@ -150,14 +156,14 @@ def test_upload_slide_click_look(view, folder, tmp_path):
     view.wait_for_selector("#fusion img")
     view.wait_for_selector("#cams img")
     wait_for(view, "#message", "see below what was fused for it")
-    look(view, tmp_path, "clicked")
+    look(view, pictures, "clicked")
 
     view.locator("#other input").click()
     view.get_by_role("option", name="mine").click()
     wait_for(view, "#told-2", "mine: ")
     assert view.inner_text("#told").startswith("trained: ")
     assert view.inner_text("#told").split(": ", 1)[1] == view.inner_text("#told-2").split(": ", 1)[1]  # one checkpoint
-    look(view, tmp_path, "side-by-side")
+    look(view, pictures, "side-by-side")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +183,7 @@ def test_what_cannot_be_read_is_a_sentence_and_the_page_lives_on(view, folder, f
     view.wait_for_selector("#picture img")
 
 
-def test_data_are_browsed_with_their_faults(view, tmp_path):
+def test_data_are_browsed_with_their_faults(view, pictures):
     view.get_by_role("tab", name="Data").click()
     view.wait_for_selector("#gallery img")
     wait_for(view, "#data-message", "15 images, page 1 of 2")
@@ -187,7 +193,7 @@ def test_data_are_browsed_with_their_faults(view, tmp_path):
     wait_for(view, "#data-message", "warning")
     faults = rows_of(view, "#faults")
     kind = next(row[1] for row in faults if "twice" in row[1])
-    look(view, tmp_path, "data")
+    look(view, pictures, "data")
     view.get_by_label("train", exact=True).click()
     view.locator("#kind input").click()
     view.get_by_role("option", name=kind, exact=True).click()
@@ -195,7 +201,7 @@ def test_data_are_browsed_with_their_faults(view, tmp_path):
     assert {row[1] for row in rows_of(view, "#faults")} == {kind}
 
 
-def test_trainings_are_shown(view, tmp_path):
+def test_trainings_are_shown(view, pictures):
     view.get_by_role("tab", name="Trainings").click()
     wait_for(view, "#runs", "mine")
     assert rows_of(view, "#runs") == [["mine", "running", "2 of 2", "25.0", "50.0", "my_data"]]
@@ -203,7 +209,7 @@ def test_trainings_are_shown(view, tmp_path):
     view.click("#sample")
     view.wait_for_selector("#samples img")
     assert view.locator("#samples img").count() == 3
-    look(view, tmp_path, "trainings")
+    look(view, pictures, "trainings")
 
 
 def test_requests_are_answered_beside_the_page(site, folder):

@@ -42,6 +42,7 @@ footer { display: none !important } #picture img, #picture-2 img { cursor: cross
   border: 1px solid var(--border-color-primary) }
 .rows table { border-collapse: collapse; border: 0 !important; width: 100%; margin: 0; font-size: .9rem;
   font-variant-numeric: tabular-nums }
+.rows thead, .rows tbody, .rows tr { border: 0 !important }
 .rows th, .rows td { text-align: left; vertical-align: top; padding: .35rem .6rem; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important }
 .rows th, .rows td:nth-child(-n+3) { white-space: nowrap } #faults td:nth-child(n+4) { min-width: 14rem }
