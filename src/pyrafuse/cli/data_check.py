@@ -1,31 +1,47 @@
 """`pyrafuse data check`."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pyrafuse.base.paths import check_data, check_writable
+from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.paths import check_data, check_page, check_writable, find_checkpoint
+
+if TYPE_CHECKING:
+    from pyrafuse.base.terminal import Terminal
+    from pyrafuse.data.checks.report import Advice, Report
+    from pyrafuse.data.formats.layout import Splits
 
 
 def check(
     path: str,
     /,
     *,
+    model: Path | None = None,
     strict: bool = False,
     json: Path | None = None,
+    page: Path | None = None,
+    device: str = "auto",
     val_fraction: float = 0.2,
     seed: int = 0,
     missing: Literal["error", "skip"] = "error",
     exif: Literal["auto", "stored", "upright"] = "auto",
     boxes: str = "auto",
 ) -> int:
-    """Read a data set whole and say what is wrong with it.
+    """Read a data set whole, say what is wrong with it, what is worth a look, and what to train with.
 
     The status is 2 if there is an error, or, with --strict, a warning.
 
     Args:
         path: A folder, a data.yaml, a COCO JSON file, or shapes (generated images).
+        model: A detector that has learnt these classes: a checkpoint, the folder of a run, or an exported file. Told
+            are the annotations that it contradicts where it is sure: missing ones, other classes, boxes that fit badly.
         strict: Whether a warning counts as an error.
         json: File to write the report to, for programs.
+        page: File to write the report to as a page with pictures: .html.
+        device: Where the model computes: auto, cpu, gpu, or the number of a GPU.
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Seed of that draw.
         missing: error for images that are listed and not there; skip leaves them out and counts them.
@@ -38,21 +54,74 @@ def check(
     check_data(path)
     if json is not None:
         check_writable(json)
+    if page is not None:
+        check_page(page, "--page")
+    if model is not None:
+        model = find_checkpoint(model)
     import json as json_format
 
     from pyrafuse.base.progress import create_bar
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.writing import write_text
     from pyrafuse.data.checks import checking
+    from pyrafuse.data.checks.report import format_advice
     from pyrafuse.data.formats.layout import read_splits
     from pyrafuse.data.reading.rules import ReadingRules
 
-    rules = ReadingRules(missing=missing, exif=exif, boxes=boxes)
+    rules, console = ReadingRules(missing=missing, exif=exif, boxes=boxes), Terminal()
     splits = read_splits(path, val_fraction=val_fraction, seed=seed, rules=rules)
-    with create_bar(Terminal()) as bar:
+    with create_bar(console) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    print(report.text())
+    failure = None
+    if model is not None:
+        try:
+            report = _with_contradictions(report, splits, model, device, console)
+        except PyrafuseError as error:
+            failure = error  # what was found without it is told first
+    advice = _advise(splits, path)
+    print("\n".join([report.text(), *format_advice(advice)]))
     if json is not None:
-        write_text(json, json_format.dumps(report.to_json(), indent=1))
+        values = {**report.to_json(), "advice": [each.to_dict() for each in advice]}
+        write_text(json, json_format.dumps(values, indent=1))
+    if page is not None:
+        from pyrafuse.reports.check_page import describe_check
+
+        describe_check(f"Check of {path}", report, advice).save(page)
+        print(f"\npage  {page}")
+    if failure is not None:
+        raise failure
     return 2 if report.has_errors or (strict and report.warnings) else 0
+
+
+def _with_contradictions(report: "Report", splits: "Splits", model: Path, device: str, console: "Terminal") -> "Report":
+    """``report`` with the annotations that ``model`` contradicts, before the other hints.
+
+    Raises:
+        PyrafuseError: If it cannot be read, or cannot judge these data.
+    """
+    from pyrafuse.cli.detectors import load_any
+    from pyrafuse.inference.doubting import find_contradictions
+    from pyrafuse.runtime.loading import is_exported
+
+    detector = load_any(model, device)
+    if is_exported(model):
+        from pyrafuse.inference.evaluating import detect_all
+    else:
+        from pyrafuse.models.evaluating import detect_all
+    unread = frozenset(problem.file for problem in report.errors if problem.kind == "unreadable image")
+    found = find_contradictions(detector, detect_all, (splits.train, splits.val), without=unread, console=console)
+    faults = (*report.errors, *report.warnings)
+    return replace(report, problems=(*faults, *found, *report.hints, *report.notes))
+
+
+def _advise(splits: "Splits", path: str) -> "Sequence[Advice]":
+    """What to train with; nothing where what trains is not installed."""
+    if find_spec("torch") is None:
+        return ()
+    from pyrafuse.recipes.small import small
+    from pyrafuse.training.advising import advise
+    from pyrafuse.training.starting import settle
+
+    recipe, _ = settle(replace(small(), data=replace(small().data, path=path)))
+    return advise(recipe, splits.train)

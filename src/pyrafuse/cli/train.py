@@ -55,6 +55,7 @@ HELP = {
     "--seed N": "run.seed",
     "--loggers A,B": "run.loggers: tensorboard, wandb, mlflow, trackio, or what --import registers; none for no one",
     "--output DIR": "run.output",
+    "--advice": "run.advice: apply the advice that the data give; what is given by hand stays",
     "--resume": "run.resume: go on with the run in --output, by its own recipe",
 }
 
@@ -188,6 +189,10 @@ def make_recipe(given: Sequence[Given]) -> Recipe:
     values = _overlay(default, base)
     for name, value in changes:
         values = with_value(values, name.split("."), value)
+    if last.get("run.advice"):
+        of_files = (flatten(read_recipe_file(text), SETTINGS) for text in recipes if is_recipe_file(text))
+        by_hand = dict.fromkeys(name for given in (changes, *of_files) for name, _ in given if name != "run.advice")
+        values = with_value(values, ["run", "by_hand"], [*by_hand])
     return create(Recipe, values)
 
 
@@ -266,6 +271,7 @@ def describe_defaults() -> dict[str, Any]:
             "loggers": read_loggers,
             "output": "run.output",
             "resume": "run.resume",
+            "advice": "run.advice",
         },
         help=HELP,
         positional="data.path",

@@ -3,26 +3,26 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrafuse.backbones.registry import BACKBONES
 from pyrafuse.backbones.weights import fetch_published, read_weights
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.images.fitting import compute_inner_sizes
 from pyrafuse.base.parts import Part
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.spec import DetectorSpec, read_spec
 from pyrafuse.core.pyramid import Backbone
+from pyrafuse.data.checks.sizes import find_shapes
 from pyrafuse.data.formats.shapes import is_shapes
 from pyrafuse.data.reading.folders import SPLIT_WORDS
 from pyrafuse.layers.dropblock import DropBlock
 from pyrafuse.losses.classification import smoothed_targets
-from pyrafuse.models.building import build, build_without_weights
+from pyrafuse.models.building import build, build_without_weights, resolve
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import DataSettings, DropBlockSettings, ModelSettings, Recipe, RunSettings
 from pyrafuse.training.start_files import check_start_files, is_published
@@ -64,9 +64,12 @@ def create_detector(
         raise PyrafuseError(
             f"model.frozen={settings.frozen} would keep random weights: give --weights FILE, or drop it"
         )
-    spec = _spec_of(settings, num_classes=len(data.names))
+    spec = spec_of(settings, num_classes=len(data.names))
     if settings.anchors == "data":
-        anchors = fit_anchors(data, preprocessing, num_levels=3, per_level=3, seed=recipe.run.seed)
+        own: Any = resolve(spec).head.options["anchors"]
+        num_levels, per_level = len(own), len(own[0])
+        seed = recipe.run.seed
+        anchors = fit_anchors(data, preprocessing, num_levels=num_levels, per_level=per_level, seed=seed)
         spec = spec.with_parts(head={"anchors": anchors})
         say("anchors fitted to the data, finest level first: " + "; ".join(_anchor_words(row) for row in anchors))
     detector = build(spec, backbone_weights=weights)
@@ -120,7 +123,8 @@ def _fill(detector: Detector, weights: str | None, start: Start | None, before: 
         yield f"weights: from nothing; {start_of_backbone if published else '--weights FILE starts from a checkpoint'}"
 
 
-def _spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:
+def spec_of(settings: ModelSettings, *, num_classes: int) -> DetectorSpec:
+    """The detector of a settled recipe for so many classes."""
     spec = read_spec({**settings.spec, "num_classes": num_classes})
     return replace(spec, backbone=_freeze(spec.backbone, settings.frozen)) if settings.frozen else spec
 
@@ -150,7 +154,7 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
         check_start_files(recipe.model)
     if start is None:
         recipe, start = settle(recipe)
-    spec = _spec_of(recipe.model, num_classes=1)
+    spec = spec_of(recipe.model, num_classes=1)
     if recipe.model.anchors == "data" and "anchors" not in spec.head.options:
         raise PyrafuseError(
             f"model.anchors=data fits widths and heights for each level, and the head {spec.head.name} takes none: "
@@ -261,8 +265,18 @@ def fit_anchors(
     per_level: int,
     seed: int,
     rounds: int = 100,
+    most: int | None = None,
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
     """Cluster the boxes' shapes by 1 - IoU (YOLOv2's k-means, arXiv:1612.08242), small ones first.
+
+    Args:
+        data: The training images.
+        preprocessing: How the network sees them.
+        num_levels: Rows of anchors.
+        per_level: Anchors of a row.
+        seed: Seed of the start.
+        rounds: Rounds at most.
+        most: Boxes at most, drawn at random where there are more; by default all.
 
     Returns:
         Width and height in pixels of the network's input, under the fit of ``preprocessing``; a row a level, finest
@@ -274,6 +288,7 @@ def fit_anchors(
     shapes = find_shapes(data, preprocessing)
     if not len(shapes):
         raise PyrafuseError("anchors cannot be fitted: the training images have no objects; use model.anchors=model")
+    shapes = shapes if most is None or len(shapes) <= most else np.random.default_rng(seed).choice(shapes, most)
     points = torch.from_numpy(shapes).double().clamp(min=1)
     count = num_levels * per_level
     generator = torch.Generator().manual_seed(seed)
@@ -281,7 +296,7 @@ def fit_anchors(
     centers = by_area[torch.linspace(0, len(points) - 1, count).round().long()]
     centers = centers * (1 + 0.05 * torch.rand(centers.shape, generator=generator, dtype=torch.float64))
     for _ in range(rounds):
-        nearest = _shape_overlaps(points, centers).argmax(dim=1)
+        nearest = shape_overlaps(points, centers).argmax(dim=1)
         moved = torch.stack(
             [points[nearest == i].median(dim=0).values if (nearest == i).any() else centers[i] for i in range(count)]
         )
@@ -293,15 +308,8 @@ def fit_anchors(
     return tuple(rows)
 
 
-def find_shapes(data: DetectionData, preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Width and height (N, 2) of all objects in pixels of the network's input, crowds apart."""
-    sizes = np.array([(record.height, record.width) for record in data.records], np.int64).reshape(-1, 2)
-    scales = (compute_inner_sizes(sizes, preprocessing) / sizes)[:, ::-1]  # along width and height
-    sides = [(record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] for record in data.records]
-    return np.concatenate([*sides, np.zeros((0, 2))]) * np.repeat(scales, list(map(len, sides)), axis=0)
-
-
-def _shape_overlaps(points: Tensor, centers: Tensor) -> Tensor:
+def shape_overlaps(points: Tensor, centers: Tensor) -> Tensor:
+    """(N, A) IoU of widths and heights (N, 2) with others (A, 2), all at one centre."""
     shared = torch.minimum(points[:, None], centers).prod(dim=-1)
     return shared / (points.prod(dim=1)[:, None] + centers.prod(dim=1) - shared)
 

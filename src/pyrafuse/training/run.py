@@ -16,7 +16,6 @@ from rich.console import Console
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
-from pyrafuse.base.printable import counted
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.core.storage import read_tensors
@@ -27,6 +26,7 @@ from pyrafuse.data.loading.loaders import create_eval_loader, create_train_loade
 from pyrafuse.data.loading.tiling import tile_splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
+from pyrafuse.training.advising import advise, apply
 from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.launching import check_nodes
@@ -112,6 +112,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     if recipe.data.tile is not None:
         screen.tell("tiles", describe_tiles(tiles, splits))
     splits = tiles.splits
+    advised = () if begun else advise(recipe, splits.train, start)
+    recipe, advice = apply(recipe, advised)
     asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
     started: list[str] = []
     recipe = fit_batch(recipe, len(splits.train), processes=processes, say=screen.teller("batch"))
@@ -119,6 +121,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     screen.tell("objects", describe_objects(splits.train, detector.card.preprocessing))
     for sentence in describe_balance(splits.train, recipe.data):
         screen.tell("classes", sentence)
+    for sentence in advice:
+        screen.tell("advice", sentence)
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     screen.tell("model", f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px")
     for sentence in started:
@@ -286,8 +290,7 @@ def _check(splits: Splits, recipe: Recipe, console: Console) -> None:
     if report.certain:
         console.print(report.details(report.certain), highlight=False, markup=False)
     if report.hints:
-        hints = f"{counted(len(report.hints), 'hint')} on what may be wrong: `pyrafuse data check` tells"
-        console.print(hints, highlight=False, markup=False)
+        Screen(console).tell("hints", f"{len(report.hints)} on what may be wrong; pyrafuse data check tells them")
     if console.quiet:
         report.raise_on_errors(strict=recipe.data.strict)  # nobody has read the report
     if report.errors or (recipe.data.strict and report.warnings):

@@ -1,6 +1,6 @@
 """What is said of a training before its first epoch: a row a fact, each as soon as it is known.
 
-data -> objects -> model -> start -> batch -> precision -> output -> time
+data -> objects -> advice -> model -> start -> batch -> precision -> output -> time
 """
 
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from rich.console import Console
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData
+from pyrafuse.data.checks.sizes import find_shapes
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.data.loading.balancing import class_weights, repeat_factors
 from pyrafuse.data.loading.batching import count_repeated
 from pyrafuse.data.loading.tiling import Tiles
 from pyrafuse.training.loop import Course
-from pyrafuse.training.preparing import find_shapes
 from pyrafuse.training.progress import duration
 from pyrafuse.training.settings import DataSettings
 

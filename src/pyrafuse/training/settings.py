@@ -302,6 +302,9 @@ class RunSettings:
         resume: Go on from ``last.ckpt`` in ``output``.
         loggers: Where figures go besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
             database in the run's folder) and ``trackio``; empty for nowhere.
+        advice: Apply what follows from the data (`pyrafuse data check` tells it): input size, pyramid levels, anchors,
+            epochs, images of rare classes.
+        by_hand: Settings that advice leaves as they are; the command line names those that are given.
     """
 
     epochs: int = 24
@@ -321,6 +324,8 @@ class RunSettings:
     output: str | None = None
     resume: bool = False
     loggers: tuple[str, ...] = ("tensorboard",)
+    advice: bool = False
+    by_hand: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_between("run.epochs", self.epochs, 1)

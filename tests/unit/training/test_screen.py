@@ -76,16 +76,18 @@ def test_one_screen_says_all_before_the_first_epoch(monkeypatch, tmp_path):
         data=replace(recipe.data, path="shapes:train=6,val=3,size=64", size=64, workers=0),
         run=replace(recipe.run, epochs=2, batch_size=4, accelerator="cpu", precision="32", output=str(tmp_path / "r")),
     )
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = Console(width=600, record=True, file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         run.train(recipe, console=console)
     rows = [line.partition(" ") for line in console.export_text().splitlines()]
     said = {label: text.strip() for label, _, text in rows}
-    assert list(said) == ["data", "objects", "model", "start", "batch", "time", "output"]
+    assert list(said) == ["data", "hints", "objects", "advice", "model", "start", "batch", "time", "output"]
     assert said["data"].startswith("shapes (generated images): 6 training and 3 validation images, 5 classes: circle")
     assert "at 64 px half of them are under" in said["objects"]
     assert said["model"] == "yolov3_asff_small, 3.4 M parameters, 64 px"
     assert said["start"] == "306 of 306 entries of the backbone read from pyrafuse/mobilenet_v2"
     assert said["batch"] == "4 images a step, 2 epochs of 2 batches, on 1 x CPU"
     assert said["time"].startswith("about 12 s an epoch, 28 s for 2 with validations")
+    assert said["hints"].endswith(" on what may be wrong; pyrafuse data check tells them")
+    assert said["advice"] == "--advice applies this"  # the last of its rows
     assert said["output"] == str(tmp_path / "r")

@@ -99,7 +99,7 @@ def find_stacked(objects: Objects, names: Sequence[str]) -> list[Problem]:
                     f"two boxes of the class {name} overlap by {overlap:.2f} (IoU): {tell_box(objects.boxes[first])} "
                     f"and {tell_box(objects.boxes[second])}",
                     "kept; delete one if it is one object: a detector gives one box, and misses the other",
-                    Evidence(record.path, to_tuples(objects.boxes[[first, second]])))
+                    Evidence(record.path, to_tuples(objects.boxes[[first, second]]), captions=(name, name)))
         )  # fmt: skip
     return problems
 
@@ -163,7 +163,8 @@ def find_odd(objects: Objects, names: Sequence[str]) -> list[Problem]:
                 Problem("hint", kind, record.path, f"image {record.image_id}",
                         f"{name}, {width:.4g} x {height:.4g} px at {tell_box(box)}: "
                         f"{tell(float(values[row]), float(np.exp(middles[row])))}",
-                        "mend the box or the class if it is wrong", Evidence(record.path, to_tuples(box[None])))
+                        "mend the box or the class if it is wrong",
+                        Evidence(record.path, to_tuples(box[None]), captions=(name,)))
             )  # fmt: skip
     return problems
 

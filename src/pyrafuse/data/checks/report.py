@@ -110,6 +110,30 @@ class Report:
             raise DataError("\n".join(["the data set has faults:", *format_problems(problems, 3)]).rstrip())
 
 
+@dataclass(frozen=True)
+class Advice:
+    """One piece of advice.
+
+    Attributes:
+        topic: What it is on.
+        text: What to do, or to leave, and why, in figures.
+        settings: Settings of a recipe that follow, by their names; none where all is well.
+    """
+
+    topic: str
+    text: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def options(self) -> str:
+        """The settings as they are typed."""
+        return " ".join(f"--{name} {value}" for name, value in self.settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"topic": self.topic, "text": self.text, "settings": dict(self.settings)}
+
+
 def group_problems(problems: Sequence[Problem]) -> dict[tuple[str, str, str], list[Problem]]:
     """The problems by severity, kind and remedy."""
     groups: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
@@ -128,3 +152,12 @@ def format_problems(problems: Sequence[Problem], num_examples: int) -> list[str]
             lines.append(f"  ... and {len(members) - num_examples} more")
         lines.append("")
     return lines
+
+
+def format_advice(advice: Sequence[Advice]) -> list[str]:
+    """Lines for people: what to train with, and the options that say so."""
+    if not advice:
+        return []
+    width = max(len(each.topic) for each in advice)
+    lines = [f"{each.topic:<{width}}  {each.text}{f' ({each.options})' if each.options else ''}" for each in advice]
+    return ["", "advice for `pyrafuse train DATA` (--advice applies it):", *map(printable, lines)]

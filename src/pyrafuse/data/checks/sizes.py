@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pyrafuse.base.images.fitting import compute_inner_sizes
+from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
 from pyrafuse.base.records import DetectionData
 
@@ -76,3 +79,11 @@ def format_sizes(sizes: Sequence[ClassSizes]) -> str:
     if num_left_out > 0:
         lines.append(f"(and {num_left_out} classes with fewer objects)")
     return "\n".join(lines)
+
+
+def find_shapes(data: DetectionData, preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Width and height (N, 2) of all objects in pixels of the network's input, crowds apart."""
+    sizes = np.array([(record.height, record.width) for record in data.records], np.int64).reshape(-1, 2)
+    scales = (compute_inner_sizes(sizes, preprocessing) / sizes)[:, ::-1]  # along width and height
+    sides = [(record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] for record in data.records]
+    return np.concatenate([*sides, np.zeros((0, 2))]) * np.repeat(scales, list(map(len, sides)), axis=0)

@@ -15,17 +15,21 @@ class Evidence:
 
     Attributes:
         image: The picture.
-        boxes: Boxes in it, xyxy in its pixels; the one that is meant comes first.
+        boxes: Annotated boxes in it, xyxy in its pixels.
+        found: Boxes that a model found in it.
+        captions: What stands at each of ``boxes``, then at each of ``found``; none at all for no caption.
         other: A second picture, to compare the first one with.
     """
 
     image: Path
     boxes: tuple[tuple[float, ...], ...] = ()
+    found: tuple[tuple[float, ...], ...] = ()
+    captions: tuple[str, ...] = ()
     other: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; what there is not is left out."""
-        boxes = {"boxes": [[*box] for box in self.boxes]} if self.boxes else {}
+        boxes = {name: [[*box] for box in getattr(self, name)] for name in ("boxes", "found") if getattr(self, name)}
         return boxes | ({"other": str(self.other)} if self.other else {})
 
 
