@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.images import pixels
+from pyrafuse.base.images.pixels import from_pillow
 from pyrafuse.base.images.reading import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
@@ -219,6 +221,20 @@ def test_transparency_shows_white(tmp_path):
     assert read_image(tmp_path / "rgba.png").tolist() == [[[255, 0, 0], [255, 255, 255], [255, 204, 204]]]
     Image.fromarray(np.array([[[10, 255], [10, 0]]], np.uint8), mode="LA").save(tmp_path / "la.png")
     assert read_image(tmp_path / "la.png").tolist() == [[[10, 10, 10], [255, 255, 255]]]
+
+
+def test_transparency_is_laid_over_white_strip_by_strip(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (11, 7, 4), dtype=np.uint8)
+    whole = from_pillow(Image.fromarray(values), name="a").pixels
+    palette = Image.fromarray(values[..., 0], "P")
+    palette.putpalette(np.random.default_rng(1).bytes(768))
+    palette.info["transparency"] = bytes(range(256))
+    of_palette = from_pillow(palette, name="a").pixels
+    monkeypatch.setattr(pixels, "STRIP_PIXELS", 20)  # two rows
+    np.testing.assert_array_equal(from_pillow(Image.fromarray(values), name="a").pixels, whole)
+    np.testing.assert_array_equal(from_pillow(palette, name="a").pixels, of_palette)
+    opacity = values[..., 3:].astype(float) / 255
+    assert np.abs(whole - (values[..., :3] * opacity + 255 * (1 - opacity))).max() <= 1
 
 
 def test_palette_with_and_without_transparency(tmp_path):

@@ -13,6 +13,9 @@ from pyrafuse.base.errors import DataError
 BITS = (8, 10, 12, 14, 16)
 """What cameras and scanners deliver; of whole numbers the fewest that hold the brightest one are taken."""
 
+STRIP_PIXELS = 1 << 22
+"""Pixels that are laid over white at once."""
+
 Channels = Literal["rgb", "bgr"]
 """Order of the colours of an array: ours, or OpenCV's."""
 
@@ -99,9 +102,19 @@ def from_pillow(image: Image.Image, *, name: str) -> Picture:
         # its fourth band is near infrared, say: only a band that the file calls opacity is one
         return Picture(np.array(image.convert("RGB")), (tell_bands(num_bands),))
     if image.has_transparency_data:
-        return Picture(np.array(_over_white(image.convert("RGBA"))))
+        return Picture(_without_transparency(image))
     # a copy: what Pillow lends is read-only, and torch.from_numpy warns at that
     return Picture(np.array(image if image.mode == "RGB" else image.convert("RGB")))
+
+
+def _without_transparency(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) over white, strip by strip: a palette of one byte a pixel must not take ten of them at once."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        pixels[top : top + step] = np.asarray(_over_white(strip.convert("RGBA")))
+    return pixels
 
 
 def has_unnamed_band(image: Image.Image) -> bool:
