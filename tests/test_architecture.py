@@ -25,7 +25,7 @@ ROWS = (
     ("training", "inference", "export", "explain"),
     ("recipes", "experiments"),
     ("comparison",),
-    ("search", "app", "serving"),
+    ("search", "demo", "serving"),
     ("cli",),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

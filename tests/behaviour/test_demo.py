@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pyrafuse.app.demo import run_demo, with_output
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.demo.running import run_demo, with_output
 from pyrafuse.recipes.small import shapes_demo
 from pyrafuse.training.settings import Recipe
 

@@ -13,8 +13,8 @@ def demo(*, output: Path | None = None, device: Literal["auto", "cpu", "gpu", "m
         output: Folder for everything; by default runs/demo-1, or the next number that is free.
         device: Where to train.
     """
-    from pyrafuse.app.demo import run_demo, with_output
     from pyrafuse.base.terminal import Terminal
+    from pyrafuse.demo.running import run_demo, with_output
     from pyrafuse.recipes.small import shapes_demo
 
     result = run_demo(with_output(shapes_demo(), output, device=device), console=Terminal())

@@ -1,1 +1,0 @@
-"""What a person sees in a browser: the page of the demo."""
