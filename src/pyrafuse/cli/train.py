@@ -189,7 +189,7 @@ def make_recipe(given: Sequence[Given]) -> Recipe:
     values = _overlay(default, base)
     for name, value in changes:
         values = with_value(values, name.split("."), value)
-    if last.get("run.advice"):
+    if values["run"]["advice"]:
         of_files = (flatten(read_recipe_file(text), SETTINGS) for text in recipes if is_recipe_file(text))
         by_hand = dict.fromkeys(name for given in (changes, *of_files) for name, _ in given if name != "run.advice")
         values = with_value(values, ["run", "by_hand"], [*by_hand])

@@ -66,8 +66,11 @@ def advise(recipe: Recipe, data: DetectionData, start: Start | None = None) -> t
 def apply(recipe: Recipe, advice: Sequence[Advice]) -> tuple[Recipe, list[str]]:
     """The recipe with what was advised and not given by hand, if it asks for that; and what to say of the advice.
 
-    Nothing is changed that the detector which training starts from decides.
+    Nothing is changed that the detector which training starts from decides, and nothing in a run that is resumed.
     """
+    if recipe.run.resume:
+        said = ["not applied: a resumed run keeps the settings it began with"] if recipe.run.advice else []
+        return _without_asking(recipe), said
     open_advice = [each for each in advice if each.settings]
     if not recipe.run.advice:
         if not open_advice:
@@ -87,8 +90,11 @@ def apply(recipe: Recipe, advice: Sequence[Advice]) -> tuple[Recipe, list[str]]:
         else:
             recipe = _with_settings(recipe, dict(each.settings))
             said.append(f"applied {each.options}; {reason}")
-    recipe = replace(recipe, run=replace(recipe.run, advice=False, by_hand=()))
-    return recipe, said or ["nothing to apply: size, levels, epochs and classes fit the data"]
+    return _without_asking(recipe), said or ["nothing to apply: size, levels, epochs and classes fit the data"]
+
+
+def _without_asking(recipe: Recipe) -> Recipe:
+    return replace(recipe, run=replace(recipe.run, advice=False, by_hand=()))
 
 
 def _is_within(name: str, other: str) -> bool:

@@ -155,12 +155,13 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
     if start is None:
         recipe, start = settle(recipe)
     spec = spec_of(recipe.model, num_classes=1)
-    if recipe.model.anchors == "data" and "anchors" not in spec.head.options:
+    detector = build_without_weights(spec)
+    head = (detector.card.spec or spec).head  # with all its options
+    if recipe.model.anchors == "data" and "anchors" not in head.options:
         raise PyrafuseError(
-            f"model.anchors=data fits widths and heights for each level, and the head {spec.head.name} takes none: "
+            f"model.anchors=data fits widths and heights for each level, and the head {head.name} takes none: "
             "leave it out, or choose a model with the head yolov3 or yolov3_plain"
         )
-    detector = build_without_weights(spec)
     find_dropblocks(detector, recipe.dropblock)
     check_sizes(detector.backbone, recipe.data)
     if recipe.model.backbone_weights and not recipe.run.resume:

@@ -20,7 +20,7 @@ from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.state import read_content
 
 UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
-                    "run.accelerator", "run.nodes", "run.loggers"})  # fmt: skip
+                    "run.accelerator", "run.nodes", "run.loggers", "run.advice", "run.by_hand"})  # fmt: skip
 """Settings that may change silently: the trained weights are the same, up to rounding."""
 SAID = frozenset({"data.path", "data.train", "data.val", "data.missing", "run.epochs", "run.accumulate",
                   "run.fit_memory", "run.precision", "run.sync_bn", "run.evaluate_every", "run.max_detections",

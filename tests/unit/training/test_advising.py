@@ -1,6 +1,7 @@
 """Advice becomes settings, unless the user gave them; a training applies it and goes whole."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from pyrafuse.data.formats.layout import read_splits
 from pyrafuse.recipes.small import small
 from pyrafuse.training import run
 from pyrafuse.training.advising import advise, apply
-from pyrafuse.training.preparing import create_detector
+from pyrafuse.training.preparing import check_model, create_detector
+from pyrafuse.training.resuming import Begun, compare_options
+from pyrafuse.training.settings import to_plain
 from pyrafuse.training.starting import settle
 
 LARGER = Advice("size", "larger", (("data.size", 640),))
@@ -51,11 +54,22 @@ def test_what_is_given_by_hand_stays(settled):
     assert said[0] == "left as in a.ckpt; size: larger"
 
 
+def test_a_resumed_run_keeps_its_settings(settled):
+    resumed = asking(replace(settled, run=replace(settled.run, resume=True)), "run.resume")
+    recipe, said = apply(resumed, [LARGER])
+    assert (recipe.data.size, recipe.run.advice, recipe.run.by_hand) == (64, False, ())
+    assert said == ["not applied: a resumed run keeps the settings it began with"]
+    begun = Begun(Path("run/last.ckpt"), 1, to_plain(settled), (), is_complete=False, best=None, precision=None)
+    assert compare_options(resumed, begun) == []
+
+
 def test_the_command_line_tells_what_was_given_by_hand(tmp_path):
     (tmp_path / "own.yaml").write_text("optimizer: {lr: 0.1}\n")
     given = [("recipe", str(tmp_path / "own.yaml")), ("data.size", 320), ("run.advice", True)]
     assert make_recipe(given).run.by_hand == ("data.size", "optimizer.lr")
     assert make_recipe([("data.size", 320)]).run.by_hand == ()
+    (tmp_path / "asking.yaml").write_text("run: {epochs: 7, advice: true}\n")
+    assert make_recipe([("recipe", str(tmp_path / "asking.yaml"))]).run.by_hand == ("run.epochs",)
 
 
 def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
@@ -77,6 +91,7 @@ def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
     )
     assert detector.neck.features.strides == (4, 8, 16, 32)
     assert len(detector.card.spec.head.options["anchors"]) == 4
+    check_model(settle(recipe)[0])  # as a run is resumed from its own recipe.yaml
     kept, said = apply(asking(settled, "model.neck"), [advice["levels"]])
     assert kept.model.spec == settled.model.spec
     assert said[0].startswith("left as given by hand")
