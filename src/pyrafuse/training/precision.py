@@ -5,8 +5,10 @@ tells for sure. So the choice is measured, with the model that will be trained.
 """
 
 import os
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,9 @@ from pyrafuse.training.settings import RunSettings
 
 LEAST_SPEEDUP = 1.1
 """``auto`` leaves float32 for no less: bf16 has 8 bits for a fraction, float32 24."""
+
+HINDERED = 4.0
+"""Times as long as in one thread from which threads wait for each other: other programs hold their cores."""
 
 MEASURED_SIZE = 320
 """Side in pixels of the image that is measured, if the training's are not smaller."""
@@ -45,7 +50,7 @@ def choose_precision(
     if run.precision in ("32", "fp16"):
         return run.precision
     if run.precision == "bf16":
-        if (speedup := _measure(detector, device, size)) < 1:
+        if (speedup := _measure(detector, device, size, say)) < 1:
             say(
                 f"bf16 takes about {1 / speedup:.1f} times as long as float32 on this {_WORDS[device]}: "
                 "--run.precision auto takes the faster one"
@@ -55,7 +60,7 @@ def choose_precision(
         return "32"
     if device == "cpu" and not _is_alone(run):
         return "32"  # each process would measure for itself, and all have to choose the same
-    speedup = _measure(detector, device, size)
+    speedup = _measure(detector, device, size, say)
     is_faster = speedup >= (LEAST_SPEEDUP if began is None else 1)
     only = "" if is_faster else "only "
     ratio = f"is {only}{speedup:.1f} times as fast" if speedup >= 1 else f"takes {1 / speedup:.1f} times as long"
@@ -72,14 +77,46 @@ def _is_alone(run: RunSettings) -> bool:
     return is_one and run.nodes == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
 
 
-def _measure(detector: Detector, device: str, size: int) -> float:
+def _measure(detector: Detector, device: str, size: int, say: Callable[[str], None]) -> float:
     """How many times as fast as in float32 a step of ``detector`` is in bf16."""
     if device == "cpu":
-        of_one = measure_speedup(*_one_convolution(), rounds=6)
-        # without instructions for bf16 the model would take long to show it
-        return of_one if of_one < 0.5 else measure_speedup(*_pyramid_of(detector, size))
+        with _unhindered(say):
+            of_one = measure_speedup(*_one_convolution(), rounds=6)
+            # without instructions for bf16 the model would take long to show it
+            return of_one if of_one < 0.5 else measure_speedup(*_pyramid_of(detector, size))
     is_native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return 2.0 if is_native else 0.5  # what its units are built for; nothing is measured there
+
+
+@contextmanager
+def _unhindered(say: Callable[[str], None]) -> Iterator[None]:
+    """Measure in one thread where several wait for each other: a step would take minutes in place of a second."""
+    threads = torch.get_num_threads()
+    several = _time_convolution()
+    torch.set_num_threads(1)
+    try:
+        slowdown = several / _time_convolution()
+        if slowdown < HINDERED:
+            torch.set_num_threads(threads)
+        else:
+            say(
+                f"other programs keep this processor busy: a convolution takes {slowdown:.0f} times as long in "
+                f"{threads} threads as in one. With OMP_NUM_THREADS=1 in the environment a training uses one"
+            )
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _time_convolution() -> float:
+    """Seconds of a convolution and its gradient, the median of five."""
+    forward, parameters = _one_convolution()
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.autograd.grad(forward().mean(), parameters)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])  # the first one chooses kernels
 
 
 def _one_convolution() -> tuple[Callable[[], Tensor], Sequence[Tensor]]:

@@ -105,8 +105,13 @@ assert type(wide[0]) is nn.Conv2d
 class TestChoice:
     """On a processor that computes in bf16 as many times as fast as ``speedup`` says."""
 
-    def choose(self, monkeypatch, speedup, began=None, **run):
-        monkeypatch.setattr(precision, "measure_speedup", lambda *_, **__: speedup)
+    def choose(self, monkeypatch, speedup, began=None, several=1.0, **run):
+        self.threads = []
+        times = iter((several, 1.0))
+        monkeypatch.setattr(precision, "_time_convolution", lambda: next(times))
+        monkeypatch.setattr(
+            precision, "measure_speedup", lambda *_, **__: self.threads.append(torch.get_num_threads()) or speedup
+        )
         said = []
         detector = create_model("yolov3_small", num_classes=1, backbone={"width": 0.25})
         settings = RunSettings(accelerator="cpu", **run)
@@ -123,6 +128,18 @@ class TestChoice:
     def test_auto_takes_what_is_measured_to_be_faster(self, monkeypatch, speedup, chosen, said):
         assert RunSettings().precision == "auto"
         assert self.choose(monkeypatch, speedup) == (chosen, [said])
+
+    def test_where_threads_wait_for_each_other_one_measures_and_it_is_said(self, monkeypatch):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            chosen, said = self.choose(monkeypatch, 1.8, several=50.0)
+            assert (chosen, set(self.threads), torch.get_num_threads(), len(said)) == ("bf16", {1}, 2, 2)
+            assert "a convolution takes 50 times as long in 2 threads as in one. With OMP_NUM_THREADS=1" in said[0]
+            assert len(self.choose(monkeypatch, 1.8, several=2.0)[1]) == 1
+            assert set(self.threads) == {2}
+        finally:
+            torch.set_num_threads(threads)
 
     def test_what_is_slow_is_done_where_it_is_wanted_and_its_price_is_said(self, monkeypatch):
         chosen, said = self.choose(monkeypatch, 0.125, precision="bf16")
