@@ -36,8 +36,9 @@ def check(
 
     Args:
         path: A folder, a data.yaml, a COCO JSON file, or shapes (generated images).
-        model: A detector that has learnt these classes: a checkpoint, the folder of a run, or an exported file. Told
-            are the annotations that it contradicts where it is sure: missing ones, other classes, boxes that fit badly.
+        model: A detector that has learnt these classes: a checkpoint, the folder of a run, or an exported file. The
+            report lists the annotations that it contradicts where it is sure: missing boxes, other classes, boxes that
+            fit badly.
         strict: Whether a warning counts as an error.
         json: File to write the report to, for programs.
         page: File to write the report to as a page with pictures: .html.
