@@ -106,10 +106,11 @@ class DensePostprocess:
     ) -> tuple[Detections, ...]:
         """One `Detections` per image, in main memory and in pixels of the network's input; arguments as in `select`."""
         device = candidates.boxes.device
-        return self.select(
+        return self._select_all(
             candidates,
             None if sizes is None else torch.tensor(sizes).to(device, non_blocking=True),
             None if scales is None else torch.tensor(scales).to(device, non_blocking=True),
+            None,
         ).to_detections()
 
     def select(
@@ -132,17 +133,21 @@ class DensePostprocess:
                 ``pixel_offset``; 1 by default.
             least: (B,) least score of each image, in place of ``score``.
         """
+        return self._select_all(candidates, sizes, scales, least).in_places(self.max_detections)
+
+    def _select_all(
+        self, candidates: Candidates, sizes: Tensor | None, scales: Tensor | None, least: Tensor | None
+    ) -> Selected:
+        """As `select`, in as many places as were found."""
         sizes = sizes if self.clip else None
         limit = self.score if least is None else least[:, None, None]
         rows = None
         if self.multi_label and not (self.joint_quality or self.max_per_level or self.max_pairs_per_class):
             rows = passing_rows(candidates.scores, limit)
         if rows is None:
-            selected = self._select(candidates, sizes, scales, limit)
-        else:
-            selected = self._select(only_rows(candidates, rows), sizes, scales, limit)
-            selected = replace(selected, rows=rows.gather(1, selected.rows))
-        return selected.in_places(self.max_detections)
+            return self._select(candidates, sizes, scales, limit)
+        selected = self._select(only_rows(candidates, rows), sizes, scales, limit)
+        return replace(selected, rows=rows.gather(1, selected.rows))
 
     def reads_score_early(self, candidates: Candidates) -> bool:
         """Whether a higher ``score`` gives other detections than those of a lower one that score as much."""

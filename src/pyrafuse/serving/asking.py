@@ -4,17 +4,20 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from pyrafuse.base.printable import printable
 
 MAX_FIELDS = 100
 """So many fields of a form are read."""
+
+Name = Annotated[str, Field(max_length=200)]
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, and no fault of ours
@@ -35,11 +38,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="Name of the model, as /models lists them; by default the first.")
+    model: Name | None = Field(None, description="Name of the model, as /models lists them; by default the first.")
     score: float | None = Field(None, ge=0, le=1, description="Least score that is kept, 0..1.")
-    classes: list[str | int] | None = Field(None, description="Names or numbers of classes; by default all.")
+    classes: list[Name | int] | None = Field(
+        None, max_length=10_000, description="Names or numbers of classes; by default all."
+    )
     nms_iou: float | None = Field(None, ge=0, le=1, description="Overlap above which two boxes are one object.")
-    max_detections: int | None = Field(None, ge=1, description="Largest number of detections.")
+    max_detections: int | None = Field(None, ge=1, le=100_000, description="Largest number of detections.")
 
 
 class JsonBody(Options):
@@ -67,17 +72,22 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body of ``request``.
 
     Raises:
-        Refusal: If it is larger than ``max_bytes``.
+        Refusal: If it is larger than ``max_bytes``, compressed, or ends early.
     """
     too_large = Refusal(413, f"the request is larger than {max_bytes:,} bytes: send a smaller image file")
+    if (coding := request.headers.get("content-encoding", "identity")).lower() != "identity":
+        raise Refusal(415, f"the content encoding is {printable(coding, limit=80)}: send the request uncompressed")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
     body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        async for block in request.stream():
+            body += block
+            if len(body) > max_bytes:
+                raise too_large
+    except ClientDisconnect as error:
+        raise Refusal(400, "the connection ended before the whole request had arrived") from error
     return bytes(body)
 
 
@@ -115,7 +125,7 @@ def _of_json(body: bytes, given: Mapping[str, Any]) -> Asked:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode("".join(text.split()), validate=True)  # tools break lines
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, f"image is no base64: {error}") from error
     return _checked(data, "the image", {**given, **read.model_dump(exclude={"image"}, exclude_unset=True)})

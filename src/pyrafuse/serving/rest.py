@@ -1,5 +1,6 @@
 """REST: `/predict`, `/models` and `/health` of a `Service`, with every error as JSON, and a page that lists them."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pyrafuse import __version__
+from pyrafuse.base.printable import printable
 from pyrafuse.serving.asking import FormBody, JsonBody, Refusal
 from pyrafuse.serving.reference import write_reference
 from pyrafuse.serving.service import Health, Model, Service
@@ -77,7 +80,7 @@ def create_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
         lifespan=living,
     )
     if hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+        app.add_middleware(_OnlyNames, names=hosts)
 
     @app.post(
         "/predict",
@@ -121,6 +124,25 @@ def create_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
         return JSONResponse({"error": "the server failed: its log says why"}, 500)
 
     return app
+
+
+class _OnlyNames:
+    """Refuses requests for other names of this server than ``names``."""
+
+    def __init__(self, app: ASGIApp, names: tuple[str, ...]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] in {"http", "websocket"}:
+            asked = re.sub(r":\d*$", "", Headers(scope=scope).get("host", ""))
+            if asked.lower() not in self._names:
+                reason = (
+                    f"this server answers to {', '.join(self._names)} alone, and the request names the host "
+                    f"{printable(asked, limit=80)!r}: ask for one of these, or let the proxy send Host: localhost"
+                )
+                app = JSONResponse({"error": reason}, 400)
+        await app(scope, receive, send)
 
 
 def _describe_bodies() -> dict[str, Any]:

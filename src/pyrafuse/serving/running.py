@@ -1,10 +1,12 @@
 """A server that runs until it is told to end: address -> socket -> uvicorn -> Ctrl-C or SIGTERM."""
 
+import asyncio
 import errno
 import socket
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.printable import printable
@@ -40,10 +42,40 @@ def tell_address(taken: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+class Impatient(H11Protocol):
+    """Closes a connection on which no request begins for as long as requests may take; uvicorn waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._watch_from(self.cycle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watching.cancel()
+        super().connection_lost(exc)
+
+    def _watch_from(self, last: object) -> None:
+        self._watching = self.loop.call_later(self.config.timeout_graceful_shutdown or 0, self._watch, last)
+
+    def _watch(self, last: object) -> None:
+        """Close if the request ``last`` was answered a while ago, and no other began; None stands for no request."""
+        if self not in self.connections:  # a web socket now
+            return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.cycle is last:
+            self.transport.close()
+        else:
+            self._watch_from(self.cycle if is_idle else self)
+
+
 def run(app: FastAPI, taken: socket.socket, *, grace_s: float) -> None:
     """Serve ``app`` until Ctrl-C or SIGTERM; requests at work are answered within ``grace_s``."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=max(1, round(grace_s)), lifespan="on"
+        app,
+        http=Impatient,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        lifespan="on",
     )
     try:
         uvicorn.Server(config).run(sockets=[taken])

@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import socket
 import threading
 import time
 import zlib
@@ -21,7 +22,7 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.serving.limits import Limits
 from pyrafuse.serving.rest import create_app
-from pyrafuse.serving.running import listen
+from pyrafuse.serving.running import Impatient, listen
 from pyrafuse.serving.service import Service, name_models
 
 
@@ -56,7 +57,10 @@ class Corners:
 def serving(detectors, limits=Limits(), **options):  # noqa: B008
     service = Service(detectors, limits)
     with listen("127.0.0.1", 0) as taken:
-        server = uvicorn.Server(uvicorn.Config(create_app(service, **options), log_level="critical"))
+        config = uvicorn.Config(
+            create_app(service, **options), http=Impatient, timeout_graceful_shutdown=1, log_level="error"
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
         thread.start()
         try:
@@ -119,6 +123,7 @@ def test_an_image_is_answered_in_each_form(client):
         client.send(WHITE),
         client.send_json(image=TEXT),
         client.send_json(image=f"data:image/png;base64,{TEXT}"),
+        client.send_json(image=base64.encodebytes(WHITE).decode()),
         client.send_form(("image", WHITE)),
     ):
         assert status == 200
@@ -156,6 +161,14 @@ def bomb():
         (lambda c: c.send_json(score=0.5), 400, "the JSON is wrong: image: Field required"),
         (lambda c: c.send_json(image=TEXT, score="high"), 400, "score: Input should be a valid number"),
         (lambda c: c.send_json(image=TEXT, score=1.5), 400, "score: Input should be less than or equal to 1"),
+        (lambda c: c.send_json(image=TEXT, max_detections=10**30), 400, "max_detections: Input should be less than or"),
+        (lambda c: c.send_json(image=TEXT, classes=[0] * 10_001), 400, "classes: List should have at most 10000 items"),
+        (lambda c: c.send_json(image=TEXT, model="a" * 50_000), 400, "model: String should have at most 200"),
+        (
+            lambda c: c.ask("POST", "/predict", WHITE, Content_Type="image/png", Content_Encoding="gzip"),
+            415,
+            "the content encoding is gzip: send the request uncompressed",
+        ),
         (lambda c: c.send_json(image=TEXT, size=640), 400, "size: there is no such option; choose from model, score"),
         (lambda c: c.send_json(image="§"), 400, "image is no base64"),
         (lambda c: c.send_json(image="http://localhost/a.png"), 400, "URLs are not fetched"),
@@ -300,8 +313,31 @@ def test_a_server_of_this_machine_answers_to_no_other_name():
         assert client.ask("GET", "/health")[0] == 200
         connection = http.client.HTTPConnection("127.0.0.1", client.port)
         connection.request("GET", "/health", headers={"Host": "elsewhere.example"})
-        assert connection.getresponse().status == 400
+        answer = connection.getresponse()
+        assert answer.status == 400
+        assert json.loads(answer.read())["error"].startswith("this server answers to 127.0.0.1, localhost alone")
         connection.close()
+
+
+def test_a_client_that_leaves_early_is_no_fault_of_the_server(capsys):
+    with serving({"a": Corners()}) as client:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=20) as leaving:
+            leaving.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx"
+            )
+            leaving.shutdown(socket.SHUT_WR)
+            assert leaving.recv(100) == b""
+        assert client.send(WHITE)[0] == 200
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /predict HTTP/1.1\r\nHost: a\r\n"])
+def test_a_connection_without_a_request_is_closed(begun):
+    with serving({"a": Corners()}) as client:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=20) as waiting:
+            waiting.sendall(begun)
+            assert waiting.recv(100) == b""
+        assert client.send(WHITE)[0] == 200
 
 
 def test_a_port_in_use_is_a_sentence():
