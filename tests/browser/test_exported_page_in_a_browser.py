@@ -18,6 +18,8 @@ from pyrafuse.export.exporting import export
 from pyrafuse.export.support import VALIDATED
 from pyrafuse.importers.loading import load
 
+pytestmark = pytest.mark.slow  # an export and a browser: CI runs them beside the suite
+
 CHECKPOINTS = Path(__file__).parents[1] / "fixtures" / "checkpoints" / "2026-11.zip"
 NAMES = ("circle", "<img src=x onerror='document.title=1'>", "w" * 60, "star", "cross")
 

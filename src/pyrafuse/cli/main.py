@@ -91,7 +91,10 @@ COMMANDS = {
         "pyrafuse.cli.search:search",
         "Search the neck that fits your data and a latency, by short trainings on a frozen backbone.",
     ),
-    "data check": Command("pyrafuse.cli.data_check:check", "Read a data set whole and say what is wrong with it."),
+    "data check": Command(
+        "pyrafuse.cli.data_check:check",
+        "Read a data set whole, say what is wrong with it, what is worth a look, and what to train with.",
+    ),
     "data convert": Command("pyrafuse.cli.data_convert:convert", "Write a data set in another format."),
     "data split": Command(
         "pyrafuse.cli.data_split:split",
