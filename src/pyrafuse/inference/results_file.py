@@ -4,7 +4,7 @@ A list of records: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height 
 detection ends the reading; what is of other images or classes is passed over and counted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.base.printable import counted, list_names
+from pyrafuse.base.printable import counted, list_names, printable
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.coco_objects import spell
 from pyrafuse.data.reading.documents import read_json, shorten
@@ -81,6 +81,8 @@ def read_results(
         )
         if absent.any()
     ]
+    if ((labels < 0) & (rows >= 0)).any():
+        notes.append(_tell_classes(data, {spell(record["category_id"]) for record in records}))
     known = (rows >= 0) & (labels >= 0)
     if not known.any():
         raise DataError(
@@ -156,6 +158,18 @@ def _find_images(records: Sequence[Mapping[str, Any]], data: DetectionData) -> t
 def _look_up(ids: Iterable[Any], row_of: Mapping[Any, int]) -> NDArray[np.int64]:
     """What ``row_of`` says of each id, -1 for one it does not hold."""
     return np.array([row_of.get(spell(i), -1) for i in ids], np.int64)
+
+
+def _tell_classes(data: DetectionData, given: Collection[Any]) -> str:
+    """What the ids of the data are, beside those in a file that has others: both may count from different numbers."""
+    own = ", ".join(
+        f"{spell(i)} {printable(name, limit=40)}" for i, name in zip(data.category_ids[:5], data.names, strict=False)
+    )
+    more = f" and {len(data.names) - 5} more" if len(data.names) > 5 else ""
+    return (
+        f"the data have the category ids {own}{more}; the file has {list_names(sorted(given, key=str), most=5)}. Where "
+        "both count from different numbers, every class is wrong: correct category_id in the file"
+    )
 
 
 def _find_strange(

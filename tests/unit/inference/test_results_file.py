@@ -58,10 +58,11 @@ def test_what_is_of_other_images_and_classes_is_counted_with_the_first_record(fi
     rows = [row(), row(image_id=77), row(category_id=2), row(image_id=78, category_id=4), row(category_id=[1])]
     read = read_results(file(rows), data())
     assert len(read.evaluator.rows()) == 1
-    images, classes = read.notes
+    images, classes, ids = read.notes
     assert "2 detections of images that the val split does not have, passed over; the first is record 2" in images
     assert images.endswith("with image_id 77")
     assert "2 detections of classes that the data do not have, passed over; the first is record 3" in classes
+    assert ids.startswith("the data have the category ids 3 cat, 7 dog; the file has 2, 3, 4, None. Where both count")
 
 
 def test_a_file_of_another_data_set_is_refused_with_the_ids_of_both(file):
