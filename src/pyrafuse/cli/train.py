@@ -91,9 +91,15 @@ def read_batch(given: Any) -> list[Given]:
 
 
 def read_loggers(given: str | Sequence[str]) -> list[Given]:
-    """The setting that names with commas between stand for, or ``none``."""
-    names = given.split(",") if isinstance(given, str) else given
-    return [("run.loggers", tuple(name for name in names if name != "none"))]
+    """The setting that names with commas between stand for, or ``none``.
+
+    Raises:
+        PyrafuseError: If ``none`` stands beside others.
+    """
+    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+    if "none" in names and len(names) > 1:
+        raise PyrafuseError(f"--loggers {','.join(names)}: none stands alone; leave it out, or leave the others out")
+    return [("run.loggers", () if names == ["none"] else tuple(names))]
 
 
 def read_model(text: str) -> list[Given]:

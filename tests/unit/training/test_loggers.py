@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pyrafuse.base.errors import UnknownNameError
+from pyrafuse.base.errors import PyrafuseError, UnknownNameError
 from pyrafuse.base.extras import MissingLibraryError
+from pyrafuse.cli.train import read_loggers
 from pyrafuse.training.loggers.registry import LOGGERS, LoggedRun, Logger, Loggers, check_loggers
 
 SETTINGS = {"run": {"epochs": 3, "output": None}, "model": {"neck": ("fpn",), "options": {}}}
@@ -191,3 +192,10 @@ def test_unknown_and_missing_loggers_are_refused_at_the_start(names, error, said
     monkeypatch.setitem(LOGGERS._entries, "nolib", LOGGERS.entry("wandb"))
     with pytest.raises(error, match=said):
         check_loggers(names)
+
+
+def test_none_stands_alone():
+    assert read_loggers("none") == read_loggers(["none"]) == [("run.loggers", ())]
+    assert read_loggers("tensorboard, wandb") == [("run.loggers", ("tensorboard", "wandb"))]
+    with pytest.raises(PyrafuseError, match="--loggers none,wandb: none stands alone"):
+        read_loggers("none,wandb")
