@@ -309,6 +309,7 @@ run.train(recipe, console=Console(quiet=True))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_whoever_starts_them(shapes, tmp_path):
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
