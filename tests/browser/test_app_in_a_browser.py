@@ -15,10 +15,12 @@ import sysconfig
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import TimeoutError as NotInTimeError
 
 from pyrafuse.data.formats.shapes import write_shapes
 
@@ -152,7 +154,11 @@ def test_upload_slide_click_look(view, folder, pictures):
         "x": (box["width"] - side * scale) / 2 + (x1 + x2) / 2 * scale,
         "y": (box["height"] - side * scale) / 2 + (y1 + y2) / 2 * scale,
     }
-    picture.click(position=place)
+    for _ in range(3):  # a click that comes while the page redraws the picture is lost
+        picture.click(position=place)
+        with suppress(NotInTimeError):
+            view.wait_for_selector("#fusion img", timeout=20_000)
+            break
     view.wait_for_selector("#fusion img")
     view.wait_for_selector("#cams img")
     wait_for(view, "#message", "see below what was fused for it")
