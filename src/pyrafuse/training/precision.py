@@ -110,7 +110,8 @@ def _unhindered(say: Callable[[str], None]) -> Iterator[None]:
 
 def _time_convolution() -> float:
     """Seconds of a convolution and its gradient, the median of five."""
-    forward, parameters = _one_convolution()
+    with torch.random.fork_rng(devices=[]):  # what a training draws from its seed must not depend on a measurement
+        forward, parameters = _one_convolution()
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
