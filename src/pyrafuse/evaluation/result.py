@@ -53,8 +53,8 @@ class ClassResult:
         best: Where its F1 is highest.
         ap75: Average precision at IoU 0.75; NaN in the states of runs from before 0.1.0.
         ap_small: Average precision of its objects below 32² px.
-        ap_medium: Of those from 32² to 96² px.
-        ap_large: Of those above 96² px.
+        ap_medium: Average precision of those from 32² to 96² px.
+        ap_large: Average precision of those above 96² px.
     """
 
     name: str

@@ -107,7 +107,7 @@ def create_point(name: str, inputs: PyramidSpec, channels: int, levels: Sequence
     Args:
         name: A key of `POINTS`.
         inputs: What the backbone gives.
-        channels: Of every level.
+        channels: Channels of every level.
         levels: Numbers without gaps, finest first.
 
     Raises:

@@ -85,7 +85,7 @@ def _size_distance(is_val: NDArray[np.bool_]) -> float:
     """Kolmogorov and Smirnov's distance: the largest difference of the shares of objects below any size.
 
     Args:
-        is_val: Of the objects, the smallest first.
+        is_val: Whether each object is one for validation, the smallest object first.
     """
     num_val = np.cumsum(is_val)
     num_train = np.arange(1, len(is_val) + 1) - num_val

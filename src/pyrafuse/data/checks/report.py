@@ -20,7 +20,7 @@ class Report:
     Attributes:
         finding: What was found, in one sentence.
         problems: Errors first, then warnings, hints and notes.
-        num_images: Of training and validation together.
+        num_images: Number of images for training and validation together.
         num_empty: How many of these hold no object.
         sizes: How large the objects are, class by class.
     """
