@@ -42,7 +42,7 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     Raises:
         ValueError: If the rows differ in length.
     """
-    a, b = _rank(np.asarray(first, float)), _rank(np.asarray(second, float))
+    a, b = place_each(first), place_each(second)
     if a.shape != b.shape:
         raise ValueError(f"{a.size} and {b.size} numbers have no rank correlation")
     a, b = a - a.mean(), b - b.mean()
@@ -69,8 +69,8 @@ def correlate(what: str, first: Sequence[float], second: Sequence[float], *, see
     return Correlation(what, spearman(*pairs.T), float(low), float(high), len(pairs))
 
 
-def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+def place_each(values: ArrayLike) -> NDArray[np.float64]:
+    """Ranks from 0, of the least value first; equal values share the mean of theirs."""
+    _, places, counts = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts + 1) / 2)[places]

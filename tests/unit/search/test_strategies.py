@@ -145,11 +145,14 @@ def test_later_figures_order_those_that_have_them():
         trial(5, 0.1, state=FAILED),
         trial(6, state=OVER_BUDGET),
     ]
-    # 3 (2.0), 1 (3.0), 4 (3.5), 2 (4.0), 0 (5.0) by the first rung; the second one lets 2 and 1 change places
+    # 3 (2.0), 1 (3.0), 4 (3.5), 2 (4.0), 0 (5.0) by the first rung; 1 and 2 each lead in one, and the later one decides
     assert [one.number for one in rank(trials)] == [3, 2, 4, 1, 0]
     assert best_of(trials).number == 2
-    trials += [trial(7, 6.0, 5.0, 4.0, ap=0.25), trial(8, 7.0, 6.0, 5.0, ap=0.5)]
+    trials += [trial(7, 7.0, 5.0, 4.0, ap=0.25), trial(8, 6.0, 6.0, 5.0, ap=0.5)]
     assert [one.number for one in rank(trials)] == [3, 2, 4, 1, 0, 8, 7]
-    assert best_of(trials).number == 8
+    assert best_of(trials).number == 8  # each leads in two of four figures
+    trials += [trial(9, 5.5, 4.0, 3.0, ap=0.125)]
+    assert [one.number for one in rank(trials)][-3:] == [9, 8, 7]
+    assert best_of(trials).number == 9  # ahead by three losses, though its AP is the least
     assert best_of([]) is None
     assert rank([]) == []
