@@ -40,9 +40,9 @@ def _finished(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _order(trials: Sequence[Trial], rungs: int) -> list[Trial]:
-    """The best first, by the sum of their places in each figure of so many rungs: every loss, and AP where measured.
+    """The best first, by the sum of their places in each figure of so many rungs: the losses, and AP where measured.
 
-    One figure of one short training is noisy: the AP after the last rung ranked good graphs worse than the losses before
+    One figure of a short training is noisy: the AP after the last rung ranked good graphs worse than the losses before
     it. Of equal sums the later figures decide, then the earlier trial.
     """
     figures = [figure for rung in range(rungs) for figure in _figures_of(trials, rung)]
