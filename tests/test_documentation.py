@@ -20,7 +20,7 @@ from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def read_blocks(page: Path, language: str) -> list[str]:
@@ -70,7 +70,7 @@ def test_what_is_to_be_typed_is_accepted(line):
 
 TRAININGS = [
     line
-    for block in read_blocks(ROOT / "docs/training.md", "")
+    for block in read_blocks(ROOT / "docs/how_to/training.md", "")
     for line in block.splitlines()
     if line.startswith("pyrafuse train my_data/")
 ]
@@ -108,7 +108,7 @@ def test_the_readme_opens_with_two_commands():
     assert read_blocks(ROOT / "README.md", "")[0].count("make ") == 2
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_in_the_pages_compiles_and_its_imports_exist(page):
     for block in read_blocks(page, "python"):
         for node in ast.walk(ast.parse(block)):
@@ -120,7 +120,7 @@ def test_python_in_the_pages_compiles_and_its_imports_exist(page):
 
 
 def test_the_page_on_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    page = (ROOT / "docs/python.md").read_text()
+    page = (ROOT / "docs/how_to/python.md").read_text()
     page = page[: page.index("## Export")]  # what follows has tests of its own, or shows parts
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     small = {"epochs=5": "epochs=1", "size=320": "size=64", "size=416": "size=64", "batch=8": "batch=2",
@@ -135,14 +135,14 @@ def test_the_page_on_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     for block in blocks:
         for word, smaller in small.items():
             block = block.replace(word, smaller)
-        exec(compile(block, "docs/python.md", "exec"), namespace)  # what the page says to type
+        exec(compile(block, "docs/how_to/python.md", "exec"), namespace)  # what the page says to type
     assert namespace["summary"].num_images == 2
     assert namespace["evaluation"].ap == namespace["again"].evaluate("my_data/", size=64, batch=2).ap
     assert (tmp_path / "drawn.jpg").is_file()
     assert len(namespace["crops"]) == len(namespace["found"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
@@ -151,7 +151,7 @@ def test_links_within_the_project_lead_somewhere(page):
 def test_the_table_of_exports_is_what_the_command_prints(capsys):
     assert main(["export", "--list"]) == 0
     printed = capsys.readouterr().out
-    assert printed[printed.index("| model") :] in (ROOT / "docs/exporting.md").read_text()
+    assert printed[printed.index("| model") :] in (ROOT / "docs/how_to/exporting.md").read_text()
 
 
 def test_variants_of_the_pages_are_read(tmp_path):

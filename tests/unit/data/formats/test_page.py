@@ -6,7 +6,7 @@ from pathlib import Path
 from pyrafuse.data.formats.registry import AnnotationFormat, all_formats
 from pyrafuse.data.writing.layouts import KEPT
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs/how_to/data.md"
 
 
 def describe(name: str, each: AnnotationFormat) -> str:
