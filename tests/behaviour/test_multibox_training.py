@@ -55,7 +55,8 @@ def shapes(tmp_path_factory) -> Path:
 
 # the norms of M2Det's neck follow what they see slowly
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("ssd300", 80), ("ssdlite320", 120), pytest.param("m2det", 350, marks=pytest.mark.slow)]
+    ("name", "epochs"),
+    [("ssd300", 80), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("ssdlite320", 120), ("m2det", 350)))],
 )
 def test_eight_images_are_learnt_by_heart(shapes, tmp_path, name, epochs):
     recipe = Recipe(

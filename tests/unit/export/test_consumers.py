@@ -195,6 +195,7 @@ def model_config():
 TRITON_TYPES = {2: np.uint8, 9: np.int64, 10: np.float16, 11: np.float32}
 
 
+@pytest.mark.slow
 def test_triton_finds_its_settings_and_the_detector_s_boxes(detector, tmp_path):
     folder = tmp_path / "mine"
     export(detector, folder, format="triton")

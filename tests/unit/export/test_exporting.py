@@ -67,7 +67,12 @@ def test_an_onnx_file_finds_what_the_detector_finds(detector, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "output"), [("fitted", "rows"), ("tensor", "raw"), ("fitted", "levels"), ("image", "rows")]
+    ("form", "output"),
+    [
+        ("fitted", "rows"),
+        ("tensor", "raw"),
+        *(pytest.param(*forms, marks=pytest.mark.slow) for forms in (("fitted", "levels"), ("image", "rows"))),
+    ],
 )
 def test_a_program_of_torch_gives_every_form(detector, tmp_path, form, output):
     path = tmp_path / "a.pt2"
@@ -192,6 +197,7 @@ def test_the_list_tells_what_is_validated_available_and_refused(capsys, monkeypa
         assert [model for model in cells if cells[model][form] == "validated"] == sorted(models)
 
 
+@pytest.mark.slow
 def test_what_finds_nothing_is_compared_with_every_score(detector, tmp_path, monkeypatch):
     told = []
     exported = export(detector, tmp_path / "a.pt2", static=True, score=1.0, tell=told.append)

@@ -42,6 +42,7 @@ def detector():
     return made
 
 
+@pytest.mark.slow
 def test_a_folder_holds_the_page_the_model_and_the_runtime(detector, package, tmp_path):
     folder = tmp_path / "page"
     folder.mkdir()

@@ -28,6 +28,7 @@ def operators():
     return Graph(merges=(*merges, *ends), outputs=("P3", "P4"), channels=6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter's own, and onnxscript's
 @torch.no_grad()
 def test_every_operator_in_one_onnx_graph_of_free_sizes():
