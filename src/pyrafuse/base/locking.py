@@ -16,12 +16,47 @@ PART = ".part"
 LOCK_FILE = ".pyrafuse.lock"
 """In the folder while it is held. A killed process leaves the file behind, and not the lock."""
 
+_MADE = "made"
+
+
+class HeldError(PyrafuseError):
+    """A folder that another process writes to."""
+
 
 @contextmanager
-def hold_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def hold_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder on the disk of ``path`` for what is to become ``path``; this process alone writes it.
+
+    It lies in a hidden one beside ``path``, ``.NAME.part``, which is gone after the block. What a killed process left
+    there is removed first.
+
+    Raises:
+        PyrafuseError: If another process writes ``path`` now, or the file system refuses.
+    """
+    path = Path(path)
+    try:
+        with hold_folder(path.parent / f".{path.name}{PART}", of=path) as hidden:
+            try:
+                shutil.rmtree(hidden / _MADE, ignore_errors=True)
+                (hidden / _MADE).mkdir()
+                yield hidden / _MADE
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)  # the lock's file too, while the lock is held
+    except OSError as error:
+        raise PyrafuseError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from error
+
+
+@contextmanager
+def hold_folder(folder: str | os.PathLike[str], *, of: Path | None = None) -> Iterator[Path]:
     """Create ``folder`` and keep other processes from writing results to it until the block ends.
 
     Temporary files that a killed process left half-written in it are removed.
+
+    Args:
+        folder: The folder.
+        of: What it is held for, which errors name; the folder itself by default.
 
     Raises:
         PyrafuseError: If another process holds it, or it cannot be created.
@@ -33,13 +68,16 @@ def hold_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise PyrafuseError(
-            f"{folder} is in use: another process writes its results there; wait until it ends, or choose another "
-            "--output"
+        raise HeldError(
+            f"{of or folder} is in use: another process writes its results there; wait until it ends, or choose "
+            "another --output"
         ) from None
     except OSError as error:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
         raise PyrafuseError(
-            f"cannot write to {folder}: {error.strerror or error}; free space or choose another place"
+            f"cannot write to {of or folder}: {error.strerror or error}; free space or choose another place"
         ) from error
     try:
         remove_leftovers(folder)
@@ -52,6 +90,17 @@ def hold_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if is_new:
             with suppress(OSError):  # something was written
                 folder.rmdir()
+
+
+def is_held(folder: str | os.PathLike[str]) -> bool:
+    """Whether another process writes results to ``folder`` now; nothing is created."""
+    try:
+        refuse_held(folder)
+    except HeldError:
+        return True
+    except PyrafuseError:
+        pass  # whoever writes there is told why it cannot be written to
+    return False
 
 
 def refuse_held(folder: str | os.PathLike[str]) -> None:

@@ -10,6 +10,9 @@ from typing import IO, Any
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.locking import PART
 
+_MOST_LETTERS = 40
+"""Of the name, in that of the temporary file: a longer name plus a suffix may be longer than file systems allow."""
+
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
@@ -22,7 +25,9 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".{os.getpid()}{PART}", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name[:_MOST_LETTERS]}.", suffix=f".{os.getpid()}{PART}", dir=path.parent
+        )
         # files may have names that are no UTF-8: a text tells of them as standard error does
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
         with os.fdopen(handle, mode, encoding=encoding, errors=errors) as stream:

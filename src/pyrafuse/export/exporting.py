@@ -5,7 +5,6 @@ detector -> `Interface` -> `DetectionGraph` -> `Capture` -> format -> hidden fil
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rich.console import Console
 from pyrafuse.base.errors import PyrafuseError, check_between, check_count
 from pyrafuse.base.exported import Input, Interface, Output, Precision, Threshold, write_metadata
 from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.locking import hold_beside
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import printable
@@ -358,30 +358,37 @@ def _naming(form: str):  # noqa: ANN202
 @contextmanager
 def _hidden(path: Path):  # noqa: ANN202
     """A place in a hidden folder beside ``path`` that takes its name when the block ends without an error."""
-    folder = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    with hold_beside(path) as folder:
         yield folder / path.name
         with hold_interrupts():
-            for made in sorted(folder.iterdir(), key=lambda one: one.name == path.name):  # what belongs to it first
-                place = path.parent / made.name
-                if place.is_dir():
-                    _clear(place, made)
-                os.replace(made, place)
-    except OSError as error:
-        raise PyrafuseError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _give_names(folder, path)
 
 
-def _clear(place: Path, made: Path) -> None:
-    """Remove the folder ``place`` for ``made``, as long as it holds nothing but an earlier export."""
+def _give_names(folder: Path, path: Path) -> None:
+    """Move what is in ``folder`` to ``path`` and beside it.
+
+    An earlier export goes as a whole first, so that a process killed meanwhile leaves no mixture of both.
+
+    Raises:
+        PyrafuseError: If a folder that would give way holds anything but an earlier export.
+    """
+    made = sorted(folder.iterdir(), key=lambda one: one.name == path.name)  # what belongs to it first, and it last
+    places = [path.parent / one.name for one in made]
+    for one, place in zip(made, places, strict=True):
+        if place.is_dir():
+            _check_earlier(place, one)
+    earlier = folder / f"{path.name}.earlier"
+    earlier.mkdir()
+    for place in reversed(places):
+        if place.is_dir() or (len(places) > 1 and place.exists()):  # one file gives way to another in one step
+            os.replace(place, earlier / place.name)
+    for one, place in zip(made, places, strict=True):
+        os.replace(one, place)
+
+
+def _check_earlier(place: Path, made: Path) -> None:
+    """Refuse the folder ``place`` where it holds what ``made`` does not."""
     if others := sorted(entry.name for entry in place.iterdir() if not (made / entry.name).exists()):
         raise PyrafuseError(
             f"{place} holds {others[0]}, which is no part of this export: name another folder, or remove it first"
         )
-    shutil.rmtree(place)

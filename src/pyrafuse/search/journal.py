@@ -255,11 +255,15 @@ def open_journal(folder: Path, head: Mapping[str, Any]) -> Iterator[Journal]:
     check_folder(folder)
     with hold_folder(folder):
         try:
-            path.touch()
-            with path.open("rb") as stream:
-                trials, end = _read(path, stream, wanted)
-            # without a buffer: what a full disk refuses must not be tried again when the file is closed
-            with path.open("r+b", buffering=0) as stream:
+            try:
+                path.touch()
+                # without a buffer: what a full disk refuses must not be tried again when the file is closed
+                stream = path.open("r+b", buffering=0)
+            except OSError as error:
+                raise _unwritable(path, error) from error
+            with stream:
+                with path.open("rb") as buffered:
+                    trials, end = _read(path, buffered, wanted)
                 cut = stream.seek(0, os.SEEK_END) - end
                 stream.truncate(end)  # or the next line would be glued to it
                 notice = f"{path}: the last line was cut off after {cut} bytes; it is passed over" if cut else ""
@@ -380,6 +384,8 @@ def _append(stream: IO[bytes], values: Mapping[str, Any], path: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             stream.truncate(before)
-        raise PyrafuseError(
-            f"cannot write {path}: {error.strerror or error}; free space, and the same command goes on"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> PyrafuseError:
+    return PyrafuseError(f"cannot write {path}: {error.strerror or error}; free space, and the same command goes on")

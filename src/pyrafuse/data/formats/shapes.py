@@ -6,7 +6,6 @@ A small detector learns it from nothing in minutes on a processor, so every part
 import colorsys
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError, unknown_name
 from pyrafuse.base.folders import cache_folder
+from pyrafuse.base.locking import PART, remove_leftovers
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
@@ -146,12 +146,14 @@ def write_shapes(
         raise DataError(f"{folder} holds something else already; name a new folder for the shapes")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        remove_leftovers(folder.parent)
+        suffix = f".{os.getpid()}{PART}"
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=suffix, dir=folder.parent) as temporary:
             drawn = Path(temporary, folder.name)
             _write(drawn, settings)
             (drawn / _MANIFEST).write_text(json.dumps(manifest))
             if folder.exists() and not _holds(folder, manifest):
-                shutil.rmtree(folder)
+                folder.rename(Path(temporary, "earlier"))  # as a whole: whatever ends the process, half is never there
             if not folder.exists():  # else another process was faster
                 drawn.rename(folder)
     except OSError as error:

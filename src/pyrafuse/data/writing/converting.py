@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pyrafuse.base.errors import DataError, PyrafuseError, unknown_name
-from pyrafuse.base.locking import PART
+from pyrafuse.base.locking import hold_beside
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.printable import counted, list_names
 from pyrafuse.base.records import DetectionData
@@ -147,11 +147,9 @@ def write(planned: Plan, destination: Path, *, progress: Progress | None = None)
         PyrafuseError: If the file system refuses, or what was written is not read as it was meant.
     """
     destination = destination.absolute()
-    temporary = destination.parent / f".{destination.name}.{os.getpid()}{PART}"
     moves = _moves(planned)
-    try:
+    with hold_beside(destination) as temporary:
         _check_room(destination, planned, moves)
-        temporary.mkdir(parents=True)
         for done, (source, place) in enumerate(moves, 1):
             _bring(source, temporary / place, planned.images)
             if progress:
@@ -162,12 +160,6 @@ def write(planned: Plan, destination: Path, *, progress: Progress | None = None)
             path.write_text(text, encoding="utf-8", newline="")
         _read_again(planned, temporary)
         os.replace(temporary, destination)  # an empty folder gives way
-    except OSError as error:
-        raise PyrafuseError(
-            f"cannot write {destination}: {error.strerror or error}; free space or choose another place"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _moves(planned: Plan) -> list[tuple[Path, str]]:
