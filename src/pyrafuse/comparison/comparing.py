@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.comparison.planning import Comparison, Settled, claim_folder, keep, plan_runs, read_data
@@ -59,59 +60,60 @@ def compare(
         console: Where to tell the progress.
 
     Raises:
-        PyrafuseError: If a variant cannot be built, the data cannot be read, or the folder holds something else;
-            before anything is trained. A training that fails is in the report instead.
+        PyrafuseError: If a variant cannot be built, the data cannot be read, the folder holds something else, or
+            another process compares in it; before anything is trained. A training that fails is in the report instead.
     """
     console = console or Terminal(quiet=True)
-    splits = read_data(comparison)
-    for name, data in splits.items():
-        console.print(f"{name}: {data.finding}", highlight=False, markup=False)
-    check_models(comparison.recipes, splits.values())
-    settled, asked = claim_folder(folder, comparison), comparison
-    accelerator, threads = slots[0].accelerator, slots[0].threads
-    recipes, precision = settle_precision(
-        asked.recipes,
-        next(iter(splits.values())),
-        accelerator=accelerator,
-        threads=threads,
-        settled=settled.precision,
-        say=lambda text: console.print(text, highlight=False, markup=False),
-    )
-    comparison = asked.with_recipes(recipes)
-    budgets = {
-        name: set_budget(
-            recipes,
-            data,
-            epochs=settled.epochs.get(name),
-            minutes=asked.minutes,
+    with hold_folder(folder):
+        splits = read_data(comparison)
+        for name, data in splits.items():
+            console.print(f"{name}: {data.finding}", highlight=False, markup=False)
+        check_models(comparison.recipes, splits.values())
+        settled, asked = claim_folder(folder, comparison), comparison
+        accelerator, threads = slots[0].accelerator, slots[0].threads
+        recipes, precision = settle_precision(
+            asked.recipes,
+            next(iter(splits.values())),
             accelerator=accelerator,
             threads=threads,
+            settled=settled.precision,
+            say=lambda text: console.print(text, highlight=False, markup=False),
         )
-        for name, data in splits.items()
-    }
-    epochs = settled.epochs or {name: budget.epochs for name, budget in budgets.items()}
-    keep(folder, asked, Settled(epochs, precision))
-    runs = plan_runs(comparison, folder, epochs)
-    lengths = ", ".join(f"{count} epoch{'s' if count > 1 else ''} on {name}" for name, count in epochs.items())
-    console.print(
-        f"{len(runs)} runs, {lengths}; {len(slots)} at a time on {slots[0].accelerator}; into {folder}",
-        highlight=False,
-    )
-    failures = run_all(runs, slots, imports=imports, program=program, console=console)
-    device = choose_device(accelerator)
-    report = gather(
-        comparison,
-        runs,
-        budgets=budgets,
-        costs=measure_variants(runs, splits, device=device, rounds=rounds),
-        failures=failures,
-        machine=describe_device(device),
-    )
-    write_text(folder / "comparison.md", report.markdown())
-    write_text(folder / "comparison.json", report.to_json())
-    if any(variant.figures for data in report.data for variant in data.variants):
-        save_figure(plot_comparison(report.compared(), least_ap=LEAST_AP), folder / "comparison.png")
-    return ComparisonResult(folder, report)
+        comparison = asked.with_recipes(recipes)
+        budgets = {
+            name: set_budget(
+                recipes,
+                data,
+                epochs=settled.epochs.get(name),
+                minutes=asked.minutes,
+                accelerator=accelerator,
+                threads=threads,
+            )
+            for name, data in splits.items()
+        }
+        epochs = settled.epochs or {name: budget.epochs for name, budget in budgets.items()}
+        keep(folder, asked, Settled(epochs, precision))
+        runs = plan_runs(comparison, folder, epochs)
+        lengths = ", ".join(f"{count} epoch{'s' if count > 1 else ''} on {name}" for name, count in epochs.items())
+        console.print(
+            f"{len(runs)} runs, {lengths}; {len(slots)} at a time on {slots[0].accelerator}; into {folder}",
+            highlight=False,
+        )
+        failures = run_all(runs, slots, imports=imports, program=program, console=console)
+        device = choose_device(accelerator)
+        report = gather(
+            comparison,
+            runs,
+            budgets=budgets,
+            costs=measure_variants(runs, splits, device=device, rounds=rounds),
+            failures=failures,
+            machine=describe_device(device),
+        )
+        write_text(folder / "comparison.md", report.markdown())
+        write_text(folder / "comparison.json", report.to_json())
+        if any(variant.figures for data in report.data for variant in data.variants):
+            save_figure(plot_comparison(report.compared(), least_ap=LEAST_AP), folder / "comparison.png")
+        return ComparisonResult(folder, report)
 
 
 def measure_variants(

@@ -239,7 +239,7 @@ def claim_folder(folder: Path, comparison: Comparison) -> Settled:
                 f"{folder} holds another comparison: {difference}. Choose another --output, or ask for what is there"
             )
         return settled
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not each.name.startswith(".") for each in folder.iterdir())):
         raise PyrafuseError(f"{folder} is there already and holds no comparison: choose another --output")
     write_text(path, yaml.safe_dump(wanted, sort_keys=False))
     return Settled()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.locking import is_held
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.training.progress import duration
@@ -153,8 +154,9 @@ def run_all(
 ) -> tuple[Failure, ...]:
     """Train what is not trained yet, a run at a time in each slot.
 
-    A run with results is left alone, one that was stopped goes on from its last epoch, any other begins. What a run
-    prints goes to train.log in its folder.
+    A run with results is left alone, one that was stopped goes on from its last epoch, any other begins. One that
+    another process still trains, because whoever started that was killed, is waited for. What a run prints goes to
+    train.log in its folder.
 
     Args:
         runs: In the order to start them.
@@ -181,8 +183,8 @@ def run_all(
         with _ended_by_term(), progress:
             while waiting or active:
                 for number in range(len(slots)):
-                    if number not in active and waiting:
-                        active[number] = _Active.start(waiting.popleft(), slots[number], imports, program)
+                    if number not in active and (run := _take_free(waiting, progress.tell_once)):
+                        active[number] = _Active.start(run, slots[number], imports, program)
                 time.sleep(poll_s)
                 for number, training in list(active.items()):
                     status = training.process.poll()
@@ -200,6 +202,18 @@ def run_all(
     finally:
         _stop(training.process for training in active.values())
     return tuple(failures)
+
+
+def _take_free(waiting: deque[Run], tell: Callable[[str], None]) -> Run | None:
+    """The first of the runs ``waiting`` that nobody trains, taken from them; those that became finished are dropped."""
+    for run in [*waiting]:
+        if is_held(run.folder):
+            tell(f"waits   {run.title}: a process that an earlier call left is training it")
+            continue
+        waiting.remove(run)
+        if not run.is_finished:
+            return run
+    return None
 
 
 def read_reason(log: Path, status: int) -> str:
@@ -303,6 +317,7 @@ class _Progress:
         self._finished = sum(run.recipe.run.epochs for run in runs if run.is_finished)
         self._at_start = self._count([run for run in runs if not run.is_finished])
         self._started = time.monotonic()
+        self._told: set[str] = set()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
             TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console, transient=True,
@@ -319,6 +334,12 @@ class _Progress:
         ended = sum(run.is_finished for run in self._runs)
         line = f"{ended}/{len(self._runs)}  {text}{self._left()}"
         self._console.print(line, highlight=False, markup=False)
+
+    def tell_once(self, text: str) -> None:
+        """As `tell`, unless it was told before."""
+        if text not in self._told:
+            self._told.add(text)
+            self.tell(text)
 
     def update(self, *, active: Sequence[Run]) -> None:
         if self._console.is_terminal:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.experiments.running import Run, Slot, count_epochs, find_slots, run_all
+from pyrafuse.base.locking import hold_folder
+from pyrafuse.experiments.running import Run, Slot, _take_free, count_epochs, find_slots, run_all
 from pyrafuse.training.settings import Recipe
 
 PRETENCE = """
@@ -92,6 +94,20 @@ def test_finished_runs_are_left_alone_and_stopped_ones_go_on(tmp_path, program):
     assert (stopped.folder / "recipe.yaml").read_text() == "run: {epochs: 4}\n"
     assert run_all(runs, (slot,), program=program, poll_s=0.01) == ()
     assert len(calls_of(fresh)) == 1
+
+
+def test_a_run_that_another_process_trains_is_waited_for(tmp_path):
+    held, free = runs_in(tmp_path, "held", "free")
+    waiting, told = deque([held, free]), []
+    with hold_folder(held.folder):
+        assert _take_free(waiting, told.append) is free
+        assert _take_free(waiting, told.append) is None
+        assert told == [f"waits   {held.title}: a process that an earlier call left is training it"] * 2
+        assert [*waiting] == [held]
+    held.folder.mkdir(exist_ok=True)
+    (held.folder / "results.json").write_text("{}")
+    assert _take_free(waiting, told.append) is None
+    assert not waiting
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
