@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.inference.writers.record import RECORD_FILE
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
@@ -95,7 +96,7 @@ def check_files(output: Path) -> list[Path]:
     """The files below ``output``; each must be whole, and none a temporary one."""
     files = [path for path in output.rglob("*") if path.is_file()]
     for path in files:
-        assert not path.name.startswith(".")
+        assert not path.name.startswith(".") or path.name == RECORD_FILE
         if path.suffix in {".jpg", ".png"}:
             with Image.open(path) as image:
                 image.load()

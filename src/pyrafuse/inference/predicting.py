@@ -114,7 +114,6 @@ def predict_to(
     check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
     destination = Destination(Path(output), frames.root, tuple(detector.card.category_ids))
-    writers = create_writers(formats, destination)
     failures: list[Failure] = []
     notes: list[str] = []
     waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
@@ -123,6 +122,8 @@ def predict_to(
 
     with ExitStack() as stack:
         stack.enter_context(hold_folder(output))
+        writers = create_writers(formats, destination)
+        stack.enter_context(destination.record)
         for writer in writers:
             stack.enter_context(writer)
         behind = stack.enter_context(WritingBehind(writers))
@@ -161,6 +162,7 @@ def predict_to(
                 frame = waiting.popleft()
                 video = frame.name.rpartition("#")[0] if frame.fps else ""
                 with hold_interrupts():  # what is counted is written
+                    destination.record.spare(detections.source)
                     behind.write(Finding(detections, frame.index, video, frame.fps or 0.0))
                     num_images += 1
                     num_objects += len(detections)

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from pyrafuse.base.images.reading import read_size
 from pyrafuse.base.images.sources import Frame, Source, open_source
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.inference.predicting import predict_to
-from pyrafuse.inference.writers.registry import WRITERS
+from pyrafuse.inference.writers.record import RECORD_FILE
+from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, create_writers
 
 NAMES = ("cat", "dog")
 
@@ -67,7 +69,13 @@ def folder(tmp_path):
 
 
 def files_below(path: Path) -> list[str]:
-    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    return sorted(file for file in files if file != RECORD_FILE)
+
+
+def write_record(folder: Path) -> None:
+    """Say that all that is in ``folder`` was written by an earlier prediction."""
+    (folder / RECORD_FILE).write_text("".join(f"{json.dumps(name)}\n" for name in files_below(folder)))
 
 
 def test_a_folder_in_every_format(folder, tmp_path):
@@ -160,9 +168,75 @@ def test_equal_names_do_not_replace_each_other(tmp_path):
 def test_results_never_land_among_the_inputs(tmp_path):
     path = write_image(tmp_path / "out/images/x.jpg", 51)
     before = path.read_bytes()
+    with pytest.raises(
+        PyrafuseError, match=r"images/x.jpg is there already, and no earlier prediction wrote it: choose"
+    ):
+        predict_to(BoxOfBrightness(), tmp_path / "out/images", tmp_path / "out")
+    write_record(tmp_path / "out")
     with pytest.raises(PyrafuseError, match="would lie among the images they are of; choose another output"):
         predict_to(BoxOfBrightness(), tmp_path / "out/images", tmp_path / "out")
+    predict_to(BoxOfBrightness(), tmp_path / "out/images", tmp_path / "out", formats=("yolo",))
+    assert files_below(tmp_path / "out") == ["images/x.jpg", "labels/x.txt"]
     assert path.read_bytes() == before
+
+
+def test_an_earlier_prediction_gives_way_and_files_of_others_stay(tmp_path):
+    for name in ("a/1.jpg", "2.jpg"):
+        write_image(tmp_path / "one" / name, 51)
+    write_image(tmp_path / "two" / "2.jpg", 102)
+    out = tmp_path / "out"
+    everything = ("image", "json", "coco", "yolo", "crop")
+    predict_to(BoxOfBrightness(), tmp_path / "one", out, formats=everything)
+    assert len(files_below(out)) == 2 + 3 * 2
+    (out / "notes.txt").write_text("mine")
+    predict_to(BoxOfBrightness(), tmp_path / "two", out, formats=("json", "yolo"))
+    assert files_below(out) == ["labels/2.txt", "notes.txt", "predictions.json"]
+    assert sorted(path.name for path in out.iterdir()) == [RECORD_FILE, "labels", "notes.txt", "predictions.json"]
+    (image,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert image["source"] == str(tmp_path / "two/2.jpg")
+    for name in ("coco_results.json", "labels/more/mine.txt"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(PyrafuseError, match=f"{name} is there already, and no earlier prediction wrote it"):
+            predict_to(BoxOfBrightness(), tmp_path / "two", out, formats=everything)
+        (out / name).unlink()
+
+
+def test_a_record_that_leads_elsewhere_removes_nothing(tmp_path):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "linked").symlink_to(tmp_path)
+    names = ["../precious.txt", str(precious), "linked/precious.txt", 7, None, "", "a\0b"]
+    (out / RECORD_FILE).write_text("".join(f"{json.dumps(name)}\n" for name in names) + '"cut of')
+    source = write_image(tmp_path / "a.jpg", 51)
+    predict_to(BoxOfBrightness(), source, out, formats=("yolo",))
+    predict_to(BoxOfBrightness(), source, out, formats=("yolo",))
+    assert precious.read_text() == "mine"
+    assert (out / RECORD_FILE).read_text() == '"labels/a.txt"\n'
+
+
+def test_memory_does_not_grow_with_what_is_found(tmp_path):
+    boxes = np.tile(np.array([[1.25, 2.5, 30.125, 40.0]], np.float32), (100, 1))
+    labels = np.zeros(100, np.int64)
+    found = Detections(boxes, np.full(100, 0.5, np.float32), labels, labels, NAMES, (48, 64), "camera0#7")
+    destination = Destination(tmp_path)
+    writers = create_writers(("json", "coco"), destination)
+    tracemalloc.start()
+    with destination.record, writers[0], writers[1]:
+        for index in range(50):
+            for writer in writers:
+                writer.write(Finding(found, index))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 300_000
+    assert [path.stat().st_size > 600_000 for path in tmp_path.glob("*.json")] == [True, True]
+    text = (tmp_path / "predictions.json").read_text()
+    assert text == json.dumps({"images": [found.to_dict()] * 50}, indent=1)
+    rows = json.loads((tmp_path / "coco_results.json").read_text())
+    assert [row["image_id"] for row in rows] == [index for index in range(50) for _ in range(100)]
+    assert (tmp_path / "coco_results.json").read_text() == json.dumps(rows, indent=1)
 
 
 def test_a_video_becomes_a_drawn_video(tmp_path):
@@ -248,6 +322,7 @@ def test_nothing_readable_leaves_what_was_there(tmp_path, formats):
     former = tmp_path / "out" / "predictions.json"
     write_image(former.parent / "images" / "a.jpg", 51)
     former.write_text("old")
+    write_record(former.parent)
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"^/.*/a\.jpg is empty; remove or replace it$"):
         predict_to(BoxOfBrightness(), tmp_path / "a.jpg", former.parent, formats=formats)
@@ -266,6 +341,7 @@ def test_an_error_midway_leaves_no_half_results(tmp_path):
         raise RuntimeError("the network fell over")
 
     (tmp_path / "predictions.json").write_text("old")
+    write_record(tmp_path)
     with pytest.raises(RuntimeError, match="fell over"):
         predict_to(BoxOfBrightness(), Source(read, None), tmp_path, formats=("image", "json", "coco"))
     assert files_below(tmp_path) == ["predictions.json"]
@@ -278,6 +354,7 @@ def test_a_full_disk_leaves_no_broken_video(tmp_path, full_disk, num_bytes):
     former = tmp_path / "videos" / "clip.mp4"
     former.parent.mkdir()
     former.write_bytes(b"old")
+    write_record(tmp_path)
     source = Source(lambda: (Frame(f"clip.mp4#{k}", noise, fps=25.0) for k in range(20)), 20)
     with full_disk(num_bytes), pytest.raises(PyrafuseError, match=r"cannot write .*videos/clip\.mp4: .*; free space"):
         predict_to(BoxOfBrightness(), source, tmp_path, formats=("image",))
@@ -318,6 +395,7 @@ def test_an_interrupt_before_the_first_image_leaves_what_was_there(tmp_path):
 
     for name in ("predictions.json", "coco_results.json"):
         (tmp_path / name).write_text("old")
+    write_record(tmp_path)
     with pytest.raises(KeyboardInterrupt, match=r"^no image was finished$"):
         predict_to(BoxOfBrightness(), Source(read, 5), tmp_path, formats=("image", "json", "coco", "yolo"))
     assert {name: (tmp_path / name).read_text() for name in files_below(tmp_path)} == {

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import unquote, urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.registry import Registry
+from pyrafuse.inference.writers.record import Record
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,50 @@ class Destination:
     root: Path | None = None
     category_ids: tuple[int | str, ...] = ()
 
+    @cached_property
+    def record(self) -> Record:
+        """Which files below the folder are those of predictions."""
+        return Record(self.folder)
+
     def places(self, name: str) -> "Places":
-        """File names for the frames below the folder ``name``."""
-        return Places(self.folder / name, self.root)
+        """File names for the frames below the folder ``name``.
+
+        Raises:
+            PyrafuseError: If it holds a file that no earlier prediction wrote.
+        """
+        self.record.check(name)
+        return Places(self.folder / name, self.root, self.record)
+
+    def file(self, name: str) -> Path:
+        """The path of the one file ``name``; `claim` it before it is written.
+
+        Raises:
+            PyrafuseError: If a file lies there that no earlier prediction wrote.
+        """
+        self.record.check(name)
+        return self.folder / name
+
+    def claim(self, path: Path) -> Path:
+        """``path``, noted as a file of this prediction.
+
+        Raises:
+            PyrafuseError: If another file came there meanwhile.
+        """
+        if not self.record.take(path):
+            raise PyrafuseError(f"{path} was written by another program meanwhile: choose another --output")
+        return path
 
 
 class Places:
     """Gives every frame a file name of its own below a folder, like the frame's own place below ``root``."""
 
-    def __init__(self, folder: Path, root: Path | None) -> None:
+    def __init__(self, folder: Path, root: Path | None, record: Record) -> None:
         self._folder = folder
         self._root = root
-        self._taken: set[Path] = set()
+        self._record = record
 
     def choose(self, name: str, suffix: str) -> Path:
-        """A path with ``suffix`` for the frame, or video, called ``name``.
+        """A path with ``suffix`` for the frame, or video, called ``name``; written before the next one is chosen.
 
         Raises:
             PyrafuseError: If that is in the folder of the frame's own file, where it could replace an input.
@@ -69,10 +100,9 @@ class Places:
                 f"results in {place.parent} would lie among the images they are of; choose another output"
             )
         rank = 2
-        while place in self._taken:
+        while not self._record.take(place):
             place = self._folder / inner.with_name(f"{inner.name}-{rank}{suffix}")
             rank += 1
-        self._taken.add(place)
         return place
 
     def _inner(self, name: str) -> Path:

@@ -1,13 +1,12 @@
 """Predictions as numbers: one JSON, COCO results, YOLO text."""
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
-from typing import Any
 
-from pyrafuse.base.detections import Detections
-from pyrafuse.base.writing import write_text
+from pyrafuse.base.writing import write_atomically, write_text
 from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, Writer
+from pyrafuse.inference.writers.spool import Spool
 
 
 @WRITERS.register("yolo")
@@ -26,16 +25,25 @@ class JSONWriter(Writer):
     """Writes ``predictions.json``: an object an image, with the names, boxes (xyxy, pixels), scores and levels."""
 
     def __init__(self, destination: Destination) -> None:
-        self._path = destination.folder / "predictions.json"
-        self._images: list[dict[str, Any]] = []
+        self._destination = destination
+        self._path = destination.file("predictions.json")
+        self._images = Spool(self._path)
 
     def write(self, finding: Finding) -> None:
-        self._images.append(finding.detections.to_dict())
+        separator = ",\n  " if self._images.size else "  "
+        self._images.add(separator + json.dumps(finding.detections.to_dict(), indent=1).replace("\n", "\n  "))
 
     def close(self) -> None:
         """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
-        if self._images:
-            write_text(self._path, json.dumps({"images": self._images}, indent=1))
+        if self._images.size:
+            with self._images.read() as images, write_atomically(self._destination.claim(self._path)) as stream:
+                stream.write(b'{\n "images": [\n')
+                shutil.copyfileobj(images, stream)
+                stream.write(b"\n ]\n}")
+
+    def discard(self) -> None:
+        """Drop what was found."""
+        self._images.close()
 
 
 @WRITERS.register("coco")
@@ -47,31 +55,45 @@ class COCOWriter(Writer):
     """
 
     def __init__(self, destination: Destination) -> None:
-        self._path = destination.folder / "coco_results.json"
-        self._category_ids = destination.category_ids
-        self._findings: list[tuple[int, Detections]] = []
+        self._destination = destination
+        self._path = destination.file("coco_results.json")
+        self._rows = Spool(self._path)
+        self._num_findings = 0
+        self._numbers: set[int] | None = set()  # None once a file is named otherwise, or as another one
 
     def write(self, finding: Finding) -> None:
-        # without its pixels: all results are held until the end
-        self._findings.append((finding.index, replace(finding.detections, image=None)))
-
-    def close(self) -> None:
-        """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
-        if not self._findings:
-            return
-        stems = [Path(found.source).stem for _, found in self._findings]
-        is_numbered = all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems)
-        rows = [
-            {
-                "image_id": int(stem) if is_numbered else index,
+        found, ids, stem = finding.detections, self._destination.category_ids, Path(finding.detections.source).stem
+        self._num_findings += 1
+        if self._numbers is not None:
+            if not stem.isdecimal() or int(stem) in self._numbers:
+                self._numbers = None
+            else:
+                self._numbers.add(int(stem))
+        for label, score, (x1, y1, x2, y2) in zip(
+            found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+        ):
+            row = {
                 "file_name": found.source,
-                "category_id": self._category_ids[label] if label < len(self._category_ids) else label + 1,
+                "category_id": ids[label] if label < len(ids) else label + 1,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
             }
-            for stem, (index, found) in zip(stems, self._findings, strict=True)
-            for label, score, (x1, y1, x2, y2) in zip(
-                found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
-            )
-        ]
-        write_text(self._path, json.dumps(rows, indent=1))
+            self._rows.add(json.dumps([finding.index, row]) + "\n")
+
+    def close(self) -> None:
+        """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
+        if not self._num_findings:
+            return
+        with self._rows.read() as lines, write_atomically(self._destination.claim(self._path), "w") as stream:
+            separator = "[\n "
+            for line in lines:
+                index, row = json.loads(line)
+                image_id = index if self._numbers is None else int(Path(row["file_name"]).stem)
+                text = json.dumps({"image_id": image_id, **row}, indent=1)
+                stream.write(separator + text.replace("\n", "\n "))
+                separator = ",\n "
+            stream.write("\n]" if self._rows.size else "[]")
+
+    def discard(self) -> None:
+        """Drop what was found."""
+        self._rows.close()

@@ -1,6 +1,7 @@
 """A video that appears whole or not at all."""
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.locking import PART
 
 MAX_VIDEO_SIDE_PX = 8191
 """Of MPEG-4; larger frames are reduced."""
@@ -27,11 +29,13 @@ class Video:
 
     def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
         self._path = path
-        self._hidden = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        # OpenCV chooses the container by the suffix, so that this cannot be the file's own
+        self._folder = path.with_name(f".{path.stem[:40]}.{os.getpid()}{PART}")
+        self._hidden = self._folder / path.name
         self._size = size
         self._num_frames = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PyrafuseError(f"cannot write {path}: {error.strerror}; choose another place") from error
         self._writer = cv2.VideoWriter(str(self._hidden), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
@@ -66,12 +70,12 @@ class Video:
         except OSError as error:
             raise PyrafuseError(f"cannot write {self._path}: {error.strerror}; choose another place") from error
         finally:
-            self._hidden.unlink(missing_ok=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Leave nothing behind."""
         self._writer.release()
-        self._hidden.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def fit_video(width: int, height: int) -> tuple[int, int]:
