@@ -75,7 +75,7 @@ def test_a_run_goes_on_where_it_stopped_from_any_folder(run, tmp_path, capsys, m
 @pytest.mark.parametrize(
     ("stopped", "message"),
     [
-        (0, "interrupted; no epoch was finished, there is nothing to resume"),
+        (0, "interrupted; no step was saved, there is nothing to resume"),
         (1, "interrupted; 1 of 2 epochs are saved in "),
     ],
 )

@@ -70,9 +70,12 @@ def test_a_terminated_training_says_what_is_saved(recipe, tmp_path):
         assert process.wait(LONGEST_S) == 128 + signal.SIGTERM
     text = log.read_text()
     assert "Traceback" not in text
-    told = re.search(r"terminated; (\d+) of 3000 epochs are saved in (.*); go on with", text)
+    told = re.search(
+        r"terminated; (\d+) of 3000 epochs(?: and (\d+) steps? of the next)? are saved in (.*); go on with", text
+    )
     assert told is not None, text
-    assert int(told[1]) == read_tensors(output / "last.ckpt")["epoch"] + 1
+    last = read_tensors(output / "last.ckpt")
+    assert (int(told[1]), int(told[2] or 0)) == (last["epoch"] + 1, last["epoch_steps"])
     assert [path for path in output.iterdir() if path.name.endswith(".part")] == []
 
 
@@ -97,6 +100,31 @@ def test_a_training_killed_at_any_moment_ends_as_an_undisturbed_one(recipe, tmp_
     expected, found = (read_tensors(folder / "last.ckpt")["state_dict"] for folder in (whole, broken))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert (broken / "results.json").read_text() == (whole / "results.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_terminated_within_an_epoch_ends_as_an_undisturbed_one(recipe, tmp_path, processes):
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
+    options = ["--recipe", str(recipe), "--data.path", "shapes:train=240,val=4,size=64", "--run.accumulate", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29518", "-m"]
+    train = [*torchrun, "pyrafuse", "train"] if processes == 2 else COMMAND
+    with started([*train, *options, "--epochs", "1", "--output", str(whole)], log) as process:
+        assert process.wait(LONGEST_S) == 0, log.read_text()
+    with started([*train, *options, "--epochs", "1", "--output", str(broken)], log) as process:
+        wait_for(lambda: "batch 10/120" in log.read_text(), process)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(LONGEST_S) != 0
+    assert "terminated; 0 of 1 epochs and " in log.read_text(), log.read_text()
+    last = read_tensors(broken / "last.ckpt")
+    assert 5 <= last["epoch_steps"] < 60
+    with started([*train, "--resume", "--output", str(broken)], log) as process:
+        assert process.wait(LONGEST_S) == 0, log.read_text()
+    expected, found = (read_tensors(folder / "last.ckpt") for folder in (whole, broken))
+    for key in ("state_dict", "current_model_state", "random_state", "others"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)
+    for name in ("metrics.csv", "results.json"):
+        assert (broken / name).read_text() == (whole / name).read_text()
 
 
 @pytest.mark.slow

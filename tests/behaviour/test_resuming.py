@@ -11,18 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.core.storage import read_tensors
+from pyrafuse.data.augment.settings import Augmentation
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.training import loop
 from pyrafuse.training import run as running
 from pyrafuse.training.settings import DataSettings, ModelSettings, Recipe, RunSettings, to_plain
 from pyrafuse.training.starting import settle
+from pyrafuse.training.step import TrainingStep
 
 MODEL = ModelSettings("yolov3_small", options={"backbone": {"width": 0.25}})
+TINY = ModelSettings(
+    "yolov3_small",
+    options={"backbone": {"width": 0.125}, "necks": {"fpn": {"out_channels": 8}}, "head": {"branches": 8}},
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,85 @@ def test_a_validation_that_was_cut_off_is_made_up(data, whole, tmp_path, monkeyp
     for name in ("metrics.csv", "results.json"):
         assert (tmp_path / "run" / name).read_text() == (whole / name).read_text(), name
     assert read_tensors(tmp_path / "run/last.ckpt")["due"] is None
+
+
+class Shaken(TrainingStep):
+    """A step that draws from the random numbers of the training."""
+
+    def forward(self, batch):
+        values = super().forward(batch)
+        return values | {"train/loss": values["train/loss"] * (1 + torch.rand(()))}
+
+
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_an_epoch_goes_on_where_it_was_saved(tmp_path, monkeypatch, workers):
+    """Two batches a step, averaged weights, mosaic and a new size after ten batches: each number is the same."""
+
+    def recipe_of(folder: str, **run) -> Recipe:
+        given = {"epochs": 1, "batch_size": 4, "accumulate": 2, "precision": "32"}
+        data = DataSettings(path="shapes:train=24,val=2,size=64", size=64, sizes=(64, 96), workers=workers)
+        run = RunSettings(output=str(tmp_path / folder), accelerator="cpu", **given, **run)
+        return Recipe(TINY, data, augmentation=Augmentation(mosaic_probability=0.5), run=run)
+
+    def stop(self, epoch, step, loss):
+        if step == 12:
+            raise Killed
+
+    monkeypatch.setattr(loop, "TrainingStep", Shaken)
+    train(recipe_of("whole"))
+    recipe = recipe_of("run", checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Narrator, "tell_step", stop)
+        with pytest.raises(Killed):
+            train(recipe)
+    cut = read_tensors(tmp_path / "run/last.ckpt")
+    assert (cut["epoch"], cut["epoch_steps"], cut["global_step"]) == (-1, 5, 5)
+    assert "resumed after 0 epochs and 5 steps of the next" in train(resumed(recipe))[1]
+    ended, undisturbed = (read_tensors(tmp_path / name / "last.ckpt") for name in ("run", "whole"))
+    assert ended["epoch_steps"] == 0
+    for content in (ended, undisturbed):
+        del content["pyrafuse"], content["best_evaluation"], content["precision"]  # texts, compared below
+    torch.testing.assert_close(ended, undisturbed, rtol=0, atol=0)
+    for name in ("metrics.csv", "results.json"):
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text(), name
+
+
+def test_a_signal_is_heeded_after_the_step(tmp_path, monkeypatch):
+    """The first one saves between two steps, also in an epoch's last; then it ends the command as it would have."""
+    tell_step = loop.Narrator.tell_step
+
+    def press(self, epoch, step, loss):
+        tell_step(self, epoch, step, loss)
+        if step == at:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Narrator, "tell_step", press)
+    handler = signal.getsignal(signal.SIGINT)
+    recipe = recipe_for(Path("shapes:train=12,val=2,size=64"), tmp_path / "run", accumulate=2, epochs=3)
+    recipe = replace(recipe, model=TINY)
+    at = 3
+    with pytest.raises(KeyboardInterrupt, match="0 of 3 epochs and 2 steps of the next are saved in"):
+        train(recipe)
+    at = 6
+    with pytest.raises(KeyboardInterrupt, match="0 of 3 epochs and 3 steps of the next are saved in"):
+        train(resumed(recipe))
+    at = 1
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 epochs and 1 step of the next are saved in"):
+        train(resumed(recipe))
+    with pytest.raises(PyrafuseError, match=r"1 epoch and 1 step of the next behind it, and run.epochs is 1: give --"):
+        train(resumed(recipe, epochs=1))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 2
+
+
+def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):
+    def press(self, epoch, step, loss):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Narrator, "tell_step", press)
+    with pytest.raises(KeyboardInterrupt, match="no step was saved, there is nothing to resume"):
+        train(recipe_for(Path("shapes:train=4,val=2,size=64"), tmp_path / "run"))
 
 
 def test_a_complete_run_says_so_and_only_makes_up_its_report(data, whole):

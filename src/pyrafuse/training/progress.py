@@ -100,10 +100,10 @@ class Narrator:
 
     @contextmanager
     def telling(self, *, done: int) -> Iterator[None]:
-        """Show the bar within the block, which goes on after ``done`` epochs; an error finds it gone."""
+        """Show the bar within the block, which goes on after ``done`` batches; an error finds it gone."""
         self._started = self._last_line = self._now()
-        total, completed = self._epochs * self._steps, done * self._steps
-        self._training = self._progress.add_task("training", total=total, completed=completed, loss="", left="")
+        total = self._epochs * self._steps
+        self._training = self._progress.add_task("training", total=total, completed=done, loss="", left="")
         self._validation = self._progress.add_task("validation", total=1, visible=False, loss="", left="")
         with self._progress:
             yield

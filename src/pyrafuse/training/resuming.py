@@ -13,6 +13,7 @@ import numpy as np
 
 from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.printable import counted
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
@@ -20,7 +21,8 @@ from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.state import read_content
 
 UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
-                    "run.accelerator", "run.nodes", "run.loggers", "run.advice", "run.by_hand"})  # fmt: skip
+                    "run.accelerator", "run.nodes", "run.checkpoint_minutes", "run.loggers", "run.advice",
+                    "run.by_hand"})  # fmt: skip
 """Settings that may change silently: the trained weights are the same, up to rounding."""
 SAID = frozenset({"data.path", "data.train", "data.val", "data.missing", "run.epochs", "run.accumulate",
                   "run.fit_memory", "run.precision", "run.sync_bn", "run.evaluate_every", "run.max_detections",
@@ -35,6 +37,7 @@ class Begun:
     Attributes:
         path: The checkpoint.
         epochs: Trained, all of them whole.
+        epoch_steps: Steps of the optimiser in the next one.
         values: The recipe as plain values; empty in a file that does not tell it.
         names: The classes.
         is_complete: Whether nothing is left to train or to validate.
@@ -44,6 +47,7 @@ class Begun:
 
     path: Path
     epochs: int
+    epoch_steps: int
     values: Mapping[str, Any]
     names: tuple[str, ...]
     is_complete: bool
@@ -61,12 +65,13 @@ def read_begun(recipe: Recipe) -> Begun:
     assert recipe.run.output is not None
     path = Path(recipe.run.output) / "last.ckpt"
     content = read_content(path)
-    epochs, values = content["epoch"] + 1, content[CARD_KEY].get("recipe") or {}
+    epochs, epoch_steps = content["epoch"] + 1, content.get("epoch_steps", 0)
+    values = content[CARD_KEY].get("recipe") or {}
     best = content.get("best_evaluation")
-    if epochs > recipe.run.epochs:
+    if epochs + bool(epoch_steps) > recipe.run.epochs:
         raise PyrafuseError(
-            f"the run in {path.parent} has {epochs} epochs behind it, and run.epochs is {recipe.run.epochs}: give "
-            f"--epochs {epochs} or more"
+            f"the run in {path.parent} has {describe_done(epochs, epoch_steps)} behind it, and run.epochs is "
+            f"{recipe.run.epochs}: give --epochs {epochs + bool(epoch_steps)} or more"
         )
     is_stopped = 0 < recipe.run.patience <= content["waited"]
     is_stopped = is_stopped and recipe.run.epochs <= _at(values, "run.epochs", recipe.run.epochs)
@@ -74,12 +79,19 @@ def read_begun(recipe: Recipe) -> Begun:
     return Begun(
         path,
         epochs,
+        epoch_steps,
         values,
         tuple(content[CARD_KEY]["card"]["names"]),
         is_complete=content["due"] is None and (epochs == recipe.run.epochs or is_stopped),
         best=None if best is None else EvaluationResult.from_dict(best),
         precision=content.get("precision"),
     )
+
+
+def describe_done(epochs: int, epoch_steps: int, *, of: str = "") -> str:
+    """``3 epochs and 120 steps of the next``; ``of`` stands behind the number of epochs."""
+    rest = f" and {counted(epoch_steps, 'step')} of the next" if epoch_steps else ""
+    return f"{epochs}{of} {'epoch' if epochs == 1 and not of else 'epochs'}{rest}"
 
 
 def compare_options(recipe: Recipe, begun: Begun) -> list[str]:

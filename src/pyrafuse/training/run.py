@@ -32,12 +32,13 @@ from pyrafuse.training.folders import check_folder, is_first_process, open_folde
 from pyrafuse.training.launching import check_nodes
 from pyrafuse.training.loggers.registry import LoggedRun, Loggers, check_loggers
 from pyrafuse.training.loop import Course, Output, fit
+from pyrafuse.training.pausing import Pauses
 from pyrafuse.training.precision import choose_precision, spare
 from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
 from pyrafuse.training.processes import Place, take_place
 from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
-from pyrafuse.training.resuming import Begun, compare_options, match_classes, read_begun
+from pyrafuse.training.resuming import Begun, compare_options, describe_done, match_classes, read_begun
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.screen import (
     Screen,
@@ -159,9 +160,9 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
                 screen.tell("time", _estimate_time(course, output, state))
             screen.tell("output", str(folder))
             if begun:
-                restore(state, read_content(begun.path))
+                restore(state, read_content(begun.path), rank=place.rank, world_size=place.world_size)
                 otherwise = f"; otherwise than it began: {', '.join(changes)}" if changes else ""
-                screen.tell("output", f"resumed after epoch {begun.epochs}{otherwise}")
+                screen.tell("output", f"resumed after {describe_done(begun.epochs, begun.epoch_steps)}{otherwise}")
             fit(state, course, output)
         assert state.best is not None, "the last epoch is always evaluated"
         if place.is_first:
@@ -220,7 +221,8 @@ def _create_output(
         LoggedRun(folder, values, is_resumed=run.resume),
         say=lambda text: console.print(text, highlight=False, markup=False),
     )
-    return Output(folder, values, every, batches, splits.val, narrator, loggers)
+    pauses = Pauses(run.checkpoint_minutes, device=place.device)
+    return Output(folder, values, every, batches, splits.val, narrator, loggers, pauses)
 
 
 def _estimate_time(course: Course, output: Output, state: State) -> str:
@@ -271,11 +273,11 @@ def _told_interrupts(folder: Path, *, of: int) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if not (folder / "last.ckpt").exists():
-            raise KeyboardInterrupt("no epoch was finished, there is nothing to resume") from None
-        epochs = read_tensors(folder / "last.ckpt")["epoch"] + 1
+            raise KeyboardInterrupt("no step was saved, there is nothing to resume") from None
+        content = read_tensors(folder / "last.ckpt")
+        done = describe_done(content["epoch"] + 1, content.get("epoch_steps", 0), of=f" of {of}")
         raise KeyboardInterrupt(
-            f"{epochs} of {of} epochs are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume "
-            f"--output {folder}"
+            f"{done} are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume --output {folder}"
         ) from None
 
 

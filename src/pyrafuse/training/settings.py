@@ -297,6 +297,8 @@ class RunSettings:
             detector's own number, and COCO's 100 of a class.
         evaluate_every: Epochs between evaluations; by default about ten in a run, and the last.
         patience: Evaluations without a better AP after which training stops; 0 never stops early.
+        checkpoint_minutes: Minutes after which ``last.ckpt`` is written within an epoch; 0 writes it at the end of an
+            epoch alone. Ctrl-C and SIGTERM write it after the step under way in either case.
         seed: Seed of weights, order and augmentation.
         output: Folder of the run; by default runs/MODEL-DATA, numbered.
         resume: Go on from ``last.ckpt`` in ``output``.
@@ -320,6 +322,7 @@ class RunSettings:
     max_detections: int | None = None
     evaluate_every: int | None = None
     patience: int = 0
+    checkpoint_minutes: float = 15.0
     seed: int = 0
     output: str | None = None
     resume: bool = False
@@ -336,6 +339,7 @@ class RunSettings:
         check_between("run.evaluate_every", self.evaluate_every, 1)
         check_between("run.max_detections", self.max_detections, 1)
         check_between("run.patience", self.patience, 0)
+        check_between("run.checkpoint_minutes", self.checkpoint_minutes, 0)
         if not 0 <= self.ema < 1:
             raise PyrafuseError(f"run.ema is the share that stays at each step, from 0 to below 1; got {self.ema}")
         if isinstance(self.devices, int):

@@ -1,11 +1,13 @@
 """What changes in a training, how a checkpoint keeps it, and how a run goes on from one."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,6 +19,7 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.training.averaging import copy_to_average, follow, own_buffers
 from pyrafuse.training.optimizing import check_optimizer, optimizer_for
 from pyrafuse.training.settings import Recipe
+from pyrafuse.training.step import Means
 
 
 @dataclass
@@ -30,6 +33,8 @@ class State:
         scaler: Keeps the gradients of fp16 in its range.
         epochs: Trained, all of them whole.
         steps: Steps of the optimiser.
+        epoch_steps: Those of the epoch that is under way; 0 between two epochs.
+        means: Means of that epoch so far, over the images of this process.
         due: Metrics of the last epoch, while its validation is due; else None.
         best: The best evaluation so far.
         waited: Evaluations since the best one.
@@ -41,6 +46,8 @@ class State:
     scaler: torch.amp.GradScaler
     epochs: int = 0
     steps: int = 0
+    epoch_steps: int = 0
+    means: Means = field(default_factory=Means)
     due: dict[str, float] | None = None
     best: EvaluationResult | None = None
     waited: int = 0
@@ -76,11 +83,31 @@ def create_state(detector: Detector, recipe: Recipe, *, device: torch.device, pr
     )
 
 
-def to_content(state: State, *, recipe_values: Mapping[str, Any], precision: str) -> dict[str, Any]:
+def own_of(state: State) -> dict[str, Any]:
+    """What only this process of the training has: its random numbers, and the sums of the epoch's means."""
+    random_state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random_state["cuda"] = torch.cuda.get_rng_state()
+    return {"random_state": random_state, "means": state.means.to_plain()}
+
+
+def gather_own(state: State) -> list[dict[str, Any]]:
+    """`own_of` of every process, the first one's first; called by all of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own_of(state)]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, own_of(state))
+    return gathered
+
+
+def to_content(
+    state: State, own: Sequence[Mapping[str, Any]], *, recipe_values: Mapping[str, Any], precision: str
+) -> dict[str, Any]:
     """What a checkpoint holds: what `load` needs under ``state_dict`` and the card, and all that a resumed run needs.
 
     Args:
-        state: After a whole epoch.
+        state: Between two steps.
+        own: `own_of` of the processes.
         recipe_values: The recipe as plain values.
         precision: ``32``, ``bf16`` or ``fp16``.
     """
@@ -89,18 +116,18 @@ def to_content(state: State, *, recipe_values: Mapping[str, Any], precision: str
         "state_dict": _entries(state.evaluated),
         "epoch": state.epochs - 1,
         "global_step": state.steps,
+        "epoch_steps": state.epoch_steps,
         "due": state.due,
         "waited": state.waited,
         "best_evaluation": None if state.best is None else state.best.to_dict(with_curves=True),
         "optimizer_states": [state.optimizer.state_dict()],
         "scaler": state.scaler.state_dict(),
         "precision": precision,
-        "random_state": {"cpu": torch.get_rng_state()},
+        **own[0],
+        "others": list(own[1:]),
     }
     if state.average is not None:
         content["current_model_state"] = _entries(state.detector)
-    if torch.cuda.is_available():
-        content["random_state"]["cuda"] = torch.cuda.get_rng_state()
     return content
 
 
@@ -133,8 +160,15 @@ def _of_lightning(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def restore(state: State, content: Mapping[str, Any]) -> None:
-    """Go on where ``content`` stands, with its random numbers and the evaluation that is to be beaten."""
+def restore(state: State, content: Mapping[str, Any], *, rank: int = 0, world_size: int = 1) -> None:
+    """Go on where ``content`` stands, with its random numbers and the evaluation that is to be beaten.
+
+    Args:
+        state: A fresh one.
+        content: From `read_content`.
+        rank: Number of this process. Where there were as many as now, each goes on with what it had of its own.
+        world_size: Number of processes.
+    """
     state.detector.load_state_dict(learning_entries(content))
     if state.average is not None:
         state.average.load_state_dict(_without_prefix(content["state_dict"]))
@@ -142,12 +176,21 @@ def restore(state: State, content: Mapping[str, Any]) -> None:
     if content["scaler"]:
         state.scaler.load_state_dict(content["scaler"])
     state.epochs, state.steps = content["epoch"] + 1, content["global_step"]
+    state.epoch_steps = content.get("epoch_steps", 0)
     state.due, state.waited = content["due"], content["waited"]
     best = content["best_evaluation"]
     state.best = None if best is None else EvaluationResult.from_dict(best)
-    torch.set_rng_state(content["random_state"]["cpu"].cpu())
-    if torch.cuda.is_available() and "cuda" in content["random_state"]:
-        torch.cuda.set_rng_state(content["random_state"]["cuda"].cpu())
+    own = [content, *content.get("others", ())]
+    if len(own) == world_size:
+        means = [own[rank].get("means", ())]
+    else:  # they count in together: which process has which share makes no difference to the mean
+        means = [one.get("means", ()) for one in own] if rank == 0 else []
+    device = next(state.detector.parameters()).device
+    state.means = Means.from_plain(chain.from_iterable(means), device)
+    random_state = own[rank if rank < len(own) else 0]["random_state"]
+    torch.set_rng_state(random_state["cpu"].cpu())
+    if torch.cuda.is_available() and "cuda" in random_state:
+        torch.cuda.set_rng_state(random_state["cuda"].cpu())
 
 
 def check_fits(path: Path, detector: Detector, recipe: Recipe) -> None:

@@ -1,6 +1,6 @@
 """One step of a training: batch -> losses by the name that they are logged under -> their means over an epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -56,11 +56,27 @@ class Means:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
+    @classmethod
+    def from_plain(cls, plain: Iterable[Mapping[str, Any]], device: torch.device) -> "Means":
+        """Means that go on from what `to_plain` gave, of one process or of several."""
+        means = cls()
+        for part in plain:
+            means._count(tuple(part["names"]), part["sums"].to(device), part["images"])
+        return means
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """What was counted in so far, for a checkpoint."""
+        return [
+            {"names": list(names), "sums": sums.cpu(), "images": images} for names, (sums, images) in self._sums.items()
+        ]
+
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], *, num_images: int) -> None:
         """Count in the scalars of a batch."""
-        names = tuple(values)
         row = torch.stack([value.float() for value in values.values()]) * num_images
+        self._count(tuple(values), row, num_images)
+
+    def _count(self, names: tuple[str, ...], row: Tensor, num_images: int) -> None:
         sums, images = self._sums.get(names, (torch.zeros_like(row), 0))
         self._sums[names] = sums + row, images + num_images
 

@@ -10,7 +10,7 @@ from pyrafuse.base.errors import CheckpointError
 from pyrafuse.core.storage import read_tensors, write_tensors
 from pyrafuse.importers.loading import load
 from pyrafuse.recipes.small import small
-from pyrafuse.training.state import State, check_fits, create_state, read_content, restore, to_content
+from pyrafuse.training.state import State, check_fits, create_state, own_of, read_content, restore, to_content
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "checkpoints" / "2026-11.zip"
 CPU = torch.device("cpu")
@@ -64,20 +64,21 @@ def test_what_lightning_kept_elsewhere_is_found(begun, tmp_path):
 def test_everything_comes_back(begun, tmp_path):
     state = state_of(begun)
     restore(state, read_content(begun))
-    state.epochs, state.steps, state.due, state.waited = 7, 31, {"train/loss": 0.5}, 2
+    state.epochs, state.steps, state.epoch_steps = 7, 31, 5
+    state.due, state.waited = {"train/loss": 0.5}, 2
     values = {"run": {"seed": 3}}
-    content = to_content(state, recipe_values=values, precision="bf16")
+    content = to_content(state, [own_of(state)], recipe_values=values, precision="bf16")
     write_tensors(tmp_path / "last.ckpt", content)
     torch.rand(3)
     other = state_of(begun)
     restore(other, read_content(tmp_path / "last.ckpt"))
-    again = to_content(other, recipe_values=values, precision="bf16")
+    again = to_content(other, [own_of(other)], recipe_values=values, precision="bf16")
     assert again.keys() == content.keys()
     for key in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, content[key][name]) for name, value in again[key].items())
         assert not any(name.startswith("detector.detector") for name in again[key])
     assert torch.equal(again["random_state"]["cpu"], content["random_state"]["cpu"])
-    for key in ("epoch", "global_step", "due", "waited", "precision", "best_evaluation"):
+    for key in ("epoch", "global_step", "epoch_steps", "due", "waited", "precision", "best_evaluation"):
         assert again[key] == content[key], key
     assert content["epoch"] == 6
     moved = [first["exp_avg"] for first in content["optimizer_states"][0]["state"].values()]

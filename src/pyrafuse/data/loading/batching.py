@@ -35,7 +35,8 @@ class EpochBatchSampler(Sampler[list[Request]]):
     """Yields the batches of one epoch, the same ones however many processes share them.
 
     Nothing is remembered from epoch to epoch: after `set_epoch` the batches are those of an uninterrupted training,
-    and `start_at` begins in the middle of an epoch. The last batch is filled up from the epoch's beginning.
+    and `start_at` begins in the middle of an epoch, as a resumed training does. The last batch is filled up from the
+    epoch's beginning.
 
     Args:
         num_images: Rows of the data set.

@@ -2,11 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from ctypes import c_bool
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from multiprocessing.sharedctypes import RawValue
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -68,7 +70,7 @@ def create_train_loader(
     cache_mb: int = 0,
     factors: NDArray[np.float64] | None = None,
     class_weights: NDArray[np.float32] | None = None,
-) -> "DataLoader[Batch]":
+) -> "Loader[Batch]":
     """Build the loader of training batches; call ``loader.batch_sampler.set_epoch(epoch)`` before each epoch.
 
     A batch depends on ``seed``, epoch and its place in the epoch alone: not on the number of workers or processes,
@@ -135,7 +137,7 @@ def create_view_loader(
     num_workers: int,
     seed: int,
     view: int,
-) -> "DataLoader[Batch]":
+) -> "Loader[Batch]":
     """Build the loader of one view of the training images: each once, in the data set's order, varied.
 
     Args:
@@ -165,7 +167,7 @@ def create_eval_loader(
     rank: int = 0,
     world_size: int = 1,
     cache_mb: int = 0,
-) -> "DataLoader[EvalBatch]":
+) -> "Loader[EvalBatch]":
     """Build the loader of evaluation batches: each image once, in the data set's order, the last batch not filled up.
 
     Args:
@@ -238,32 +240,48 @@ def default_num_workers() -> int:
 
 def _create_loader(
     dataset: Dataset[Any], batches: Iterable[Any], collate_fn: Callable[..., Any], num_workers: int
-) -> "DataLoader[Any]":
-    return _Loader(
+) -> "Loader[Any]":
+    return Loader(
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # rows are requests, not numbers
         collate_fn=collate_fn,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
     )
 
 
-class _Loader(DataLoader[Any]):
+T = TypeVar("T")
+
+
+class Loader(DataLoader[T]):
     """Starts its workers without Ctrl-C: between forks Python drops it unseen, and a worker ended by it is an error.
 
     Only starting them holds it back: a later epoch waits for its first batch, which a worker that has ended never
     sends.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._is_kept: Any = RawValue(c_bool, False)
+        super().__init__(*args, worker_init_fn=partial(_start_worker, self._is_kept), **options)
+
     def __iter__(self) -> Any:
         with nullcontext() if self._iterator else hold_interrupts():
             return super().__iter__()
 
+    @contextmanager
+    def keeping_workers(self) -> Iterator[None]:
+        """Within the block SIGTERM does not end the workers: the step under way may need more batches."""
+        self._is_kept.value = True
+        try:
+            yield
+        finally:
+            self._is_kept.value = False
 
-def _start_worker(_: int) -> None:
+
+def _start_worker(is_kept: Any, _: int) -> None:
     # who tells a whole group to end tells the workers too: that is no error, the training itself says what was kept
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: None if is_kept.value else os._exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training sends them off
     cv2.setNumThreads(0)  # torch does the same to itself: the workers are the threads
