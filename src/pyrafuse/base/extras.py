@@ -19,6 +19,7 @@ EXTRA_OF = {
     "mlflow": "mlflow",
     "trackio": "trackio",
     "ray": "ray",
+    "fsspec": "shards",
 }
 """The smallest extra that brings a library, by the name that is imported."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pyrafuse.base.errors import CheckpointError, DataError, PyrafuseError, nearest
 from pyrafuse.base.folders import check_file
+from pyrafuse.base.members import find_member, is_remote
 from pyrafuse.base.printable import printable
 from pyrafuse.base.published_files import find_published
 
@@ -83,12 +84,12 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 
 
 def check_data(path: str) -> None:
-    """Refuse a data set that is not there; ``shapes`` is generated.
+    """Refuse a data set that is not there; ``shapes`` is generated, and an address is tried later.
 
     Raises:
         DataError: With the nearest name beside it.
     """
-    if path == "shapes" or path.startswith("shapes:"):
+    if path == "shapes" or path.startswith("shapes:") or is_remote(path):
         return
     if not path.strip():
         raise DataError("the data set's path is empty; for the current folder give '.'")
@@ -112,7 +113,7 @@ def check_source(text: str) -> None:
     if not text.strip():
         raise DataError("the source is empty text; for the current folder give '.'")
     path = expand_user(text)
-    if "://" in text or path.exists() or text.isdecimal():
+    if "://" in text or path.exists() or find_member(path) or text.isdecimal():
         return
     if glob.has_magic(text):
         if next(glob.iglob(str(path), recursive=True), None) is None:

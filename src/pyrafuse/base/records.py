@@ -1,5 +1,6 @@
 """A data set as plain values: what is in each image, and what the classes are called."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class DetectionData:
         split: Its name: ``train``, ``val``, ``test``.
     """
 
-    records: tuple[ImageRecord, ...]
+    records: Sequence[ImageRecord]
     names: tuple[str, ...]
     category_ids: tuple[int | str, ...]
     layout: str

@@ -103,6 +103,10 @@ COMMANDS = {
     "data merge": Command(
         "pyrafuse.cli.data_merge:merge", "Put data sets together, of any formats, and write them to a new folder."
     ),
+    "data shard": Command(
+        "pyrafuse.cli.data_shard:shard",
+        "Write a data set as tar files with an index, for data of very many images or at an address.",
+    ),
     "data show": Command(
         "pyrafuse.cli.data_show:show",
         "Write one HTML page of a data set: objects of each class, and pictures with their boxes.",

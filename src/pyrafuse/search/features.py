@@ -21,6 +21,7 @@ from rich.console import Console
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between, check_count
 from pyrafuse.base.folders import cache_folder
 from pyrafuse.base.locking import remove_leftovers
+from pyrafuse.base.members import read_bytes
 from pyrafuse.base.parts import to_plain
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.printable import counted
@@ -203,7 +204,7 @@ def fingerprint_data(data: DetectionData) -> str:
     digest = blake2b(json.dumps([data.names, len(data)]).encode(), digest_size=16)
     for record in data.records:
         try:
-            digest.update(blake2b(record.path.read_bytes()).digest())
+            digest.update(blake2b(read_bytes(record.path)).digest())
         except OSError as error:
             raise DataError(f"{record.path} cannot be read: {error.strerror or error}") from error
         digest.update(json.dumps([record.height, record.width]).encode())

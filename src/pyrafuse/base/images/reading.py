@@ -28,6 +28,7 @@ from PIL import (
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import check_file
 from pyrafuse.base.images.pixels import Picture, from_array, from_pillow, has_unnamed_band, tell_bands
+from pyrafuse.base.members import find_member, read_bytes
 from pyrafuse.base.printable import printable
 
 with suppress(ImportError):
@@ -158,6 +159,7 @@ def read_picture(path: str | os.PathLike[str], *, data: bytes | None = None, max
     """
     path = Path(path)
     name = printable(path)
+    data = _content(path) if data is None else data
     with _opened(path, data, max_pixels) as image:
         notes = _tell_pages(image)
         if isinstance(image, _Tiff) and image.is_foreign:
@@ -177,13 +179,18 @@ def read_picture(path: str | os.PathLike[str], *, data: bytes | None = None, max
         return Picture(picture.pixels, (*notes, *picture.notes))
 
 
-def read_header(path: str | os.PathLike[str]) -> ImageHeader:
+def read_header(path: str | os.PathLike[str], *, data: bytes | None = None) -> ImageHeader:
     """Read the stored size and the orientation without decoding a pixel.
+
+    Args:
+        path: The file.
+        data: Content of the file, as in `read_picture`.
 
     Raises:
         DataError: As `read_image`, but a file that is cut off behind its header goes unnoticed.
     """
-    with _opened(Path(path)) as image:
+    path = Path(path)
+    with _opened(path, _content(path) if data is None else data) as image:
         return ImageHeader(image.width, image.height, _orientation(image))
 
 
@@ -210,6 +217,11 @@ def read_headers(paths: Sequence[Path]) -> list[ImageHeader | DataError]:
 
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:  # the disk is waited for, not the processor
         return list(chain.from_iterable(pool.map(read_some, range(0, len(paths), _HEADERS_A_TASK))))
+
+
+def _content(path: Path) -> bytes | None:
+    """Content of an image in a shard; None for one that is a file of its own."""
+    return None if find_member(path) is None else read_bytes(path)
 
 
 @contextmanager

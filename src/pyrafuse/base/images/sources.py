@@ -26,6 +26,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import list_files
 from pyrafuse.base.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
+from pyrafuse.base.members import find_member
 from pyrafuse.base.paths import check_source, expand_user
 from pyrafuse.base.printable import printable
 
@@ -168,7 +169,7 @@ def _open_item(
     path = expand_user(text)
     if path.is_dir():
         return _open_folder(path, stride, leave_out)
-    if path.exists():
+    if path.exists() or find_member(path):
         return _open_file(path, str(path), stride)
     if text.isdecimal():
         return _open_camera(int(text), stride)

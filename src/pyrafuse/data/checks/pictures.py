@@ -6,8 +6,9 @@ others are much farther than is usual is unlike all others.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.images.reading import read_picture
+from pyrafuse.base.members import find_member, read_bytes, size_of
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.checks.likeness import ALIKE_BITS, Hash, find_nearest, hash_picture, map_in_threads
 from pyrafuse.data.reading.problems import Evidence, Problem
@@ -120,9 +122,9 @@ def find_copies(train: DetectionData, val: DetectionData) -> list[Problem]:
     by_size: dict[int, list[tuple[Path, str]]] = defaultdict(list)
     for data in (train, val):
         for path in dict.fromkeys(record.path for record in data.records):
-            by_size[path.stat().st_size].append((path, data.split))
+            by_size[size_of(path)].append((path, data.split))
     problems = []
-    for candidates in by_size.values():
+    for candidates in chain.from_iterable(map(_by_checksum, by_size.values())):
         first: dict[bytes, tuple[Path, str]] = {}
         for path, split in candidates if len(candidates) > 1 else []:
             other, other_split = first.setdefault(_hash(path), (path, split))
@@ -140,7 +142,18 @@ def find_copies(train: DetectionData, val: DetectionData) -> list[Problem]:
     return problems
 
 
+def _by_checksum(files: Sequence[tuple[Path, str]]) -> Iterable[list[tuple[Path, str]]]:
+    """Files of one size in groups that share none: where all lie in shards, by the checksums that are known."""
+    members = [find_member(path) for path, _ in files]
+    groups: dict[int, list[tuple[Path, str]]] = defaultdict(list)
+    for file, member in zip(files, members, strict=True):
+        groups[0 if member is None or None in members else member.crc].append(file)
+    return groups.values()
+
+
 def _hash(path: Path) -> bytes:
+    if find_member(path):
+        return hashlib.blake2b(read_bytes(path), digest_size=16).digest()
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as stream:
         while block := stream.read(_BYTES):

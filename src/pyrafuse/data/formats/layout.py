@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from pyrafuse.base.errors import DataError, check_between, same_but_for_case
+from pyrafuse.base.members import is_remote
 from pyrafuse.base.paths import check_data, expand_user
 from pyrafuse.base.printable import list_names
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.formats.foreign import find_foreign, recognise
 from pyrafuse.data.formats.registry import DataSet, all_formats, format_of
 from pyrafuse.data.formats.shapes import cached_shapes, is_shapes
+from pyrafuse.data.formats.shards import open_address
 from pyrafuse.data.reading.class_groups import leave_out_groups
 from pyrafuse.data.reading.folders import SPLIT_WORDS, Tree
 from pyrafuse.data.reading.joining import join_readings, share_classes
@@ -55,8 +57,9 @@ def read_splits(
     ``val`` where there is none); where there is only one split, a share of its images is drawn for validation.
 
     Args:
-        path: A folder, a data.yaml, a COCO JSON file, or ``shapes``, ``shapes:train=400,val=100,size=256,seed=0``:
-            generated images (a folder of that name is ``./shapes``).
+        path: A folder, a data.yaml, a COCO JSON file, the address of a folder of shards (``s3://bucket/folder``), or
+            ``shapes``, ``shapes:train=400,val=100,size=256,seed=0``: generated images (a folder of that name is
+            ``./shapes``).
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Of that draw.
         train: The training split by its name, or a file or folder that holds it.
@@ -159,6 +162,8 @@ def _look(path: str | os.PathLike[str]) -> DataSet:
     """The data set at ``path``, of the first format that recognises it."""
     if isinstance(path, str) and is_shapes(path):
         path = cached_shapes(path)
+    if isinstance(path, str) and is_remote(path):
+        return replace(open_address(path), layout="shards")
     check_data(os.fspath(path))
     path = expand_user(path)
     if path.is_dir():
@@ -213,8 +218,8 @@ def _read_given(found: DataSet, given: str, rules: ReadingRules) -> Reading:
     if split in found.readers:
         return found.read(split, rules)
     base = found.path if found.path.is_dir() else found.path.parent
-    for path in (base / given, Path(given)):
-        if path.exists():
+    for path in (given,) if is_remote(given) else (base / given, Path(given)):
+        if isinstance(path, str) or path.exists():
             other = _look(path)
             if len(other.readers) == 1:
                 return other.read(next(iter(other.readers)), rules)
@@ -245,7 +250,7 @@ def _draw(reading: Reading, val_fraction: float, seed: int) -> tuple[Reading, Re
         is_val[exchanged] = ~is_val[exchanged]
 
     def part(split: str, is_wanted: np.ndarray) -> DetectionData:
-        return replace(reading.data, records=tuple(records[i] for i in np.flatnonzero(is_wanted)), split=split)
+        return replace(reading.data, records=tuple(records[i] for i in np.flatnonzero(is_wanted).tolist()), split=split)
 
     return Reading(part("train", ~is_val), reading.problems), Reading(part("val", is_val), ())
 

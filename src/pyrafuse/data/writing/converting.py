@@ -14,6 +14,7 @@ import numpy as np
 
 from pyrafuse.base.errors import DataError, PyrafuseError, unknown_name
 from pyrafuse.base.locking import hold_beside
+from pyrafuse.base.members import find_member, read_bytes, size_of
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.printable import counted, list_names
 from pyrafuse.base.records import DetectionData
@@ -149,7 +150,9 @@ def write(planned: Plan, destination: Path, *, progress: Progress | None = None)
     destination = destination.absolute()
     moves = _moves(planned)
     with hold_beside(destination) as temporary:
-        _check_room(destination, planned, moves)
+        sizes = [size_of(source) for source, _ in moves] if planned.images == "copy" else []
+        needed = sum(sizes) + sum(map(len, planned.texts.values()))
+        check_room(destination, needed, "free space, choose another place, or use --images link")
         for done, (source, place) in enumerate(moves, 1):
             _bring(source, temporary / place, planned.images)
             if progress:
@@ -172,23 +175,28 @@ def _moves(planned: Plan) -> list[tuple[Path, str]]:
     ]
 
 
-def _check_room(destination: Path, planned: Plan, moves: Sequence[tuple[Path, str]]) -> None:
-    sizes = [source.stat().st_size for source, _ in moves] if planned.images == "copy" else []
-    needed = sum(sizes) + sum(map(len, planned.texts.values()))
+def check_room(destination: Path, needed: int, remedy: str) -> None:
+    """Refuse a folder whose disk lacks room.
+
+    Args:
+        destination: The folder, absolute; it need not be there.
+        needed: Bytes.
+        remedy: What to do where they are not free.
+
+    Raises:
+        PyrafuseError: If fewer bytes are free.
+    """
     folder = next(parent for parent in destination.parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise PyrafuseError(
-            f"{destination} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; free space, choose "
-            "another place, or use --images link"
-        )
+        raise PyrafuseError(f"{destination} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; {remedy}")
 
 
 def _bring(source: Path, target: Path, how: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     real = os.path.realpath(source)
     if how == "copy":
-        shutil.copyfile(real, target)
+        target.write_bytes(read_bytes(source)) if find_member(source) else shutil.copyfile(real, target)
         return
     try:
         os.link(real, target)

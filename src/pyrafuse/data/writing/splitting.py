@@ -57,7 +57,7 @@ def split_reading(
     problems = [reading.problems, *[()] * (len(shares) - 1)]  # they stay with the first
     parts = []
     for number, name in enumerate(shares):
-        kept = tuple(records[i] for i in np.flatnonzero(split_of[group_of] == number))
+        kept = tuple(records[i] for i in np.flatnonzero(split_of[group_of] == number).tolist())
         data = replace(reading.data, records=kept, split=name)
         parts.append(replace(reading, data=data, problems=problems[number], unkept={} if number else reading.unkept))
     return tuple(parts)

@@ -1,0 +1,123 @@
+"""Images that lie within a tar file: ``SHARD.tar/OFFSET-SIZE-CRC/NAME`` -> the bytes of one; any other path is a file.
+
+The path says all that reading one needs, so that no index travels with it: from a process to another, into a message. A
+shard that is not here is fetched from the address in `ADDRESS_FILE` beside its place, a range of bytes at a time.
+"""
+
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pyrafuse.base.errors import DataError
+from pyrafuse.base.extras import require
+from pyrafuse.base.printable import printable
+
+ADDRESS_FILE = "shards.address"
+"""Holds the address of the folder that a folder of the cache stands for."""
+
+_PLACE = re.compile(r"(\d{1,18})-(\d{1,12})-([0-9a-f]{8})")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where an image lies.
+
+    Attributes:
+        shard: The tar file.
+        start: Offset of its first byte.
+        size: Number of its bytes.
+        crc: CRC-32 of them.
+    """
+
+    shard: Path
+    start: int
+    size: int
+    crc: int
+
+    def path(self, name: str) -> Path:
+        """The path that stands for it; ``name`` is the image's own file name."""
+        return self.shard / f"{self.start}-{self.size}-{self.crc:08x}" / name
+
+
+def find_member(path: str | os.PathLike[str]) -> Member | None:
+    """The member of a shard that ``path`` stands for; None if it stands for a file of its own."""
+    place = Path(path).parent
+    if place.parent.suffix != ".tar" or (numbers := _PLACE.fullmatch(place.name)) is None:
+        return None
+    return Member(place.parent, int(numbers[1]), int(numbers[2]), int(numbers[3], 16))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file, or of a member of a shard, whose checksum is compared.
+
+    Raises:
+        DataError: If a shard cannot be read, is too short, or holds other bytes than its index says.
+        OSError: If a file of its own cannot be read.
+    """
+    member = find_member(path)
+    if member is None:
+        return Path(path).read_bytes()
+    content = _read_member(member)
+    if len(content) != member.size:
+        reason = f"gave {len(content):,} bytes of {member.size:,} from byte {member.start:,} on: it is cut off"
+    elif zlib.crc32(content) != member.crc:
+        reason = f"holds other bytes than its index says, from byte {member.start:,} on"
+    else:
+        return content
+    raise DataError(f"{printable(path)}: {printable(member.shard)} {reason}; copy the shard anew, or write it again")
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Number of bytes of a file, or of a member of a shard.
+
+    Raises:
+        OSError: If a file of its own is not there.
+    """
+    member = find_member(path)
+    return os.stat(path).st_size if member is None else member.size
+
+
+def is_remote(text: str) -> bool:
+    """Whether ``text`` is an address such as ``s3://bucket/folder`` and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def read_address(address: str, name: str, *, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes from ``start`` to ``end`` of the file ``name`` in the folder at ``address``, by fsspec.
+
+    Raises:
+        DataError: If it cannot be read.
+        MissingLibraryError: If fsspec is not installed.
+    """
+    require("fsspec")
+    core: Any = import_module("fsspec.core")
+    place = f"{address.rstrip('/')}/{name}"
+    try:
+        system, path = core.url_to_fs(place)
+        return system.cat_file(path, start=start, end=end)
+    except Exception as error:  # each file system has its own, and ImportError for one that is not installed
+        reason = printable(str(error) or type(error).__name__, limit=300)
+        raise DataError(
+            f"{printable(place)} cannot be read: {reason}; check the address, the rights and the connection"
+        ) from error
+
+
+def _read_member(member: Member) -> bytes:
+    end = member.start + member.size
+    try:
+        with member.shard.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size < end:  # no memory is taken for what is not there
+                return b""
+            stream.seek(member.start)
+            return stream.read(member.size)
+    except FileNotFoundError as error:
+        if (note := member.shard.with_name(ADDRESS_FILE)).is_file():
+            address = note.read_text(encoding="utf-8")
+            return read_address(address, member.shard.name, start=member.start, end=end)
+        raise DataError(f"no such shard: {printable(member.shard)}; copy it beside its index") from error
+    except OSError as error:
+        raise DataError(f"{printable(member.shard)} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Data sets as tar shards with an index: written, read, and fetched from an address."""
