@@ -210,7 +210,7 @@ class CocoEvaluator:
 
 
 def to_coco_results(evaluator: CocoEvaluator) -> str:
-    """Everything that was found as COCO results, JSON: ``image_id``, ``category_id``, ``bbox`` (xywh), ``score``."""
+    """Everything that was found as COCO results, JSON, with the ids of the data and the name of each category."""
     data = evaluator.data
     rows: list[dict[str, Any]] = []
     for image, x1, y1, x2, y2, score, label, _ in evaluator.rows().tolist():
@@ -218,6 +218,7 @@ def to_coco_results(evaluator: CocoEvaluator) -> str:
             {
                 "image_id": data.records[int(image)].image_id,
                 "category_id": data.category_ids[int(label)],
+                "category_name": data.names[int(label)],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
             }

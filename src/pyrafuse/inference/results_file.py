@@ -50,7 +50,8 @@ def read_results(
     """Read COCO results and match them to the images and classes of ``data`` by their ids.
 
     Records with a ``file_name``, as `pyrafuse predict` writes them, are matched by it, where the names of the images
-    differ: the ids of pictures in a folder are not those of annotations.
+    differ: the ids of pictures in a folder are not those of annotations. Records with a ``category_name`` are matched
+    by it where the data know it: a detector that was trained on other data has their ids.
 
     Args:
         path: The file.
@@ -69,19 +70,18 @@ def read_results(
         return ResultsFile(evaluator, (f"{path} holds no detection: nothing is found, and AP is 0",))
     boxes, scores = _read_numbers(path, records)
     rows, key = _find_images(records, data)
-    labels = _look_up(
-        (record["category_id"] for record in records), {spell(i): k for k, i in enumerate(data.category_ids)}
-    )
+    labels, naming, shifted = _find_classes(records, data)
     notes = [
         f"{path}: {counted(int(absent.sum()), 'detection')} of {of}, passed over; the first is record "
         f"{int(absent.argmax()) + 1} with {name} {shorten(records[int(absent.argmax())][name])}"
         for absent, name, of in (
             (rows < 0, key, f"images that the {data.split} split does not have"),
-            ((labels < 0) & (rows >= 0), "category_id", "classes that the data do not have"),
+            ((labels < 0) & (rows >= 0), naming, "classes that the data do not have"),
         )
         if absent.any()
     ]
-    if ((labels < 0) & (rows >= 0)).any():
+    notes += [f"{path}: {each}" for each in shifted]
+    if naming == "category_id" and ((labels < 0) & (rows >= 0)).any():
         notes.append(_tell_classes(data, {spell(record["category_id"]) for record in records}))
     known = (rows >= 0) & (labels >= 0)
     if not known.any():
@@ -153,6 +153,29 @@ def _find_images(records: Sequence[Mapping[str, Any]], data: DetectionData) -> t
         return _look_up((Path(record["file_name"]).name for record in records), names), "file_name"
     row_of = {spell(record.image_id): row for row, record in enumerate(data.records)}
     return _look_up((record["image_id"] for record in records), row_of), "image_id"
+
+
+def _find_classes(
+    records: Sequence[Mapping[str, Any]], data: DetectionData
+) -> tuple[NDArray[np.int64], str, Sequence[str]]:
+    """The label of each record, -1 for none, the key that told it, and a note where id and name tell two classes."""
+    by_id = _look_up((r["category_id"] for r in records), {spell(i): k for k, i in enumerate(data.category_ids)})
+    names = [name if isinstance(name := r.get("category_name"), str) else None for r in records]
+    label_of: dict[str | None, int] = {name: label for label, name in enumerate(data.names)}
+    by_name = np.array([label_of.get(name, -1) for name in names], np.int64)
+    is_named = np.array([name is not None for name in names])
+    is_by_name = is_named.all() and (by_name >= 0).any() and len(label_of) == len(data.names)
+    labels, key = (by_name, "category_name") if is_by_name else (by_id, "category_id")
+    differ = is_named & (labels >= 0) & (by_id >= 0) & (by_id != by_name)
+    if not differ.any():
+        return labels, key, ()
+    first = int(differ.argmax())
+    told = (
+        f"{counted(int(differ.sum()), 'detection')} with a category_id of another name in the data; the first is "
+        f"record {first + 1}: {shorten(records[first]['category_id'])} is {shorten(names[first])} in the file and "
+        f"{shorten(data.names[by_id[first]])} in the data. {key} decides"
+    )
+    return labels, key, (told,)
 
 
 def _look_up(ids: Iterable[Any], row_of: Mapping[Any, int]) -> NDArray[np.int64]:

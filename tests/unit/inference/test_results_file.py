@@ -83,6 +83,29 @@ def test_records_of_predict_are_matched_by_the_name_of_the_file(file):
     assert unknown.notes[0].endswith("the first is record 3 with file_name 'images/6.jpg'")
 
 
+def test_records_with_the_names_of_their_classes_are_matched_by_them(file):
+    rows = [row(category_id=7, category_name="cat"), row(category_id=3, category_name="dog")]
+    read = read_results(file([*rows, row(category_name="bird")]), data())
+    assert read.evaluator.rows()[:, 6].tolist() == [0, 1]
+    absent, shifted = read.notes
+    assert "1 detection of classes that the data do not have" in absent
+    assert absent.endswith("the first is record 3 with category_name 'bird'")
+    assert "2 detections with a category_id of another name in the data; the first is record 1: 7 is 'cat'" in shifted
+    assert shifted.endswith("'dog' in the data. category_name decides")
+    right = [row(category_name="cat"), row(category_id=7, category_name="dog")]
+    assert read_results(file(right), data()).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("kitten", "3 is 'kitten' in the file and 'cat' in the data. category_id decides"), (5, "")]
+)
+def test_ids_decide_where_the_data_have_no_class_of_that_name(file, name, told):
+    read = read_results(file([row(category_name=name), row(category_id=7)]), data())
+    assert read.evaluator.rows()[:, 6].tolist() == [0, 1]
+    assert "".join(read.notes).endswith(told)
+    assert bool(read.notes) == bool(told)
+
+
 def test_low_scores_can_be_left_out(file):
     rows = file([row(score=0.2), row(score=0.7), row(image_id=9, score=0.4)])
     assert read_results(rows, data(), score=0.4).evaluator.rows()[:, 5].tolist() == [0.7, 0.4]

@@ -142,8 +142,20 @@ def test_coco_results_carry_the_data_s_own_ids(data):
     detector, _ = create_detector(("red", "blue"))
     rows = json.loads(to_coco_results(detect_all(detector, data, workers=0)))
     assert rows[:2] == [
-        {"image_id": 5, "category_id": 3, "bbox": [8.0, 8.0, 32.0, 32.0], "score": pytest.approx(0.9)},
-        {"image_id": 5, "category_id": 7, "bbox": [64.0, 16.0, 32.0, 40.0], "score": pytest.approx(0.005)},
+        {
+            "image_id": 5,
+            "category_id": 3,
+            "category_name": "red",
+            "bbox": [8.0, 8.0, 32.0, 32.0],
+            "score": pytest.approx(0.9),
+        },
+        {
+            "image_id": 5,
+            "category_id": 7,
+            "category_name": "blue",
+            "bbox": [64.0, 16.0, 32.0, 40.0],
+            "score": pytest.approx(0.005),
+        },
     ]
     assert [row["image_id"] for row in rows] == [5, 5, 15, 15]
 

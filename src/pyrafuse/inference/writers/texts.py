@@ -51,7 +51,7 @@ class COCOWriter(Writer):
     """Writes ``coco_results.json``, which COCO's evaluation reads.
 
     An image's id is the number its file is named by, as in COCO itself, if all are named so; else its rank from 0.
-    ``file_name`` stands beside it.
+    ``file_name`` stands beside it, and ``category_name`` beside the category's id.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -75,6 +75,7 @@ class COCOWriter(Writer):
             row = {
                 "file_name": found.source,
                 "category_id": ids[label] if label < len(ids) else label + 1,
+                **({"category_name": found.names[label]} if found.names else {}),
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
             }
