@@ -45,6 +45,10 @@ class ExportedDetector:
         self.path = path
         self._engine = engine
 
+    def called(self, name: str) -> "ExportedDetector":
+        """The same detector, whose messages say ``name`` in place of its file."""
+        return ExportedDetector(self._engine, self.card, self.interface, path=Path(name))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes."""

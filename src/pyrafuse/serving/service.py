@@ -17,6 +17,7 @@ from pyrafuse.base.errors import DataError, PyrafuseError, unknown_name
 from pyrafuse.base.images.pixels import Picture
 from pyrafuse.base.images.reading import NoImageError, TooManyPixelsError, read_picture
 from pyrafuse.inference.predicting import Predictor
+from pyrafuse.runtime.detector import ExportedDetector
 from pyrafuse.serving.asking import Asked, Options, Refusal, read_asked, read_body
 from pyrafuse.serving.batching import Batcher, Choice
 from pyrafuse.serving.limits import DEFAULT_LIMITS, Limits
@@ -64,7 +65,7 @@ class Service:
         self.num_answered = self.num_at_work = 0
         self._since = time.monotonic()
         self.batchers = {
-            name: Batcher(detector, batch_size=limits.batch, wait_ms=limits.wait_ms)
+            name: Batcher(_named(detector, name), batch_size=limits.batch, wait_ms=limits.wait_ms)
             for name, detector in detectors.items()
         }
         # decoded images are large: so many wait at most that the next batch of each detector is ready
@@ -179,6 +180,11 @@ class Service:
             requests=self.num_at_work,
             seconds=round(time.monotonic() - self._since, 1),
         )
+
+
+def _named(detector: Predictor, name: str) -> Predictor:
+    """``detector``, whose refusals tell a client its name here and not where its file lies."""
+    return detector.called(name) if isinstance(detector, ExportedDetector) else detector
 
 
 def name_models(files: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ from pyrafuse.base.exported import Interface, write_metadata
 from pyrafuse.base.images.sources import open_source
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.runtime import load
+from pyrafuse.serving.batching import Choice
+from pyrafuse.serving.service import Service
 
 WHITE = np.full((128, 96, 3), 255, np.uint8)
 GREY = np.full((128, 96, 3), 51, np.uint8)  # 0.2
@@ -88,6 +90,10 @@ def test_rows_of_a_fixed_score_take_no_other(write):
     assert len(detector(WHITE, score=0.1)) == 3
     with pytest.raises(PyrafuseError, match=r"no other score can be applied.*--score 0\.25, or with --output nms"):
         detector(WHITE)
+    service = Service({"mine": detector})
+    with pytest.raises(PyrafuseError, match=r"^mine gives what scores 0\.1, "):  # a client learns no path
+        service.batchers["mine"].detect(np.zeros((64, 64, 3), np.uint8), Choice(0.5)).result(10)
+    service.close()
 
 
 def test_places_behind_the_count_hold_nothing(write):
