@@ -77,8 +77,10 @@ def run(app: FastAPI, taken: socket.socket, *, grace_s: float) -> None:
         timeout_graceful_shutdown=max(1, round(grace_s)),
         lifespan="on",
     )
+    server = uvicorn.Server(config)
     try:
-        uvicorn.Server(config).run(sockets=[taken])
+        with server.capture_signals():  # uvicorn's own begin a moment later, with the loop
+            server.run(sockets=[taken])
     except KeyboardInterrupt:  # uvicorn has ended, and sends the signal on
         pass
     finally:

@@ -1,9 +1,11 @@
 """A server on a real socket: what it answers, and what it says to whatever else is sent."""
 
 import base64
+import gc
 import http.client
 import io
 import json
+import signal
 import socket
 import threading
 import time
@@ -19,10 +21,12 @@ from PIL import Image
 from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.interrupts import as_interrupts
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.serving.batching import Choice
 from pyrafuse.serving.limits import Limits
 from pyrafuse.serving.rest import create_app
-from pyrafuse.serving.running import Impatient, listen
+from pyrafuse.serving.running import Impatient, listen, run
 from pyrafuse.serving.service import Service, name_models
 
 
@@ -361,3 +365,19 @@ def test_models_are_named_after_their_run_or_file():
 def test_limits_are_checked(limits, said):
     with pytest.raises(PyrafuseError, match=said):
         Limits(**limits)
+
+
+def test_a_signal_before_the_loop_runs_ends_the_server(monkeypatch):
+    make = uvicorn.Config.get_loop_factory
+
+    def signalled(config):
+        signal.raise_signal(signal.SIGTERM)
+        return make(config)
+
+    monkeypatch.setattr(uvicorn.Config, "get_loop_factory", signalled)
+    service = Service({"corners": Corners()})
+    with listen("127.0.0.1", 0) as taken, as_interrupts() as received:
+        run(create_app(service), taken, grace_s=1)
+        gc.collect()  # nothing was begun that nobody awaited: that would be a warning, and warnings are errors
+    assert received == [signal.SIGTERM]
+    assert service.batchers["corners"].detect(np.zeros((8, 8, 3), np.uint8), Choice()).cancelled()
