@@ -46,12 +46,16 @@ def service(checkpoint):
 @pytest.fixture(scope="module")
 def seen(service, shapes):
     path = sorted((shapes / "images").iterdir())[0]
-    pixels = detecting.read_upload(str(path), max_bytes=10**6, max_pixels=10**6)
-    return detecting.look(service, "trained", path.name, pixels)
+    return detecting.look(service, "trained", str(path), read(path))
 
 
-def test_what_is_shown_is_what_predict_finds(service, seen, checkpoint):
-    (expected,) = load(checkpoint).predict(seen.pixels, score=0.3)
+def read(path):
+    return detecting.read_upload(str(path), max_bytes=10**6, max_pixels=10**6)
+
+
+def test_what_is_shown_is_what_predict_finds(seen, checkpoint):
+    pixels = read(seen.path)
+    (expected,) = load(checkpoint).predict(pixels, score=0.3)
     assert len(expected) > 0
     assert len(seen.found) > len(expected)  # the slider may go further down
     np.testing.assert_allclose(to_numpy(seen.above(0.3).boxes), to_numpy(expected.boxes), atol=1e-3)
@@ -60,9 +64,18 @@ def test_what_is_shown_is_what_predict_finds(service, seen, checkpoint):
     assert rows[0][2] == f"stride {seen.strides[int(expected.levels[0])]}"
     assert detecting.tell(seen, 0.3).startswith(f"{len(expected)} detection")
     assert "0 detections of score 1.00 or more; the best has 0." in detecting.tell(seen, 1)
-    assert np.array_equal(detecting.draw(seen, 1), seen.pixels)
-    assert not np.array_equal(detecting.draw(seen, 0.3), seen.pixels)
-    assert detecting.draw(seen, 0.3).shape == seen.pixels.shape
+    assert np.array_equal(detecting.draw(seen, pixels, 1), pixels)
+    assert not np.array_equal(detecting.draw(seen, pixels, 0.3), pixels)
+    assert detecting.draw(seen, pixels, 0.3).shape == pixels.shape
+
+
+def test_a_tab_keeps_no_pixels(seen):
+    assert not any(isinstance(value, np.ndarray) for value in (*vars(seen).values(), seen.found.image))
+
+
+def test_an_upload_that_was_deleted_is_a_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"^old\.jpg is not kept any more: drop it again$"):
+        read(tmp_path / "old.jpg")
 
 
 def test_a_click_finds_the_smallest_box_around_it(seen):
@@ -77,7 +90,9 @@ def test_a_click_finds_the_smallest_box_around_it(seen):
 
 
 def test_the_clicked_object_alone_is_explained(service, seen):
-    fusion, cams = detecting.explain(service, seen, len(seen.found) - 1)  # not among the best, which have maps anyway
+    fusion, cams = detecting.explain(
+        service, seen, read(seen.path), len(seen.found) - 1
+    )  # not among the best, which have maps anyway
     assert cams is not None
     assert all(Image.open(io.BytesIO(png)).width > 300 for png in (fusion, cams))
 

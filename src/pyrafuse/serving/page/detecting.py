@@ -31,21 +31,24 @@ INKS = ("#c81e1e", "#15803d", "#1d4ed8", "#8f5a00", "#a21caf", "#0e7490", "#c241
 
 @dataclass(frozen=True)
 class Seen:
-    """An image and what a detector found in it.
+    """An image file and what a detector found in it: a tab keeps this, and not the pixels.
 
     Attributes:
-        name: Name of the file.
-        pixels: (H, W, 3) uint8 RGB.
+        path: The file.
         model: Name of the detector.
         found: All detections of `LEAST_SCORE` or more, best first.
         strides: Pixels a cell of each level; empty where that is not known.
     """
 
-    name: str
-    pixels: NDArray[np.uint8]
+    path: str
     model: str
     found: Detections
     strides: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return Path(self.path).name
 
     def above(self, score: float) -> Detections:
         """The detections of ``score`` or more."""
@@ -60,16 +63,18 @@ def read_upload(path: str, *, max_bytes: int, max_pixels: int) -> NDArray[np.uin
     """The pixels of an image file that was uploaded.
 
     Raises:
-        DataError: If it is none, is damaged, or is larger than is allowed; the message knows its name alone.
+        DataError: If it is no image, damaged, larger than is allowed, or deleted; the message knows its name alone.
     """
+    if not Path(path).is_file():
+        raise DataError(f"{printable(Path(path).name)} is not kept any more: drop it again")
     data = Path(path).read_bytes()
     if len(data) > max_bytes:
         raise DataError(f"{printable(Path(path).name)} has {len(data):,} bytes; {max_bytes:,} are read at most")
     return read_picture(Path(path).name, data=data, max_pixels=max_pixels).pixels
 
 
-def look(service: Service, model: str, name: str, pixels: NDArray[np.uint8]) -> Seen:
-    """What ``model`` finds in ``pixels``.
+def look(service: Service, model: str, path: str, pixels: NDArray[np.uint8]) -> Seen:
+    """What ``model`` finds in ``pixels``, which are those of the file at ``path``.
 
     Raises:
         PyrafuseError: If the detector cannot be run.
@@ -82,17 +87,17 @@ def look(service: Service, model: str, name: str, pixels: NDArray[np.uint8]) -> 
         least = own.score if own.threshold == "fixed" else max(least, own.score)
     found = batcher.detect(pixels, Choice(least)).result(service.limits.seconds).cpu()
     strides = detector.neck.features.strides if isinstance(detector, Detector) else ()
-    return Seen(name, pixels, model, found, strides)
+    return Seen(path, model, found, strides)
 
 
-def draw(seen: Seen, score: float) -> NDArray[np.uint8]:
-    """(H, W, 3) the image with its detections of ``score`` or more, in the colour of the level that each came from."""
+def draw(seen: Seen, pixels: NDArray[np.uint8], score: float) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with its detections of ``score`` or more, in the colour of the level that each came from."""
     found = seen.above(score)
     if not len(found):
-        return seen.pixels
+        return pixels
     levels = found.levels.tolist()
     drawn = draw_boxes(
-        np.ascontiguousarray(seen.pixels.transpose(2, 0, 1)),
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)),
         found.boxes,
         names=[printable(name, limit=60) for name in found.class_names],
         marks=[f"{each:.2f}" for each in found.scores.tolist()],
@@ -132,7 +137,7 @@ def find_at(found: Detections, x: float, y: float) -> int | None:
     return int(areas.argmin()) if inside.any() else None
 
 
-def explain(service: Service, seen: Seen, row: int) -> tuple[bytes, bytes | None]:
+def explain(service: Service, seen: Seen, pixels: NDArray[np.uint8], row: int) -> tuple[bytes, bytes | None]:
     """Pictures as PNG of what was fused for detection ``row``, and of where its class and box look.
 
     Raises:
@@ -144,7 +149,7 @@ def explain(service: Service, seen: Seen, row: int) -> tuple[bytes, bytes | None
         raise PyrafuseError(f"{seen.model} is an exported file, which shows nothing of its inside: load its checkpoint")
     box: Sequence[float] = seen.found.boxes[row].tolist()
     explanation = batcher.call(
-        lambda: explain_image(detector, Frame(seen.name, seen.pixels), score=LEAST_SCORE, only=box)
+        lambda: explain_image(detector, Frame(seen.name, pixels), score=LEAST_SCORE, only=box)
     ).result(4 * service.limits.seconds)
     cams = draw_cams(explanation)
     return encode_figure(draw_fusion(explanation), dpi=110), None if cams is None else encode_figure(cams, dpi=110)

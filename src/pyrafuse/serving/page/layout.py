@@ -29,6 +29,9 @@ NO_OTHER = "none"
 COLUMNS = ("class", "score", "level", "x1", "y1", "x2", "y2")
 FAULTS = ("severity", "fault", "file", "found", "remedy")
 RUNS = ("training", "state", "epochs", "AP, %", "AP50, %", "data")
+EVENTS_OF_TAB = 8
+"""So many events of each tab may wait: a tab that opens asks for all of its parts at once."""
+
 BUTTONS = ["download", "fullscreen"]
 """What a picture offers: nothing that would send it away."""
 
@@ -82,7 +85,7 @@ def mount_page(app: FastAPI, service: Service, *, data: str | None, runs: Path, 
                 _add_data(gr, page, DataBrowser(data))
         with gr.Tab("Trainings"):
             _add_trainings(gr, page, runs)
-    page.queue(default_concurrency_limit=2, max_size=service.limits.concurrency)
+    page.queue(default_concurrency_limit=2, max_size=EVENTS_OF_TAB * service.limits.concurrency)
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css=STYLE, max_file_size=service.limits.max_bytes, ssr_mode=False, pwa=False,
         footer_links=[], enable_monitoring=False,
@@ -117,14 +120,18 @@ def _add_detecting(gr: Any, service: Service, score: float) -> None:
     cams = gr.Image(show_label=False, interactive=False, visible=False, elem_id="cams", buttons=BUTTONS)
     shown = [picture, told, beside, second_picture, second_told, table, message]
 
-    def show(first: Seen | None, second: Seen | None, least: float) -> list[Any]:
-        if first is None:
-            return [gr.update(visible=False), "", gr.update(visible=False), None, "", "", ""]
+    def read(path: str) -> NDArray[np.uint8]:
+        return detecting.read_upload(path, max_bytes=service.limits.max_bytes, max_pixels=service.limits.max_pixels)
+
+    def hide(reason: str) -> list[Any]:
+        return [gr.update(visible=False), "", gr.update(visible=False), None, "", "", reason]
+
+    def show(first: Seen, second: Seen | None, least: float, pixels: NDArray[np.uint8]) -> list[Any]:
         head = f"**{printable(first.name, limit=80)}**"
         hint = "" if not len(first.above(least)) else ": click an object to see what was fused for it"
-        pair = (None, "") if second is None else (detecting.draw(second, least), _tell(second, least, True))
+        pair = (None, "") if second is None else (detecting.draw(second, pixels, least), _tell(second, least, True))
         return [
-            gr.update(value=detecting.draw(first, least), visible=True),
+            gr.update(value=detecting.draw(first, pixels, least), visible=True),
             _tell(first, least, second is not None),
             gr.update(visible=second is not None),
             *pair,
@@ -139,18 +146,20 @@ def _add_detecting(gr: Any, service: Service, score: float) -> None:
     def look(path: str | None, name: str, second: str, least: float) -> list[Any]:
         hidden = [gr.update(visible=False)] * 2
         if not path:
-            return [None, None, *show(None, None, least), *hidden]
+            return [None, None, *hide(""), *hidden]
         try:
-            pixels = detecting.read_upload(
-                path, max_bytes=service.limits.max_bytes, max_pixels=service.limits.max_pixels
-            )
-            seen = [
-                detecting.look(service, each, Path(path).name, pixels) for each in (name, second) if each != NO_OTHER
-            ]
+            pixels = read(path)
+            seen = [detecting.look(service, each, path, pixels) for each in (name, second) if each != NO_OTHER]
+            both = [*seen, None][:2]
+            return [*both, *show(seen[0], both[1], least, pixels), *hidden]
         except (PyrafuseError, TimeoutError, MemoryError) as error:
-            return [None, None, *show(None, None, least)[:-1], _complain(error), *hidden]
-        both = [*seen, None][:2]
-        return [*both, *show(both[0], both[1], least), *hidden]
+            return [None, None, *hide(_complain(error)), *hidden]
+
+    def slide(first: Seen | None, second: Seen | None, least: float) -> list[Any]:
+        try:
+            return hide("") if first is None else show(first, second, least, read(first.path))
+        except (PyrafuseError, MemoryError) as error:
+            return hide(_complain(error))
 
     def explain_first(seen: Seen | None, least: float, event: Any) -> list[Any]:
         hidden = [gr.update(visible=False)] * 2
@@ -158,7 +167,7 @@ def _add_detecting(gr: Any, service: Service, score: float) -> None:
         if seen is None or row is None:
             return [*hidden, "No object is there: click inside a box."]
         try:
-            made = detecting.explain(service, seen, row)
+            made = detecting.explain(service, seen, read(seen.path), row)
         except (PyrafuseError, TimeoutError) as error:
             return [*hidden, _complain(error)]
         pictures = [gr.update(value=png and _decode(png), visible=png is not None) for png in made]
@@ -171,7 +180,7 @@ def _add_detecting(gr: Any, service: Service, score: float) -> None:
     files.change(choose, files, image).then(look, inputs, outputs)
     for component in (image, model, other):
         component.input(look, inputs, outputs)
-    slider.change(show, [first_seen, second_seen, slider], shown, trigger_mode="always_last", show_progress="hidden")
+    slider.change(slide, [first_seen, second_seen, slider], shown, trigger_mode="always_last", show_progress="hidden")
     picture.select(explain_first, [first_seen, slider], [fusion, cams, message])
     second_picture.select(explain_first, [second_seen, slider], [fusion, cams, message])
 
