@@ -8,7 +8,7 @@ from pyrafuse.base.extras import naming_extras
 if TYPE_CHECKING:
     from pyrafuse.base.detections import Detections
     from pyrafuse.base.errors import PyrafuseError
-    from pyrafuse.cli.calling import evaluate, export, search_necks, train
+    from pyrafuse.cli.calling import diff, evaluate, export, search_necks, train
     from pyrafuse.importers.loading import load
     from pyrafuse.models.checkpoint import save
     from pyrafuse.models.classifier import create_classifier
@@ -20,6 +20,7 @@ __all__ = [
     "create_backbone",
     "create_classifier",
     "create_model",
+    "diff",
     "evaluate",
     "export",
     "list_models",
@@ -36,6 +37,7 @@ _HOMES = {
     "create_backbone": "pyrafuse.models.factory",
     "create_classifier": "pyrafuse.models.classifier",
     "create_model": "pyrafuse.models.factory",
+    "diff": "pyrafuse.cli.calling",
     "evaluate": "pyrafuse.cli.calling",
     "export": "pyrafuse.export",
     "list_models": "pyrafuse.models.factory",

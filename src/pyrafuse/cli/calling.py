@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.arguments import Options
+from pyrafuse.cli.diff import compare_detectors
+from pyrafuse.cli.diff import diff as cli_diff
 from pyrafuse.cli.evaluate import evaluate as cli_evaluate
 from pyrafuse.cli.evaluate import measure
 from pyrafuse.cli.export import export as cli_export
@@ -23,6 +25,7 @@ from pyrafuse.cli.train import train as cli_train
 from pyrafuse.training.settings import Recipe
 
 if TYPE_CHECKING:
+    from pyrafuse.evaluation.difference import Difference
     from pyrafuse.evaluation.result import EvaluationResult
     from pyrafuse.export.exporting import Exported
     from pyrafuse.models.detector import Detector
@@ -97,6 +100,35 @@ def evaluate(
     if options.get("output") is None:
         values["output"] = None
     return measure(**values, console=Terminal(quiet=not progress)).result
+
+
+def diff(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    /,
+    *,
+    progress: bool = True,
+    **options: Any,
+) -> "Difference":
+    """Tell what one detector finds and another does not, as `pyrafuse diff` does: ``diff("a.ckpt", "b.onnx", "data")``.
+
+    Args:
+        first: A: a checkpoint, the folder of a run, an exported file, or COCO results, .json.
+        second: B, of the same kinds.
+        data: A data set as the command takes it.
+        progress: Whether to tell on standard error how it goes.
+        options: Options of `pyrafuse diff` by their names: ``split``, ``score``, ``tile``, ``limit`` ... Without
+            ``page`` nothing is written.
+
+    Raises:
+        PyrafuseError: If an option is unknown, or has no such value; and as the comparison.
+    """
+    values = _read_options(cli_diff, options)
+    values |= {"first": os.fspath(first), "second": os.fspath(second), "data": os.fspath(data)}
+    if options.get("page") is None:
+        values["page"] = None
+    return compare_detectors(**values, console=Terminal(quiet=not progress))[0]
 
 
 def export(

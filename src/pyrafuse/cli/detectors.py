@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from pyrafuse.base.errors import PyrafuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from pyrafuse.base.views.cutting import Views
+    from pyrafuse.base.terminal import Terminal
+    from pyrafuse.base.views.cutting import Merge, Views
     from pyrafuse.evaluation.coco import CocoEvaluator
     from pyrafuse.inference.predicting import Predictor
     from pyrafuse.models.detector import Detector
@@ -61,6 +62,38 @@ def load_any(model: Path, device: str, speedups: Speedups = NO_SPEEDUPS) -> "Det
     from pyrafuse.importers.loading import load as load_checkpoint
 
     return speedups.apply(load_checkpoint(model, device=choose_device(device)))
+
+
+def choose_views(
+    model: Path,
+    console: "Terminal",
+    *,
+    tile: int | None,
+    overlap: float | None,
+    augment: "Sequence[str]",
+    merge: "Merge | None",
+) -> "Views":
+    """The views that the options ask for; without ``tile`` the tiles that ``model`` was trained on, which is said.
+
+    Raises:
+        PyrafuseError: As `read_views`.
+    """
+    from pyrafuse.base.views.cutting import read_views
+    from pyrafuse.cli.own_data import read_tiles
+
+    if tile is None and (trained_on := read_tiles(model)) is not None:
+        tile, own_overlap = trained_on
+        overlap = own_overlap if overlap is None else overlap
+        console.print(
+            f"in tiles of {tile} px, overlap {overlap:g}, as {model} was trained; --tile 0 takes whole images"
+        )
+    return read_views(tile=tile, overlap=overlap, augment=augment, merge=merge)
+
+
+def describe_views(detector: object) -> dict[str, str]:
+    """Name and value of what a page tells of the tiles of ``detector``; nothing of one that takes whole images."""
+    views: Views | None = getattr(detector, "views", None)
+    return {} if views is None or views.tile is None else {"tiles": f"{views.tile} px, overlap {views.overlap:g}"}
 
 
 def load_detecting(

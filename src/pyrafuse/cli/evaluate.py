@@ -32,9 +32,9 @@ def evaluate(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     tile: int | None = None,
-    overlap: float = 0.2,
+    overlap: float | None = None,
     augment: tuple[str, ...] = (),
-    merge: Literal["nms", "wbf"] = "nms",
+    merge: Literal["nms", "wbf"] | None = None,
     batch: int = DEFAULT_BATCH,
     workers: int | None = None,
     missing: Literal["error", "skip"] | None = None,
@@ -66,12 +66,12 @@ def evaluate(
         max_detections: So many detections an image are kept, and of each class counted; by default the model's own
             number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
         tile: Side in pixels of the tiles that a larger image is cut into, so that small objects stay large enough; by
-            default images stay whole.
+            default that of the training, where it was on tiles; 0 keeps images whole.
         overlap: Least share of a tile's side that it has in common with the next one, 0..0.9: wide enough for most
-            objects.
+            objects; by default that of the training, or 0.2.
         augment: Other views of each image or tile: flip, scales (0.75 and 1.25 times the size), a scale such as 1.5,
             and whole, the image itself beside its tiles.
-        merge: nms keeps the best of the boxes that several views find, wbf takes their weighted mean.
+        merge: nms, the default, keeps the best of the boxes that several views find, wbf takes their weighted mean.
         batch: Images, or tiles, at a time.
         workers: Processes that load, by default as many as there are cores for it; for an exported file one thread
             reads ahead, unless this is 0.
@@ -144,9 +144,9 @@ def measure(
     nms_iou: float | None,
     max_detections: int | None,
     tile: int | None,
-    overlap: float,
+    overlap: float | None,
     augment: tuple[str, ...],
-    merge: Literal["nms", "wbf"],
+    merge: Literal["nms", "wbf"] | None,
     batch: int,
     workers: int | None,
     missing: Literal["error", "skip"] | None,
@@ -177,7 +177,9 @@ def measure(
             "size": size is not None,
             "nms-iou": nms_iou is not None,
             "tile": tile is not None,
+            "overlap": overlap is not None,
             "augment": bool(augment),
+            "merge": merge is not None,
             "batch": batch != DEFAULT_BATCH,
             "workers": workers is not None,
             "device": device != "auto",
@@ -198,10 +200,9 @@ def measure(
     if confusion is not None:
         check_figure(confusion)
     from pyrafuse.base.progress import create_bar
-    from pyrafuse.base.views.cutting import read_views
     from pyrafuse.base.writing import write_text
     from pyrafuse.cli.data_problems import tell_problems
-    from pyrafuse.cli.detectors import Speedups, load_detecting, strides_of
+    from pyrafuse.cli.detectors import Speedups, choose_views, describe_views, load_detecting, strides_of
     from pyrafuse.data.checks.checking import tell_crowded
     from pyrafuse.data.formats.layout import read_split
     from pyrafuse.data.reading.rules import ReadingRules
@@ -210,11 +211,11 @@ def measure(
     from pyrafuse.reports.quality import describe_evaluation, draw_confusion, write_evaluation
     from pyrafuse.runtime.loading import is_exported
 
-    views = read_views(tile=tile, overlap=overlap, augment=augment, merge=merge)
     detector, detect_all = None, None
     if results is None:
         if data is None and is_exported(file):
             raise say_nothing_of_data(file)
+        views = choose_views(file, console, tile=tile, overlap=overlap, augment=augment, merge=merge)
         detector, detect_all = load_detecting(file, device, Speedups(optimize, compile, precision), views)
     if data is None:
         recipe = read_recipe(file)
@@ -256,7 +257,7 @@ def measure(
             workers=workers,
             console=console,
         )
-        facts = {"checkpoint": file, **facts, "input": f"{side} px", "least score": least}
+        facts = {"checkpoint": file, **facts, "input": f"{side} px", **describe_views(detector), "least score": least}
     with create_bar(console) as bar:
         bar.add_task("judge", total=None)
         measured = Measured(evaluator.compute(), diagnose(evaluator))

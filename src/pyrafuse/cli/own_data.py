@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyrafuse.base.errors import DataError
+from pyrafuse.base.errors import DataError, PyrafuseError
 
 if TYPE_CHECKING:
     from pyrafuse.data.reading.problems import Reading
@@ -33,6 +33,19 @@ def read_recipe(model: Path) -> dict[str, dict[str, Any]]:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise say_nothing_of_data(model) from error
     return {"data": data, "run": run}
+
+
+def read_tiles(model: Path) -> tuple[int, float] | None:
+    """Side in pixels and overlap of the tiles that a checkpoint was trained on; None where it names none."""
+    from pyrafuse.runtime.loading import is_exported
+
+    if is_exported(model):
+        return None
+    try:
+        data = read_recipe(model)["data"]
+    except PyrafuseError:  # it has no recipe, or cannot be read, which its loading tells
+        return None
+    return None if data.get("tile") is None else (data["tile"], data.get("overlap", 0.2))
 
 
 def read_own_data(model: Path, recipe: dict[str, dict[str, Any]], split: str, **given: Any) -> "Reading":

@@ -21,9 +21,9 @@ def predict(
     nms_iou: float | None = None,
     max_detections: int | None = None,
     tile: int | None = None,
-    overlap: float = 0.2,
+    overlap: float | None = None,
     augment: tuple[str, ...] = (),
-    merge: Literal["nms", "wbf"] = "nms",
+    merge: Literal["nms", "wbf"] | None = None,
     batch: int = 1,
     limit: int | None = None,
     stride: int = 1,
@@ -50,12 +50,12 @@ def predict(
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
         max_detections: Largest number of detections an image; by default the model's own.
         tile: Side in pixels of the tiles that a larger image is cut into, so that small objects stay large enough; by
-            default images stay whole.
+            default that of the training, where it was on tiles; 0 keeps images whole.
         overlap: Least share of a tile's side that it has in common with the next one, 0..0.9: wide enough for most
-            objects.
+            objects; by default that of the training, or 0.2.
         augment: Other views of each image or tile: flip, scales (0.75 and 1.25 times the size), a scale such as 1.5,
             and whole, the image itself beside its tiles.
-        merge: nms keeps the best of the boxes that several views find, wbf takes their weighted mean.
+        merge: nms, the default, keeps the best of the boxes that several views find, wbf takes their weighted mean.
         batch: Images, or tiles, at a time.
         limit: Only so many images and frames, the first ones.
         stride: Step between the frames that are read of a video or a camera.
@@ -75,15 +75,15 @@ def predict(
         check_source(source)
     check_writable(output, is_folder=True)
     from pyrafuse.base.images.sources import open_source
-    from pyrafuse.base.views.cutting import read_views
+    from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.views.detecting import in_views
-    from pyrafuse.cli.detectors import Speedups, load_any
+    from pyrafuse.cli.detectors import Speedups, choose_views, load_any
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.inference.writers.registry import WRITERS
 
     for name in formats:
         WRITERS.get(name)  # before the checkpoint is read
-    views = read_views(tile=tile, overlap=overlap, augment=augment, merge=merge)
+    views = choose_views(model, Terminal(), tile=tile, overlap=overlap, augment=augment, merge=merge)
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
     detector = in_views(load_any(model, device, Speedups(optimize, compile, precision)), views)
     summary = predict_to(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pyrafuse
 from pyrafuse.cli.main import main
 from pyrafuse.data.formats.layout import read_split
 from pyrafuse.data.formats.shapes import write_shapes
@@ -56,7 +57,7 @@ def test_two_files_of_results(folder, capsys):
 def test_a_model_and_its_own_results_differ_in_nothing(folder, capsys):
     with zipfile.ZipFile(CHECKPOINTS) as files:
         files.extract("trained.ckpt", folder)
-    options = ["--workers", "0", "--device", "cpu", "--batch", "2"]
+    options = ["--workers", "0", "--device", "cpu", "--batch", "2", "--tile", "40", "--overlap", "0.5"]
     assert main(["evaluate", "trained.ckpt", "data", *options]) == 0
     page = (folder / "evaluation/report.html").read_text()
     assert re.search(r"level 0, stride \d+</td>", page)
@@ -89,6 +90,8 @@ def test_a_model_and_its_own_results_differ_in_nothing(folder, capsys):
         ("all.json rest.json data --score 2", "score must be in 0..1, got 2"),
         ("all.json data/instances_val.json data", "holds an object with"),
         ("all.json rest.json data --split test", "data has no split 'test'"),
+        ("all.json rest.json data --tile 64", "--tile is for a model, and A and B are results"),
+        ("all.json rest.json data --merge wbf", "--merge is for a model"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, capsys, words, message):
@@ -96,3 +99,15 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, capsys, wor
     assert main(["diff", *words.split()]) == 2
     assert message in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_python_compares_by_the_same_names_and_writes_no_page(folder, capsys):
+    before = sorted(folder.rglob("*"))
+    difference = pyrafuse.diff("all.json", "rest.json", folder / "data", score=0.5, progress=False)
+    assert (difference.counts[1:].tolist(), len(difference.images)) == ([2, 0, 0], 2)
+    assert capsys.readouterr() == ("", "")
+    assert sorted(folder.rglob("*")) == before
+    pyrafuse.diff("all.json", "rest.json", "data", page="diff.html", progress=False)
+    assert (folder / "diff.html").is_file()
+    with pytest.raises(pyrafuse.PyrafuseError, match="unknown option --conf; did you mean --score"):
+        pyrafuse.diff("all.json", "rest.json", "data", conf=0.5)

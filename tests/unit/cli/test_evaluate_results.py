@@ -101,6 +101,8 @@ def test_nothing_found_is_a_page_too(folder, capsys):
         ),
         ("data --results found.json --size 64", "--size is for a model"),
         ("data --results found.json --batch 2", "--batch is for a model"),
+        ("data --results found.json --overlap 0.2", "--overlap is for a model"),
+        ("data --results found.json --merge nms", "--merge is for a model"),
         ("data --results found.json --optimize", "--optimize is for a model"),
         ("data --results lost.json", "no such file of results: lost.json"),
         ("dat --results found.json", "no such data set: dat; did you mean"),

@@ -100,23 +100,40 @@ class Views:
         return tuple(View(part, flip, scale) for scale, flip, part in product(self.scales, flips, parts))
 
 
-def read_views(*, tile: int | None, overlap: float, augment: Sequence[str], merge: Merge) -> Views:
-    """The views that options ask for; ``augment`` holds ``flip``, ``scales``, ``whole`` and numbers, which are scales.
+def read_views(
+    *, tile: int | None = None, overlap: float | None = None, augment: Sequence[str] = (), merge: Merge | None = None
+) -> Views:
+    """The views that options ask for; what is None is left to `Views`.
+
+    Args:
+        tile: Side of a tile in pixels; 0 keeps images whole, as None does.
+        overlap: Least share of a tile's side that it has in common with the next one.
+        augment: ``flip``, ``scales``, ``whole`` and numbers, which are scales.
+        merge: ``nms`` or ``wbf``.
 
     Raises:
-        PyrafuseError: If there is no such word, and as `Views`.
+        PyrafuseError: If there is no such word, an option would change nothing, and as `Views`.
     """
+    if overlap is not None and not tile:
+        raise PyrafuseError(
+            f"overlap {overlap:g} is for tiles, and images stay whole: give a tile, or leave overlap out"
+        )
+    if merge is not None and not tile and not augment:
+        raise PyrafuseError(
+            f"merge {merge} puts together what several views find, and each image is one: give a tile or augment, or "
+            "leave merge out"
+        )
     scales = [1.0]
     words = {augment} if isinstance(augment, str) else {*augment}
     for word in sorted(words - {"flip", "whole"}):
         scales += SCALES if word == "scales" else [_read_scale(word)]
+    given = {"overlap": overlap, "merge": merge}
     return Views(
-        tile=tile,
-        overlap=overlap,
+        tile=tile or None,
         whole="whole" in words,
         flip="flip" in words,
         scales=tuple(dict.fromkeys(scales)),
-        merge=merge,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 

@@ -50,7 +50,9 @@ def test_a_part_and_its_boxes():
 
 
 def test_options():
-    assert read_views(tile=None, overlap=0.2, augment=(), merge="nms").is_single
+    assert read_views() == read_views(tile=0) == Views()
+    assert Views().is_single
+    assert read_views(tile=640, augment=("flip",)) == Views(640, 0.2, flip=True, merge="nms")
     views = read_views(tile=640, overlap=0.1, augment=("scales", "flip", "1", "1.5", "whole"), merge="wbf")
     assert views == Views(640, 0.1, whole=True, flip=True, scales=(1.0, 1.5, 0.75, 1.25), merge="wbf")
 
@@ -58,16 +60,19 @@ def test_options():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 0}, "tile must be a whole number, 32 or more, got 0"),
-        ({"overlap": 1.0}, r"overlap must be in 0..0.9, got 1.0"),
-        ({"overlap": float("nan")}, "got nan"),
+        ({"tile": 31}, "tile must be a whole number, 32 or more, got 31"),
+        ({"tile": 64, "overlap": 1.0}, r"overlap must be in 0..0.9, got 1.0"),
+        ({"tile": 64, "overlap": float("nan")}, "got nan"),
+        ({"overlap": 0.3}, "overlap 0.3 is for tiles, and images stay whole: give a tile, or leave overlap out"),
+        ({"tile": 0, "overlap": 0.0, "augment": ("flip",)}, "overlap 0 is for tiles"),
+        ({"merge": "wbf"}, "merge wbf puts together what several views find, .* give a tile or augment"),
         ({"augment": ("flop",)}, "augment has flip, scales, whole and numbers from 0.25 to 4; got 'flop'"),
         ({"augment": ("0",)}, r"a scale of augment must be in 0.25..4.0, got 0.0"),
         ({"augment": ("nan",)}, "got nan"),
         ({"augment": ("whole",)}, "give a tile, or leave whole out"),
-        ({"merge": "mean"}, "merge must be nms or wbf, got 'mean'"),
+        ({"tile": 64, "merge": "mean"}, "merge must be nms or wbf, got 'mean'"),
     ],
 )
 def test_what_cannot_be(options, message):
     with pytest.raises(PyrafuseError, match=message):
-        read_views(**{"tile": None, "overlap": 0.2, "augment": (), "merge": "nms", **options})
+        read_views(**options)
