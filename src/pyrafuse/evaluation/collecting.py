@@ -3,7 +3,7 @@
 image rows, detections -> the data's labels -> `CocoEvaluator`
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from pyrafuse.base.card import SMALLEST_SIZE, Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.base.progress import create_bar
+from pyrafuse.base.progress import advancing, create_bar
 from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS
@@ -25,7 +25,7 @@ Found = tuple[Sequence[int], Sequence[Detections]]
 
 
 def collect(
-    found: Iterable[Found],
+    detect: Callable[[Callable[[float], None]], Iterable[Found]],
     data: DetectionData,
     *,
     card: Card,
@@ -35,7 +35,8 @@ def collect(
     """Take what a detector finds in the images of ``data``: the evaluator that holds it, ready to `compute`.
 
     Args:
-        found: Begun only when ``data`` and the detector's classes agree.
+        detect: Detects in the images, and calls its argument with the number of images that were done since the last
+            call; called when ``data`` and the detector's classes agree.
         data: What to compare with; its classes may be some of the detector's, in any order.
         card: The detector's own.
         max_detections: So many detections of an image and class count; by default COCO's 100.
@@ -50,11 +51,10 @@ def collect(
     with create_bar(console) as bar:
         task = bar.add_task("evaluate", total=len(data))
         try:
-            for rows, detections in found:
+            for rows, detections in detect(advancing(bar, task)):
                 evaluator.update(rows, [_relabel(each, label_of) for each in detections])
-                bar.advance(task, len(detections))
         except KeyboardInterrupt:
-            done = f"{bar.tasks[task].completed:.0f} of {len(data)} images were looked at"
+            done = f"{int(bar.tasks[task].completed)} of {len(data)} images were looked at"
             raise KeyboardInterrupt(f"{done}, and nothing is written: the figures need all of them") from None
     return evaluator
 

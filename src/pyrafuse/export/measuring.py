@@ -143,12 +143,13 @@ def measure(run: Run, feeds: DataFeeds, card: Card, *, console: Console | None =
     """
     take = _SELECTIONS[feeds.interface.output]
 
-    def detect() -> Iterator[Found]:
+    def detect(advance: Callable[[float], None]) -> Iterator[Found]:
         for index in range(len(feeds)):
             found = take(run(feeds[index]), feeds.interface)
             yield [index], [replace(found, boxes=feeds.to_image(index, found.boxes))]
+            advance(1)
 
-    return collect(detect(), feeds.data, card=card, console=console).compute()
+    return collect(detect, feeds.data, card=card, console=console).compute()
 
 
 def _take_nms(values: Feeds, interface: Interface) -> Detections:  # noqa: ARG001

@@ -1,6 +1,6 @@
 """How good an exported detector is on a data set, without torch: images read ahead -> predictions -> COCO's figures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
@@ -8,7 +8,7 @@ from pyrafuse.base.images.ahead import make_ahead
 from pyrafuse.base.images.sources import Frame
 from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.records import DetectionData
-from pyrafuse.base.views.detecting import count_ahead
+from pyrafuse.base.views.detecting import count_ahead, predict_telling
 from pyrafuse.data.images.of_records import read_record
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.collecting import Found, check_limits, collect
@@ -48,15 +48,20 @@ def detect_all(
     preprocessing = detector.card.preprocessing_at(size)
     check_limits(preprocessing, batch_size=batch_size, score=score, nms_iou=nms_iou, max_detections=max_detections)
     frames = (Frame(str(record.path), read_record(record)) for record in data.records)
-    found = detector.predict_frames(
-        frames if workers == 0 else make_ahead(frames, depth=count_ahead(detector, batch_size) + 1),
-        batch_size=batch_size,
-        score_threshold=score,
-        nms_iou=nms_iou,
-        max_detections=max_detections,
-        preprocessing=preprocessing,
-        keep_images=False,
-        clip=False,
-    )
-    rows: Iterator[Found] = (((row,), (each,)) for row, each in enumerate(found))
-    return collect(rows, data, card=detector.card, max_detections=max_detections, console=console)
+
+    def detect(advance: Callable[[float], None]) -> Iterator[Found]:
+        found = predict_telling(
+            detector,
+            frames if workers == 0 else make_ahead(frames, depth=count_ahead(detector, batch_size) + 1),
+            advance,
+            batch_size=batch_size,
+            score_threshold=score,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+            preprocessing=preprocessing,
+            keep_images=False,
+            clip=False,
+        )
+        return (((row,), (each,)) for row, each in enumerate(found))
+
+    return collect(detect, data, card=detector.card, max_detections=max_detections, console=console)

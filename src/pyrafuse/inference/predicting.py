@@ -21,8 +21,9 @@ from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.paths import check_writable
 from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.printable import printable
+from pyrafuse.base.progress import advancing
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.base.views.detecting import count_ahead
+from pyrafuse.base.views.detecting import count_ahead, predict_telling
 from pyrafuse.inference.writers.behind import WritingBehind
 from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
 
@@ -129,7 +130,7 @@ def predict_to(
         behind = stack.enter_context(WritingBehind(writers))
         bar = stack.enter_context(_create_bar(is_shown=progress))
         total = frames.num_frames if limit is None else min(limit, frames.num_frames or limit)
-        task = bar.add_task("predict", total=total)
+        advance = advancing(bar, bar.add_task("predict", total=total))
 
         ahead = read_ahead(frames, batch=count_ahead(detector, batch), limit=limit)
         stack.callback(getattr(ahead, "close", lambda: None))
@@ -141,14 +142,16 @@ def predict_to(
                     bar.console.print(
                         f"passed over: {failures[-1].reason}", markup=False, highlight=False, soft_wrap=True
                     )
-                    bar.advance(task)
+                    advance(1)
                 else:
                     notes.extend(f"{printable(frame.name)}: {note}" for note in frame.notes)
                     waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
                     yield frame
 
-        found = detector.predict_frames(
+        found = predict_telling(
+            detector,
             observe(),
+            advance,
             batch_size=batch,
             score_threshold=score,
             nms_iou=nms_iou,
@@ -166,7 +169,6 @@ def predict_to(
                     behind.write(Finding(detections, frame.index, video, frame.fps or 0.0))
                     num_images += 1
                     num_objects += len(detections)
-                bar.advance(task)
         except KeyboardInterrupt:
             if not frames.is_stream:
                 of_all = f" of {total}" if total else ""

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +95,13 @@ def detect_all(
     )
     detector.eval()
 
-    def detect() -> Iterator[Found]:
+    def detect(advance: Callable[[float], None]) -> Iterator[Found]:
         for item in loader:
             laid = LaidBatch.of(item.batch.images, item.fits, preprocessing, device=detector.device)
             yield item.batch.indices.tolist(), detector.detect_in(laid, postprocess=postprocess)
+            advance(len(item.fits))
 
-    return collect(detect(), data, card=detector.card, max_detections=max_detections, console=console)
+    return collect(detect, data, card=detector.card, max_detections=max_detections, console=console)
 
 
 def read_whole(data: str | os.PathLike[str], split: str, rules: ReadingRules) -> DetectionData:

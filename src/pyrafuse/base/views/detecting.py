@@ -3,8 +3,9 @@
 frames -> views of some frames at a time -> the detector, batch by batch -> one `Detections` a frame
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,16 @@ class InViews:
     """Predicts as ``detector`` does, in ``views`` of each image.
 
     Where an image has one view, the image itself, its detections are those of ``detector``.
+
+    Attributes:
+        detector: Detects in each view.
+        views: Which views of each image there are.
+        tell: Is told each view that is done, as its share of its image.
     """
 
     detector: Predictor
     views: Views
+    tell: Callable[[float], object] = lambda share: None  # noqa: ARG005
 
     @property
     def card(self) -> Card:
@@ -80,6 +87,7 @@ class InViews:
                 )
                 for (i, _), each in zip(pieces, detections, strict=True):
                     found[i].append(each)
+                    self.tell(1 / len(some[i][1]))
             for (frame, views), parts in zip(some, found, strict=True):
                 assert frame.image is not None
                 one = parts[0] if len(parts) == 1 else _merge(parts, views, frame.image.shape[:2], self.views)
@@ -113,6 +121,18 @@ class InViews:
 def in_views(detector: Predictor, views: Views | None) -> Predictor:
     """``detector``, given ``views`` of each image; itself where there is one."""
     return detector if views is None or views.is_single else InViews(detector, views)
+
+
+def predict_telling(
+    detector: Predictor, frames: Iterable[Frame], tell: Callable[[float], object], **options: Any
+) -> Iterator[Detections]:
+    """What ``detector`` predicts; ``tell`` is told what is done, in images: of one in tiles, after each tile."""
+    if isinstance(detector, InViews):
+        yield from replace(detector, tell=tell).predict_frames(frames, **options)
+        return
+    for found in detector.predict_frames(frames, **options):
+        yield found
+        tell(1)
 
 
 def count_ahead(detector: Predictor, batch_size: int) -> int:

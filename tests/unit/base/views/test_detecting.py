@@ -14,7 +14,7 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.images.sources import Frame
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.views.cutting import Views
-from pyrafuse.base.views.detecting import InViews, count_ahead, in_views
+from pyrafuse.base.views.detecting import InViews, count_ahead, in_views, predict_telling
 
 
 class Bright:
@@ -185,3 +185,21 @@ def test_a_size_that_a_detector_has_not_names_the_scale():
 
     with pytest.raises(PyrafuseError, match=r"pixels alone \(augment asks for 1.5 times the size\)"):
         boxes_in(Views(scales=(1.0, 1.5)), draw(), detector=Fixed())
+
+
+@pytest.mark.parametrize("batch_size", [1, 20])
+def test_what_is_done_is_told_tile_by_tile(batch_size):
+    frames = [Frame("large", draw(size=(200, 300))), Frame("small", draw(size=(64, 64)))]
+    told = []
+    views = Views(tile=100, overlap=0.0, scales=(1.0, 1.5))  # six tiles and one, at two scales
+    found = predict_telling(InViews(Bright(), views), frames, told.append, batch_size=batch_size)
+    assert len(list(found)) == 2
+    assert sorted(told) == pytest.approx([1 / 12] * 12 + [1 / 2] * 2)
+    told.clear()
+    assert len(list(predict_telling(Plain(), frames, told.append))) == 2
+    assert told == [1, 1]
+
+
+class Plain:
+    def predict_frames(self, frames):
+        yield from frames
