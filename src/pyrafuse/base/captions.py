@@ -45,6 +45,9 @@ def draw_boxes(image: Array, boxes: Array, names: Sequence[str], marks: Sequence
     limits = np.asarray([picture.width - 1, picture.height - 1] * 2)
     inside = np.clip(np.rint(np.nan_to_num(to_numpy(boxes))), 0, limits).astype(np.int64)
     edges = np.sort(inside.reshape(-1, 2, 2), axis=1).reshape(-1, 4) + line // 2 * np.asarray([-1, -1, 1, 1])
+    rim = max(1, round(line / 3))  # lines have white edges: dark colours are lost on dark pictures
+    for x1, y1, x2, y2 in edges.tolist():
+        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline="white", width=line + 2 * rim)
     for edge, color in zip(edges.tolist(), colors, strict=True):
         draw.rectangle(edge, outline=color, width=line)
 

@@ -41,6 +41,22 @@ def test_with_room_each_caption_says_name_and_score_and_no_legend_is_needed(writ
     assert (picture[:, 103:198, 53:148] == 200).all()
 
 
+@pytest.mark.parametrize(("height", "line", "rim"), [(60, 2, 1), (1800, 6, 2)])
+def test_lines_have_white_edges_that_show_on_dark_pictures(height, line, rim):
+    picture = draw_boxes(
+        torch.zeros(3, height, height, dtype=torch.uint8), torch.tensor([[20, 20, 50, 50]]), [""], [""], [BLUE]
+    )
+    blue = torch.tensor(ImageColor.getrgb(BLUE), dtype=torch.uint8)
+    row = picture[:, 35]  # of the left edge, from outside to inside
+    start = 20 - line // 2 - rim
+    assert (row[:, start - 1] == 0).all()
+    assert (row[:, start : start + rim] == 255).all()
+    assert (row[:, 20 - line // 2 : 20 - line // 2 + line] == blue[:, None]).all()
+    inner = 20 - line // 2 + line
+    assert (row[:, inner : inner + rim] == 255).all()
+    assert (row[:, inner + rim] == 0).all()
+
+
 def test_many_small_objects_stay_visible_under_short_captions_and_a_legend(written):
     boxes = [[x, 250, x + 14, 270] for x in range(40, 340, 18)]
     picture = draw(grey(512, 384), boxes)
