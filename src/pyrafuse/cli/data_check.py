@@ -1,6 +1,6 @@
 """`pyrafuse data check`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,9 +10,12 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.paths import check_data, check_page, check_writable, find_checkpoint
 
 if TYPE_CHECKING:
+    from pyrafuse.base.card import Card
+    from pyrafuse.base.predictor import Predictor
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.data.checks.report import Advice, Report
     from pyrafuse.data.formats.layout import Splits
+    from pyrafuse.evaluation.coco import CocoEvaluator
 
 
 def check(
@@ -38,7 +41,7 @@ def check(
         path: A folder, a data.yaml, a COCO JSON file, or shapes (generated images).
         model: A detector that has learnt these classes: a checkpoint, the folder of a run, or an exported file. The
             report lists the annotations that it contradicts where it is sure: missing boxes, other classes, boxes that
-            fit badly.
+            fit badly. The advice is for a detector like it; by default for that of the default recipe.
         strict: Whether a warning counts as an error.
         json: File to write the report to, for programs.
         page: File to write the report to as a page with pictures: .html.
@@ -64,6 +67,7 @@ def check(
     from pyrafuse.base.progress import create_bar
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.base.writing import write_text
+    from pyrafuse.cli.detectors import load_detecting
     from pyrafuse.data.checks import checking
     from pyrafuse.data.checks.report import format_advice
     from pyrafuse.data.formats.layout import read_splits
@@ -74,14 +78,17 @@ def check(
     with create_bar(console) as bar:
         task = bar.add_task("decoding images", total=None)
         report = checking.check(splits, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    failure = None
+    failure, detector = None, None
     if model is not None:
         try:
-            report = _with_contradictions(report, splits, model, device, console)
+            detector, detect_all = load_detecting(model, device)
+            report = _with_contradictions(report, splits, detector, detect_all, console)
         except PyrafuseError as error:
             failure = error  # what was found without it is told first
-    advice = _advise(splits, path)
+    advice = _advise(splits, path, None if detector is None else detector.card)
     print("\n".join([report.text(), *format_advice(advice)]))
+    if advice and detector is not None:
+        print(f"size, levels and anchors are advised for a detector like {model}")
     if json is not None:
         values = {**report.to_json(), "advice": [each.to_dict() for each in advice]}
         write_text(json, json_format.dumps(values, indent=1))
@@ -95,34 +102,38 @@ def check(
     return 2 if report.has_errors or (strict and report.warnings) else 0
 
 
-def _with_contradictions(report: "Report", splits: "Splits", model: Path, device: str, console: "Terminal") -> "Report":
-    """``report`` with the annotations that ``model`` contradicts, before the other hints.
+def _with_contradictions(
+    report: "Report",
+    splits: "Splits",
+    detector: "Predictor",
+    detect_all: "Callable[..., CocoEvaluator]",
+    console: "Terminal",
+) -> "Report":
+    """``report`` with the annotations that ``detector`` contradicts, before the other hints.
 
     Raises:
-        PyrafuseError: If it cannot be read, or cannot judge these data.
+        PyrafuseError: If it cannot judge these data.
     """
-    from pyrafuse.cli.detectors import load_any
     from pyrafuse.inference.doubting import find_contradictions
-    from pyrafuse.runtime.loading import is_exported
 
-    detector = load_any(model, device)
-    if is_exported(model):
-        from pyrafuse.inference.evaluating import detect_all
-    else:
-        from pyrafuse.models.evaluating import detect_all
     unread = frozenset(problem.file for problem in report.errors if problem.kind == "unreadable image")
     found = find_contradictions(detector, detect_all, (splits.train, splits.val), without=unread, console=console)
     faults = (*report.errors, *report.warnings)
     return replace(report, problems=(*faults, *found, *report.hints, *report.notes))
 
 
-def _advise(splits: "Splits", path: str) -> "Sequence[Advice]":
-    """What to train with; nothing where what trains is not installed."""
+def _advise(splits: "Splits", path: str, card: "Card | None") -> "Sequence[Advice]":
+    """What to train a detector like that of ``card`` with; nothing where what trains is not installed."""
     if find_spec("torch") is None:
         return ()
     from pyrafuse.recipes.small import small
     from pyrafuse.training.advising import advise
     from pyrafuse.training.starting import settle
 
-    recipe, _ = settle(replace(small(), data=replace(small().data, path=path)))
+    recipe = replace(small(), data=replace(small().data, path=path))
+    if card is not None and card.spec is not None:
+        size, fit = min(card.preprocessing.size), card.preprocessing.fit
+        model = replace(recipe.model, name=card.model or card.spec.head.name, spec=card.spec.to_plain())
+        recipe = replace(recipe, model=model, data=replace(recipe.data, size=size, fit=fit))
+    recipe, _ = settle(recipe)
     return advise(recipe, splits.train)

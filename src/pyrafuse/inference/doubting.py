@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.checks.boxes import tell_box, to_tuples
 from pyrafuse.data.reading.problems import Evidence, Problem
@@ -50,6 +50,12 @@ def find_contradictions(
     records = tuple(record for data in splits for record in data.records if record.path not in without)
     data = replace(splits[0], records=records, split="whole")
     evaluator = detect_all(detector, data, score=LEAST_SCORE, console=console)
+    if not len(evaluator.rows()):
+        return [
+            Problem("hint", "model that finds nothing", records[0].path.parent, "",
+                    f"in {counted(len(records), 'image')} it has no detection of score {LEAST_SCORE:g} or more, so it "
+                    "contradicts nothing", "train it longer, or look whether its weights are finite numbers")
+        ]  # fmt: skip
     truth = Truth.of(records)
     return [_tell(doubt, data, truth) for doubt in find_doubts(evaluator, truth)]
 

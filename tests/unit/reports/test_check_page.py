@@ -1,16 +1,23 @@
 """The page of a check: most severe first, pictures with boxes, all text escaped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pyrafuse.base.card import Card
+from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.cli.data_check import _advise
 from pyrafuse.cli.main import main
 from pyrafuse.data.checks.report import Advice, Report
 from pyrafuse.data.checks.sizes import ClassSizes
+from pyrafuse.data.formats.layout import read_splits
 from pyrafuse.data.reading.problems import Evidence, Problem
+from pyrafuse.models.building import resolve
+from pyrafuse.models.describing import describe
 from pyrafuse.reports.check_page import describe_check, draw_evidence
 from pyrafuse.reports.marking import COLORS
 
@@ -67,3 +74,13 @@ def test_the_command_writes_the_page_and_advice(tmp_path, capsys):
     ):
         assert main([*words, *more]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_advice_is_for_a_detector_like_the_model():
+    splits = read_splits("shapes:train=8,val=4,size=64")
+    spec = resolve(replace(describe("fcos"), num_classes=5))
+    model = Card(spec=spec, model="fcos", preprocessing=Preprocessing(size=(608, 608)))
+    texts = {each.topic: each.text for each in _advise(splits, "shapes:train=8,val=4,size=64", model)}
+    assert "608" in texts["size"]
+    assert "8, 16, 32, 64, 128" in texts["levels"]
+    assert "anchors" not in texts  # points have none
