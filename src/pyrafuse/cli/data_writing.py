@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.base.printable import counted
 from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import ImageRecord
 from pyrafuse.base.terminal import Terminal
@@ -58,7 +59,8 @@ def group_images(
     groups = None
     if pattern is not None:
         groups, num_alone = group_by_name(records, pattern)
-        print(f"--group: {len(set(groups.tolist()))} groups, {num_alone} of them images in which it finds nothing")
+        found = counted(len(set(groups.tolist())), "group")
+        print(f"--group: {found}, {num_alone} of them images in which it finds nothing")
     if near_duplicates:
         with create_bar(Terminal()) as bar:
             task = bar.add_task("comparing pictures", total=len(records))

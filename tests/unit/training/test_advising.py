@@ -109,7 +109,7 @@ def test_a_training_applies_the_advice_and_writes_the_values(tmp_path, capsys, m
     more = ["--data.workers", "0", "--run.precision", "32", "--model.neck", "[fpn]", "--output", str(tmp_path / "run")]
     assert main([*words.split(), *more]) == 130
     out = "".join(capsys.readouterr())
-    assert "left as given by hand, run.epochs; epochs: 300 instead of 1: 1 epoch of 2 steps make 2 steps" in out
+    assert "left as given by hand, run.epochs; epochs: 300 instead of 1: 1 epoch of 2 steps makes 2 steps" in out
     assert "applied --model.anchors data; anchors: fit them to the data: at 64 px the model's own meet" in out
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (recipe["model"]["anchors"], recipe["data"]["size"], recipe["run"]["epochs"]) == ("data", 64, 1)

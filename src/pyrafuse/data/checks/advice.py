@@ -103,7 +103,8 @@ def advise_levels(data: DetectionData, preprocessing: Preprocessing, strides: Se
 def advise_epochs(num_images: int, *, epochs: int, batch_size: int) -> Advice:
     """The number of epochs, by the optimiser steps that they come to."""
     steps = max(-(-num_images // batch_size), 1)
-    total = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')} make {epochs * steps:,} steps"
+    makes, ending = "makes" if epochs == 1 else "make", "" if epochs * steps == 1 else "s"
+    total = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')} {makes} {epochs * steps:,} step{ending}"
     if num_images > MANY_IMAGES and epochs > EPOCHS_OF_MANY:
         text = f"{EPOCHS_OF_MANY} instead of {epochs}: {total}, more than {num_images:,} images need"
         return Advice("epochs", text, (("run.epochs", EPOCHS_OF_MANY),))
@@ -111,7 +112,7 @@ def advise_epochs(num_images: int, *, epochs: int, batch_size: int) -> Advice:
     if wanted > epochs:
         text = f"{wanted} instead of {epochs}: {total}, and a detector needs about {FEWEST_STEPS:,}"
         return Advice("epochs", text, (("run.epochs", wanted),))
-    return Advice("epochs", f"{epochs} are enough: {total}")
+    return Advice("epochs", f"{epochs} {'is' if epochs == 1 else 'are'} enough: {total}")
 
 
 def advise_balance(data: DetectionData) -> Advice:

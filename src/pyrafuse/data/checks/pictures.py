@@ -173,10 +173,14 @@ def find_near_copies(
         train_name: Name of the training split.
         known: Files of which it is told already that they are copies.
     """
-    problems = []
-
     train, val = np.arange(num_train), np.arange(num_train, len(records))
     within = [(rows, rows) for rows in (train, val) if len(rows) <= MOST_COMPARED]
+    problems = [
+        Problem("note", "split that is not searched for near-duplicates in itself", records[rows[0]].path.parent, "",
+                f"{len(rows):,} images, and {MOST_COMPARED:,} are compared with each other at most",
+                "those of validation are compared with those of training all the same")
+        for rows in (train, val) if len(rows) > MOST_COMPARED
+    ]  # fmt: skip
     for rows, others in ((val, train), *within):
         is_leak = rows is not others
         nearest, bits = find_nearest(hashes[rows], hashes[others], is_earlier=not is_leak)

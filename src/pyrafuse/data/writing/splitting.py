@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError, PyrafuseError, check_between
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import ImageRecord
 from pyrafuse.data.checks.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.data.reading.joining import join_readings
@@ -48,8 +48,8 @@ def split_reading(
     num_groups = int(group_of.max(initial=-1)) + 1
     if num_groups < len(shares):
         raise DataError(
-            f"{len(records)} images in {num_groups} groups cannot be divided into {len(shares)} splits; each split "
-            "needs a group of its own"
+            f"{counted(len(records), 'image')} in {counted(num_groups, 'group')} cannot be divided into {len(shares)} "
+            "splits; each split needs a group of its own"
         )
     kinds = np.zeros((num_groups, len(reading.data.names) * _NUM_SIZES + 1), np.int64)
     np.add.at(kinds, group_of, count_kinds(records, len(reading.data.names)))

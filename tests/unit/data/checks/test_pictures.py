@@ -62,6 +62,17 @@ def test_near_duplicates_across_splits_are_warnings_and_within_one_hints(write):
     assert [p.file for p in left] == [train[2].path]
 
 
+def test_a_split_with_too_many_images_to_compare_is_noted(write, monkeypatch):
+    monkeypatch.setattr("pyrafuse.data.checks.pictures.MOST_COMPARED", 2)
+    drawn = draw_shapes(0, size=96)[0]
+    train, val = write("train", [drawn] * 3), write("val", [draw_shapes(i, size=96)[0] for i in (1, 2)])
+    records = [*train, *val]
+    hashes = look_at([record.path for record in records]).hashes
+    (problem,) = find_near_copies(records, hashes, known=frozenset(), num_train=3, train_name="train")
+    assert (problem.severity, problem.file) == ("note", train[0].path.parent)
+    assert problem.message == "3 images, and 2 are compared with each other at most"
+
+
 def test_a_picture_of_another_kind_is_unlike_all_others(write):
     drawn = [draw_shapes(i, size=96)[0] for i in range(30)]
     stripes = np.zeros((96, 96, 3), np.uint8)

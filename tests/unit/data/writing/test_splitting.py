@@ -89,7 +89,7 @@ def test_groups_are_joined_by_way_of_others():
 def test_shares_and_sizes_that_cannot_be(many):
     with pytest.raises(PyrafuseError, match="the share of train is 1; it must lie between 0 and 1"):
         split_reading(many, {"train": 1, "val": 0})
-    with pytest.raises(DataError, match="2 images in 1 groups cannot be divided into 2 splits"):
+    with pytest.raises(DataError, match="2 images in 1 group cannot be divided into 2 splits"):
         split_reading(reading([record("a"), record("b")]), {"train": 0.5, "val": 0.5}, groups=np.array([3, 3]))
     few = split_reading(
         reading([record("a", [0] * 9), record("b"), record("c")]), {"train": 0.98, "val": 0.01, "test": 0.01}
