@@ -144,10 +144,12 @@ def plan(
 def write(planned: Plan, destination: Path, *, progress: Progress | None = None) -> None:
     """Write ``planned`` to a temporary folder, read it again, and give it its name.
 
+    An empty folder of that name gives way, and its permissions are kept; a link to one stays a link.
+
     Raises:
         PyrafuseError: If the file system refuses, or what was written is not read as it was meant.
     """
-    destination = destination.absolute()
+    destination = Path(os.path.realpath(destination))
     moves = _moves(planned)
     with hold_beside(destination) as temporary:
         sizes = [size_of(source) for source, _ in moves] if planned.images == "copy" else []
@@ -162,7 +164,9 @@ def write(planned: Plan, destination: Path, *, progress: Progress | None = None)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="")
         _read_again(planned, temporary)
-        os.replace(temporary, destination)  # an empty folder gives way
+        if destination.is_dir():
+            shutil.copymode(destination, temporary)
+        os.replace(temporary, destination)
 
 
 def _moves(planned: Plan) -> list[tuple[Path, str]]:

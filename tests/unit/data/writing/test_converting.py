@@ -182,6 +182,16 @@ def test_what_a_format_cannot_spell_is_found_by_reading_it_again(rich, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_an_empty_folder_keeps_its_permissions_and_a_link_to_one_stays(rich, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o750)
+    (tmp_path / "out").symlink_to("elsewhere", target_is_directory=True)
+    write(plan(rich, "coco"), tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o750
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*.json")] != []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out", "source"]
+
+
 def test_destinations_that_are_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_text("")
