@@ -1,5 +1,6 @@
 """The examples of the contributors' page, each in a file of its own: named with --import they train and evaluate."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +19,17 @@ from pyrafuse.heads.registry import HEADS
 from pyrafuse.importers.loading import load
 from pyrafuse.losses.registry import LOSSES, is_of_boxes
 from pyrafuse.models.factory import create_model
+from pyrafuse.training.loggers.registry import LOGGERS
 
 PAGE = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
-NAMES = ("one_conv", "three_convs", "nearest", "corners")
+NAMES = ("one_conv", "three_convs", "nearest", "corners", "lines")
 DATA = "shapes:train=4,val=2,size=64"
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch) -> dict[str, Path]:
     """A file for each example; what they register is forgotten afterwards."""
-    for registry in (HEADS, BACKBONES, ASSIGNERS, LOSSES):
+    for registry in (HEADS, BACKBONES, ASSIGNERS, LOSSES, LOGGERS):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -45,10 +47,11 @@ def registered(files) -> Callable[[str], None]:
     return lambda name: exec(compile(files[name].read_text(), name, "exec"), {"__name__": name})
 
 
-def test_all_four_train_and_evaluate_by_their_names(files, tmp_path, capsys):
+def test_all_five_train_and_evaluate_by_their_names(files, tmp_path, capsys):
     imports = [word for file in files.values() for word in ("--import", str(file))]
     out = tmp_path / "run"
     training = ["train", DATA, "--size", "64", "--epochs", "1", "--batch", "4", "--output", str(out), "--device", "cpu"]
+    training += ["--loggers", "lines"]
     parts = ["--model", "one_conv", "--model.backbone", "three_convs", "--model.neck", "identity"]
     inner = [
         "--model.options.criterion.assigner=nearest",
@@ -62,6 +65,8 @@ def test_all_four_train_and_evaluate_by_their_names(files, tmp_path, capsys):
     assert [neck.name for neck in spec.necks] == ["identity", "projection"]
     assert spec.criterion.options["box_loss"].to_plain() == {"name": "corners", "side": 32}
     assert spec.criterion.options["assigner"].to_plain() == {"name": "nearest", "reach": 1e6}
+    logged = [json.loads(line) for line in (out / "figures.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged if "val/ap" in row] == [1]
     capsys.readouterr()
     assert main(["evaluate", str(out / "best.ckpt"), DATA]) == 0
     assert "AP" in capsys.readouterr().out
