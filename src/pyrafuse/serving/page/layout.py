@@ -29,6 +29,9 @@ NO_OTHER = "none"
 COLUMNS = ("class", "score", "level", "x1", "y1", "x2", "y2")
 FAULTS = ("severity", "fault", "file", "found", "remedy")
 RUNS = ("training", "state", "epochs", "AP, %", "AP50, %", "data")
+TABS = 200
+"""So many tabs are remembered, the latest used; an older one begins anew. Each takes two or three megabytes."""
+
 EVENTS_OF_TAB = 8
 """So many events of each tab may wait: a tab that opens asks for all of its parts at once."""
 
@@ -85,6 +88,7 @@ def mount_page(app: FastAPI, service: Service, *, data: str | None, runs: Path, 
                 _add_data(gr, page, DataBrowser(data))
         with gr.Tab("Trainings"):
             _add_trainings(gr, page, runs)
+    page.state_session_capacity = TABS
     page.queue(default_concurrency_limit=2, max_size=EVENTS_OF_TAB * service.limits.concurrency)
     return gr.mount_gradio_app(
         app, page, path="/", theme=theme, css=STYLE, max_file_size=service.limits.max_bytes, ssr_mode=False, pwa=False,
