@@ -36,10 +36,11 @@ def check_between(name: str, value: float | None, least: float, most: float = in
         raise PyrafuseError(f"{name} must be {bounds}, got {value}")
 
 
-def check_count(name: str, value: int, least: int = 0) -> None:
-    """Refuse what is no whole number (3.0 and True are none), or is less than ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise PyrafuseError(f"{name} must be a whole number, {least} or more, got {value!r}")
+def check_count(name: str, value: int, least: int = 0, most: float = inf) -> None:
+    """Refuse what is no whole number (3.0 and True are none), or lies outside ``least`` to ``most``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+        allowed = f"{least} or more" if most == inf else f"{least} to {most:,}"
+        raise PyrafuseError(f"{name} must be a whole number, {allowed}, got {printable(repr(value), limit=200)}")
 
 
 MAX_CHOICES = 200

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from pyrafuse.base.errors import PyrafuseError, nearest, unknown_name
 from pyrafuse.base.parts import Part, edit, plain, read_part
+from pyrafuse.base.printable import printable
 from pyrafuse.base.typed_values import check_kind
 
 T = TypeVar("T")
@@ -32,6 +33,9 @@ Derive = Callable[[Mapping[str, Any]], Any]
 """What the parts before give, by name, and ``inputs``, the pyramid that is read -> the value of an option."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+LARGEST_NUMBER = 100_000
+"""Largest whole number that an option may be or hold: numbers count channels, repeats and pixels."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,11 @@ class Registry(Generic[T]):
                 check_kind(value, kinds[name], f"{name} of the {self.kind} {sparse.name}")
             if value is NEEDED or (value is None and name in inner and default is not None):
                 raise PyrafuseError(f"the {self.kind} {sparse.name} needs the option {name!r}")
+            if (largest := _largest(value)) > LARGEST_NUMBER:
+                raise PyrafuseError(
+                    f"{name} of the {self.kind} {sparse.name} holds {printable(largest, limit=40)}, and the largest "
+                    f"whole number of an option is {LARGEST_NUMBER:,}; correct it"
+                )
             filled[name] = value
         return filled
 
@@ -311,6 +320,13 @@ def _kinds(builder: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except (NameError, TypeError):  # annotations that are for readers alone
         return {}
+
+
+def _largest(value: Any) -> int:
+    """The largest of the whole numbers in an option, by its absolute value."""
+    if isinstance(value, tuple):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 def _over(value: Any, function: Callable[[Any], Any]) -> Any:

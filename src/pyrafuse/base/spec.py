@@ -10,6 +10,9 @@ from typing import Any, Self
 from pyrafuse.base.errors import PyrafuseError, check_count, nearest
 from pyrafuse.base.parts import NAME, Part, edit, read_part, to_plain
 
+MOST_CLASSES = 100_000
+"""Largest number of classes, of a detector and of data: one wrong digit must not fill the memory."""
+
 Presets = Mapping[str, Mapping[str, Any]]
 """Options that a part begins with where it is put in place of a model's own, by its name; a ``*`` stands for any."""
 
@@ -42,7 +45,7 @@ class DetectorSpec:
     num_classes: int = 80
 
     def __post_init__(self) -> None:
-        check_count("num_classes", self.num_classes, 1)
+        check_count("num_classes", self.num_classes, 1, MOST_CLASSES)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name != "num_classes" and not value and (field.name != "coder" or value is not None):

@@ -13,9 +13,19 @@ MERGE = "tag:yaml.org,2002:merge"
 MOST_VALUES = 1_000_000
 """What a text may unfold to: anchors within anchors grow without bounds."""
 
+MOST_LETTERS = 4_000_000
+"""Longest text: 100,000 names of classes take 2,000,000."""
+
 
 class BoundedLoader(yaml.SafeLoader):
     """For `yaml.load` of what other tools wrote: nothing unfolds without bounds, and every failure is a YAMLError."""
+
+    def __init__(self, stream: str) -> None:
+        if len(stream) > MOST_LETTERS:
+            raise PyrafuseError(
+                f"{len(stream):,} letters, more than the {MOST_LETTERS:,} of YAML that are read; shorten it"
+            )
+        super().__init__(stream)
 
     def get_single_node(self) -> yaml.Node | None:
         """The whole text.

@@ -7,6 +7,7 @@ nested mapping -> `flatten` -> dotted names; dataclass -> `settings_of` -> its s
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError, nearest
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.strict_yaml import StrictLoader
 
 T = TypeVar("T")
@@ -199,6 +201,7 @@ def read_yaml_file(path: str | os.PathLike[str], *, option: str = "") -> Any:
         PyrafuseError: If it cannot be read, with the place in it.
     """
     name = f"{option} {path}".lstrip()
+    check_file(path)
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
@@ -276,7 +279,7 @@ def _is_of(value: Any, kind: Any) -> bool:
         kinds = args if is_fixed else args[:1] * len(value) if isinstance(value, list | tuple) else ()
         return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(_is_of, value, kinds))
     if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
 
 
@@ -324,14 +327,14 @@ def _read_scalar(value: Any, kind: Any) -> Any:
         return TRUTHS.get(value.lower()) if isinstance(value, str) else value if isinstance(value, bool) else None
     if kind is int:
         is_int = isinstance(value, int) and not isinstance(value, bool)
-        is_text = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+\s*", value)
+        is_text = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,400}\s*", value)
         return int(value) if is_int or is_text else None
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
     if kind is Path:

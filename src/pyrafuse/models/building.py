@@ -20,6 +20,7 @@ from pyrafuse.heads.registry import HEADS, PROPOSAL_HEADS
 from pyrafuse.models import recursive_fpn  # noqa: F401  # a backbone that is made of other parts, by its name
 from pyrafuse.models.detector import Card, Detector
 from pyrafuse.models.two_stage import STAGES, TwoStageDetector
+from pyrafuse.models.uninitialized import Bounded
 from pyrafuse.necks.registry import NECKS
 from pyrafuse.ops.registry import CODERS
 from pyrafuse.postprocess.registry import DECODERS, PROPOSALS, SELECTIONS
@@ -42,28 +43,30 @@ def build(
 
     Raises:
         UnknownNameError: If there is no such part.
-        PyrafuseError: If a part takes no such option, or the parts do not fit together: the message names the part.
+        PyrafuseError: If a part takes no such option, the parts do not fit together, or the detector would be larger
+            than `Bounded` allows: the message names the part.
         CheckpointError: If the weights do not fit.
     """
     parts: dict[str, Any] = {}
-    if backbone is None:
-        backbone, parts["backbone"] = BACKBONES.make(spec.backbone, weights=backbone_weights, pretrained=pretrained)
-    heads = PROPOSAL_HEADS if isinstance(spec, TwoStageSpec) else HEADS
-    neck, parts["necks"] = _make_necks(spec, backbone.features, shares_levels=heads.entry(spec.head.name).facts)
-    given: dict[str, Any] = {"features": neck.features, "num_classes": spec.num_classes}
-    given["head"], parts["head"] = heads.make(spec.head, **given)
-    given["coder"] = None
-    if spec.coder is not None:
-        given["coder"], parts["coder"] = CODERS.make(spec.coder)
-    postprocess, parts["postprocess"] = SELECTIONS.make(spec.postprocess)
-    if isinstance(spec, TwoStageSpec):
-        detector = _build_two_stage(spec, parts, given, backbone=backbone, neck=neck, postprocess=postprocess)
-    else:
-        criterion, parts["criterion"] = CRITERIA.make(spec.criterion, **given)
-        decode, parts["decode"] = DECODERS.make(spec.decode, **given)
-        detector = Detector(
-            backbone, neck, given["head"], decode=decode, criterion=criterion, postprocess=postprocess
-        )  # fmt: skip
+    with Bounded():
+        if backbone is None:
+            backbone, parts["backbone"] = BACKBONES.make(spec.backbone, weights=backbone_weights, pretrained=pretrained)
+        heads = PROPOSAL_HEADS if isinstance(spec, TwoStageSpec) else HEADS
+        neck, parts["necks"] = _make_necks(spec, backbone.features, shares_levels=heads.entry(spec.head.name).facts)
+        given: dict[str, Any] = {"features": neck.features, "num_classes": spec.num_classes}
+        given["head"], parts["head"] = heads.make(spec.head, **given)
+        given["coder"] = None
+        if spec.coder is not None:
+            given["coder"], parts["coder"] = CODERS.make(spec.coder)
+        postprocess, parts["postprocess"] = SELECTIONS.make(spec.postprocess)
+        if isinstance(spec, TwoStageSpec):
+            detector = _build_two_stage(spec, parts, given, backbone=backbone, neck=neck, postprocess=postprocess)
+        else:
+            criterion, parts["criterion"] = CRITERIA.make(spec.criterion, **given)
+            decode, parts["decode"] = DECODERS.make(spec.decode, **given)
+            detector = Detector(
+                backbone, neck, given["head"], decode=decode, criterion=criterion, postprocess=postprocess
+            )  # fmt: skip
     detector.card = Card(spec=replace(spec, **parts))
     # weights lie in memory as the maps do, or each convolution would copy its own each time; deformable ones do so too
     # unless they lie as their samples do, channels first

@@ -15,8 +15,11 @@ from pyrafuse.core.state_dicts import find_weights
 from pyrafuse.models.building import rebuild
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.earlier_cards import flatten_chain, read_earlier
-from pyrafuse.models.uninitialized import Uninitialized
+from pyrafuse.models.uninitialized import Bounded, Uninitialized
 from pyrafuse.necks.graph_text import is_graph_file
+
+BEYOND = 2**26
+"""Values that a detector may have beyond twice those that its checkpoint stores, before it is found not to fit."""
 
 
 def card_from_dict(values: Mapping[str, Any]) -> Card:
@@ -99,7 +102,7 @@ def build_own(content: Mapping[str, Any], *, source: str | os.PathLike[str]) -> 
     with _describing(source):
         state = find_weights({"state_dict": _mapping_at(content, "state_dict")}).entries
     try:
-        with Uninitialized():
+        with Bounded(2 * sum(value.numel() for value in state.values()) + BEYOND), Uninitialized():
             detector = rebuild(card)
     except (PyrafuseError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError) as error:
         raise CheckpointError(f"{source} needs a part that cannot be built: {printable(error, limit=800)}") from error

@@ -19,6 +19,9 @@ from pyrafuse.necks.registry import NECKS
 
 ExtraLevels = Literal["max_pool", "input", "lateral", "output"]
 
+MOST_LEVELS = 16
+"""Largest number of levels: the strides of 16 grow past the side of every image."""
+
 
 @NECKS.register("fpn")
 def fpn(
@@ -79,7 +82,7 @@ def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int
         start_level: See `fpn`; None for a neck that reads all levels and has no such argument.
 
     Raises:
-        ValueError: As `fpn` does.
+        ValueError: As `fpn` does, and if there are more than `MOST_LEVELS`.
     """
     numbers = number_levels(inputs.strides)
     remedy = "raise it" if start_level is None else "raise it, or raise start_level to read fewer"
@@ -90,6 +93,8 @@ def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int
     num_levels = num_read if num_levels is None else num_levels
     if num_levels < num_read:
         raise ValueError(f"num_levels={num_levels} is less than the {num_read} levels that are read: {remedy}")
+    if num_levels > MOST_LEVELS:
+        raise ValueError(f"num_levels={num_levels} is more than the {MOST_LEVELS} of a pyramid: lower it")
     return (*numbers, *(numbers[-1] + i for i in range(1, num_levels - num_read + 1)))
 
 

@@ -19,6 +19,9 @@ from pyrafuse.necks.merging import ALIGNING, DOWN, FUSIONS, UP
 
 TAKES_TWO = ("global_attention", "inject")
 
+MOST_MERGES = 10_000
+"""Largest number of merges, each counted as often as it runs."""
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -233,6 +236,11 @@ def _check_names(graph: Graph, arriving: Mapping[str, int]) -> None:
         raise PyrafuseError("the graph has no merges: a list of at least one is needed")
     if graph.stack < 1:
         raise PyrafuseError(f"the graph's merges must run at least once, got stack={graph.stack}")
+    if graph.stack * len(graph.merges) > MOST_MERGES:
+        raise PyrafuseError(
+            f"{len(graph.merges)} merges that run {graph.stack:,} times are more than the {MOST_MERGES:,} of a graph; "
+            "lower stack"
+        )
     if graph.channels < 1:
         raise PyrafuseError(f"the graph's channels must be positive, got {graph.channels}")
     known = list(arriving)

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import PyrafuseError, unknown_name
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.strict_yaml import StrictLoader
 from pyrafuse.necks.convolving import Conv
 from pyrafuse.necks.graph import Graph, Merge
@@ -61,6 +62,7 @@ def read_text(name: str) -> str:
     """
     if not is_graph_file(name):
         return name
+    check_file(name)
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

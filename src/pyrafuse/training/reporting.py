@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from pyrafuse.base.errors import DataError
 from pyrafuse.base.interrupts import hold_interrupts
+from pyrafuse.base.printable import printable
 from pyrafuse.base.writing import write_atomically
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.reports.history import add_history
@@ -82,13 +84,25 @@ def write_page(folder: Path, evaluation: EvaluationResult | None) -> None:
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:
-    """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none; empty where there is no file."""
+    """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none; empty where there is no file.
+
+    Raises:
+        DataError: If the file is damaged, with the line.
+    """
     path = folder / "metrics.csv"
     if not path.exists():
         return {}
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+    history: dict[str, list[float]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream, restval=""):
+                for key, value in row.items():
+                    history.setdefault(key, []).append(float(value or "nan"))
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a row with more values than columns
+        line = 2 + min(map(len, history.values()), default=0)
+        reason = printable(error, limit=200)
+        raise DataError(f"{path} is damaged at line {line}: {reason}; correct the line, or remove the file") from error
+    return history
 
 
 def add_row(path: Path, epoch: int, metrics: Mapping[str, float]) -> None:

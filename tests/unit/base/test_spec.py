@@ -96,8 +96,8 @@ class TestEdits:
             "a detector has no 'stages'; choose from "
             "backbone, coder, criterion, decode, head, necks, num_classes, postprocess",
         ),
-        ({"num_classes": 0}, "num_classes must be a whole number, 1 or more, got 0"),
-        ({"num_classes": "3"}, "num_classes must be a whole number, 1 or more, got '3'"),
+        ({"num_classes": 0}, "num_classes must be a whole number, 1 to 100,000, got 0"),
+        ({"num_classes": "3"}, "num_classes must be a whole number, 1 to 100,000, got '3'"),
         ({"backbone": 50}, "the part resnet50 is changed by a name or a mapping of options, not by 50"),
         ({"neck": []}, "a detector needs a neck; identity leaves the backbone's maps as they are"),
         ({"neck": 3}, "a part is a name, or a mapping of its name and options, not 3"),
@@ -122,7 +122,7 @@ def test_edits_that_are_refused(spec, change, said):
         ({"necks": []}, "necks is a list of parts, got []"),
         ({"necks": {"name": "fpn"}}, "necks is a list of parts, got {'name': 'fpn'}"),
         ({"necks": [3]}, "a part is a name, or a mapping of its name and options, not 3"),
-        ({"num_classes": "many"}, "num_classes must be a whole number, 1 or more, got 'many'"),
+        ({"num_classes": "many"}, "num_classes must be a whole number, 1 to 100,000, got 'many'"),
     ],
 )
 def test_files_that_describe_no_detector(spec, change, said):

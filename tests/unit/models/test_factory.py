@@ -60,7 +60,7 @@ def test_unknown_model(name):
 
 @pytest.mark.parametrize("num_classes", [0, -1, "3", 2.5, None])
 def test_no_classes(num_classes):
-    with pytest.raises(PyrafuseError, match=f"^num_classes must be a whole number, 1 or more, got {num_classes!r}$"):
+    with pytest.raises(PyrafuseError, match=f"^num_classes must be a whole number, 1 to 100,000, got {num_classes!r}$"):
         create_model("yolov3", num_classes=num_classes)
 
 

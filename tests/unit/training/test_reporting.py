@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from pyrafuse.base.errors import DataError
 from pyrafuse.training import reporting
 from pyrafuse.training.reporting import PageWriter, read_history, write_page
 from pyrafuse.training.settings import Recipe, to_plain
@@ -27,6 +28,16 @@ def test_a_run_without_an_evaluation_shows_its_losses(folder):
     assert "Curves of 2 epochs" in page
     assert "<dt>best epoch</dt><dd>-</dd>" in page
     assert "What to do next" not in page
+
+
+@pytest.mark.parametrize("line", ["3,none,\n", "3,1,2,3\n", "\udcff,1,2\n"])
+def test_a_damaged_line_of_metrics_is_told(folder, line):
+    with (folder / "metrics.csv").open("ab") as stream:
+        stream.write(line.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        DataError, match=r"metrics\.csv is damaged at line [24]: .*; correct the line, or remove the file"
+    ):
+        read_history(folder)
 
 
 def test_a_run_without_an_epoch_has_no_page(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.data.reading.documents import as_float
 from pyrafuse.data.reading.hulls import NO_BOX, are_radians, are_scores, box_of_points, box_of_segmentation, is_tilted
 from pyrafuse.data.reading.problems import Problem
 from pyrafuse.data.reading.rules import BoxFormat, ReadingRules
@@ -128,7 +129,7 @@ def _read_boxes(
         box = annotation.get("bbox")
         if not (isinstance(box, list) and all(isinstance(value, int | float) for value in box)):
             box = []
-        box = [_as_float(value) for value in box]
+        box = [as_float(value) for value in box]
         if len(box) in {4, 5}:
             boxes[i], fifths[i] = box[:4], box[4] if len(box) == 5 else 0
         if len(box) == 8:  # four corners
@@ -192,16 +193,8 @@ def _angle_of(annotation: Mapping[str, Any], key: str) -> float:
 
 def _read_areas(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     return np.array(
-        [_as_float(area) if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
+        [as_float(area) if isinstance(area := a.get("area"), int | float) else np.nan for a in annotations], np.float64
     )
-
-
-def _as_float(value: float) -> float:
-    """The number as a float; infinite where a whole number is too large for one."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
 
 
 def _find_duplicate_ids(ids: Sequence[Any], path: Path) -> list[Problem]:

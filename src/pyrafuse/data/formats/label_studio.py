@@ -16,7 +16,7 @@ import numpy as np
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.data.formats.registry import FORMATS, AnnotationFormat, DataSet
-from pyrafuse.data.reading.documents import read_head, read_json, shorten
+from pyrafuse.data.reading.documents import as_float, read_head, read_json, shorten
 from pyrafuse.data.reading.folders import Tree, split_of_file, split_of_folder
 from pyrafuse.data.reading.hulls import NO_BOX, Box, box_of_points
 from pyrafuse.data.reading.joining import join_readings
@@ -133,7 +133,7 @@ def _read_file(path: Path) -> _Content:
 
 
 def _read_task(task: Mapping[str, Any], place: str, content: _Content) -> None:
-    given = task.get("annotations", task.get("completions")) or []
+    given = _as_list(task.get("annotations", task.get("completions")))
     done = [
         a for a in given if isinstance(a, dict) and not a.get("was_cancelled") and isinstance(a.get("result"), list)
     ]
@@ -203,6 +203,8 @@ def _add(image: str, regions: Sequence[Mapping[str, Any]], place: str, content: 
 def _read_shape(region: Mapping[str, Any], width: int, height: int) -> tuple[Box, int, float]:
     """The four numbers in percent, where they are from, and radians."""
     angle = math.radians(_number(region.get("rotation"), 0.0))
+    if not math.isfinite(angle):
+        return NO_BOX, ROTATED, 0.0
     if "points" in region:
         points = region["points"] if isinstance(region["points"], list) else []
         return box_of_points([_number(v) for point in points for v in _as_list(point)]), OUTLINE, 0.0
@@ -227,7 +229,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _number(value: Any, default: float = math.nan) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    return as_float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def _whole(value: Any) -> int:

@@ -131,10 +131,10 @@ def read_voc(folder: VOCFolder, *, split: str, tree: Tree, rules: ReadingRules =
     places: list[str] = []
     problems: list[Problem] = []
     read: list[VOCFile] = []
-    absent = [file for file in folder.splits[split] if file.error and not file.path.exists()]
+    absent = [file for file in folder.splits[split] if file.error and not os.path.exists(file.path)]
     problems += _tell_absent(absent, len(folder.splits[split]), rules)
     for file in folder.splits[split]:
-        if file.error and not file.path.exists():
+        if file.error and not os.path.exists(file.path):
             continue
         if file.error:
             problems.append(
@@ -357,8 +357,11 @@ def _listed_splits(tree: Tree, files: Mapping[Path, VOCFile]) -> dict[str, tuple
         for name, found in read_list_of_names(path, by_root[root], root):
             xml = found.path or root / "Annotations" / f"{name}.xml"
             hint = f"; {found.fault}" if found.fault else ""
-            absent = VOCFile(xml, "", 0, 0, (), error=f"{path} lists {name!r}, and no XML file is called so{hint}")
-            splits[split].setdefault(xml, files[found.path] if found.path else absent)
+            fault = (
+                f"{path} lists {name!r}, and no XML file {'of annotations ' if found.path else ''}is called so{hint}"
+            )
+            absent = VOCFile(xml, "", 0, 0, (), error=fault)
+            splits[split].setdefault(xml, files.get(xml, absent))
     return {split: tuple(listed.values()) for split, listed in splits.items()}
 
 

@@ -17,6 +17,7 @@ from pyrafuse.data.formats.yolo_labels import expected_labels, find_labels, find
 from pyrafuse.data.formats.yolo_lists import SUFFIXES, YOLOFolder, find_list, find_yolo, read_list
 from pyrafuse.data.formats.yolo_writing import YOLO_WRITING
 from pyrafuse.data.reading.assembling import assemble
+from pyrafuse.data.reading.documents import number_classes
 from pyrafuse.data.reading.folders import Tree, decode
 from pyrafuse.data.reading.hulls import Box, are_radians, are_scores, box_of_points
 from pyrafuse.data.reading.listed import ListedImage
@@ -183,8 +184,11 @@ def _faulty_line(parsed: _Line | str, file: Path, number: int, num_classes: int)
 
 def _numbered_names(folder: YOLOFolder) -> tuple[str, ...]:
     """Classes called by their numbers, as many as the labels of all splits use."""
-    largest, parse = 0, partial(_parse, num_keypoint_values=folder.num_keypoint_values)
+    largest, where = 0, folder.file
+    parse = partial(_parse, num_keypoint_values=folder.num_keypoint_values)
     for label_file in (found.path for images in folder.splits.values() for found in find_labels(images)):
         parsed = map(parse, filter(str.strip, _read_lines(label_file)))
-        largest = max([largest, *(p.label for p in parsed if not isinstance(p, str))])
-    return tuple(map(str, range(largest + 1)))
+        most = max((p.label for p in parsed if not isinstance(p, str)), default=0)
+        if label_file is not None and most > largest:
+            largest, where = most, label_file
+    return number_classes(largest + 1, where)

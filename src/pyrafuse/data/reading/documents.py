@@ -6,6 +6,7 @@ No document type and no entity is read, nothing nests without end, and no field 
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,13 @@ from xml.parsers import expat
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import check_file
 from pyrafuse.base.printable import printable
+from pyrafuse.base.spec import MOST_CLASSES
 from pyrafuse.data.reading.folders import decode, read_text
 
 MAX_JSON_BYTES = 8 << 30
 MAX_XML_BYTES = 4 << 30
 MAX_CSV_BYTES = 8 << 30
 MAX_DEPTH = 100
-MAX_CLASSES = 100_000
-"""Classes that numbers without names may stand for: one wrong digit must not fill the memory with names."""
 """So many elements may lie within one another; annotation files have about ten."""
 
 _BLOCK = 1 << 20
@@ -220,14 +220,23 @@ def number_classes(count: int, path: Path) -> tuple[str, ...]:
     """Names of ``count`` classes that have none: their numbers.
 
     Raises:
-        DataError: If there are more than `MAX_CLASSES`.
+        DataError: If there are more than `MOST_CLASSES`.
     """
-    if count > MAX_CLASSES:
+    if count > MOST_CLASSES:
+        given = printable(f"{count:,}", limit=40)
         raise DataError(
-            f"{path} speaks of {count:,} classes and names none, and {MAX_CLASSES:,} are the most: correct the number, "
+            f"{path} speaks of {given} classes and names none, and {MOST_CLASSES:,} are the most: correct the number, "
             "or list the names"
         )
     return tuple(map(str, range(count)))
+
+
+def as_float(value: float) -> float:
+    """The number as a float; infinite where a whole number is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def shorten(value: Any, *, most: int = 80) -> str:

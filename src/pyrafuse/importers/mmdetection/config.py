@@ -5,6 +5,7 @@ Files of 2.x keep them as text under ``meta.config``, those of 3.x as text or ma
 """
 
 import ast
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def parse_config(text: str) -> dict[str, Any] | None:
     if len(text) > LONGEST_TEXT:
         return None
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings(action="ignore"):  # of text that is read and not run
+            tree = ast.parse(text)
         values: dict[str, Any] = {}
         for statement in tree.body:
             if isinstance(statement, ast.Assign) and len(statement.targets) == 1:

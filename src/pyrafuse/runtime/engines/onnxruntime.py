@@ -31,11 +31,11 @@ class ONNXRuntime(Engine):
         options.intra_op_num_threads = threads or 0
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common base
+            self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+            self.inputs = tuple(given.name for given in self._session.get_inputs())
+            self.outputs = tuple(given.name for given in self._session.get_outputs())
+        except Exception as error:  # its errors have no common base; names and metadata may be no text in UTF-8
             raise CheckpointError(_explain(path, error)) from error
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(given.name for given in self._session.get_inputs())
-        self.outputs = tuple(given.name for given in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         found = self._session.run(None, dict(feeds))

@@ -59,6 +59,19 @@ def test_percent_become_pixels_and_rotation_about_the_corner_a_hull(tmp_path, wr
     assert reading.unkept == {"rotated boxes": 1, "outlines": 2, "choices and texts": 1}
 
 
+def test_numbers_that_are_none_are_faults_of_their_region(tmp_path, write_image):
+    write_image(tmp_path / "a.png", 200, 100)
+    regions = [
+        rectangle("cat", 10**400, 10, 20, 20),
+        rectangle("cat", 10, 10, 20, 20, rotation=math.inf),
+        rectangle("cat", 10, 10, 20, 20),
+    ]
+    write(tmp_path / "p.json", [task("a.png", *regions), {"id": 2, "data": {"image": "a.png"}, "annotations": 3}])
+    reading = read_split(tmp_path, "")
+    assert reading.data.records[0].boxes.tolist() == [[20, 10, 60, 30]]
+    assert "task without an annotation" in {problem.kind for problem in reading.problems}
+
+
 def test_the_hull_of_any_rotation_is_that_of_the_turned_corners(tmp_path, write_image):
     write_image(tmp_path / "a.png", 200, 100)
     write(tmp_path / "p.json", [task("a.png", rectangle("cat", 40, 30, 20, 30, rotation=33))])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.data.formats.layout import read_splits
+from pyrafuse.data.formats.layout import read_all, read_splits
 from pyrafuse.data.formats.yolo import read_yolo
 from pyrafuse.data.formats.yolo_lists import find_list, find_yolo, read_list
 from pyrafuse.data.reading.folders import Tree
@@ -127,6 +127,13 @@ def test_a_list_in_another_encoding_is_refused(tmp_path):
     path = write(tmp_path / "data.yaml", "train: train.txt\nnames: [dog]\n")
     with pytest.raises(DataError, match=r"train\.txt is no text in UTF-8"):
         read_list(path)
+
+
+def test_one_label_of_a_class_in_the_millions_makes_no_names(tmp_path, write_image):
+    write_image(tmp_path / "images" / "a.png")
+    label = write(tmp_path / "labels" / "a.txt", "1 0.5 0.5 0.2 0.2\n1000000000 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataError, match=rf"^{label} speaks of 1,000,000,001 classes and names none, and 100,000 are"):
+        read_all(tmp_path)
 
 
 def test_a_number_of_classes_without_names(tmp_path, write_image):
