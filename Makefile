@@ -1,5 +1,6 @@
 # demo: see it work on this machine.   test: everything that must hold before a commit.
 # check: the static half of test.      docs: the documentation, in site/.
+# lock: the newest versions that fit, with hashes, in requirements.lock; LOCKED=1 make test installs these.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ WORKERS ?= 2
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check docs
+.PHONY: demo test check docs lock
 
 demo: $(VENV)/.ready-run
 	$(BIN)/pyrafuse demo
@@ -26,6 +27,11 @@ check: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
+
+# For every platform and Python at once, which pip cannot: needs uv.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+		--extra export --extra search --extra ray --extra serve --group dev --output-file requirements.lock
 
 # A stamp per set of dependencies: a second run installs nothing.
 $(VENV)/.ready-%: pyproject.toml scripts/setup

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,6 +12,35 @@ import torch
 
 # xdist's workers share the cores between them.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch) -> Iterator[list[object]]:
+    """Nothing that the package or its dependencies do in this process reaches another machine: no telemetry."""
+    reached: list[object] = []
+    own = {"localhost", "::1", "0.0.0.0", socket.gethostname()}
+    connect = socket.socket.connect
+
+    def refuse_others(given: socket.socket, address: object) -> None:
+        is_here = not isinstance(address, tuple) or address[0] in own or str(address[0]).startswith("127.")
+        if not is_here and given.type == socket.SOCK_STREAM and not _is_own(str(address[0])):
+            reached.append(address)
+            raise ConnectionRefusedError(f"tests reach no other machine, asked was {address}")
+        connect(given, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", refuse_others)
+    yield reached
+    assert not reached
+
+
+def _is_own(address: str) -> bool:
+    """Whether ``address`` is one of this machine, on which Ray's processes find each other."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as taken:
+            taken.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

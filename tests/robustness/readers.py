@@ -38,6 +38,7 @@ from pyrafuse.core.pyramid import Backbone, PyramidSpec
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.data.formats.layout import read_all
 from pyrafuse.data.formats.registry import FORMATS
+from pyrafuse.data.sharding.writing import write_shards
 from pyrafuse.data.writing.converting import plan, write
 from pyrafuse.importers.loading import load
 from pyrafuse.importers.mmdetection.config import find_config, parse_config
@@ -109,10 +110,10 @@ def _over_format(name: str) -> Callable[[Path], Reader]:
 def _data_set(name: str, folder: Path) -> Reader:
     """A data set of two splits; in each input one of its texts is another one."""
     root = folder / "set"
+    _write_coco(folder / "coco")
     if FORMATS.create(name).writing is None:
-        _WRITTEN_BY_HAND[name](root)
+        _WRITTEN_OTHERWISE[name](root)
     else:
-        _write_coco(folder / "coco")
         write(plan(read_all(folder / "coco"), name, allow_loss=True), root)
     outside = folder / "outside"
     outside.mkdir()
@@ -205,8 +206,14 @@ def _write_open_images(root: Path) -> None:
     (root / "class-descriptions-boxable.csv").write_text("/m/01yrx,Cat\n/m/0bt9lr,Dog\n")
 
 
-_WRITTEN_BY_HAND = {"label_studio": _write_label_studio, "open_images": _write_open_images}
-"""Data sets of formats that are only read."""
+def _write_shards(root: Path) -> None:
+    write_shards(read_all(root.parent / "coco"), root, shard_bytes=10_000)
+
+
+_WRITTEN_OTHERWISE = {
+    "label_studio": _write_label_studio, "open_images": _write_open_images, "shards": _write_shards,
+}  # fmt: skip
+"""Data sets of formats that `pyrafuse data convert` does not write."""
 
 
 # --- texts in one file ---

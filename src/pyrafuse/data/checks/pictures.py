@@ -5,8 +5,10 @@ others are much farther than is usual is unlike all others.
 """
 
 import hashlib
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.base.images.reading import read_picture
+from pyrafuse.base.images.reading import MAX_PIXELS, read_picture, read_size
 from pyrafuse.base.members import find_member, read_bytes, size_of
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.data.checks.likeness import ALIKE_BITS, Hash, find_nearest, hash_picture, map_in_threads
@@ -65,6 +67,32 @@ class Pictures:
     looks: NDArray[np.float32]
 
 
+class _Room:
+    """Room for the pixels that all threads hold at a time: so many pictures as cores would not fit into memory.
+
+    Args:
+        most: Pixels; a picture of as many or more has all of it for itself.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, pixels: int) -> Iterator[None]:
+        """A block that waits until ``pixels`` fit, and holds them."""
+        pixels = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
 def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> Pictures:
     """Decode every picture.
 
@@ -72,13 +100,16 @@ def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> Pictu
         paths: The files.
         progress: Called with the pictures done and the number of all.
     """
+    room = _Room(MAX_PIXELS)
 
     def describe(path: Path) -> tuple[str, tuple[str, ...], Hash, NDArray[np.float32]]:
         try:
-            picture = read_picture(path)
+            height, width = read_size(path)
+            with room.taking(height * width):
+                picture = read_picture(path)
+                return "", picture.notes, hash_picture(picture.pixels), describe_look(picture.pixels)
         except DataError as error:
             return str(error), (), np.zeros(4, np.uint64), np.zeros(LOOK_SIZE, np.float32)
-        return "", picture.notes, hash_picture(picture.pixels), describe_look(picture.pixels)
 
     errors, notes, hashes, looks = zip(*map_in_threads(describe, paths, progress=progress), strict=True)
     return Pictures(errors, notes, np.stack(hashes), np.stack(looks))

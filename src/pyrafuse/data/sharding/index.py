@@ -23,8 +23,9 @@ from pyrafuse.base.errors import DataError, PyrafuseError, check_between, unknow
 from pyrafuse.base.members import Member
 from pyrafuse.base.printable import printable
 from pyrafuse.base.records import ImageRecord
+from pyrafuse.base.spec import MOST_CLASSES
 from pyrafuse.base.typed_values import create
-from pyrafuse.data.reading.documents import MAX_CLASSES, read_json
+from pyrafuse.data.reading.documents import read_json
 from pyrafuse.data.reading.folders import SPLIT_WORDS
 
 INDEX_FILE = "shards.json"
@@ -118,7 +119,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise DataError(f"version {self.version} of the layout is not known, only {VERSION}")
-        if not len({*self.classes}) == len(self.classes) == len(self.category_ids) <= MAX_CLASSES:
+        if not len({*self.classes}) == len(self.classes) == len(self.category_ids) <= MOST_CLASSES:
             raise DataError(f"{len(self.classes)} classes, {len({*self.classes})} names, {len(self.category_ids)} ids")
         check_between("classes", len(self.classes), 1)
         for split in self.splits:

@@ -1,5 +1,9 @@
 """Pictures compared with each other: near-duplicates across and within splits, and those unlike all others."""
 
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -100,3 +104,32 @@ def test_unreadable_pictures_are_like_none(tmp_path):
     assert "a.jpg" in pictures.errors[0]
     assert not pictures.hashes.any()
     assert (hash_picture(np.zeros((9, 9, 3), np.uint8)) == 0).all()
+
+
+def test_pixels_decoded_at_once_are_bounded(tmp_path, write_image, monkeypatch):
+    paths = [write_image(tmp_path / f"{i}.png", 100, 80) for i in range(6)]
+    big = write_image(tmp_path / "big.png", 400, 300)
+    held, most, lock = [0], [0], threading.Lock()
+    read = pictures_module.read_picture
+
+    def watch(path):
+        picture = read(path)
+        size = picture.pixels.shape[0] * picture.pixels.shape[1]
+        with lock:
+            held[0] += size
+            most[0] = max(most[0], held[0])
+        time.sleep(0.01)
+        with lock:
+            held[0] -= size
+        return picture
+
+    monkeypatch.setattr(pictures_module, "read_picture", watch)
+    monkeypatch.setattr(pictures_module, "MAX_PIXELS", 3 * 8000)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    looked = look_at([*paths, big])
+    assert looked.errors == ("",) * 7
+    assert most == [400 * 300]  # alone: it is larger than what all may hold
+    assert look_at(paths).errors == ("",) * 6
+    most[0] = 0
+    look_at(paths)
+    assert 8000 <= most[0] <= 3 * 8000
