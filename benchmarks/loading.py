@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from pyrafuse.base.images.reading import read_image
+from pyrafuse.base.members import read_bytes
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.augment.mixing import mixup, mosaic
@@ -51,7 +52,7 @@ def stages(data: DetectionData, size: int) -> dict[str, Callable[[], object]]:
     fitted = list(enumerate(vary(PLAIN)))
     batches = [fitted[first : first + 8] for first in range(0, len(fitted), 8)]
     return {
-        "reading": lambda: [record.path.read_bytes() for record in data.records],
+        "reading": lambda: [read_bytes(record.path) for record in data.records],
         "reading and decoding": lambda: [read_image(record.path) for record in data.records],
         "fitting": partial(vary, PLAIN),
         **{name: partial(vary, replace(PLAIN, **settings)) for name, settings in VARIATIONS.items()},

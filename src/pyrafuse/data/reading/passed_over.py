@@ -18,15 +18,17 @@ _MAX_OPENED = 1000
 
 def find_unread(paths: Iterable[Path], used: Iterable[Path] = ()) -> dict[str, list[Path]]:
     """The pictures among ``paths`` that nothing reads, by their suffix; ``""`` for those that have none."""
-    known = set(map(os.fspath, used))
     found: dict[str, list[Path]] = defaultdict(list)
     bare = []
     for path in paths:
         suffix = path.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
             found[suffix].append(path)
-        elif not suffix and os.fspath(path) not in known:
+        elif not suffix:
             bare.append(path)
+    if bare:  # a million images are not gone through for nothing
+        known = set(map(os.fspath, used))
+        bare = [path for path in bare if os.fspath(path) not in known]
     for path in islice(bare, _MAX_OPENED):
         try:
             read_header(path)
@@ -50,9 +52,12 @@ def tell_unread(tree: Tree | None, parts: Sequence[DetectionData]) -> list[Probl
         tree: The files of the data set; without it, those in the folders of its images are looked at.
         parts: Its splits.
     """
-    used = [record.path for data in parts for record in data.records]
-    folders = dict.fromkeys(path.parent for path in used)
-    files = tree.files if tree is not None else (path for folder in folders for path in sorted(folder.iterdir()))
+    used = (record.path for data in parts for record in data.records)
+    if tree is not None:
+        files: Iterable[Path] = tree.files
+    else:
+        used = [*used]
+        files = (path for folder in dict.fromkeys(path.parent for path in used) for path in sorted(folder.iterdir()))
     return [
         Problem("warning", "pictures that are not read", paths[0].parent, "",
                 f"{len(paths)} {suffix or 'pictures without suffix'}; the first is {paths[0].name}",
