@@ -51,6 +51,12 @@ def find_member(path: str | os.PathLike[str]) -> Member | None:
     return Member(place.parent, int(numbers[1]), int(numbers[2]), int(numbers[3], 16))
 
 
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder of a file, or of the shard that it lies in."""
+    member = find_member(path)
+    return Path(path).parent if member is None else member.shard.parent
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file, or of a member of a shard, whose checksum is compared.
 

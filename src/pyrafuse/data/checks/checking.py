@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pyrafuse.base.members import folder_of
 from pyrafuse.base.printable import counted
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.checks.boxes import Objects, find_odd, find_stacked, find_tiny
@@ -41,7 +42,7 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
     """
     both = (splits.train, splits.val)
     records = [record for data in both for record in data.records]
-    place, names = records[0].path.parent, splits.train.names
+    place, names = folder_of(records[0].path), splits.train.names
     sizes, objects = compute_sizes(both), Objects.of(records)
     one_folder = tell_one_folder(splits.train, splits.val)
     copies = [p for p in find_copies(*both) if not one_folder or p.kind != "image in both splits"]
@@ -91,7 +92,7 @@ def _check_pictures(
 
 def _tell_crowded(splits: Sequence[DetectionData]) -> list[Problem]:
     crowded = tell_crowded(splits, None)
-    place = splits[0].records[0].path.parent
+    place = folder_of(splits[0].records[0].path)
     what = "images with many objects"
     return [Problem("note", what, place, "", crowded, "all objects are trained on")] if crowded else []
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import fold_name
+from pyrafuse.base.members import folder_of
 from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.checks.sizes import ClassSizes
@@ -22,7 +23,7 @@ def find_bare(data: DetectionData, purpose: str) -> list[Problem]:
     """Tell of a split without an object that counts."""
     if not all(record.crowd.all() for record in data.records):
         return []
-    place, split = data.records[0].path.parent, f"split {data.split}" if data.split else ""
+    place, split = folder_of(data.records[0].path), f"split {data.split}" if data.split else ""
     what = f"none of the {counted(len(data), 'image')} for {purpose} holds an object"
     if num_aside := sum(len(record.crowd) for record in data.records):
         word, remedy = format_of(data.layout).set_aside
@@ -49,7 +50,7 @@ def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:
     is_much = 2 * aside.sum() >= total.sum()
     word, remedy = format_of(splits[0].layout).set_aside
     return [
-        Problem("warning" if is_much else "note", "objects set aside", records[0].path.parent, "",
+        Problem("warning" if is_much else "note", "objects set aside", folder_of(records[0].path), "",
                 f"{aside.sum()} of {total.sum()} objects are {word}: {shown}{more}",
                 remedy if is_much else "they count neither as found nor as missed")
     ]  # fmt: skip
@@ -66,7 +67,7 @@ def count_set_aside(splits: Sequence[DetectionData]) -> tuple[NDArray[np.int64],
 
 def find_bare_classes(splits: Sequence[DetectionData], sizes: Sequence[ClassSizes]) -> list[Problem]:
     """Tell of classes that no split has an object of, or none that counts."""
-    place, aside = splits[0].records[0].path.parent, count_set_aside(splits)[0].tolist()
+    place, aside = folder_of(splits[0].records[0].path), count_set_aside(splits)[0].tolist()
     word, remedy = format_of(splits[0].layout).set_aside
     problems = []
     for row, num_aside in zip(sizes[:-1], aside, strict=True):
@@ -101,7 +102,7 @@ def find_bare_names(data: DetectionData) -> list[Problem]:
     if not naming or data.names != tuple(map(str, range(len(data.names)))):
         return []
     return [
-        Problem("note", "classes without names", data.records[0].path.parent, "",
+        Problem("note", "classes without names", folder_of(data.records[0].path), "",
                 f"no file names the classes: they are called by their numbers, 0 to {len(data.names) - 1}",
                 f"to name them, {naming}")
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def find_bare_names(data: DetectionData) -> list[Problem]:
 def find_few(train: DetectionData, val: DetectionData) -> list[Problem]:
     """Tell of classes that one split lacks, and of those with too few objects to be learnt or to be measured."""
     (learnt, measured), names = (count_objects(data) for data in (train, val)), train.names
-    place, problems = train.records[0].path.parent, []
+    place, problems = folder_of(train.records[0].path), []
     for name, here, there in zip(names, learnt.tolist(), measured.tolist(), strict=True):
         shown = printable(name, limit=60)
         if not here and there:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrafuse.base.members import folder_of
 from pyrafuse.base.printable import printable
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.checks.boxes import Objects
@@ -64,7 +65,7 @@ def find_differences(train: DetectionData, val: DetectionData, *, seed: int = 0)
         sure = (1 + np.count_nonzero(drawn >= distance)) / (1 + NUM_DRAWS)
         if sure < MOST_SURE:
             problems.append(
-                Problem("hint", f"splits that differ in {what}", train.records[0].path.parent,
+                Problem("hint", f"splits that differ in {what}", folder_of(train.records[0].path),
                         f"splits {train.split} and {val.split}",
                         f"{tell()} (distance {distance:.2f} of 1; {np.median(drawn):.2f} where validation images are "
                         f"drawn at random, p = {sure:.3f})",

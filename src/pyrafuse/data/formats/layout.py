@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pyrafuse.base.errors import DataError, check_between, same_but_for_case
-from pyrafuse.base.members import is_remote
+from pyrafuse.base.members import folder_of, is_remote
 from pyrafuse.base.paths import check_data, expand_user
 from pyrafuse.base.printable import list_names
 from pyrafuse.base.records import DetectionData
@@ -260,7 +260,7 @@ def _with_classes_of(training: Reading, held_out: Reading) -> Reading:
     names, own = training.data.names, held_out.data.names
     if own == names and held_out.data.category_ids == training.data.category_ids:
         return held_out
-    place = held_out.data.records[0].path.parent if held_out.data.records else Path()
+    place = folder_of(held_out.data.records[0].path) if held_out.data.records else Path()
     problems = list(held_out.problems)
     if unknown := [name for name in own if name not in names]:
         problems.append(

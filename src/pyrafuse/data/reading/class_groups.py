@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pyrafuse.base.members import folder_of
 from pyrafuse.data.reading.problems import Problem, Reading
 
 
@@ -38,7 +39,7 @@ def _without(reading: Reading, groups: Sequence[str]) -> Reading:
         return reading
     label_of = np.full(len(data.names), -1, np.int64)
     label_of[kept] = np.arange(len(kept))
-    place = data.records[0].path.parent if data.records else Path()
+    place = folder_of(data.records[0].path) if data.records else Path()
     problems = [
         Problem("note", "class that only groups others", place, name,
                 f"no object is of the class {name}, and other classes have it as their supercategory",

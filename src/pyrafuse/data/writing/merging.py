@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.members import folder_of
 from pyrafuse.base.printable import counted
 from pyrafuse.base.records import ImageRecord
 from pyrafuse.data.checks.classes import find_alike_names
@@ -27,7 +28,7 @@ def merge_readings(sources: Sequence[Sequence[Reading]]) -> tuple[tuple[Reading,
     if "" in by_split and len(by_split) > 1:
         named = ", ".join(split for split in by_split if split)
         raise DataError(
-            f"{by_split[''][0].data.records[0].path.parent} has one split without a name, and others have {named}; "
+            f"{folder_of(by_split[''][0].data.records[0].path)} has one split without a name, and others have {named}; "
             "divide it first, by pyrafuse data split"
         )
     seen: set[str] = set()
@@ -40,7 +41,7 @@ def merge_readings(sources: Sequence[Sequence[Reading]]) -> tuple[tuple[Reading,
             (repeated if real in seen else kept).append(record)
             seen.add(real)
         merged.append(replace(joined, data=replace(joined.data, records=tuple(kept))))
-    problems = find_alike_names(shared[0].data.names, shared[0].data.records[0].path.parent)
+    problems = find_alike_names(shared[0].data.names, folder_of(shared[0].data.records[0].path))
     filled = tuple(reading for reading in merged if reading.data.records)
     return filled, (*problems, *_tell_repeated(repeated))
 

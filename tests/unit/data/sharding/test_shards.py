@@ -182,6 +182,7 @@ def test_a_check_and_a_conversion_find_the_same(folder, shards, tmp_path):
         return sorted((problem.severity, problem.kind, problem.record) for problem in problems)
 
     assert ("note", "objects set aside", "") in found(shards)
+    assert {p.file for p in check(read_splits(shards)).problems if p.kind == "objects set aside"} == {shards}
     assert found(shards) == found(folder)
     back = plan([read_split(shards, "train"), read_split(shards, "val")], "coco")
     write(back, tmp_path / "back")
