@@ -35,6 +35,20 @@ def as_interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
+def as_term(name: str) -> Iterator[None]:
+    """Within, the signal ``name`` (``USR1``) does what SIGTERM does: batch systems warn a job by one of its choice."""
+    number = getattr(signal, f"SIG{name}", None)
+    if number in (None, signal.SIGTERM) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextmanager
 def hold_interrupts() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block ends; processes that are forked within never hear of them."""
     handlers = {number: signal.getsignal(number) for number in ENDING}

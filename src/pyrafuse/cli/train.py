@@ -23,7 +23,7 @@ from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
 from pyrafuse.recipes.tricks import TRICKS, switch, with_size
 from pyrafuse.training.folders import check_folder
-from pyrafuse.training.launching import check_nodes
+from pyrafuse.training.launching import go_on_after_restart, join_launcher
 from pyrafuse.training.loggers.registry import check_loggers
 from pyrafuse.training.settings import Recipe
 from pyrafuse.training.start_files import check_start_files, is_published
@@ -294,8 +294,8 @@ def train(recipe: Recipe) -> int:
     Ctrl-C stops; --resume goes on as if nothing had happened.
     """
     check_data(recipe.data.path)
-    check_folder(recipe.run)
-    check_nodes(recipe.run)
+    join_launcher(recipe.run)
+    check_folder(go_on_after_restart(recipe.run))
     check_loggers(recipe.run.loggers)
     if not recipe.run.resume:
         check_start_files(recipe.model)  # before torch is imported

@@ -1,17 +1,22 @@
 """The folder of a run: chosen, refused where it holds another one, and held by one process alone."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.locking import hold_folder, refuse_held
+from pyrafuse.base.locking import hold_folder, is_held, refuse_held
 from pyrafuse.base.paths import check_writable
+from pyrafuse.training.launching import may_be_restarted
 from pyrafuse.training.settings import Recipe, RunSettings
 
 FOLDER_VARIABLE = "PYRAFUSE_RUN_FOLDER"
 """Tells the processes that the first one starts for further devices which folder it has chosen."""
+
+LEFTOVERS_S = 30.0
+"""Time for the processes that load to notice that their training was killed: until then they hold its folder."""
 
 
 def is_first_process() -> bool:
@@ -34,6 +39,9 @@ def check_folder(run: RunSettings) -> None:
     check_writable(folder, is_folder=True)
     if not is_first_process():
         return
+    end = time.monotonic() + LEFTOVERS_S
+    while may_be_restarted() and is_held(folder) and time.monotonic() < end:
+        time.sleep(0.5)
     refuse_held(folder)
     _check_content(folder, is_resumed=run.resume)
 

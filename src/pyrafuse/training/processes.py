@@ -3,24 +3,21 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # as its documentation has it
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.training.heartbeats import Heartbeats
+from pyrafuse.training.launching import PORT_VARIABLE, count_processes, is_launched
 from pyrafuse.training.settings import RunSettings
-
-PORT_VARIABLE = "PYRAFUSE_STORE_PORT"
-"""Tells the processes that the first one starts where they find it."""
-GRACE_S = 10.0
-"""Time for a process to say why it ends, after another one has ended with an error."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +63,19 @@ def device_type(run: RunSettings) -> str:
 
 @contextmanager
 def take_place(run: RunSettings, devices: int | Sequence[int]) -> Iterator[Place]:
-    """Join the processes of the training; start those for further devices, unless torchrun has started them.
+    """Join the processes of the training; start those for further devices, unless torchrun or srun has started them.
 
     Args:
         run: Settings of the run.
         devices: Number of devices of this machine, or their numbers.
 
     Raises:
-        PyrafuseError: If torchrun has started another number of processes, or no further one can be started.
+        PyrafuseError: If no further process can be started, or another one of the training is gone.
     """
     numbers = list(range(devices)) if isinstance(devices, int) else list(devices)
-    world_size = run.nodes * len(numbers)
-    started = int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= {*os.environ} else None
-    if started is not None and started != world_size:
-        raise PyrafuseError(
-            f"there are {started} processes, and the run has {world_size} devices: start one process for each, or "
-            f"leave --device out"
-        )
-    local_rank = 0 if started is None else int(os.environ.get("LOCAL_RANK", "0"))
+    world_size = count_processes(devices)
+    is_started = is_launched() or PORT_VARIABLE in os.environ
+    rank, local_rank = (int(os.environ.get(name, "0")) if is_started else 0 for name in ("RANK", "LOCAL_RANK"))
     kind = device_type(run)
     device = torch.device(kind, numbers[local_rank]) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
@@ -91,25 +83,27 @@ def take_place(run: RunSettings, devices: int | Sequence[int]) -> Iterator[Place
     if world_size == 1:
         yield Place(device)
         return
-    backend = "nccl" if kind == "cuda" else "gloo"
-    if started is None:
-        store = TCPStore("127.0.0.1", 0, world_size, is_master=True, wait_for_workers=False)
-        with _others(world_size, store.port):
-            dist.init_process_group(backend, store=store, rank=0, world_size=world_size)
-            yield Place(device, 0, world_size)
-            dist.destroy_process_group()
-        return
-    port = os.environ.get(PORT_VARIABLE)
-    store = TCPStore("127.0.0.1", int(port), world_size, is_master=False) if port else None
-    rank = int(os.environ["RANK"])
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-    yield Place(device, rank, world_size)
-    dist.destroy_process_group()
+    starting: AbstractContextManager[list[subprocess.Popen[bytes]]] = nullcontext([])
+    if is_launched():
+        store, _, _ = next(rendezvous("env://"))
+    else:
+        port = int(os.environ.get(PORT_VARIABLE, "0"))
+        store = TCPStore("127.0.0.1", port, world_size, is_master=not is_started, wait_for_workers=False)
+        starting = starting if is_started else _others(world_size, store.port)
+    with (
+        starting as others,
+        Heartbeats(store, rank, world_size, others).exchanged(),
+    ):
+        backend = "nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        yield Place(device, rank, world_size)
+        dist.barrier()  # the store may end with the first process
+        dist.destroy_process_group()
 
 
 @contextmanager
-def _others(world_size: int, port: int) -> Iterator[None]:
-    """Start this program once more for each further device; all end with this block, and with the first that fails."""
+def _others(world_size: int, port: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Start this program once more for each further device; all of them end with this block."""
     words, threads = _command(), str(max(1, (os.cpu_count() or 1) // world_size))
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(int(threads))
@@ -119,15 +113,11 @@ def _others(world_size: int, port: int) -> Iterator[None]:
         subprocess.Popen(words, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(1, world_size)
     ]
-    is_over = threading.Event()
-    threading.Thread(target=_watch, args=(others, is_over), daemon=True).start()
     try:
-        yield
-        is_over.set()
+        yield others
         for process in others:
             process.wait()
     finally:
-        is_over.set()
         for process in others:
             process.kill()
 
@@ -143,15 +133,3 @@ def _command() -> list[str]:
             "script, or give one device"
         )
     return [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]
-
-
-def _watch(others: Sequence["subprocess.Popen[bytes]"], is_over: threading.Event) -> None:
-    """End this process after another one has failed: it may wait for its answer for ever."""
-    while not is_over.wait(1.0):
-        failed = [(rank, process.returncode) for rank, process in enumerate(others, 1) if process.poll()]
-        if failed and not is_over.wait(GRACE_S):
-            for process in others:
-                process.kill()
-            rank, status = failed[0]
-            print(f"pyrafuse: process {rank} of the training ended with status {status}: all end", file=sys.stderr)
-            os._exit(1)

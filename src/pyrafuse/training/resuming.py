@@ -15,14 +15,15 @@ from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.printable import counted
 from pyrafuse.base.records import DetectionData
+from pyrafuse.base.typed_values import create
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.state import read_content
 
 UNSAID = frozenset({"data.workers", "data.cache_mb", "data.strict", "run.output", "run.resume", "run.devices",
-                    "run.accelerator", "run.nodes", "run.checkpoint_minutes", "run.loggers", "run.advice",
-                    "run.by_hand"})  # fmt: skip
+                    "run.accelerator", "run.nodes", "run.checkpoint_minutes", "run.stop_signal", "run.loggers",
+                    "run.advice", "run.by_hand"})  # fmt: skip
 """Settings that may change silently: the trained weights are the same, up to rounding."""
 SAID = frozenset({"data.path", "data.train", "data.val", "data.missing", "run.epochs", "run.accumulate",
                   "run.fit_memory", "run.precision", "run.sync_bn", "run.evaluate_every", "run.max_detections",
@@ -92,6 +93,13 @@ def describe_done(epochs: int, epoch_steps: int, *, of: str = "") -> str:
     """``3 epochs and 120 steps of the next``; ``of`` stands behind the number of epochs."""
     rest = f" and {counted(epoch_steps, 'step')} of the next" if epoch_steps else ""
     return f"{epochs}{of} {'epoch' if epochs == 1 and not of else 'epochs'}{rest}"
+
+
+def take_advised(recipe: Recipe, begun: Begun) -> Recipe:
+    """The recipe that ``begun`` has with the advice it was given, with what may change silently of ``recipe``."""
+    advised = create(Recipe, begun.values)
+    own = {name.removeprefix("run.") for name in UNSAID if name.startswith("run.")} - {"advice", "by_hand"}
+    return replace(advised, run=replace(advised.run, **{name: getattr(recipe.run, name) for name in own}))
 
 
 def compare_options(recipe: Recipe, begun: Begun) -> list[str]:

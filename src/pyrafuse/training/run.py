@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.interrupts import as_term
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
 from pyrafuse.base.terminal import Terminal
@@ -29,7 +30,8 @@ from pyrafuse.models.detector import Detector
 from pyrafuse.training.advising import advise, apply
 from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
-from pyrafuse.training.launching import check_nodes
+from pyrafuse.training.heartbeats import LostProcessError
+from pyrafuse.training.launching import count_processes, go_on_after_restart, join_launcher
 from pyrafuse.training.loggers.registry import LoggedRun, Loggers, check_loggers
 from pyrafuse.training.loop import Course, Output, fit
 from pyrafuse.training.pausing import Pauses
@@ -38,7 +40,14 @@ from pyrafuse.training.preparing import check_model, choose_devices, create_dete
 from pyrafuse.training.processes import Place, take_place
 from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
-from pyrafuse.training.resuming import Begun, compare_options, describe_done, match_classes, read_begun
+from pyrafuse.training.resuming import (
+    Begun,
+    compare_options,
+    describe_done,
+    match_classes,
+    read_begun,
+    take_advised,
+)
 from pyrafuse.training.schedule import mixed_epochs, scaled_epochs
 from pyrafuse.training.screen import (
     Screen,
@@ -81,16 +90,24 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
         PyrafuseError: If the recipe, the data or a checkpoint are at fault, the loss is no number, or nothing can be
             written; what was written before stays whole.
     """
-    console = console or Terminal(stderr=False)
+    with as_term(recipe.run.stop_signal):
+        return _train(recipe, console or Terminal(stderr=False))
+
+
+def _train(recipe: Recipe, console: Console) -> TrainingResult:
+    join_launcher(recipe.run)
     if not is_first_process():
         console = Terminal(quiet=True)  # the first one tells the same
     keep_freed_memory()
+    is_asked_to_resume = recipe.run.resume
+    recipe = replace(recipe, run=go_on_after_restart(recipe.run))
     check_folder(recipe.run)
-    check_nodes(recipe.run)
     check_loggers(recipe.run.loggers)
     devices = choose_devices(recipe.run)
     recipe, start = settle(with_absolute_paths(recipe))
     begun = read_begun(recipe) if recipe.run.resume else None
+    if begun and recipe.run.advice and not is_asked_to_resume:
+        recipe = take_advised(recipe, begun)
     changes = compare_options(recipe, begun) if begun else []
     if begun and begun.is_complete:
         return _tell_complete(begun, console)
@@ -115,8 +132,8 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
     splits = tiles.splits
     advised = () if begun else advise(recipe, splits.train, start)
     recipe, advice = apply(recipe, advised)
-    asked, processes = recipe, recipe.run.nodes * (devices if isinstance(devices, int) else len(devices))
-    started: list[str] = []
+    asked, started = recipe, list[str]()
+    processes = count_processes(devices)
     recipe = fit_batch(recipe, len(splits.train), processes=processes, say=screen.teller("batch"))
     detector = create_detector(recipe, splits.train, say=started.append, start=start)
     screen.tell("objects", describe_objects(splits.train, detector.card.preprocessing))
@@ -146,7 +163,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> TrainingResult:
             write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
         with (
             memory_errors(recipe),
-            _told_interrupts(folder, of=recipe.run.epochs),
+            _told_ends(folder, of=recipe.run.epochs),
             take_place(recipe.run, devices) as place,
         ):
             if place.world_size == 1:  # each process would measure for itself, and all have to choose the same
@@ -267,18 +284,22 @@ def _tell_complete(begun: Begun, console: Console) -> TrainingResult:
 
 
 @contextmanager
-def _told_interrupts(folder: Path, *, of: int) -> Iterator[None]:
-    """Say with an interrupt what is saved, and how to go on."""
+def _told_ends(folder: Path, *, of: int) -> Iterator[None]:
+    """Say with an interrupt, or a process that is gone, what is saved and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        if not (folder / "last.ckpt").exists():
-            raise KeyboardInterrupt("no step was saved, there is nothing to resume") from None
-        content = read_tensors(folder / "last.ckpt")
-        done = describe_done(content["epoch"] + 1, content.get("epoch_steps", 0), of=f" of {of}")
-        raise KeyboardInterrupt(
-            f"{done} are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume --output {folder}"
-        ) from None
+        raise KeyboardInterrupt(_describe_saved(folder, of=of)) from None
+    except LostProcessError as lost:
+        raise LostProcessError(f"{lost}: all processes end; {_describe_saved(folder, of=of)}") from lost
+
+
+def _describe_saved(folder: Path, *, of: int) -> str:
+    if not (folder / "last.ckpt").exists():
+        return "no step was saved, there is nothing to resume"
+    content = read_tensors(folder / "last.ckpt")
+    done = describe_done(content["epoch"] + 1, content.get("epoch_steps", 0), of=f" of {of}")
+    return f"{done} are saved in {folder / 'last.ckpt'}; go on with: pyrafuse train --resume --output {folder}"
 
 
 def _check(splits: Splits, recipe: Recipe, console: Console) -> None:

@@ -98,7 +98,7 @@ def describe_batches(course: Course) -> str:
     parts = f" in {run.accumulate} parts" if run.accumulate > 1 else ""
     return (
         f"{counted(run.batch_size, 'image')} a step{parts}, {counted(run.epochs, 'epoch')} of "
-        f"{counted(steps, 'batch', 'batches')}, on {place.world_size // run.nodes} x {place.device.type.upper()}"
+        f"{counted(steps, 'batch', 'batches')}, on {place.world_size} x {place.device.type.upper()}"
     )
 
 

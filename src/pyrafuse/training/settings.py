@@ -290,7 +290,7 @@ class RunSettings:
         devices: How many, or the numbers of those to use, ``[0, 1]``; ``auto`` is one GPU where there is one, else
             the CPU.
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
-        nodes: Machines; start the same command on each with torchrun.
+        nodes: Number of machines that torchrun or srun must have started; 1 takes any number.
         sync_bn: Batch norms see the batch of all devices.
         ema: Decay of the averaged weights, which are evaluated and kept; 0 is off.
         max_detections: So many detections an image are kept in evaluations, and of each class counted; by default the
@@ -302,6 +302,8 @@ class RunSettings:
         seed: Seed of weights, order and augmentation.
         output: Folder of the run; by default runs/MODEL-DATA, numbered.
         resume: Go on from ``last.ckpt`` in ``output``.
+        stop_signal: Signal that saves and stops as SIGTERM does, for batch systems that send another one: ``TERM``,
+            ``USR1`` or ``USR2``.
         loggers: Where figures go besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
             database in the run's folder) and ``trackio``; empty for nowhere.
         advice: Apply what follows from the data (`pyrafuse data check` tells it): input size, pyramid levels, anchors,
@@ -326,6 +328,7 @@ class RunSettings:
     seed: int = 0
     output: str | None = None
     resume: bool = False
+    stop_signal: Literal["TERM", "USR1", "USR2"] = "TERM"
     loggers: tuple[str, ...] = ("tensorboard",)
     advice: bool = False
     by_hand: tuple[str, ...] = ()

@@ -1,8 +1,6 @@
 """Places of processes: one alone, those of torchrun, and those that cannot be started."""
 
-import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -32,13 +30,6 @@ def test_one_process_needs_no_others():
         assert not torch.distributed.is_initialized()
 
 
-def test_another_number_of_processes_is_refused(monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(PyrafuseError, match="there are 3 processes, and the run has 2 devices"), take_place(CPU, 2):
-        pass
-
-
 def test_a_program_that_cannot_be_started_again_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
     with pytest.raises(PyrafuseError, match="from the command line or from a script, or give one"), take_place(CPU, 2):
@@ -53,18 +44,3 @@ def test_the_command_is_started_as_it_was(monkeypatch):
     assert processes._command() == [sys.executable, "-m", "pyrafuse.__main__", "train", "--device", "0,1"]
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None, __file__="/somewhere/pyrafuse"))
     assert processes._command() == [sys.executable, "/somewhere/pyrafuse", "train", "--device", "0,1"]
-
-
-def test_all_end_when_one_ends_with_an_error(monkeypatch, capsys):
-    ended = []
-    monkeypatch.setattr(processes, "GRACE_S", 0.0)
-    monkeypatch.setattr(processes.os, "_exit", ended.append)
-    waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    failing.wait(60)
-    is_over = threading.Event()
-    monkeypatch.setattr(is_over, "wait", lambda _: bool(ended))  # no second passes
-    processes._watch([waiting, failing], is_over)
-    assert ended == [1]
-    assert waiting.wait(60) != 0
-    assert "process 2 of the training ended with status 3: all end" in capsys.readouterr().err
