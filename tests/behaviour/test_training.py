@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,50 +286,3 @@ def test_folders_of_runs_are_not_overwritten(shapes, tmp_path):
     nameless = replace(recipe, run=replace(recipe.run, output=None, resume=True))
     with pytest.raises(PyrafuseError, match="--resume needs --output RUN_DIR"):
         train(nameless)
-
-
-SHARED = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import torch
-from torch import nn
-from rich.console import Console
-import test_training
-from pyrafuse.training import run
-
-torch.set_num_threads(1)
-# half a batch has other statistics than a whole one: here each image has its own
-nn.BatchNorm2d.forward = lambda self, x: nn.functional.group_norm(x, 1, self.weight, self.bias)
-recipe = test_training.recipe_for(Path(sys.argv[1]), Path(sys.argv[2]), epochs=2)
-recipe = replace(recipe, run=replace(recipe.run, devices=int(sys.argv[3])))
-run.train(recipe, console=Console(quiet=True))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_are_one_whoever_starts_them(shapes, tmp_path):
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    launch = {
-        "one": [sys.executable, str(script)],
-        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
-        "started": [sys.executable, str(script)],
-    }
-    for name, command in launch.items():
-        words = [*command, str(shapes), str(tmp_path / name), "1" if name == "one" else "2"]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, *shared = (read_tensors(tmp_path / name / "last.ckpt")["state_dict"] for name in launch)
-    histories = [read_history(tmp_path / name) for name in launch]
-    figures = [json.loads((tmp_path / name / "results.json").read_text())["ap"] for name in launch]
-    for two, history, ap in zip(shared, histories[1:], figures[1:], strict=True):
-        for key, value in one.items():
-            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
-        assert len(histories[0]["train/loss"]) == len(history["train/loss"]) == 2
-        for key, values in histories[0].items():
-            if key.startswith(("train/", "level/")):
-                assert history[key] == pytest.approx(values, rel=1e-3), key
-        assert ap == pytest.approx(figures[0], abs=1e-3)

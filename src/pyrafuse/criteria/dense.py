@@ -18,7 +18,7 @@ from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
-from pyrafuse.criteria.normalizing import mean_over_processes, sum_over_processes
+from pyrafuse.criteria.normalizing import divisor_over_processes, sum_over_processes
 from pyrafuse.criteria.registry import CRITERIA, LEVEL_WEIGHTS
 from pyrafuse.losses.classification import binary_cross_entropy, focal_of_labels
 from pyrafuse.losses.registry import LOSSES, is_of_boxes
@@ -147,7 +147,7 @@ class DenseCriterion(nn.Module):
         num_boxes = self._num_positives(of_boxes)
         divisor = num_boxes
         if self.quality == "centerness":
-            divisor = mean_over_processes(terms.weights.sum()).clamp(min=1)
+            divisor = divisor_over_processes(terms.weights.sum())
         losses = {
             "classification": self.class_weight * class_factors * classes / self._num_positives(of_classes),
             "box": self.box_weight * box_factors * by_level(terms.box * terms.weights) / divisor,
@@ -160,7 +160,7 @@ class DenseCriterion(nn.Module):
         of_images = assignment.is_positive.sum(dim=1).clamp(min=self.least_per_image)
         if self.over_samples:
             of_images = of_images + assignment.is_negative.sum(dim=1).clamp(min=self.least_per_image)
-        return mean_over_processes(of_images.sum().float()).clamp(min=1)
+        return divisor_over_processes(of_images.sum().float())
 
     def _class_losses(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> Tensor:
         labels = assignment.of_rows(targets.labels).where(assignment.is_positive, -1)

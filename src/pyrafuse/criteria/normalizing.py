@@ -41,3 +41,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of ``value`` over all processes of a training, so that each object weighs the same in all of them."""
     return sum_over_processes(value) / dist.get_world_size() if _is_spread() else value
+
+
+def divisor_over_processes(count: Tensor) -> Tensor:
+    """The mean of ``count`` over all processes of a training, by which each divides its losses; a total of at least 1.
+
+    The total counts, as it would in one process: a process may have no object.
+    """
+    return mean_over_processes(count).clamp(min=1 / dist.get_world_size() if _is_spread() else 1)

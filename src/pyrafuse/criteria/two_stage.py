@@ -18,7 +18,7 @@ from pyrafuse.core.losses import LevelLosses, sum_by_level
 from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion, RowLoss
-from pyrafuse.criteria.normalizing import mean_over_processes
+from pyrafuse.criteria.normalizing import divisor_over_processes
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.classification import softmax_of_labels
 from pyrafuse.losses.registry import LOSSES, is_of_boxes
@@ -64,7 +64,7 @@ class RegionCriterion(nn.Module):
         weights = assignment.of_rows(targets.weights)
         of_classes = assignment.of_rows(targets.weights_of_classes)
         of_classes = of_classes.where(is_positive, assignment.is_negative.to(weights.dtype))
-        divisor = mean_over_processes((assignment.objects != IGNORED).sum().float()).clamp(min=1)
+        divisor = divisor_over_processes((assignment.objects != IGNORED).sum().float())
 
         classes = self.class_loss(predictions.classes, labels) * of_classes
         boxes = self._box_losses(predictions, labels, assignment, targets) * weights

@@ -5,7 +5,7 @@ import torch
 
 from pyrafuse.core.losses import LevelLosses
 from pyrafuse.core.targets import Targets
-from pyrafuse.criteria.normalizing import mean_over_processes, sum_over_processes
+from pyrafuse.criteria.normalizing import divisor_over_processes, mean_over_processes, sum_over_processes
 from pyrafuse.losses.harmonizing import HarmonizedClassification
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.validating import MeanLosses, validating
@@ -92,3 +92,13 @@ def test_processes_with_fewer_batches_are_not_waited_for(monkeypatch):
     with validating(torch.device("cpu")):
         assert mean_over_processes(torch.tensor(4.0)) == sum_over_processes(torch.tensor(4.0)) == 4
     assert sum_over_processes(torch.tensor(4.0)) == 20
+
+
+def test_one_object_in_all_processes_counts_as_one(monkeypatch):
+    assert divisor_over_processes(torch.tensor(0.0)) == 1
+    assert divisor_over_processes(torch.tensor(3.0)) == 3
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda value: value.add_(1))  # the others hold one object
+    assert divisor_over_processes(torch.tensor(0.0)) == 0.25
+    assert divisor_over_processes(torch.tensor(2.0)) == 0.75
