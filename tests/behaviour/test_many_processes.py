@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -249,9 +250,9 @@ def test_gradients_of_every_family_are_those_of_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("lost", "number", "reason"),
     [
-        (1, signal.SIGKILL, "process 1 was killed by SIGKILL: all processes end; "),
-        (0, signal.SIGKILL, "process 0 is gone, or its machine does not answer: all processes end; "),
-        (1, signal.SIGSTOP, "process 1 has not answered for 30 s: all end; --resume goes on from last.ckpt"),
+        (1, signal.SIGKILL, "process 1 was killed by SIGKILL"),
+        (0, signal.SIGKILL, "process 0 is gone, or its machine does not answer"),
+        (1, signal.SIGSTOP, "process 1 has not answered for 30 s"),
     ],
 )
 def test_all_processes_end_within_a_minute_with_a_sentence(folder, tmp_path, lost, number, reason):
@@ -262,15 +263,11 @@ def test_all_processes_end_within_a_minute_with_a_sentence(folder, tmp_path, los
         (other,) = children_of(process.pid)
         os.kill((process.pid, other)[lost], number)
         end = time.monotonic() + 60
-        while time.monotonic() < end and Path(f"/proc/{other}").exists():
-            process.poll()
+        while time.monotonic() < end and (process.poll() is None or Path(f"/proc/{other}").exists()):
             time.sleep(0.1)
-        assert not Path(f"/proc/{other}").exists()
-        assert process.wait(10) != 0
-    text = log.read_text()
-    assert f"pyrafuse: {reason}" in text, text
-    if number == signal.SIGKILL:
-        assert f"go on with: pyrafuse train --resume --output {folder / name}" in text, text
+        assert process.poll() not in (None, 0), log.read_text()
+        assert not Path(f"/proc/{other}").exists(), log.read_text()
+    assert re.search(f"^pyrafuse: {reason}: all processes end; .*--resume", log.read_text(), re.M), log.read_text()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ BEAT_S = 1.0
 """Time between two beats."""
 MOST_MISSED = 30
 """Number of beats without an answer after which a process is gone."""
-GRACE_S = 10.0
+GRACE_S = 20.0
 """Time for a process to end by itself after another one is gone."""
 
 VERDICT = "verdict"
@@ -104,7 +104,8 @@ class Heartbeats:
         if self._is_over.wait(GRACE_S):
             return
         if not self._is_told_elsewhere:  # the other threads wait for an answer that never comes
-            print(f"pyrafuse: {self._reason}: all end; --resume goes on from last.ckpt", file=sys.stderr, flush=True)
+            text = f"pyrafuse: {self._reason}: all processes end; --resume goes on from last.ckpt"
+            print(text, file=sys.stderr, flush=True)
         for process in self._others:
             process.kill()
         os._exit(1)

@@ -101,4 +101,4 @@ def test_a_process_that_waits_for_a_killed_one_ends_all(store, ended, capsys):
         while not ended and time.monotonic() < end:
             time.sleep(0.01)
     assert ended == [1]
-    assert "pyrafuse: process 1 was killed by SIGKILL: all end; --resume" in capsys.readouterr().err
+    assert "pyrafuse: process 1 was killed by SIGKILL: all processes end; --resume" in capsys.readouterr().err
