@@ -1,1 +1,1 @@
-"""Which prediction answers for which object."""
+"""Matches of predictions to objects."""

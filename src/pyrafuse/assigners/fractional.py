@@ -1,7 +1,7 @@
 """Anchors and objects compared in sides of the input, as M2Det's code compares them.
 
 Zhao et al., "M2Det", arXiv:1811.04533. An object inside of several anchors of one shape overlaps them all alike, and
-the last bit decides which one answers for it: here it is that of the released code, which counts so.
+the last bit decides which one is matched to it: here it is that of the released code, which counts so.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Rows in the cells that hold an object's centre answer for the object they overlap most, and its best row always.
+"""Rows in the cells that hold an object's centre are matched to the object they overlap most, and its best row always.
 
 Redmon and Farhadi, "YOLOv3", arXiv:1804.02767, section 2.1, in mmdetection's form: every row of such a cell that
-overlaps an object by more than the threshold answers for it, not the best one alone.
+overlaps an object by more than the threshold is matched to it, not the best one alone.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ class GridAssigner:
     """Assign by the IoU of a YOLO head's plain anchors, centred in their cells, with the objects.
 
     Args:
-        positive_iou: Rows of a cell with a centre that overlap an object by more answer for it. A row that is best for
-            several objects goes to the last of them.
-        negative_iou: Rows anywhere that overlap all objects by this much or less shall find nothing; the rest of the
+        positive_iou: Rows of a cell with a centre that overlap an object by more are matched to it. A row that is best
+            for several objects goes to the last of them.
+        negative_iou: Rows anywhere that overlap all objects by this much or less are background; the rest of the
             rows elsewhere is ignored.
 
     Raises:

@@ -1,4 +1,4 @@
-"""YOLOv3's assignment with guided anchors: one anchor answers for each object.
+"""YOLOv3's assignment with guided anchors: one anchor is matched to each object.
 
 arXiv:1911.09516, section 3.1. An object belongs to the level of the anchor that its shape overlaps most, and to the
 cell of its centre. Should the anchor-free guess of that cell fit better than the anchor did, the guess answers.
@@ -33,7 +33,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class GuidedAssignment:
-    """Who answers for whom.
+    """Matches of rows and objects.
 
     Attributes:
         positives: Rows that shall find their object.

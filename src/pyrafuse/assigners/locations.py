@@ -34,7 +34,7 @@ class LocationAssigner:
     Args:
         center_ratio: Side of the centre region in sides of the object.
         ignore_ratio: Side of the region around it that is ignored, on this level and the next ones.
-        side: Of the squares in strides: an object belongs to the level whose squares are nearest to it in size.
+        side: Side of the squares in strides: an object belongs to the level whose squares are nearest to it in size.
         background: Weight of cells outside.
     """
 

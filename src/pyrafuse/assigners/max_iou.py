@@ -1,4 +1,4 @@
-"""Rows answer for the object they overlap most, above a threshold; and every object has its best row.
+"""Rows are matched to the object they overlap most, above a threshold; and every object has its best row.
 
 Faster R-CNN, arXiv:1506.01497, section 3.1.2; RetinaNet, arXiv:1708.02002, section 4.
 overlaps, objects chunk by chunk -> best object of each row, best rows of each object -> thresholds
@@ -51,10 +51,10 @@ class MaxIoUAssigner:
     """Assign by the IoU of anchors and objects.
 
     Args:
-        positive_iou: Least overlap at which a row answers for its object.
-        negative_iou: Rows that overlap all objects by less shall find nothing; what lies between is ignored. A pair
+        positive_iou: Least overlap at which a row is matched to its object.
+        negative_iou: Rows that overlap all objects by less are background; what lies between is ignored. A pair
             also ignores the rows that overlap by less than its first.
-        least_best_iou: The rows that overlap an object most answer for it, if by this much or more, whatever
+        least_best_iou: The rows that overlap an object most are matched to it, if by this much or more, whatever
             ``positive_iou`` says. Of several objects that a row is best for, the last has it.
         match_best: Let them.
         match_ties: All of them, where several overlap it equally; else the first.
@@ -208,8 +208,8 @@ class ApproxMaxIoUAssigner:
 
     Args:
         assigner: Its thresholds are used; it looks at no crowds here.
-        scales: Of the anchors, in sides of the square.
-        ratios: Of the anchors, height to width.
+        scales: Scales of the anchors, in sides of the square.
+        ratios: Aspect ratios of the anchors, height to width.
     """
 
     def __init__(

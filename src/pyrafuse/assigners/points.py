@@ -1,4 +1,4 @@
-"""Points inside an object answer for it, on the level made for its size; the smallest object first.
+"""Points inside an object are matched to it, on the level made for its size; the smallest object first.
 
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", arXiv:1904.01355, sections 3.1 and 3.2.
 """
@@ -75,7 +75,7 @@ class PointAssigner:
         return Assignment(objects=objects, overlaps=torch.zeros_like(smallest))
 
     def _look(self, points: Tensor, boxes: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance (B, A, G) of each point to the farthest side, and whether it may answer for the object."""
+        """Distance (B, A, G) of each point to the farthest side, and whether it may be matched to the object."""
         before, after = points - boxes[..., :2], boxes[..., 2:] - points
         farthest = torch.maximum(before, after).amax(dim=-1)
         if self.radius is not None:

@@ -115,7 +115,7 @@ class Darknet53(StagedBackbone):
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages, of which the first ends at
             stride 2: they keep their weights, and their norms the statistics.
         norm_eval: Batch norms normalise by their stored statistics in training too.
-        slope: Of every activation below zero; timm's ImageNet training has 0.01.
+        slope: Slope of every activation below zero; timm's ImageNet training has 0.01.
 
     Raises:
         PyrafuseError: If there is no map at one of ``strides``, they do not grow, or there is no such stage.

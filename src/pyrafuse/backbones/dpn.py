@@ -32,11 +32,11 @@ class DPNForm:
         stem_kernel: Its kernel size.
         residual: Channels of the first stage's residual path; each later stage doubles them.
         bottleneck: Channels of the first stage's 3x3 convolutions; each later stage doubles them.
-        groups: Of the 3x3 convolutions.
+        groups: Groups of the 3x3 convolutions.
         depths: Blocks a stage.
         growth: Channels that the dense path gains in each block of a stage.
         is_split: The last 1x1 of a block is two convolutions, one a path, on one norm (the "b" networks).
-        activation: Of the stem and of the classifier's norm; blocks have ReLU in any case.
+        activation: Activation of the stem and of the classifier's norm; blocks have ReLU in any case.
     """
 
     stem: int
@@ -112,8 +112,8 @@ class DualPathBlock(nn.Module):
         residual: Channels of the residual path.
         growth: Channels that the bottleneck appends to the dense path.
         bottleneck: Channels of its 3x3 convolution.
-        groups: Of its 3x3 convolution.
-        stride: Of its 3x3 convolution and of the projection.
+        groups: Groups of its 3x3 convolution.
+        stride: Stride of its 3x3 convolution and of the projection.
         projects: Whether this is the first block of a stage.
         is_split: Whether the last 1x1 is two convolutions, one a path, on one norm.
     """
@@ -171,15 +171,15 @@ def dpn(
     """A dual path network.
 
     Args:
-        stem: See `DPNForm`.
-        stem_kernel: See `DPNForm`.
-        residual: See `DPNForm`.
-        bottleneck: See `DPNForm`.
-        groups: See `DPNForm`.
-        depths: See `DPNForm`.
-        growth: See `DPNForm`.
-        is_split: See `DPNForm`.
-        activation: See `DPNForm`.
+        stem: Channels of the stem.
+        stem_kernel: Kernel size of the stem.
+        residual: Residual channels of the first stage.
+        bottleneck: Bottleneck channels of the first stage.
+        groups: Groups of the 3x3 convolutions.
+        depths: Number of blocks of each stage.
+        growth: Channels that each block of a stage appends.
+        is_split: Whether the last 1x1 convolution of a block is two convolutions.
+        activation: Activation of the stem and of the classifier's norm.
         strides: Which maps to give, of 4, 8, 16 and 32.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         norm_eval: Batch norms keep to their stored statistics in training.

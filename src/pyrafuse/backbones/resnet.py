@@ -109,7 +109,7 @@ def resnet(
         style: Where a bottleneck strides: ``pytorch`` on its 3x3 convolution, ``caffe`` on its first 1x1. Checkpoints
             of the two have the same keys: take the style that they were trained with.
         width: Channels of the stem and of the first stage's blocks; later stages double it.
-        groups: Of the 3x3 convolution (ResNeXt); 1 in blocks without bottleneck.
+        groups: Groups of the 3x3 convolution (ResNeXt); 1 in blocks without bottleneck.
         base_width: Channels of a group's 3x3 convolution where ``width`` is 64.
         attention: ECA's kernel size in each stage; none without.
         downsampling: Stride of each stage; (1, 2, 1, 2) is M2Det's.

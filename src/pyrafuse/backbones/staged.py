@@ -47,8 +47,8 @@ class StagedBackbone(Backbone):
     Args:
         stem: Images -> what the first stage reads.
         stages: Each reads what the one before gave.
-        channels: Of each stage's map.
-        stage_strides: Of each stage's map, in pixels of the image.
+        channels: Channels of each stage's map.
+        stage_strides: Stride of each stage's map, in pixels of the image.
         strides: Which maps to give, finest first; where several stages have one stride, the first of them.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages: they keep their weights, and
             their norms the statistics.

@@ -75,8 +75,8 @@ def check_entries(content: Any, *, source: str | os.PathLike[str]) -> None:
     """Refuse a state dict with entries that are no tensors, but for counters and the state that a module adds itself.
 
     Args:
-        content: As read from a file.
-        source: Of the file, for messages.
+        content: Content of the file, as it was read.
+        source: Name of the file, for messages.
 
     Raises:
         CheckpointError: Naming the entries.
@@ -119,7 +119,7 @@ def load_exactly(
         change: Change of values on the way, as in `rename`.
 
     Raises:
-        CheckpointError: As `rename` does.
+        CheckpointError: On the same faults as `rename`.
     """
     name = model or type(module).__name__
     complaint = f"{source} looks like {layout}, but does not fit" if layout else f"{source} does not fit {name}"
@@ -198,7 +198,7 @@ def fetch_published(weights: str) -> None:
     """Fetch published weights into their cache, so that reading them needs no network.
 
     Args:
-        weights: As `read_published` takes them; what lies in a file needs no network.
+        weights: Published name of the weights, or their file, which needs no network.
 
     Raises:
         CheckpointError: If they cannot be fetched.

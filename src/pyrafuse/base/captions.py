@@ -32,7 +32,7 @@ def draw_boxes(image: Array, boxes: Array, names: Sequence[str], marks: Sequence
         boxes: (N, 4) xyxy in pixels of ``image``, the most important first: it has the first choice of a place.
         names: Name of the class of each box.
         marks: What follows the name, such as a score; "" for nothing.
-        colors: Of each box, as "#rrggbb", dark enough for white letters.
+        colors: Color of each box, as "#rrggbb", dark enough for white letters.
 
     Returns:
         (3, H, W) uint8, a new image of the kind of ``image``, in main memory.

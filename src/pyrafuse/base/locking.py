@@ -107,7 +107,7 @@ def refuse_held(folder: str | os.PathLike[str]) -> None:
     """Refuse a folder that another process writes to now; nothing is created.
 
     Raises:
-        PyrafuseError: As `hold_folder`.
+        PyrafuseError: On the same faults as `hold_folder`.
     """
     if (Path(folder) / LOCK_FILE).is_file():
         with hold_folder(folder):

@@ -22,8 +22,8 @@ class Preprocessing:
             input's size follows the image.
         interpolation: ``antialias`` is the filtered bilinear resize of Pillow, ``bicubic`` its filtered bicubic one;
             ``opencv`` the unfiltered bilinear one of OpenCV, for checkpoints that were trained and measured with it.
-        mean: Of each RGB channel, in 0..1.
-        std: Of each RGB channel, in 0..1.
+        mean: Mean of each RGB channel, in 0..1.
+        std: Standard deviation of each RGB channel, in 0..1.
         pad_multiple: Pixels that both sides of the input are multiples of, where ``keep_ratio`` fits.
         bgr: Give the channels in the order blue, green, red, as networks that come from Caffe expect.
         round_down: Where ``keep_ratio`` fits, drop what is left of a pixel at the end of a resized side (torchvision);

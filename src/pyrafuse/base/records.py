@@ -33,7 +33,7 @@ class ImageRecord:
         path: The image file.
         image_id: Its id in the annotations, or its rank where they have none; results are written with it.
         width: In pixels, of the image as it is looked at (after its EXIF orientation).
-        height: Likewise.
+        height: Height in pixels.
         boxes: (G, 4) float32, xyxy in pixels of that upright image.
         labels: (G,) int64, 0..K-1.
         crowd: (G,) bool: COCO's ``iscrowd``, VOC's ``difficult``. Never to be found; finding it is not wrong.

@@ -87,7 +87,7 @@ class Registry(Generic[T]):
 
         Args:
             name: Snake_case.
-            about: As `add` takes it.
+            about: Arguments of `add`.
         """
 
         def decorate(builder: Builder) -> Builder:
@@ -114,11 +114,11 @@ class Registry(Generic[T]):
             name: Snake_case.
             builder: What builds the part.
             paper: Its arXiv id, where it is not the first one that the builder's docstring or its file's header names.
-            parts: See `Entry`.
-            makers: See `Entry`.
-            defaults: See `Entry`.
-            derived: See `Entry`.
-            facts: See `Entry`.
+            parts: Registries of options that are parts, as in `Entry`.
+            makers: Registries of options that are built later, as in `Entry`.
+            defaults: Default parts, as in `Entry`.
+            derived: Functions that work options out, as in `Entry`.
+            facts: Further facts, as in `Entry`.
         """
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already, as {self._entries[name].builder}")

@@ -154,7 +154,7 @@ def read_variant(text: str, recipe: str, shared: Sequence[Given]) -> "Variant":
     """A variant from ``NAME: KEY=VALUE KEY=VALUE``.
 
     Args:
-        text: As typed.
+        text: Text as it was typed.
         recipe: Name or file of what all variants start from.
         shared: Options of all variants.
 

@@ -52,7 +52,7 @@ class Comparison:
     Attributes:
         variants: What is compared.
         data: Path of each data set, by a name that is fit for a folder.
-        seeds: Of weights, order and augmentation; the same for all variants, so that differences are paired.
+        seeds: Seeds of weights, order and augmentation; the same for all variants, so that differences are paired.
         minutes: How long one training of the slowest variant may take; without it the recipes' epochs count.
 
     Raises:
@@ -258,8 +258,8 @@ def plan_runs(comparison: Comparison, folder: Path, epochs: Mapping[str, int]) -
 
     Args:
         comparison: What is compared.
-        folder: Of the whole; each run has its own in it.
-        epochs: Of each data set.
+        folder: Folder of the whole comparison; each run has its own in it.
+        epochs: Number of epochs for each data set.
     """
     return tuple(
         Run(

@@ -35,7 +35,7 @@ class VariantResult:
     """One variant on one data set.
 
     Attributes:
-        name: Of the variant.
+        name: Name of the variant.
         figures: By seed, the figures of its best evaluation; NaN where one is undefined.
         cost: None where no run left a model to measure.
     """
@@ -59,7 +59,7 @@ class DataResult:
     """All variants on one data set.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         path: Where it is.
         budget: How long each run was.
         variants: In the order they were named.

@@ -1,4 +1,4 @@
-"""Which row of the predictions answers for which object: what assigners give, samplers thin out and criteria read."""
+"""Matches of predicted rows to objects: what assigners give, samplers thin out and criteria read."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 BACKGROUND = -1
-"""The row shall find nothing."""
+"""The row is background."""
 IGNORED = -2
 """The row is neither right nor wrong, whatever it finds."""
 
@@ -26,12 +26,12 @@ class Assignment:
 
     @property
     def is_positive(self) -> Tensor:
-        """(B, A) bool: answers for an object."""
+        """(B, A) bool: is matched to an object."""
         return self.objects >= 0
 
     @property
     def is_negative(self) -> Tensor:
-        """(B, A) bool: shall find nothing."""
+        """(B, A) bool: is background."""
         return self.objects == BACKGROUND
 
     def of_rows(self, values: Tensor) -> Tensor:

@@ -62,19 +62,19 @@ class DenseCriterion(nn.Module):
     """Losses of `DensePredictions`, each summed over the batch and divided by its positives.
 
     Args:
-        assigner: Which row answers for which object.
-        coder: Of the boxes.
+        assigner: Assigner that matches rows to objects.
+        coder: Coder of the boxes.
         box_assigner: The same for boxes and quality, where they have rows of their own; by default the same rows.
         sampler: Which of the assigned rows count.
         mine: Which of these count for the classes, told by their losses; by default all.
-        class_loss: Of a row.
+        class_loss: Loss of the classes, for each row.
         box_loss: Loss of a row's box, or of each of its four numbers; of deltas, unless it is marked by `of_boxes`.
         quality: What the quality branch learns: ``centerness`` of the anchor's centre in the object, which then also
             weighs the boxes, or ``iou`` of the box with it; None where there is no such branch.
-        level_weights: Of all losses; None weighs all levels alike.
-        class_weight: Of the class loss in the sum.
-        box_weight: Of the box loss.
-        quality_weight: Of the quality loss.
+        level_weights: Level weights for all losses; None weighs all levels alike.
+        class_weight: Weight of the class loss in the sum.
+        box_weight: Weight of the box loss.
+        quality_weight: Weight of the quality loss.
         least_per_image: Every image counts for at least so many positives in the divisor, and for as many negatives
             where these are in it.
         over_samples: Divide by all rows that count, negatives included, instead of the positives (Faster R-CNN).

@@ -22,14 +22,14 @@ from pyrafuse.ops.boxes import centers_and_sizes
 
 @CRITERIA.register("grid", parts={"assigner": ASSIGNERS}, defaults={"assigner": part("grid")})
 class GridCriterion(nn.Module):
-    """Losses of `GuidedPredictions` without guides, each summed over the batch and divided by nothing.
+    """Losses of `GuidedPredictions` without guides, each summed over the batch, not averaged.
 
     Args:
-        assigner: Which row answers for which object.
-        center_weight: Of the cross entropy of the centre's place in its cell.
-        size_weight: Of the squared difference of the log sizes.
-        objectness_weight: Of the objectness term.
-        class_weight: Of the classification term.
+        assigner: Assigner that matches rows to objects.
+        center_weight: Weight of the cross entropy of the centre's place in its cell.
+        size_weight: Weight of the squared difference of the log sizes.
+        objectness_weight: Weight of the objectness term.
+        class_weight: Weight of the classification term.
     """
 
     def __init__(

@@ -46,12 +46,12 @@ class GuidedDenseCriterion(nn.Module):
     """`DenseCriterion` on the guided anchors, and the losses of the guides.
 
     Args:
-        dense: Of classes and boxes.
-        shape_assigner: Which square answers for which object.
+        dense: Criterion of classes and boxes.
+        shape_assigner: Assigner that matches squares to objects.
         shape_sampler: Which of them count.
         location_assigner: Where objects are.
-        shape_weight: Of the shape loss in the sum.
-        location_weight: Of the location loss.
+        shape_weight: Weight of the shape loss in the sum.
+        location_weight: Weight of the location loss.
         beta: Below it the bounded IoU loss is quadratic.
         inverted_locations: Teach the location branch 0 where an object is and 1 elsewhere, as mmdetection 3.3 does
             against the paper: its labels count the object as class 0 of one. To go on training its checkpoints.

@@ -37,7 +37,7 @@ class LevelWeights(nn.Module):
         """Weights (L,) after ``num_positives`` (L,) were counted; outside training they are not counted.
 
         Args:
-            num_positives: Of each level in this step.
+            num_positives: Number of positives of each level in this step.
             of_boxes: Positives of the boxes, not of the classes.
         """
         counters = self.counters[int(of_boxes) % len(self.counters)]

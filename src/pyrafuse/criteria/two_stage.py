@@ -31,11 +31,11 @@ class RegionCriterion(nn.Module):
     """Losses of `RegionPredictions`, each summed over the batch and divided by its samples, negatives included.
 
     Args:
-        coder: Of the boxes.
+        coder: Coder of the boxes.
         class_loss: (logits (B, R, K + 1), labels (B, R), negative for background) -> (B, R).
         box_loss: Loss of a row's box, or of each of its four numbers; of deltas, unless it is marked by `of_boxes`.
-        class_weight: Of the class loss in the sum.
-        box_weight: Of the box loss.
+        class_weight: Weight of the class loss in the sum.
+        box_weight: Weight of the box loss.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class TwoStageCriterion(nn.Module):
 
     Args:
         proposals: Losses of the region proposal network; labels are not read.
-        stages: Of each later one.
-        weights: Of each stage's losses in the sum.
+        stages: Criterion of each second stage.
+        weights: Weights of each stage's losses in the sum.
 
     Raises:
         ValueError: If there is not one weight a stage.

@@ -30,15 +30,15 @@ class YOLOv3Criterion(nn.Module):
     """The loss with all its terms, each summed over the batch and divided by the number of its images.
 
     Args:
-        assigner: Which row answers for which object.
+        assigner: Assigner that matches rows to objects.
         ignore_iou: A row whose box overlaps any object by more is not punished for its objectness.
         label_smoothing: The true class learns 1 - 1/K and the others 1/K instead of 1 and 0; with one or two classes
             less, as `smoothed_targets` says.
         iou: Weigh in the IoU term; without it boxes learn by the L1 term alone, as in YOLOv3.
         l1: Weigh in the L1 term on centre and size.
-        box_weight: Of the IoU term.
-        class_weight: Of the classification term.
-        objectness_weight: Of the objectness term.
+        box_weight: Weight of the IoU term.
+        class_weight: Weight of the classification term.
+        objectness_weight: Weight of the objectness term.
         iou_objectness: A positive's objectness learns the overlap of its box with the object instead of 1, so that
             well-placed boxes come first.
     """

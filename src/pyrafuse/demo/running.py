@@ -44,7 +44,7 @@ class DemoResult:
     Attributes:
         page: The report.
         checkpoint: The best one of the training.
-        evaluation: Of that checkpoint.
+        evaluation: Evaluation of that checkpoint.
         seconds: Wall time of each step.
     """
 

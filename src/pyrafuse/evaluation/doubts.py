@@ -33,7 +33,7 @@ class Doubt:
         kind: No box where an object was found, a box of another class, or a box that fits badly.
         image: Row of the image.
         box: Where the object was found, xyxy in pixels.
-        label: As what.
+        label: Label of the class that the detector sees.
         score: How sure the detector is, 0..1.
         object: Row of the annotated object; -1 where there is none.
         overlap: IoU of the two boxes; 0 where there is one.

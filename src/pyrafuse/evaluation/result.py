@@ -130,15 +130,15 @@ class EvaluationResult:
         ap: Mean over classes of the average precision over IoU 0.50 to 0.95: COCO's AP.
         ap50: At IoU 0.50.
         ap75: At IoU 0.75.
-        ap_small: Of objects below 32² px.
-        ap_medium: Of objects from 32² to 96² px.
-        ap_large: Of objects above 96² px.
+        ap_small: AP of objects below 32² px.
+        ap_medium: AP of objects from 32² to 96² px.
+        ap_large: AP of objects above 96² px.
         ar_1: Average recall with one detection an image and class.
         ar_10: With ten.
         ar_100: With a hundred.
-        ar_small: Of objects below 32² px, with a hundred.
-        ar_medium: Of objects from 32² to 96² px.
-        ar_large: Of objects above 96² px.
+        ar_small: AR of objects below 32² px, with a hundred.
+        ar_medium: AR of objects from 32² to 96² px.
+        ar_large: AR of objects above 96² px.
         num_images: Images of the data set.
         num_objects: Objects to be found; crowds are not.
         num_detections: Detections that were judged.

@@ -40,8 +40,8 @@ class Difference:
     Attributes:
         first: Name of a variant.
         second: Name of another.
-        mean: Of the differences first - second.
-        standard_error: Of that mean: the differences' standard deviation over the root of their count.
+        mean: Mean of the differences first - second.
+        standard_error: Standard error of that mean: the differences' standard deviation over the root of their count.
         count: Seeds that both have.
         unlearnt: Those of the two that learnt nothing, see `LEAST_AP`.
     """

@@ -57,7 +57,7 @@ def decode_pyramid(detector: Detector, pyramid: Pyramid) -> Candidates:
 def hold_regions(detector: Detector, pyramid: Pyramid, size: tuple[int, int]) -> Detector:
     """The same detector; a two-stage one keeps the proposals that it finds in ``pyramid``, whatever comes.
 
-    So its candidates stay in their rows when the pyramid changes, and what changes is what is said of them.
+    So its candidates stay in their rows when the pyramid changes, and only their predictions change.
 
     Args:
         detector: Any.

@@ -12,14 +12,14 @@ from torch import Tensor
 from pyrafuse.base.conflicts import Conflicts
 
 Positive = Sequence[Tensor]
-"""(B, H_n, W_n) bool of each output level, finest first: whether a cell answers for an object."""
+"""(B, H_n, W_n) bool of each output level, finest first: whether a cell is matched to an object."""
 
 
 def spread_positives(positives: Positive, strides: Sequence[int], size: tuple[int, int], stride: int) -> Tensor:
-    """(N, B, H, W) bool: whether any cell of output level n that overlaps a source cell answers for an object.
+    """(N, B, H, W) bool: whether any cell of output level n that overlaps a source cell is matched to an object.
 
     Args:
-        positives: Of the N output levels.
+        positives: Positives of the N output levels.
         strides: Pixels a cell of the N output levels.
         size: Rows and columns of the source level.
         stride: Pixels a cell of the source level.
@@ -40,7 +40,7 @@ def _overlaps(count: int, stride: int, other_count: int, other_stride: int, devi
 
 
 def find_conflicts(gradients: Tensor, is_positive: Tensor) -> Tensor:
-    """(N, N, B, H, W) bool: level n answers for an object, m does not, and their gradients have a negative cosine.
+    """(N, N, B, H, W) bool: level n is matched to an object, m is not, and their gradients have a negative cosine.
 
     Args:
         gradients: (N, B, C, H, W), what a source level receives from each output level.

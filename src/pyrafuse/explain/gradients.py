@@ -29,10 +29,10 @@ class SourceGradients:
 
     Attributes:
         source_strides: Pixels a cell of each source level, finest first.
-        output_strides: Of each output level.
+        output_strides: Stride of each output level.
         received: For each rule of `RULES` that the neck allows, and each source level, (N, B, C, H, W).
         is_positive: For each source level (N, B, H, W): whether a cell of the output level that overlaps this position
-            answers for an object.
+            is matched to an object.
     """
 
     source_strides: tuple[int, ...]

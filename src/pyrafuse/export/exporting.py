@@ -87,8 +87,9 @@ def export(
         detector: Left as it is, on whatever device: a copy of it on the processor is captured and compared.
         path: The file, or folder.
         format: A name of `FORMATS`; by default what the suffix of ``path`` tells.
-        input: See `Interface`; by default ``image``, or ``fitted`` where ``keep_ratio`` fits, if the format takes it.
-        output: See `Interface`; by default ``nms``, if the format takes it.
+        input: Form of input (`Interface`); by default ``image``, or ``fitted`` where ``keep_ratio`` fits, if the format
+            takes it.
+        output: Form of output (`Interface`); by default ``nms``, if the format takes it.
         size: Side, or height and width, of the network's input in pixels; by default what it was trained at.
         static: Whether size and batch are fixed.
         batch: Images at a time where they are fixed; 1 by default.

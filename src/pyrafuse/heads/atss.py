@@ -25,8 +25,8 @@ class ATSSHead(nn.Module):
     Args:
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
-        num_convs: Of each tower, with group norms.
-        channels: Of each tower.
+        num_convs: Number of convolutions of each tower, with group norms.
+        channels: Channels of each tower.
         scale: Side of the anchor in strides.
         deformable: Let each tower begin with a deformable convolution (DDOD).
         prior: Score that training starts from.

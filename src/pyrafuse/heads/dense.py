@@ -134,9 +134,9 @@ def grid_of(
 
     Args:
         pyramid: Whose cells.
-        strides: Of the levels.
-        shapes: Of the levels.
-        offset: As in `lay_anchors`.
+        strides: Strides of the levels.
+        shapes: Anchor shapes of the levels.
+        offset: Offset of the centres, as in `lay_anchors`.
         steps: Distance of neighbouring anchors, where it is not the stride.
     """
     sizes = tuple((x.shape[-2], x.shape[-1]) for x in pyramid)
@@ -160,7 +160,7 @@ def steps_of(pyramid: Pyramid, strides: Sequence[int], *, whole: bool = False) -
 
     Args:
         pyramid: Whose cells.
-        strides: Of the levels.
+        strides: Strides of the levels.
         whole: Drop what is left of a pixel.
     """
     height, width = (side * strides[0] for side in pyramid[0].shape[-2:])

@@ -42,13 +42,13 @@ class Branch(nn.Module):
     """A pyramid -> one map (B, ``out_channels``, H, W) of each level.
 
     Args:
-        channels: Of every map that comes in.
-        out_channels: Of every map that goes out.
+        channels: Channels of every map that comes in.
+        out_channels: Channels of every map that goes out.
         num_convs: Convolutions before the last.
-        num_levels: Of the pyramid.
+        num_levels: Number of levels of the pyramid.
         redundant_bias: The convolutions in front of batch norms have biases.
-        eps: Of the batch norms.
-        momentum: Of the batch norms.
+        eps: Epsilon of the batch norms.
+        momentum: Momentum of the batch norms.
         activation: Behind them, a key of `layers.conv.ACTIVATIONS`.
         separable: Make the convolutions separable ones; else plain.
 
@@ -120,8 +120,8 @@ class EfficientDetHead(nn.Module):
         shapes: Width and height of each shape, in sides of a square of the scale.
         prior: Score that training starts from.
         redundant_bias: The convolutions in front of batch norms have biases, as trained with TensorFlow.
-        eps: Of the batch norms.
-        momentum: Of the batch norms.
+        eps: Epsilon of the batch norms.
+        momentum: Momentum of the batch norms.
         activation: Behind them, a key of `layers.conv.ACTIVATIONS`.
         separable: Make the convolutions separable ones; else plain.
 

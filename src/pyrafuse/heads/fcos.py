@@ -24,15 +24,15 @@ class FCOSHead(nn.Module):
     Args:
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
-        num_convs: Of each tower, with group norms.
-        channels: Of each tower.
+        num_convs: Number of convolutions of each tower, with group norms.
+        channels: Channels of each tower.
         centerness_on_boxes: Read the centerness from the boxes' tower, as the authors did later; else from the
             classes'.
         distances: ``exp`` of the output times a scale that each level learns; or, in strides, ``scaled_relu`` of the
             same, as the authors did later, or ``relu`` of the output alone, as torchvision does.
         whole_steps: Points stand in the corners of cells, not in the middle, and as many whole pixels apart as the
             input has for a cell, which on coarse levels may be less than the stride: torchvision's way.
-        redundant_bias: See `Tower`.
+        redundant_bias: Whether convolutions before a norm have a bias.
         deformable: Let each tower begin with a deformable convolution (DDOD).
         prior: Score that training starts from.
 

@@ -52,8 +52,8 @@ class GARetinaNetHead(nn.Module):
     Args:
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
-        num_convs: Of each tower.
-        channels: Of each tower, a multiple of 4.
+        num_convs: Number of convolutions of each tower.
+        channels: Channels of each tower, a multiple of 4.
         scale: Side of the square that is guided, in strides.
         least_location: Cells less likely to hold an object are left out in detection.
         prior: Score, of classes and locations, that training starts from.

@@ -95,9 +95,9 @@ class SSDForm:
     """SSD's published anchors of one input size.
 
     Attributes:
-        ratios: Of each level, above 1.
-        steps: Of each level, in pixels.
-        coverage: See `ssd_shapes`.
+        ratios: Aspect ratios of each level, above 1.
+        steps: Distance between anchors of each level, in pixels.
+        coverage: Share of the input that the smallest and the largest anchors cover.
         sizes: In pixels, one more than levels; where they are given, ``coverage`` is not looked at.
     """
 
@@ -140,13 +140,15 @@ def ssd_head(
         features: The pyramid that comes in.
         num_classes: K.
         size: Side of the input in pixels, 300, 320 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
-        coverage: See `ssd_shapes`; COCO's by default, (0.2, 0.9) and (0.15, 0.9) are Pascal VOC's.
-        sizes: Of the anchors of each level in pixels, finest first, and one more, for any other input.
-        ratios: Of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest, if not SSDLite.
+        coverage: Share of the input that the smallest and the largest anchors cover: COCO's by default; (0.2, 0.9) and
+            (0.15, 0.9) are Pascal VOC's.
+        sizes: Sizes of the anchors of each level in pixels, finest first, and one more, for any other input.
+        ratios: Aspect ratios of each level, above 1; by default (2, 3), but (2,) for the finest and the two coarsest,
+            if not SSDLite.
         steps: Pixels between neighbouring anchors of each level; by default the published ones at published strides
             without ``sizes``, else the strides.
         clip: Make no side of an anchor longer than ``size`` (torchvision).
-        separable: See `MultiBoxHead`; SSDLite's.
+        separable: Whether convolutions are separable, as in SSDLite.
 
     Raises:
         ValueError: If ``size`` is another one and there are no ``sizes``, or a number is not one a level.
@@ -239,10 +241,10 @@ def m2det_head(
         features: The pyramid that comes in.
         num_classes: K.
         size: Side of the input in pixels.
-        sizes: Of the anchors of each level, finest first, and one more, in sides of the input; of the published ones'
-            form, (0.08, 0.15, 0.33, ...), where there are none for ``size``.
+        sizes: Sizes of the anchors of each level, finest first, and one more, in sides of the input; of the published
+            ones' form, (0.08, 0.15, 0.33, ...), where there are none for ``size``.
         steps: Pixels between neighbouring anchors of each level; by default the published ones, else the strides.
-        ratios: Of all levels, above 1.
+        ratios: Aspect ratios of all levels, above 1.
 
     Raises:
         ValueError: If there are no published anchors for ``size`` and no ``sizes``, or a number is not one a level.

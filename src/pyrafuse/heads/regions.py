@@ -91,16 +91,17 @@ class RegionHead(nn.Module):
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
         class_agnostic: One box a region, instead of one for each class.
-        channels: Of the fully connected layers.
-        num_layers: Of these.
+        channels: Channels of the fully connected layers.
+        num_layers: Number of fully connected layers.
         num_convs: 3x3 convolutions of the pyramid's channels before them, each with ReLU; 4 and one layer behind them
             in "Group Normalization", arXiv:1803.08494, section 4.2, and in torchvision's second Faster R-CNN.
         norm: Behind each of these: ``none`` (they have biases) or ``batch_norm``, in whose statistics rows that hold no
             region count.
         resolution: Bins across and down that are pooled of a region.
-        samples: See `pool_regions`.
-        aligned: Likewise.
-        finest_scale: See `choose_levels`; by default 14 cells of the finest level, 56 px at stride 4.
+        samples: Samples for each bin across and down; 0 takes as many as the bin has cells.
+        aligned: Whether samples are shifted by half a cell, so that they lie at the centres of cells.
+        finest_scale: Side in pixels of RoIs that are read from the finest level; by default 14 cells of the finest
+            level, 56 px at stride 4.
         coarsest_stride: Coarser levels are there for the proposals alone; the finest is always looked at.
 
     Raises:

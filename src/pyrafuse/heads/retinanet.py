@@ -25,12 +25,12 @@ class RetinaNetHead(nn.Module):
     Args:
         features: The pyramid that comes in, all levels with the same channels.
         num_classes: K.
-        num_convs: Of each tower.
-        channels: Of each tower.
+        num_convs: Number of convolutions of each tower.
+        channels: Channels of each tower.
         scale: Side of the smallest anchor in strides.
         scales_per_octave: Anchors of each ratio, up to twice the smallest.
         ratios: Height to width.
-        norm: Of the towers; see `Tower`.
+        norm: Norm of the towers, as in `Tower`.
         whole_pixels: Sides of anchors are rounded to even pixels, and these stand as many whole pixels apart as the
             input has for a cell, which on coarse levels may be less than the stride: torchvision's way.
         prior: Score that training starts from.

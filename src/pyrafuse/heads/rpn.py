@@ -23,7 +23,7 @@ class RPNHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        channels: Of the convolutions that all levels share; by default those of the pyramid.
+        channels: Channels of the convolutions that all levels share; by default those of the pyramid.
         num_convs: 3x3 ones before the two outputs.
         scales: Sides of the anchors in strides.
         ratios: Height to width.

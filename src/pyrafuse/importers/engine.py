@@ -145,7 +145,7 @@ class Importer:
         """The detector in ``content``, with its own preprocessing, thresholds and classes.
 
         Args:
-            content: As `read_tensors` gives it.
+            content: Content that `read_tensors` gave.
             source: Path of the file, for messages; its name is asked where keys do not tell enough.
             published: The name that the model was published under; it comes before the file's own.
             changes: Further changes of the model, as `describe` takes them.

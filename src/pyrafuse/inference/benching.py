@@ -21,10 +21,10 @@ class NeckFigures:
     """What one neck costs on one pyramid.
 
     Attributes:
-        name: Of the neck or chain.
+        name: Name of the neck or chain.
         latency_ms: Median of a forward pass of the batch, the necks taking turns.
-        peak_memory_mb: See `measure_peak_memory_mb`; of the batch.
-        gflops: Of one image.
+        peak_memory_mb: Peak memory of the batch, by `measure_peak_memory_mb`.
+        gflops: GFLOPs of one image.
         parameters: Numbers that are learnt.
     """
 
@@ -93,11 +93,11 @@ def bench_against_plain(
 
     Args:
         names: Keys of `PLAIN_FORMS`.
-        inputs: As for `bench_necks`, and so are the others.
-        size: Likewise.
-        batch_size: Likewise.
-        rounds: Likewise.
-        device: Likewise.
+        inputs: Inputs, as for `bench_necks`.
+        size: Side of the image in pixels.
+        batch_size: Number of images at a time.
+        rounds: Number of rounds.
+        device: Device to measure on.
 
     Returns:
         Of each name, the figures of the graph and of its plain form.

@@ -29,8 +29,8 @@ class Accuracy:
 
     Attributes:
         num_images: How many were classified.
-        num_top1: Of these, how many got the true class.
-        num_top5: Of these, how many had it among the five likeliest.
+        num_top1: Number of images whose likeliest class is the true one.
+        num_top5: Number of images whose true class is among the five likeliest.
         failures: Why the others could not be read, one line an image.
     """
 

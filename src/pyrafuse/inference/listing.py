@@ -1,4 +1,4 @@
-"""What there is to be named: of each part its paper, its options and what it costs.
+"""The catalogue of parts: paper, options and cost of each.
 
 name -> signature and docstring -> `Option`s; name -> the part, built and run once -> `Cost`
 """
@@ -84,8 +84,8 @@ class Option:
     """One keyword argument of a part.
 
     Attributes:
-        name: Of the argument.
-        default: As Python writes it; empty where one must be given.
+        name: Name of the argument.
+        default: Default as Python writes it; empty where a value must be given.
         meaning: From the docstring.
     """
 
@@ -103,7 +103,7 @@ class NamedPart:
         name: In its registry, or ``timm/NAME``.
         summary: First line of its docstring.
         paper: arXiv id; empty where none is told.
-        options: Of its constructor.
+        options: Options of its constructor.
     """
 
     kind: str

@@ -93,7 +93,7 @@ class RaceFigures:
         latency_ms: Median of a batch, from pixels to detections.
         p95_ms: 95 of 100 batches take no longer.
         images_per_second: At the median.
-        peak_memory_mb: See `measure_peak_memory_mb`; none of exported files.
+        peak_memory_mb: Peak memory, by `measure_peak_memory_mb`; none for exported files.
         parameters: Number of parameters, as in `Contestant`.
         gflops: GFLOPs of one image, as in `Contestant`.
         peak_share: Share of the machine's peak, 0..1; none where it is not known.

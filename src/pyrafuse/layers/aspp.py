@@ -49,7 +49,7 @@ class FeedbackASPP(nn.Module):
     Args:
         in_channels: C.
         branch_channels: C_branch; by default a quarter of C, so that four branches give C again.
-        dilations: Of each branch; the last one's is not used but for its kernel.
+        dilations: Dilation of each branch; of the last one only the kernel size counts.
     """
 
     def __init__(

@@ -73,12 +73,12 @@ class ZeroConv2d(nn.Conv2d):
     What it adds, offsets or feedback say, is nothing at first, whoever else fills the module that holds it.
 
     Args:
-        in_channels: As of `nn.Conv2d`.
-        out_channels: Likewise.
-        kernel_size: Likewise.
-        stride: Likewise.
-        padding: Likewise.
-        dilation: Likewise.
+        in_channels: Input channels, as of `nn.Conv2d`.
+        out_channels: Output channels.
+        kernel_size: Kernel size.
+        stride: Stride.
+        padding: Padding.
+        dilation: Dilation.
         start: What the biases start at, and so all of the output.
         spread: Standard deviation that the weights start with.
     """

@@ -140,10 +140,10 @@ class DeformableConv2d(Deformable):
         in_channels: C.
         out_channels: C_out.
         kernel_size: Taps a side.
-        stride: Of the output.
+        stride: Stride of the convolution.
         padding: By default what keeps the size at stride 1.
         dilation: Between the taps before they move.
-        groups: Of the convolution.
+        groups: Groups of the convolution.
         deformable_groups: Groups of input channels with offsets of their own.
         bias: Give the convolution one; its offsets always have one.
         modulated: The second version: weigh every sample (arXiv:1811.11168).

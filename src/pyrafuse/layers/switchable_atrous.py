@@ -27,10 +27,10 @@ class SwitchableAtrousConv(ConvAWS):
         in_channels: C.
         out_channels: C_out.
         kernel_size: Taps a side.
-        stride: Of the output.
-        padding: Of ``near``; ``far`` has three times as much. By default what keeps the size at stride 1.
-        dilation: Of ``near``.
-        groups: Of the convolution.
+        stride: Stride of the convolution.
+        padding: Padding of ``near``; ``far`` has three times as much. By default what keeps the size at stride 1.
+        dilation: Dilation of ``near``.
+        groups: Groups of the convolution.
         bias: Give the convolution one.
         deform: Both convolutions are deformable, with offsets of the 5x5 means that start at zero.
     """

@@ -11,7 +11,7 @@ def focal(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float 
     """Sigmoid cross entropy that well-classified elements hardly take part in (Lin et al., arXiv:1708.02002, sec. 3).
 
     Args:
-        logits: Of any shape.
+        logits: Logits of any shape.
         targets: 0 or 1, of the same shape.
         alpha: Weight of ones; zeros weigh 1 - alpha.
         gamma: How much the well-classified are played down.

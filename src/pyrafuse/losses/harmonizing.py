@@ -47,8 +47,8 @@ class HarmonizedClassification(nn.Module):
     """GHM-C: sigmoid cross entropy; called with logits, targets (0 or 1) and which elements count, gives the mean.
 
     Args:
-        num_bins: Of the gradient norm.
-        momentum: Of the bins' populations from call to call.
+        num_bins: Number of bins for the gradient norm.
+        momentum: Momentum of the bins' populations from call to call.
     """
 
     def __init__(self, *, num_bins: int = 30, momentum: float = 0.75) -> None:
@@ -67,8 +67,8 @@ class HarmonizedRegression(nn.Module):
 
     Args:
         mu: Difference around which the loss turns from quadratic to linear.
-        num_bins: Of the gradient norm.
-        momentum: Of the bins' populations from call to call.
+        num_bins: Number of bins for the gradient norm.
+        momentum: Momentum of the bins' populations from call to call.
     """
 
     def __init__(self, *, mu: float = 0.02, num_bins: int = 10, momentum: float = 0.7) -> None:

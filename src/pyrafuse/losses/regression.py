@@ -37,7 +37,7 @@ def balanced_l1(
 
     Args:
         prediction: Encoded box deltas, of any shape.
-        target: Of the same shape.
+        target: Targets of the same shape.
         alpha: Strength of the inlier gradient; smaller promotes more.
         gamma: Upper bound of the gradient.
         beta: Difference up to which a sample is an inlier; 1 in the paper.

@@ -82,7 +82,7 @@ def build_without_weights(spec: DetectorSpec) -> Detector:
     Weights are there if a part looks at its own numbers as it is built.
 
     Raises:
-        PyrafuseError: As `build`.
+        PyrafuseError: On the same faults as `build`.
     """
     try:
         with torch.device("meta"):
@@ -97,7 +97,7 @@ def resolve(spec: DetectorSpec) -> DetectorSpec:
     """``spec`` with every option of every part.
 
     Raises:
-        PyrafuseError: As `build`.
+        PyrafuseError: On the same faults as `build`.
     """
     return build_without_weights(spec).card.spec or spec
 

@@ -65,7 +65,7 @@ class LinearHead(nn.Module):
     """Pyramid -> logits: the coarsest map's mean over positions, drop-out, a linear layer.
 
     Args:
-        channels: Of the coarsest map.
+        channels: Channels of the coarsest map.
         num_classes: K.
         dropout: Share of the values.
         widened: A linear layer to a third more channels, and its activation, come first (MobileNetV3).

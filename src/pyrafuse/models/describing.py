@@ -36,7 +36,7 @@ def describe(model: str | DetectorSpec | None = None, **changes: Any) -> Detecto
         model: Registered name, a description, or the YAML file of one. Without it ``head`` is needed, or the name is a
             head's: the detector is then the plainest one whose head predicts the same kind of thing, with that head.
         changes: What is otherwise; see `DetectorSpec.with_parts`. A neck may be a graph: its file, its text, a `Graph`
-            or a mapping. A head that predicts another kind of thing brings what learns and decodes for it.
+            or a mapping. A head that predicts another kind of thing brings its criterion and its decoder.
 
     Raises:
         UnknownNameError: If there is no such model or head.
@@ -72,7 +72,7 @@ def change(
     Args:
         spec: Sparse or whole.
         presets: Options that parts begin with, by their name or a pattern of it.
-        changes: See `describe`.
+        changes: Changes, as `describe` takes them.
     """
     if "neck" in changes:
         changes["neck"] = read_necks(changes["neck"])

@@ -196,7 +196,7 @@ class Detector(nn.Module, Generic[P]):
             predictions: What ``forward`` gave for ``images``, where that is known. By default it runs.
 
         Raises:
-            ValueError: As `decode`.
+            ValueError: On the same faults as `decode`.
         """
         candidates = self.decode(images, sizes=sizes) if predictions is None else self._decode(predictions)
         size = (images.shape[-2], images.shape[-1])

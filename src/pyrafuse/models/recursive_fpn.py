@@ -32,7 +32,7 @@ class FeedbackTrunk(nn.Module):
     Args:
         trunk: The ResNet.
         neck: What gives the pyramid that is fed back.
-        channels: Of the fed-back features.
+        channels: Channels of the fed-back features.
 
     Raises:
         PyrafuseError: If the trunk is no ResNet, or no level of the neck has the stride of one of its later stages.
@@ -85,8 +85,8 @@ class RecursiveFPN(Backbone):
     Args:
         trunks: One ResNet a round, two or more, with maps at the same strides.
         neck: Maps -> pyramid, of equal channels in all levels.
-        aspp_channels: Of each of the ASPP's branches; by default the pyramid's divided by their number.
-        aspp_dilations: Of the branches, as `FeedbackASPP` says.
+        aspp_channels: Channels of each of the ASPP's branches; by default the pyramid's divided by their number.
+        aspp_dilations: Dilations of the branches, as in `FeedbackASPP`.
 
     Raises:
         PyrafuseError: If there are fewer than two trunks, they differ or are no ResNets, or the levels differ in
@@ -161,11 +161,11 @@ def recursive_fpn(
         num_rounds: How often the backbone looks, two or more.
         standardized: Standardise the backbones' weights (`ConvAWS`).
         switchable: Deformable switchable atrous convolution for the 3x3 ones of all stages but the first.
-        aspp_channels: See `RecursiveFPN`.
-        aspp_dilations: See `RecursiveFPN`.
+        aspp_channels: Channels of each branch of the ASPP.
+        aspp_dilations: Dilations of the ASPP's branches.
 
     Raises:
-        PyrafuseError: As `RecursiveFPN` does.
+        PyrafuseError: On the same faults as `RecursiveFPN`.
     """
     trunks = [_check_resnet(backbone()) for _ in range(num_rounds)]
     for trunk in trunks:

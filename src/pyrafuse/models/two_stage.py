@@ -68,7 +68,7 @@ def roi_stage(
     Args:
         head: What looks.
         coder: Coder of its boxes.
-        assigner: Which region answers for which object.
+        assigner: Assigner that matches regions to objects.
         sampler: How many of them are drawn, and how.
         add_objects: Let the objects' own boxes be drawn, too.
         weight: Weight of its losses in the sum.

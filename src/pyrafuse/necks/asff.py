@@ -1,4 +1,4 @@
-"""Adaptively spatial feature fusion: at every position, a softmax over the levels says whom to listen to.
+"""Adaptively spatial feature fusion: at every position, a softmax gives the weight of each level.
 
 Liu, Huang and Wang, "Learning Spatial Fusion for Single-Shot Object Detection", arXiv:1911.09516, section 3.2.
 for each level: resize all levels to it -> weigh each position by softmax -> sum -> 3x3 convolution

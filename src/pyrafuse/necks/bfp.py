@@ -28,7 +28,7 @@ class BFP(Neck):
     Args:
         inputs: What comes in. The paper's levels have the same channels; where they differ, each passes a 1x1
             convolution first.
-        out_channels: Of every level; by default those of the finest that comes in.
+        out_channels: Channels of every level; by default those of the finest that comes in.
         level: Where to gather, 0 for the finest; by default the one at stride 16, as in the paper, or else the middle.
         refinement: ``non_local`` is the paper's, a non-local block with embedded Gaussian weights, and
             ``embedded_gaussian`` another name of it; ``dot_product`` the same block, weighing by the product alone

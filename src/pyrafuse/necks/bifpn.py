@@ -47,7 +47,7 @@ def bifpn(
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Of every level.
+        out_channels: Channels of every level.
         num_levels: That go out, by default five or as many as come in; those that do not are made of the coarsest one.
         repeats: How often the cell runs.
         form: ``bifpn``; ``pan`` without the additional edges from inputs to the way up; ``qufpn``, four ways.
@@ -58,8 +58,8 @@ def bifpn(
         down: A key of `DOWN`: the way from finer levels.
         separable: Make the convolution of each merge a separable one; else a plain 3x3.
         activation: Before it, a key of `ACTIVATIONS`.
-        eps: Of batch norm.
-        momentum: Of batch norm.
+        eps: Epsilon of batch norm.
+        momentum: Momentum of batch norm.
 
     Raises:
         ValueError: If fewer levels shall go out than come in, or only one.

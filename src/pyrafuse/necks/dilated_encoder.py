@@ -30,9 +30,9 @@ class DilatedEncoder(Neck):
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Of each level.
+        out_channels: Channels of each level.
         block_channels: Inside the residual blocks; by default a quarter of ``out_channels``.
-        dilations: Of the residual blocks.
+        dilations: Dilations of the residual blocks.
     """
 
     def __init__(

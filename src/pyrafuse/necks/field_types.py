@@ -15,7 +15,8 @@ def check_fields(instance: Any, place: str) -> None:
     Nothing else is converted: 3.0 is no whole number, and True is no number.
 
     Args:
-        instance: Of a dataclass, a frozen one too, whose fields are plain types, tuples of one type, or either or None.
+        instance: Instance of a dataclass, a frozen one too, whose fields are plain types, tuples of one type, or either
+            or None.
         place: What it is, for the message.
 
     Raises:

@@ -40,7 +40,7 @@ def fpn(
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Of every level.
+        out_channels: Channels of every level.
         num_levels: That go out; by default as many as are read.
         start_level: The finest that is read; finer ones are left aside.
         extra: What further levels are made of: ``max_pool`` takes every second cell of the last output (Faster R-CNN's
@@ -78,11 +78,11 @@ def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int
 
     Args:
         inputs: What comes in.
-        num_levels: See `fpn`.
-        start_level: See `fpn`; None for a neck that reads all levels and has no such argument.
+        num_levels: Number of levels that go out.
+        start_level: Finest level that is read; None for a neck that reads all levels and has no such argument.
 
     Raises:
-        ValueError: As `fpn` does, and if there are more than `MOST_LEVELS`.
+        ValueError: On the same faults as `fpn`, and if there are more than `MOST_LEVELS`.
     """
     numbers = number_levels(inputs.strides)
     remedy = "raise it" if start_level is None else "raise it, or raise start_level to read fewer"
@@ -103,9 +103,9 @@ def top_down(outputs: Mapping[int, str], *, norm: str, lateral_norm: bool, up: s
 
     Args:
         outputs: Name of the last one of each level, finest first.
-        norm: See `fpn`.
-        lateral_norm: See `fpn`.
-        up: See `fpn`.
+        norm: Norm behind each convolution.
+        lateral_norm: Whether the lateral convolutions have the norm too.
+        up: Way from each level to the finer one, a key of `UP`.
     """
     names = tuple(outputs)
     last = names[-1]

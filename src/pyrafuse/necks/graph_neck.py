@@ -59,11 +59,11 @@ class GraphNeck(Neck):
         graph: What becomes of it.
 
     Attributes:
-        graph: As it was given.
+        graph: Graph as it was given.
         plan: How it runs on these inputs.
 
     Raises:
-        PyrafuseError: As `plan_graph` does.
+        PyrafuseError: On the same faults as `plan_graph`.
     """
 
     def __init__(self, inputs: PyramidSpec, graph: Graph) -> None:

@@ -97,7 +97,7 @@ def embed_graphs(given: GivenNeck | Sequence[GivenNeck]) -> str | list[str]:
     """Necks' names with each graph, or its file, replaced by its text, so that a checkpoint is all there is.
 
     Raises:
-        PyrafuseError: As `list_necks` and `read_text` do.
+        PyrafuseError: On the same faults as `list_necks` and `read_text` do.
     """
     names = [read_text(name) for name in list_necks(given)]
     return names[0] if isinstance(given, str | Graph | Mapping) else names
@@ -221,7 +221,7 @@ def _create_merge(name: str, given: Any, defaults: Mapping[str, Any], source: st
             base = {} if key == "conv" else {"kernel_size": 1}
             values[key] = _create_conv(values[key], base, f"{place}: {key}")
     if values.get("project", 0) is None:
-        del values["project"]  # as it is without a word
+        del values["project"]  # the default, which needs no word
     try:
         return Merge(name=name, **values)
     except PyrafuseError as error:

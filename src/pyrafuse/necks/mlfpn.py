@@ -25,9 +25,9 @@ class FFMv1(nn.Module):
     concatenated. The paper has two maps; further ones join in the same way as the second.
 
     Args:
-        channels: Of the maps, finest first.
-        shallow_channels: Of the finest map's part.
-        deep_channels: Of every other's.
+        channels: Channels of the maps, finest first.
+        shallow_channels: Channels of the finest map's part.
+        deep_channels: Channels of every other map's part.
     """
 
     def __init__(self, channels: Sequence[int], *, shallow_channels: int, deep_channels: int) -> None:
@@ -53,7 +53,7 @@ class TUM(nn.Module):
 
     Args:
         in_channels: C.
-        channels: Of every map.
+        channels: Channels of every map.
         num_scales: Maps of the pyramid, 2 or more.
         smooth: Whether they are smoothed.
     """
@@ -119,9 +119,9 @@ class MLFPN(Neck):
         inputs: What the backbone gives; M2Det's is strides 8 and 16.
         num_levels: TUMs in a row.
         num_scales: Maps that go out, 2 or more.
-        channels: Of each TUM's maps, even; the maps that go out have ``num_levels`` times as many.
-        shallow_channels: Of the finest map in the base feature.
-        deep_channels: Of every other map in it.
+        channels: Channels of each TUM's maps, even; the maps that go out have ``num_levels`` times as many.
+        shallow_channels: Channels of the finest map in the base feature.
+        deep_channels: Channels of every other map in it.
         attention: SFAM's attention to channels.
         smooth: 1x1 convolutions behind the TUMs.
 

@@ -45,7 +45,7 @@ def nas_fpn(
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Of every level.
+        out_channels: Channels of every level.
         stack: How often the seven cells run.
         start_level: The finest that is read; finer ones are left aside. The paper's has stride 8.
         norm: Behind each convolution, a key of `NORMS`.

@@ -46,7 +46,7 @@ class PlainFusion(Neck):
 
     Args:
         inputs: The pyramid to fuse.
-        is_sum: See `PlainFusionLevel`.
+        is_sum: Whether maps are added; else they are concatenated.
         out_channels: Channels of each level after its 3x3 convolution, one number for all or one a level; by default
             as many as came in.
         activation: A key of `ACTIVATIONS`.

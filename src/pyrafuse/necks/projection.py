@@ -16,7 +16,7 @@ class Projection(Neck):
 
     Args:
         inputs: What comes in.
-        out_channels: Of every level that goes out.
+        out_channels: Channels of every level that goes out.
     """
 
     def __init__(self, inputs: PyramidSpec, *, out_channels: int = 256) -> None:

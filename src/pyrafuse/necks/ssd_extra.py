@@ -22,10 +22,10 @@ class ExtraLevel(nn.Module):
 
     Args:
         in_channels: C.
-        out_channels: Of the level.
-        kernel_size: Of the second convolution.
-        stride: Of the second convolution.
-        padding: Of the second convolution.
+        out_channels: Channels of the level.
+        kernel_size: Kernel size of the second convolution.
+        stride: Stride of the second convolution.
+        padding: Padding of the second convolution.
         depthwise: The second convolution is a depthwise one and a 1x1, each with norm and activation.
         norm: Batch norm behind every convolution; else each has a bias.
         activation: A key of `ACTIVATIONS`.
@@ -77,14 +77,14 @@ class SSDExtraLevels(Neck):
 
     Args:
         inputs: What the backbone gives.
-        out_channels: Of each extra level.
-        strides: Of each extra level's convolution.
-        paddings: Likewise.
-        last_kernel_size: Of the last level's convolution; the others are 3x3.
+        out_channels: Channels of each extra level.
+        strides: Stride of each extra level's convolution.
+        paddings: Padding of each extra level's convolution.
+        last_kernel_size: Kernel size of the last level's convolution; the others are 3x3.
         l2_norm_scale: Where the scales of the finest map's L2 norm start; none leaves the map as it is.
         depthwise: The extra levels' strided convolutions are separable.
         norm: Batch norm in the extra levels.
-        activation: Of the extra levels, a key of `ACTIVATIONS`.
+        activation: Activation of the extra levels, a key of `ACTIVATIONS`.
 
     Raises:
         ValueError: If strides and paddings are not one a level, or a level has fewer than 2 channels.

@@ -63,7 +63,7 @@ def multibox_shapes(sizes: Sequence[float], *, ratios: Sequence[Sequence[float]]
     A square of the level's size, one of the geometric mean with the next level's, then r:1 and 1:r for each ratio.
 
     Args:
-        sizes: Of each level, finest first, and one more behind the last, in pixels.
+        sizes: Sizes of each level, finest first, and one more behind the last, in pixels.
         ratios: For each level, those above 1.
 
     Raises:
@@ -101,7 +101,7 @@ def lay_anchors(shapes: Tensor, size: tuple[int, int], stride: Stride, *, offset
 
     Args:
         shapes: Width and height in pixels.
-        size: Of the map.
+        size: Size of the map.
         stride: Pixels a cell.
         offset: Where in its cell an anchor has its centre: 0 for RetinaNet and its heirs, 0.5 for SSD and YOLO.
     """

@@ -55,10 +55,10 @@ class DensePostprocess:
         max_detections: Kept an image, the best first; 0 keeps all.
         max_candidates: Boxes an image that suppression looks at, the best first; bounds its time in crowded images.
         multi_label: Let a box stand for every class that scores, instead of its best one.
-        max_per_level: Of each pyramid level, the best pairs of box and class that are looked at; 0 takes all.
-        max_pairs: Of all levels together, likewise.
-        max_pairs_per_class: Of each class, likewise, and before these two; all that score the same as the last of them
-            are looked at, too.
+        max_per_level: Largest number of pairs of box and class of each level; 0 takes all.
+        max_pairs: Largest number of pairs of all levels together; 0 takes all.
+        max_pairs_per_class: Largest number of pairs of each class, before these two; all that score the same as the
+            last of them are looked at, too.
         clip: Cut boxes at the borders of the image, and drop what lies outside.
         joint_quality: What is compared with the threshold is the geometric mean of score and quality (torchvision's
             FCOS); else the score alone, which the quality multiplies afterwards.

@@ -27,9 +27,9 @@ class Propose:
     """Choose the proposals.
 
     Attributes:
-        coder: Of the boxes.
-        max_per_level: Of each pyramid level, the best anchors that are looked at.
-        nms_iou: Of the boxes of one level, those that a better one covers by more are left out.
+        coder: Coder of the boxes.
+        max_per_level: Largest number of anchors of each level, the best ones.
+        nms_iou: Overlap above which a box is dropped for a better one of the same level.
         max_regions: An image, the best of all levels.
 
     Raises:
@@ -86,7 +86,7 @@ def refine(
     """The regions where their stage has moved them, cut at the borders; objects' own boxes are left out.
 
     Args:
-        predictions: Of the stage.
+        predictions: Predictions of the stage.
         coder: Its boxes'.
         sizes: Height and width of each image in pixels.
         labels: (B, R) int64, whose box to take where each class has its own; negative for the best class.

@@ -23,7 +23,7 @@ def small() -> Recipe:
     return Recipe(
         model=ModelSettings(name=DEFAULT_MODEL, backbone_weights=AUTO_WEIGHTS),
         data=DataSettings(size=DEFAULT_SIZE, fit="stretch"),
-        # a few hundred images are soon known by heart: after 24 epochs of half as much Aquarium had AP 0.52 in training
+        # a few hundred images are soon overfitted: after 24 epochs of half as much Aquarium had AP 0.52 in training
         augmentation=replace(
             Augmentation.light(),
             color_strength=1.0,

@@ -82,7 +82,7 @@ class ExportedDetector:
         """Detections in each image of ``source``, one by one, as `Detector.predict` gives them.
 
         Args:
-            source: As `Detector.predict` takes it.
+            source: Source, as `Detector.predict` takes it.
             score: Least score that is kept, 0..1; not below that of the file.
             classes: Names or numbers of the classes that are kept; by default all.
             size: Side, or height and width, of the network's input in pixels, where the file takes any.

@@ -16,7 +16,7 @@ from pyrafuse.samplers.sampling import Sampler
 
 
 class RegionAssigner(Protocol):
-    """Which region answers for which object."""
+    """Matches of regions to objects."""
 
     def assign(self, anchors: Tensor, targets: Targets) -> Assignment:
         """Assign boxes (B, R, 4), xyxy in pixels."""
@@ -27,7 +27,7 @@ class RegionSampler:
     """Draw the regions to learn from.
 
     Args:
-        assigner: Which region answers for which object.
+        assigner: Assigner that matches regions to objects.
         sampler: How many are drawn, and how.
         add_objects: Let the objects' own boxes be drawn, too.
     """
@@ -39,7 +39,7 @@ class RegionSampler:
 
     @torch.no_grad()
     def __call__(self, regions: Regions, targets: Targets) -> tuple[Regions, Assignment]:
-        """The drawn regions, and which object each answers for; always so many rows, some of them not valid."""
+        """The drawn regions, and which object each is matched to; always so many rows, some of them not valid."""
         assignment = self.assigner.assign(regions.boxes, targets)
         objects = assignment.objects.where(regions.valid, IGNORED)
         overlaps = assignment.overlaps.where(regions.valid, 0)

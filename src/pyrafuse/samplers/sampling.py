@@ -44,7 +44,7 @@ class Sampler:
 
     Args:
         number: Rows an image that count, at most.
-        positive_fraction: Of these may be positive.
+        positive_fraction: Largest share of positives.
         negatives_per_positive: At most so many; None sets no bound.
         positives: How positives are drawn.
         negatives: How negatives are drawn.
@@ -97,7 +97,7 @@ class IoUBalancedNegatives:
         floor: Rows that overlap no object by more (0), or by as much (above 0), are no hard ones. Below 0 there is no
             floor: rows that overlap nothing lie in the lowest bin. mmdetection's published setting of -1 means that in
             its first draw and 0 in all later ones.
-        floor_fraction: Of the draw that comes from below the floor, where there are enough.
+        floor_fraction: Share of the draw that comes from below the floor, where there are enough.
     """
 
     def __init__(self, *, num_bins: int = 3, floor: float = 0.0, floor_fraction: float = 0.0) -> None:

@@ -29,7 +29,7 @@ def fingerprint(graph: Graph, inputs: PyramidSpec) -> str:
     """16 hexadecimal digits that graphs share if they compute the same of ``inputs`` with the same parameters.
 
     Raises:
-        PyrafuseError: As `plan_graph` does.
+        PyrafuseError: On the same faults as `plan_graph`.
     """
     net = _read(plan_graph(graph, inputs), inputs)
     return _hash(*_name_all(net))

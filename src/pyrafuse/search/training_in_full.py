@@ -60,7 +60,7 @@ def train_in_full(
 
     Args:
         candidates: By a name that is fit for a folder.
-        recipe: As it was asked for; size and neck are the candidates'.
+        recipe: Recipe as it was asked for; size and neck are the candidates'.
         folder: For a YAML file of each graph, and the comparison in `RUNS`; new, or that of the same candidates.
         full: Epochs, and trainings at a time.
         seeds: Seeds.

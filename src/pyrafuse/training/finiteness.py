@@ -29,7 +29,7 @@ class NaNGuard:
         """Remember the loss () of a step, and look at the remembered ones now and then.
 
         Raises:
-            PyrafuseError: As `look`.
+            PyrafuseError: On the same faults as `look`.
         """
         self._recent.append((where, loss, batch))
         if len(self._recent) == self._look_every:

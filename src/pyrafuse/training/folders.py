@@ -65,7 +65,7 @@ def open_folder(recipe: Recipe) -> Iterator[Path]:
     """Create the run's folder where it is not there, and hold it until the block ends.
 
     Raises:
-        PyrafuseError: As `check_folder`, whatever happened since.
+        PyrafuseError: On the same faults as `check_folder`, whatever happened since.
     """
     folder = _choose_folder(recipe)
     if not is_first_process():

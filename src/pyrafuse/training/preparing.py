@@ -47,7 +47,7 @@ def create_detector(
         recipe: May leave open what its checkpoint decides.
         data: The training images.
         say: Told where the weights come from, and what does not fit together.
-        start: As `settle` gives it with the recipe; by default it is read now.
+        start: Start that `settle` gives with the recipe; by default it is read now.
 
     Raises:
         PyrafuseError: If the model cannot be built so, has not the DropBlocks of the recipe, or weights do not fit.
@@ -145,10 +145,10 @@ def check_model(recipe: Recipe, start: Start | None = None) -> None:
 
     Args:
         recipe: May leave open what its checkpoint decides.
-        start: As `settle` gives it with the recipe; by default it is read now.
+        start: Start that `settle` gives with the recipe; by default it is read now.
 
     Raises:
-        PyrafuseError: As `create_detector`, as far as that can be told without the data.
+        PyrafuseError: On the same faults as `create_detector`, as far as that can be told without the data.
     """
     if not recipe.run.resume:
         check_start_files(recipe.model)

@@ -15,7 +15,7 @@ def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_ep
     closing epochs begin, or a tenth at each of ``steps``.
 
     Args:
-        settings: Of the schedule.
+        settings: Settings of the schedule.
         epoch: From 0.
         step: From 0 in each epoch.
         steps_per_epoch: Images over batch size: a fraction says that the last batch is not full.

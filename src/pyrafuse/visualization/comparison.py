@@ -21,7 +21,7 @@ class ComparedVariant:
         ap: Mean average precision over seeds, 0..1.
         spread: Standard deviation over seeds; NaN where it is unknown.
         parameters: How many; NaN where it was not measured.
-        latency_ms: Of one image; NaN where it was not measured.
+        latency_ms: Latency of one image; NaN where it was not measured.
     """
 
     name: str

@@ -32,8 +32,8 @@ class MapPage:
 
     Args:
         pixels: (H, W, ...) of the image that the maps cover; its shape is theirs.
-        rows: Of maps.
-        columns: Of maps.
+        rows: Rows of maps.
+        columns: Columns of maps.
         has_bar: Leave room for a colour bar at the right.
         has_top: Leave room for the image above.
         side_width: Inches kept free at the right of the image's legend, for `add_side`.

@@ -69,7 +69,7 @@ def from_tensor(values: Array, *, name: str, channels: Channels = "rgb") -> list
     """Convert a torch tensor (C, H, W), or each of a batch (B, C, H, W), of 1, 3 or 4 channels, as `from_array` does.
 
     Raises:
-        DataError: As `from_array`.
+        DataError: On the same faults as `from_array`.
     """
     is_last = values.ndim in {3, 4} and values.shape[-1] == 3 != values.shape[-3]  # colours last, as in arrays
     if values.ndim not in {3, 4} or values.shape[-3] not in {1, 3, 4} or is_last:

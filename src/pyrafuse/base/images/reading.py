@@ -118,7 +118,7 @@ class ImageHeader:
 
     Attributes:
         width: In pixels, as stored.
-        height: Likewise.
+        height: Height in pixels.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
     """
 
@@ -136,7 +136,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; see `read_picture`.
 
     Raises:
-        DataError: As `read_picture`.
+        DataError: On the same faults as `read_picture`.
     """
     return read_picture(path).pixels
 
@@ -187,7 +187,7 @@ def read_header(path: str | os.PathLike[str], *, data: bytes | None = None) -> I
         data: Content of the file, as in `read_picture`.
 
     Raises:
-        DataError: As `read_image`, but a file that is cut off behind its header goes unnoticed.
+        DataError: On the same faults as `read_image`, but a file that is cut off behind its header goes unnoticed.
     """
     path = Path(path)
     with _opened(path, _content(path) if data is None else data) as image:
@@ -198,7 +198,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Read height and width, in pixels, of the upright image; the header alone is read.
 
     Raises:
-        DataError: As `read_header`.
+        DataError: On the same faults as `read_header`.
     """
     return read_header(path).upright_size
 

@@ -127,7 +127,7 @@ def open_source(
             number; an http(s) URL of an image or a video; an rtsp(s), rtmp, udp or tcp URL of a stream; an array
             (H, W, 3), (H, W, 4), (H, W, 1) or (H, W); a tensor (3, H, W) or (B, 3, H, W); a PIL image; or a list of
             these. Values of arrays are taken as `from_array` says.
-        stride: Of a video or a camera only every so many-th frame is read.
+        stride: Step between the frames that are read of a video or a camera.
         channels: Order of the colours of arrays and tensors: ``rgb``, or ``bgr`` for OpenCV's. Files, PIL images and
             cameras have an order of their own.
         leave_out: A folder of results: what lies in it is no source, drawn pictures of a former call for instance.

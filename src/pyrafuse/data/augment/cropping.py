@@ -24,8 +24,8 @@ class CenterCrop:
         size_px: Side of the network's input.
         resize_px: Length that the shorter side of the image is brought to, before the middle is cut out.
         interpolation: Pillow's filter.
-        mean: Of each RGB channel, in 0..1.
-        std: Of each RGB channel, in 0..1.
+        mean: Mean of each RGB channel, in 0..1.
+        std: Standard deviation of each RGB channel, in 0..1.
 
     Raises:
         ValueError: If the middle is larger than the resized image, or a length is not positive.

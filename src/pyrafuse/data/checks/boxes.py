@@ -12,7 +12,7 @@ from pyrafuse.base.records import ImageRecord
 from pyrafuse.data.reading.problems import Evidence, Problem
 
 TINY_PX = 2.0
-"""A box thinner than this is told of: no detector finds it, and most are slips of the hand."""
+"""A box thinner than this is told of: no detector finds it, and most are annotation errors."""
 
 STACKED_IOU = 0.9
 """Two boxes of a class that overlap by more are one object, annotated twice."""

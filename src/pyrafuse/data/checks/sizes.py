@@ -23,7 +23,7 @@ class ClassSizes:
     """Objects of one class, crowds apart.
 
     Attributes:
-        name: Of the class.
+        name: Name of the class.
         num_objects: How many there are.
         small: How many have an area below 32 x 32 pixels.
         medium: Those between.

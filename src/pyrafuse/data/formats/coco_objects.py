@@ -30,7 +30,7 @@ def read_objects(
     """The objects whose image and class are known, and what is wrong with the others.
 
     Args:
-        annotations: As they stand in the file.
+        annotations: Annotations as they stand in the file.
         path: The file.
         row_of: The rank of each image by its id.
         label_of: The label of each category by its id.

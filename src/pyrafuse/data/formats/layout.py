@@ -61,7 +61,7 @@ def read_splits(
             ``shapes``, ``shapes:train=400,val=100,size=256,seed=0``: generated images (a folder of that name is
             ``./shapes``).
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
-        seed: Of that draw.
+        seed: Seed of that draw.
         train: The training split by its name, or a file or folder that holds it.
         val: The validation split, likewise.
         rules: How lenient reading is.
@@ -115,7 +115,8 @@ def read_split(
     The classes are those that the split's own file lists.
 
     Raises:
-        DataError: As `read_splits`, and if there is no such split; the message lists those that there are.
+        DataError: On the same faults as `read_splits`, and if there is no such split; the message lists those that
+            there are.
     """
     split = SPLIT_WORDS.get(split, split)
     found = _look(path)
@@ -138,7 +139,7 @@ def read_all(path: str | os.PathLike[str], *, rules: ReadingRules = DEFAULT_RULE
     `SPLIT_WORDS` has it are put together, as one without a name.
 
     Raises:
-        DataError: As `read_splits`, and if no image is left.
+        DataError: On the same faults as `read_splits`, and if no image is left.
     """
     found = _look(path)
     readings = leave_out_groups([found.read(split, rules) for split in found.readers])

@@ -170,7 +170,7 @@ def cached_shapes(text: str) -> Path:
     It lies in `cache_folder`.
 
     Raises:
-        DataError: As `parse_shapes` and `write_shapes`.
+        DataError: On the same faults as `parse_shapes` and `write_shapes`.
     """
     settings = parse_shapes(text)
     name = f"shapes-v{_VERSION}-{settings.train}-{settings.val}-{settings.size}px-seed{settings.seed}"

@@ -41,7 +41,7 @@ class EpochBatchSampler(Sampler[list[Request]]):
     Args:
         num_images: Rows of the data set.
         batch_size: Images a step, over all processes.
-        seed: Of order and sizes.
+        seed: Seed of order and sizes.
         shuffle: Draw a new order each epoch; otherwise that of the data set.
         rank: This process; it gets the ``rank``-th part of every batch.
         world_size: How many processes share each batch.

@@ -82,7 +82,7 @@ def create_train_loader(
         augmentation: How they are varied.
         batch_size: Images a step, over all processes.
         num_workers: Processes that load; 0 loads in this one. See `default_num_workers`.
-        seed: Of order, sizes and variation.
+        seed: Seed of order, sizes and variation.
         sizes: Sides in pixels of square inputs to draw from; by default always ``preprocessing.size``.
         change_every: Batches until a new size is drawn.
         scale_epochs: Epochs with ``sizes``; later ones have ``preprocessing.size``. All of them by default.

@@ -74,7 +74,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The number of each line that is not empty, from 1 on, and the JSON in it.
 
     Raises:
-        DataError: As `read_json`, with the line.
+        DataError: On the same faults as `read_json`, with the line.
     """
     check_bytes(path, MAX_JSON_BYTES)
     for number, line in enumerate(read_text(path).split("\n"), 1):

@@ -72,7 +72,7 @@ class Tree:
         """Every file, in sorted order.
 
         Raises:
-            DataError: As `list_files`.
+            DataError: On the same faults as `list_files`.
         """
         return list_files(self.root, kind_of=lambda folder: split_of_folder(folder, self.root))
 

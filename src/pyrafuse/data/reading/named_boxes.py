@@ -49,7 +49,7 @@ class NamedImage:
     """An image as a file has it.
 
     Attributes:
-        name: As the objects name it.
+        name: Name by which the objects refer to it.
         width: Width in pixels; 0 where the file does not say.
         height: Height in pixels; 0 where the file does not say.
         spellings: What it may be called, the likeliest first; its name where there are none.

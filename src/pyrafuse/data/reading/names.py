@@ -34,7 +34,7 @@ def split_name(name: str, suffixes: Collection[str] = ()) -> tuple[str, ...]:
     """The folders and the bare name in ``name``: a path of any system, or a URL; ``.`` and ``..`` are left out.
 
     Args:
-        name: As it was written.
+        name: Name as it was written.
         suffixes: Suffixes of files that are looked for: a query may hold the name where the path has none of them.
     """
     text = name.strip()

@@ -24,11 +24,11 @@ class Structure:
 
     Attributes:
         last: Channels of the trunk's coarsest map.
-        channels: Of the BiFPN.
-        repeats: Of its cell.
-        num_convs: Of the towers.
-        num_levels: Of the pyramid.
-        form: Of the BiFPN.
+        channels: Channels of the BiFPN.
+        repeats: Number of BiFPN cells.
+        num_convs: Number of convolutions of the towers.
+        num_levels: Number of levels of the pyramid.
+        form: Form of the BiFPN.
         is_weighted: Its merges have weights; else they are plain sums.
         is_tensorflow: There are biases in front of batch norms; it pads as TensorFlow does.
         has_squeeze: The trunk squeezes and excites.
@@ -57,11 +57,11 @@ class Published:
         layout: What keys tell of it.
         scale: Side of the smallest anchor, in strides.
         is_half: Mean and standard deviation of its images are 0.5; else ImageNet's.
-        padding: Of its images.
+        padding: Padding of its images.
         shapes: Width and height of its anchors, in sides of a square of the scale.
         is_bilinear: Its maps go from level to level by bilinear interpolation; else by max-pools and nearest cells.
-        activation: Of BiFPN and towers.
-        head_activation: Of the towers, where it is another.
+        activation: Activation of BiFPN and towers.
+        head_activation: Activation of the towers, where it is another.
         file: What its file is called, where it is not the name.
     """
 
@@ -146,8 +146,8 @@ def find_published(layout: Structure, *, source: str | os.PathLike[str], publish
     D0 to D5 are recognised with other forms and fusions, too.
 
     Args:
-        layout: As the keys tell it.
-        source: Of the file, for messages, and for its name.
+        layout: Layout that the keys tell.
+        source: Name of the file, for messages and to recognise published names.
         published: The name it was published under, where the file has another.
 
     Raises:

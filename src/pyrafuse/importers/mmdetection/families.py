@@ -165,7 +165,7 @@ def describe_family(
         family: The family that its keys are of.
         trunk: The backbone, by the keys.
         num_classes: Number of classes, by the shape of a parameter.
-        keys: As `Found` has it.
+        keys: Keys of the file, as in `Found`.
         edit: (the backbone) -> changes of our model that the keys tell.
     """
     usage = tell_usage(file, layout=family.layout, examples=family.examples, trunk=trunk, known=family.known)

@@ -20,7 +20,7 @@ class PublishedName:
         depth: 50; of a ResNeXt too.
         is_caffe: Whether the ResNet is in caffe style.
         words: All that follows, and what stands for a way of training in the family's name, or in front of it.
-        grouping: Of a ResNeXt: ``32x8d``; else empty.
+        grouping: Groups and width of a ResNeXt, ``32x8d``; else empty.
         is_whole: Whether it names its data or ends in a published file's date or digest.
     """
 

@@ -166,7 +166,7 @@ def read_thresholds(test: Config, names: Mapping[str, str] = SELECTION, *, of: s
     Args:
         test: The settings of it, or of one stage.
         names: Our option -> path of theirs.
-        of: As `check` has it.
+        of: Detector that the settings are of, as in `check`.
 
     Raises:
         CheckpointError: If suppression is of another kind, or a threshold is no number.

@@ -106,7 +106,7 @@ def tell_usage(
         known: Settings of its dense head that ours has.
 
     Raises:
-        CheckpointError: As `choose_usage` does, or if the name is of another detector.
+        CheckpointError: On the same faults as `choose_usage`, or if the name is of another detector.
     """
     what, such = f"{layout} on {trunk}", " or ".join(examples)
 

@@ -41,10 +41,10 @@ class YoloTrunk:
         mark: Regular expression of keys that no other trunk has.
         naming: Our key of a parameter of the backbone -> theirs.
         published: Regular expression of the published names; the group ``size`` is the limit of both sides in pixels.
-        examples: Of these names.
-        mean: Of red, green and blue, in 0..255.
-        std: Likewise.
-        changes: Of our model.
+        examples: Examples of published names.
+        mean: Mean of red, green and blue, in 0..255.
+        std: Standard deviation of red, green and blue, in 0..255.
+        changes: Changes of our model.
         anchors: Where they are not the paper's: by size, a row a level, finest first.
         unused: Regular expressions of keys that nothing is computed from.
     """

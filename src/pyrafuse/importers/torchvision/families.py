@@ -45,13 +45,13 @@ class Original:
 
     Attributes:
         model: Its registered name here.
-        changes: Of the model, as far as the keys say nothing of them.
+        changes: Changes of the model, as far as the keys say nothing of them.
         slots: Anchors a cell, of the finest level; 1 where each region has one class.
-        parts: Of the model, but for a ResNet and its FPN, as `by_parts` has them.
+        parts: Renaming of the model's parts, but for a ResNet and its FPN, as `by_parts` has them.
         classifier: The key whose rows tell the number of classes.
         background: Rows of each anchor or region that stand for no class, and come first.
         backbone: Its registered name here.
-        preprocessing: Of its images.
+        preprocessing: Preprocessing of its images.
         norm_eps: What batch norms behind the backbone add to the variance.
         read_backbone: (its parameters) -> options of the backbone that these tell.
     """

@@ -48,7 +48,7 @@ class Video:
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add ``frame`` (H, W, 3) RGB."""
         pixels = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        # OpenCV drops frames of another size without a word; a stream may change its own midway
+        # OpenCV silently drops frames of another size; a stream may change its own midway
         is_fitting = (pixels.shape[1], pixels.shape[0]) == self._size
         self._writer.write(pixels if is_fitting else cv2.resize(pixels, self._size))
         self._num_frames += 1

@@ -51,7 +51,8 @@ def efficientdet(number: int, *, same_padding: bool = False) -> DetectorSpec:
 
     Args:
         number: Number of its scaling.
-        same_padding: As trained with TensorFlow: padding at the end first, and biases in front of batch norms.
+        same_padding: Whether padding and biases are those of TensorFlow's training: padding at the end first, and
+            biases in front of batch norms.
     """
     scaling = SCALINGS[number]
     return DetectorSpec(

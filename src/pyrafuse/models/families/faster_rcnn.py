@@ -21,7 +21,7 @@ PRESETS = {
 
 
 def _stage(*, positive_iou: float = 0.5, stds: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2), weight: float = 1.0) -> Part:
-    """A stage whose regions answer for an object from an overlap of ``positive_iou`` on, and else find nothing."""
+    """A stage whose regions are matched to an object from an overlap of ``positive_iou`` on, and else find nothing."""
     return part(
         "roi",
         head=part("region"),

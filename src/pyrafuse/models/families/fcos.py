@@ -14,7 +14,7 @@ FIVE_LEVELS = {"fpn": {"num_levels": 5, "extra": "output", "relu_before_extra": 
 
 @MODELS.register("fcos", paper="1904.01355", predictions="points", presets=FIVE_LEVELS)
 def fcos() -> DetectorSpec:
-    """FCOS: points in an object answer for it, on the level made for its size."""
+    """FCOS: points in an object are matched to it, on the level made for its size."""
     return DetectorSpec(
         backbone=part("resnet50"),
         necks=(part("fpn", **FIVE_LEVELS["fpn"]),),

@@ -209,7 +209,7 @@ class Processes:
 
     def __init__(self, library: "ModuleType", proxy: Proxy, *, gpus: int, cores: int, imports: Sequence[str]) -> None:
         self._ray = library
-        # never begun again by Ray: the graphs that it kept would be gone without a word
+        # never begun again by Ray: the graphs that it kept would be lost silently
         self._kind = library.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
         packed = library.cloudpickle.dumps((proxy, [_find_own(table) for table in OPERATORS]))
         files = [str(Path(name).resolve()) if name.endswith(".py") else name for name in imports]

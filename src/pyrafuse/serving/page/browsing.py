@@ -28,7 +28,7 @@ class DataBrowser:
     """A data set that is read when it is first looked at, and checked when that is asked for.
 
     Args:
-        path: As the commands take it.
+        path: Path as the commands take it.
     """
 
     def __init__(self, path: str) -> None:
