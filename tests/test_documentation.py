@@ -3,6 +3,9 @@
 import ast
 import functools
 import importlib
+import importlib.util
+import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -21,6 +24,19 @@ from pyrafuse.models.factory import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def read_script(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REFERENCE = read_script(ROOT / "scripts/reference.py")
+"""What writes the generated pages."""
 
 
 def read_blocks(page: Path, language: str) -> list[str]:
@@ -144,8 +160,88 @@ def test_the_page_on_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()) if "://" not in link]
+    generated = {ROOT / "docs" / path for path in REFERENCE.PAGES}
+    places = {link: Path(os.path.normpath(page.parent / link)) for link in links}
+    assert [link for link, place in places.items() if not place.exists() and place not in generated] == []
+
+
+def test_everything_that_can_be_named_is_in_the_generated_reference():
+    parts = REFERENCE.write_parts("Parts", REFERENCE.ALL_KINDS)
+    for kind, registry in REFERENCE.ALL_KINDS.items():
+        section = parts.partition(f"## {kind.replace('_', ' ').capitalize()}\n")[2].partition("\n## ")[0]
+        assert re.findall(r"^### (\S+)$", section, re.MULTILINE) == list(registry.names())
+    assert "| `weight_channels` | `16` | Channels that each level is squeezed to" in parts
+    others = REFERENCE.write_registries()
+    for title, registry in REFERENCE.OTHER_REGISTRIES.items():
+        section = others.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(registry.names())
+    commands = REFERENCE.write_commands()
+    assert re.findall(r"^## pyrafuse (.+)$", commands, re.MULTILINE) == list(COMMANDS)
+    assert "--max-latency" in commands
+    assert commands.count("usage: pyrafuse ") >= len(COMMANDS)
+
+
+def test_every_registry_of_the_package_has_a_place_in_the_reference():
+    listed = {*map(id, REFERENCE.ALL_KINDS.values()), *map(id, REFERENCE.OTHER_REGISTRIES.values())}
+    files = (ROOT / "src/pyrafuse").rglob("*.py")
+    made = [(f, n) for f in files for n in re.findall(r"^(\w+)(?:: .*)? = \w*Registry\(", f.read_text(), re.MULTILINE)]
+    assert len(made) > 20
+    for file, name in made:
+        module = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
+        assert id(getattr(importlib.import_module(module), name)) in listed, f"{module}.{name}"
+
+
+def test_the_drawn_graphs_are_those_of_the_necks():
+    assert {"asff", "fpn", "nas_fpn", "bifpn", "pafpn"} <= set(REFERENCE.graph_necks())
+    assert REFERENCE.draw("fpn").count(b"<svg") == 1
+
+
+def names_of_parts() -> set[str]:
+    registries = [*REFERENCE.ALL_KINDS.values(), *REFERENCE.OTHER_REGISTRIES.values()]
+    return {name for registry in registries for name in registry.names()}
+
+
+def test_what_the_page_on_migrating_names_exists():
+    options = {option.replace("_", "-") for option in re.findall(r"--[a-z][\w.-]*", REFERENCE.write_commands())}
+    parts = names_of_parts()
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "docs/how_to/migrating.md").read_text(), re.MULTILINE)
+    codes = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
+    assert len(codes) > 40
+    for code in codes:
+        if code.startswith("pyrafuse ") and "--resume" not in code:
+            assert explain_misfit(code) == "", code
+        elif code.startswith("--"):
+            assert code.split()[0].replace("_", "-") in {*options, "--import"}, code
+        elif code.startswith("pyrafuse."):
+            assert hasattr(importlib.import_module("pyrafuse"), re.findall(r"\w+", code)[1]), code
+        elif re.fullmatch(r"\w+", code):
+            assert code in parts | {"criterion", "postprocess", "predict"}, code
+
+
+def test_parts_in_the_pages_of_explanation_exist():
+    for page in sorted((ROOT / "docs/explanation").glob("*.md")):
+        head = page.read_text().partition("## ")[0]
+        named = {
+            name
+            for line in re.findall(r"^(?:.*[a-z]: `.*)$", head, re.MULTILINE)
+            for name in re.findall(r"`(\w+)`", line)
+        }
+        assert named <= names_of_parts(), page.name
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    cells = json.loads((ROOT / "docs/tutorial/own_images.ipynb").read_text())["cells"]
+    write_shapes(tmp_path / "shapes", num_train=4, num_val=2, size=64)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            code = "".join(cell["source"]).replace("EPOCHS, SIZE = 20, 320", "EPOCHS, SIZE = 1, 64")
+            exec(compile(code.replace("batch=8", "batch=2"), "own_images.ipynb", "exec"), namespace)
+    assert namespace["found"].source.endswith(".jpg") or namespace["found"].source.endswith(".png")
+    assert (tmp_path / "mine.onnx").stat().st_size > 100_000
 
 
 def test_the_table_of_exports_is_what_the_command_prints(capsys):
