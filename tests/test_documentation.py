@@ -86,7 +86,8 @@ def test_what_is_to_be_typed_is_accepted(line):
 
 TRAININGS = [
     line
-    for block in read_blocks(ROOT / "docs/how_to/training.md", "")
+    for page in ("how_to/training", "how_to/fine_tuning", "tutorial/own_images")
+    for block in read_blocks(ROOT / f"docs/{page}.md", "")
     for line in block.splitlines()
     if line.startswith("pyrafuse train my_data/")
 ]
