@@ -73,7 +73,7 @@ class TableFacts:
 
     Attributes:
         rows: Number of its rows.
-        sha256: Of its file.
+        sha256: SHA-256 of its file.
     """
 
     rows: int
@@ -105,7 +105,7 @@ class Manifest:
     """What `INDEX_FILE` holds.
 
     Attributes:
-        version: Of this layout.
+        version: Version of this layout.
         classes: Names of the classes of all splits.
         category_ids: The annotations' own id of each.
         splits: By name; ``""`` is a split without one.
@@ -219,7 +219,7 @@ def read_split(folder: Path, split: str, manifest: Manifest) -> SplitIndex:
     Args:
         folder: Folder of the index and of the shards, which are measured where they are here.
         split: Its name.
-        manifest: Of the data set.
+        manifest: Manifest of the data set.
 
     Raises:
         DataError: If a file is missing, was changed, or holds a row that cannot be.
