@@ -36,8 +36,8 @@ class GuidedAssignment:
     """Matches of rows and objects.
 
     Attributes:
-        positives: Rows that shall find their object.
-        shapes: Rows whose guided shape shall learn the object's, positives included.
+        positives: Rows that are matched to an object.
+        shapes: Rows whose guided shape learns the object's, positives included.
     """
 
     positives: Claims

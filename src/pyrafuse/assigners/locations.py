@@ -1,4 +1,4 @@
-"""Where guided anchors shall stand: around the centres of objects, each on the level made for its size.
+"""Places of guided anchors: around the centres of objects, each on the level made for its size.
 
 Wang et al., "Region Proposal by Guided Anchoring", arXiv:1901.03278, section 3.1.
 """

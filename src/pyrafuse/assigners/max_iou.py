@@ -21,7 +21,7 @@ from pyrafuse.ops.boxes import box_area, centers_and_sizes, pairwise_intersectio
 MAX_ELEMENTS = 2**24
 """Overlaps held at a time: 64 MiB, and a few times as much while they are computed."""
 MAX_CACHED_ELEMENTS = 2**17
-"""The same on a processor, whose cache they shall not leave: 0.5 MiB."""
+"""The same bound on a processor, whose cache holds them: 0.5 MiB."""
 
 Overlap = Callable[[Tensor], Tensor]
 """Boxes (B, G, 4) of objects -> overlaps (B, G, A) with the rows, which the caller may change."""
@@ -54,12 +54,12 @@ class MaxIoUAssigner:
         positive_iou: Least overlap at which a row is matched to its object.
         negative_iou: Rows that overlap all objects by less are background; what lies between is ignored. A pair
             also ignores the rows that overlap by less than its first.
-        least_best_iou: The rows that overlap an object most are matched to it, if by this much or more, whatever
-            ``positive_iou`` says. Of several objects that a row is best for, the last has it.
-        match_best: Let them.
-        match_ties: All of them, where several overlap it equally; else the first.
+        least_best_iou: Least overlap at which the best rows of an object are matched to it, whatever ``positive_iou``
+            says. Of several objects that a row is best for, the last has it.
+        match_best: Whether these rows are matched.
+        match_ties: Whether all of several equal rows are matched; else the first.
         crowd_share: Ignore rows that a crowd covers by more than this share of the row; None looks at no crowds.
-        share_of_crowd: That share is one of the crowd instead.
+        share_of_crowd: Whether that share is one of the crowd instead.
         border: Ignore anchors that reach out of the image by more than so many pixels; None looks at all whose cell
             lies in the image or in its own padding.
 

@@ -19,12 +19,12 @@ from pyrafuse.ops.coders import decode_rows
 
 @ASSIGNERS.register("neighbours")
 class NeighbourAssigner:
-    """Match the best rows around an object's centre, on all levels and slots to it.
+    """Match the best rows around an object's centre, on all levels and slots, to it.
 
     Args:
         radius: Cells around the cell of the centre that are looked at, on each level; the head's ``reach`` must allow
             a centre that far away.
-        top_k: Most rows an object gets; how many it does get is the sum of their overlaps with it, at least one.
+        top_k: Maximum number of rows per object; the number is the sum of their overlaps with it, at least one.
         shape_iou: Overlap in shape with an object that an anchor, before it is guided, must have to be looked at; the
             best one always is. It keeps objects on the level whose receptive field is made for their size.
         score_power: Power of the predicted score in a row's quality.

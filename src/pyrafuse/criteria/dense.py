@@ -175,7 +175,7 @@ class DenseCriterion(nn.Module):
     def _box_terms(self, predictions: DensePredictions, assignment: Assignment, targets: Targets) -> BoxTerms:
         is_positive = assignment.is_positive
         anchors = predictions.anchors.expand(len(is_positive), -1, -1)
-        # rows without an object shall find their anchor: whatever weighs nothing must still have finite gradients
+        # rows without an object get their anchor as target: whatever weighs nothing must still have finite gradients
         wanted = assignment.of_rows(targets.boxes).where(is_positive[..., None], anchors)
         weights = assignment.of_rows(targets.weights)
         found = self.coder.decode(anchors, predictions.deltas) if self.decoded or self.quality == "iou" else None

@@ -1,4 +1,4 @@
-"""What dense heads with guided anchors learn besides: where anchors shall stand, and in which shape.
+"""What dense heads with guided anchors learn besides: places and shapes of anchors.
 
 Wang et al., "Region Proposal by Guided Anchoring", arXiv:1901.03278, section 3.4.
 locations -> focal loss around the objects' centres; shapes -> bounded IoU with the object; then as any dense head
@@ -52,7 +52,7 @@ class GuidedDenseCriterion(nn.Module):
         location_assigner: Where objects are.
         shape_weight: Weight of the shape loss in the sum.
         location_weight: Weight of the location loss.
-        beta: Below it the bounded IoU loss is quadratic.
+        beta: Value below which the bounded IoU loss is quadratic.
         inverted_locations: Teach the location branch 0 where an object is and 1 elsewhere, as mmdetection 3.3 does
             against the paper: its labels count the object as class 0 of one. To go on training its checkpoints.
     """

@@ -78,7 +78,7 @@ class RegionCriterion(nn.Module):
     ) -> Tensor:
         is_positive = assignment.is_positive
         deltas = predictions.deltas_of(labels.clamp(min=0))
-        # rows without an object shall find a box of one pixel there: what weighs nothing must still be finite
+        # rows without an object get a box of one pixel there as the target: what weighs nothing must still be finite
         regions = predictions.regions.boxes
         safe = torch.zeros_like(regions)
         safe[..., 2:] = 1

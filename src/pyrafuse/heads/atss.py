@@ -1,4 +1,4 @@
-"""ATSS's head, one square anchor a cell and its quality, and DDOD's, whose towers first look where they must.
+"""ATSS's head, one square anchor a cell and its quality, and DDOD's, whose towers start with a deformable convolution.
 
 Zhang et al., arXiv:1912.02424, section 4; Chen et al., "Disentangle Your Dense Object Detector", arXiv:2107.02963,
 section 4.2.

@@ -74,7 +74,7 @@ EFFDET = Origin(
     ),
 )
 TORCHVISION = Origin(
-    "torchvision's detectors (with frozen batch norms the name tells what these add, else --as NAME)",
+    "torchvision's detectors (with frozen batch norms the file name determines the batch-norm eps, else --as NAME)",
     (
         "retinanet_resnet50_fpn",
         "retinanet_resnet50_fpn_v2",

@@ -1,4 +1,4 @@
-"""From names to descriptions: a model, or a head, and what shall be otherwise.
+"""From names to descriptions: a model or a head, and changes to it.
 
 name, edits, YAML -> `DetectorSpec`, sparse as it was said
 """

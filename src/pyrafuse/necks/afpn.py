@@ -36,7 +36,7 @@ def afpn(
         activation: A key of `ACTIVATIONS`.
 
     Raises:
-        ValueError: If fewer levels shall go out than come in, or ``reduction`` or ``depth`` is below 1.
+        ValueError: If fewer levels go out than come in, or ``reduction`` or ``depth`` is below 1.
         UnknownNameError: If there is no such activation.
     """
     if reduction < 1:

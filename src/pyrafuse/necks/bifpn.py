@@ -48,21 +48,22 @@ def bifpn(
     Args:
         inputs: What the backbone gives.
         out_channels: Channels of every level.
-        num_levels: That go out, by default five or as many as come in; those that do not are made of the coarsest one.
+        num_levels: Number of levels that go out, by default five or as many as come in; further ones are made of the
+            coarsest one.
         repeats: How often the cell runs.
         form: ``bifpn``; ``pan`` without the additional edges from inputs to the way up; ``qufpn``, four ways.
         fusion: ``fast_normalized``, ``softmax`` over one weight an edge, or ``sum``.
-        same_padding: Max-pool as TensorFlow pads, for weights that were trained there.
-        redundant_bias: Give 1x1 convolutions a bias, although batch norm follows; likewise.
+        same_padding: Whether max pooling pads as TensorFlow does, for weights that were trained there.
+        redundant_bias: Whether 1x1 convolutions before batch norm have a bias, for TensorFlow's weights.
         up: A key of `UP`: the way from coarser levels.
         down: A key of `DOWN`: the way from finer levels.
         separable: Make the convolution of each merge a separable one; else a plain 3x3.
-        activation: Before it, a key of `ACTIVATIONS`.
+        activation: Activation before the convolution, a key of `ACTIVATIONS`.
         eps: Epsilon of batch norm.
         momentum: Momentum of batch norm.
 
     Raises:
-        ValueError: If fewer levels shall go out than come in, or only one.
+        ValueError: If fewer levels go out than come in, or only one.
         UnknownNameError: If there is no such form or fusion.
     """
     for kind, value, choices in (("form", form, get_args(Form)), ("fusion", fusion, get_args(Fusion))):

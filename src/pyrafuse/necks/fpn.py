@@ -41,8 +41,8 @@ def fpn(
     Args:
         inputs: What the backbone gives.
         out_channels: Channels of every level.
-        num_levels: That go out; by default as many as are read.
-        start_level: The finest that is read; finer ones are left aside.
+        num_levels: Number of levels that go out; by default as many as are read.
+        start_level: Finest level that is read; finer ones are left aside.
         extra: What further levels are made of: ``max_pool`` takes every second cell of the last output (Faster R-CNN's
             P6); a 3x3 convolution of stride 2 reads the last ``input`` (RetinaNet's P6), ``lateral`` or ``output``
             (FCOS), and for each level past the first, the one before.

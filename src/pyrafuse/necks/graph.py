@@ -73,7 +73,7 @@ class Graph:
         stem: Merges that run once, before the others.
         stack: How often ``merges`` run; from the second time on they read, in place of what lies outside of them, the
             output of the time before at the same level.
-        ignored: Maps of the backbone that nothing shall read.
+        ignored: Maps of the backbone that no merge may read.
 
     Raises:
         PyrafuseError: If a value is of a wrong type.

@@ -47,7 +47,7 @@ def nas_fpn(
         inputs: What the backbone gives.
         out_channels: Channels of every level.
         stack: How often the seven cells run.
-        start_level: The finest that is read; finer ones are left aside. The paper's has stride 8.
+        start_level: Finest level that is read; finer ones are left aside. The paper's has stride 8.
         norm: Behind each convolution, a key of `NORMS`.
 
     Raises:

@@ -52,7 +52,7 @@ class DensePostprocess:
     Attributes:
         score: Least score that is kept; with ``multi_label`` it must be exceeded, so that 0 drops what scores nothing.
         nms_iou: Boxes of one class that overlap by more are one object.
-        max_detections: Kept an image, the best first; 0 keeps all.
+        max_detections: Maximum number of detections per image, the best first; 0 keeps all.
         max_candidates: Boxes an image that suppression looks at, the best first; bounds its time in crowded images.
         multi_label: Let a box stand for every class that scores, instead of its best one.
         max_per_level: Largest number of pairs of box and class of each level; 0 takes all.

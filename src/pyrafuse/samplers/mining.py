@@ -24,7 +24,7 @@ def mine_hardest(assignment: Assignment, losses: Tensor, *, negatives_per_positi
     Args:
         assignment: (B, A).
         losses: (B, A), of the classes.
-        negatives_per_positive: At most so many.
+        negatives_per_positive: Maximum number of negatives for each positive.
     """
     wanted = (negatives_per_positive * assignment.is_positive.sum(dim=1, keepdim=True)).long()
     ranks = ranks_of(-losses.masked_fill(~assignment.is_negative, -torch.inf))

@@ -43,9 +43,9 @@ class Sampler:
     """Draw positives, then fill up with negatives.
 
     Args:
-        number: Rows an image that count, at most.
+        number: Maximum number of rows per image that count.
         positive_fraction: Largest share of positives.
-        negatives_per_positive: At most so many; None sets no bound.
+        negatives_per_positive: Maximum number of negatives for each positive; None sets no bound.
         positives: How positives are drawn.
         negatives: How negatives are drawn.
 

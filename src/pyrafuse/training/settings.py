@@ -281,7 +281,7 @@ class RunSettings:
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images an optimiser step, over all devices and accumulated batches.
+        batch_size: Images per optimiser step, over all devices and accumulated batches.
         accumulate: Batches whose gradients make one step; ``batch_size`` is shared among them.
         fit_memory: Learn a batch that the memory does not hold in parts, as ``accumulate`` does; a GPU's memory is
             measured by a pass of the model.
