@@ -76,7 +76,7 @@ def choose_views(
     """The views that the options ask for; without ``tile`` the tiles that ``model`` was trained on, which is said.
 
     Raises:
-        PyrafuseError: As `read_views`.
+        PyrafuseError: On the same faults as `read_views`.
     """
     from pyrafuse.base.views.cutting import read_views
     from pyrafuse.cli.own_data import read_tiles
