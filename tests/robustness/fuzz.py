@@ -178,6 +178,7 @@ def fuzz(
             last = int.from_bytes(shared[:8], "little")
             told = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
             if status:
+                outcome.refused += int.from_bytes(shared[8:], "little")
                 told.append({"number": last, "fault": f"the process ended with status {status}"})
             for line in told:
                 _note(outcome, line, name, reader, seed, values, output)
@@ -211,7 +212,7 @@ def _work(
         refused, longest = 0, 0.0
         with (folder / "log.jsonl").open("w") as log:
             for number in numbers:
-                shared[:8] = number.to_bytes(8, "little")
+                shared[:16] = number.to_bytes(8, "little") + refused.to_bytes(8, "little")
                 data = reader.change(Random(f"{seed}/{name}/{number}"), values)
                 fault = ""
                 started = time.process_time()

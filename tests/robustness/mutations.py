@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -113,7 +114,7 @@ def change_tree(value: Any, chance: Random, values: list[Any]) -> Any:
     for _ in range(chance.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return chance.choice(values)
+            return deepcopy(chance.choice(values))
         holder, key = chance.choice(places)
         match chance.randrange(5):
             case 0:
@@ -127,7 +128,7 @@ def change_tree(value: Any, chance: Random, values: list[Any]) -> Any:
                 if (its in other) if isinstance(other, dict) else its < len(other):
                     holder[key] = json.loads(json.dumps(other[its]))
             case _:
-                holder[key] = chance.choice(values)
+                holder[key] = deepcopy(chance.choice(values))  # or the next change would be made to it
     return value
 
 

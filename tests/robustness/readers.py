@@ -10,6 +10,7 @@ import base64
 import collections
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -596,16 +597,16 @@ def _requests(_: Path) -> Reader:
     kinds = (b"application/json", b"multipart/form-data; boundary=edge", b"image/png")
     bodies = (json.dumps(body).encode(), form, image)
     seeds = [b"POST /predict?score=0.3\n%s\n%s" % (kind, content) for kind, content in zip(kinds, bodies, strict=True)]
-    made: list[Any] = []
+    made: dict[int, Any] = {}
 
     def ask(data: bytes) -> None:
-        if not made:  # in the process that asks: its thread would not live on in a child
-            made.append(create_app(Service({"a": Corners()}, Limits(megapixels=1, wait_ms=0, batch=1))))  # type: ignore[dict-item]
+        if os.getpid() not in made:  # its thread would not live on in a child
+            made[os.getpid()] = create_app(Service({"a": Corners()}, Limits(megapixels=1, wait_ms=0, batch=1)))  # type: ignore[dict-item]
         head, _, rest = data.partition(b"\n")
         kind, _, content = rest.partition(b"\n")
         method, _, target = head.partition(b" ")
         path, _, query = target.partition(b"?")
-        status = asyncio.run(_ask(made[0], method, path, query, kind, content))
+        status = asyncio.run(_ask(made[os.getpid()], method, path, query, kind, content))
         if status >= 500:
             raise AssertionError(f"the server answers {status}")
         if status >= 400:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
@@ -35,13 +36,12 @@ from pyrafuse.importers.loading import load
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
-SCORE = 0.02
-TOLERANCE_PX, TOLERANCE_SCORE = 0.1, 1e-3
-"""How far an answer may be from the same detector's here: batches of other sizes sum in another order."""
+TOLERANCE_PX, TOLERANCE_SCORE = 0.1, 0.01
+"""How far an answer may be from the same detector's here, scores in relation: other batches sum in another order."""
 
 MAX_SECONDS = 5
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: image/png\r\n"
 
 
 @dataclass
@@ -69,9 +69,9 @@ class Log:
 
 
 def make_material(folder: Path) -> tuple[Path, list[tuple[bytes, list[dict[str, Any]]]]]:
-    """A small checkpoint, and images with the objects that are to be found in each."""
+    """A small checkpoint that finds up to ten objects an image, and images with the objects in each."""
     torch.manual_seed(0)
-    detector = create_model("yolov3_small", num_classes=3, backbone={"width": 0.25}).eval()
+    detector = create_model("yolov3_small", num_classes=3, backbone={"width": 0.25}, postprocess={"max_detections": 10})
     preprocessing = changed(detector.card.preprocessing, size=(96, 96))
     detector.card = changed(
         detector.card, names=("cat", "dog", "cow"), category_ids=(0, 1, 2), preprocessing=preprocessing
@@ -83,15 +83,15 @@ def make_material(folder: Path) -> tuple[Path, list[tuple[bytes, list[dict[str, 
         pixels = chance.integers(0, 255, (40 + 9 * number, 60 + 7 * number, 3), dtype=np.uint8)
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
-        (found,) = detector.predict([pixels], score_threshold=SCORE)
+        (found,) = detector.predict([pixels], score=0)
         images.append((stream.getvalue(), found.to_dict()["objects"]))
-    assert any(objects for _, objects in images)
+    assert all(objects for _, objects in images)
     return path, images
 
 
 def start_server(path: Path) -> tuple[subprocess.Popen[str], int]:
     """The server, and its port."""
-    words = ["serve", str(path), "--port", "0", "--score", str(SCORE), "--max-seconds", str(MAX_SECONDS)]
+    words = ["serve", str(path), "--port", "0", "--score", "0", "--max-seconds", str(MAX_SECONDS)]
     words += ["--device", "cpu", "--concurrency", "128"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pyrafuse", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -208,6 +208,10 @@ class Clients:
                     continue
                 except OSError:
                     break
+            connection.settimeout(2 * MAX_SECONDS)
+            with suppress(ConnectionResetError):  # bytes were still on their way when the server closed
+                while answer and (piece := connection.recv(1 << 20)):
+                    answer += piece
         status = int(answer.split(b" ")[1]) if answer else 0
         fault = "" if status in (200, 408, 503, 504) else repr(answer[:200])
         if status == 200:
@@ -225,19 +229,19 @@ class Clients:
 
 
 def differ(told: Any, objects: list[dict[str, Any]]) -> str:
-    """In what an answer differs from ``objects``; empty if in nothing."""
+    """In what an answer differs from ``objects``; empty if in nothing. Objects of nearly one score may swap."""
     found = told.get("objects") if isinstance(told, dict) else None
     if not isinstance(found, list) or len(found) != len(objects):
         return f"{len(found) if isinstance(found, list) else told} objects instead of {len(objects)}"
-    for ours, theirs in zip(objects, found, strict=True):
-        far = max(abs(a - b) for a, b in zip(ours["box_xyxy"], theirs["box_xyxy"], strict=True))
-        if (
-            ours["label"] != theirs["label"]
-            or far > TOLERANCE_PX
-            or abs(ours["score"] - theirs["score"]) > TOLERANCE_SCORE
-        ):
-            return f"{theirs} instead of {ours}"
-    return ""
+    least = objects[-1]["score"] * (1 + TOLERANCE_SCORE)  # below it another object may be the last that is kept
+    absent = [ours for ours in objects if ours["score"] > least and not any(_are_one(ours, each) for each in found)]
+    return f"{absent[0]} is not in {found}" if absent else ""
+
+
+def _are_one(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    far = max(abs(a - b) for a, b in zip(ours["box_xyxy"], theirs["box_xyxy"], strict=True))
+    is_scored_alike = abs(ours["score"] - theirs["score"]) <= TOLERANCE_SCORE * ours["score"]
+    return ours["label"] == theirs["label"] and far <= TOLERANCE_PX and is_scored_alike
 
 
 def _bomb() -> bytes:

@@ -113,9 +113,10 @@ def create_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
 
     @app.exception_handler(StarletteHTTPException)
     async def tell(request: Request, error: HTTPException) -> JSONResponse:
+        path = printable(request.scope["path"], limit=200)  # its URL fails where the query is no text in UTF-8
         reason = {
-            404: f"there is nothing at {request.url.path}: /docs lists what there is",
-            405: f"{request.url.path} does not take {request.method}: /docs says what it takes",
+            404: f"there is nothing at {path}: /docs lists what there is",
+            405: f"{path} does not take {request.method}: /docs says what it takes",
         }.get(error.status_code, error.detail)
         return JSONResponse({"error": reason}, error.status_code, error.headers)
 

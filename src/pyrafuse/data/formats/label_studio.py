@@ -214,7 +214,8 @@ def _read_shape(region: Mapping[str, Any], width: int, height: int) -> tuple[Box
     x, y, w, h = (_number(region.get(key)) for key in ("x", "y", "width", "height"))
     if abs(math.sin(angle)) < 1e-9 and math.cos(angle) > 0:
         return (x, y, w, h), BOX, 0.0
-    if not (width and height):  # about its corner it cannot be turned without the sides of the image
+    # about its corner it cannot be turned without the sides of the image
+    if not (width and height) or not all(abs(value) < 1e12 for value in (x, y, w, h)):
         return NO_BOX, ROTATED, angle
     scale = np.array([width, height]) / 100
     half = np.array([w, h]) * scale / 2

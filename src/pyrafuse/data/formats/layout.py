@@ -155,7 +155,7 @@ def read_all(path: str | os.PathLike[str], *, rules: ReadingRules = DEFAULT_RULE
         known.append(replace(joined, data=replace(joined.data, split="")))
     filled = [reading for reading in known if reading.data.records]
     if not filled:
-        raise DataError(f"{found.path} leaves no image{_first(readings[0])}")
+        raise DataError(f"{found.path} leaves no image{_first(readings[0]) if readings else ''}")
     return tuple(share_classes(filled))
 
 

@@ -64,6 +64,7 @@ def test_numbers_that_are_none_are_faults_of_their_region(tmp_path, write_image)
     regions = [
         rectangle("cat", 10**400, 10, 20, 20),
         rectangle("cat", 10, 10, 20, 20, rotation=math.inf),
+        rectangle("cat", 10**400, 10, 20, 20, rotation=30),
         rectangle("cat", 10, 10, 20, 20),
     ]
     write(tmp_path / "p.json", [task("a.png", *regions), {"id": 2, "data": {"image": "a.png"}, "annotations": 3}])
