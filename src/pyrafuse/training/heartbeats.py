@@ -69,6 +69,7 @@ class Heartbeats:
             LostProcessError: If a connection to another process breaks in the block, with the name of that process.
             SystemExit: In the same case, where the first process says so.
         """
+        self._store.set(str(self._rank), "0")  # from now on it is missed
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         last = ENDED
