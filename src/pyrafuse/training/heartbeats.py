@@ -22,7 +22,7 @@ BEAT_S = 1.0
 """Time between two beats."""
 MOST_MISSED = 30
 """Number of beats without an answer after which a process is gone."""
-GRACE_S = 20.0
+GRACE_S = 15.0
 """Time for a process to end by itself after another one is gone."""
 
 VERDICT = "verdict"
