@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.paths import check_writable, find_checkpoint
+from pyrafuse.base.printable import list_names
 from pyrafuse.cli.shorthand import Shorthand, shorthand
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def describe(detector: "Detector", *, file: Path, output: Path, notes: Sequence[
     parameters = sum(p.numel() for p in detector.parameters()) / 1e6
     height, width = card.preprocessing.size
     are_told = card.names != tuple(map(str, range(len(card.names))))
-    shown = ", ".join(card.names[:3]) + (" ..." if len(card.names) > 3 else "")
+    shown = list_names(card.names, most=3)
     classes = shown if are_told else "the file does not name them; --names A,B,C does"
     return "\n".join(
         (

@@ -15,6 +15,7 @@ from pyrafuse.base.card import SMALLEST_SIZE, Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, check_between, check_count, same_but_for_case
 from pyrafuse.base.preprocessing import Preprocessing
+from pyrafuse.base.printable import list_names
 from pyrafuse.base.progress import advancing, create_bar
 from pyrafuse.base.records import DetectionData
 from pyrafuse.evaluation.coco import CocoEvaluator
@@ -91,11 +92,12 @@ def match_classes(card: Card, data: DetectionData) -> NDArray[np.int64] | None:
         return None
     unknown = [name for name in data.names if name not in theirs]
     if unknown:
-        known = _list(theirs) or f"{card.num_classes} classes without names"
+        known = list_names(theirs, most=20) or f"{card.num_classes} classes without names"
         raise DataError(
-            f"the detector does not know {_list(unknown)}. It knows {known}; the data have {_list(data.names)}. "
-            "Evaluate with data of the classes that it was trained on, call the classes in the annotations as the "
-            f"detector does, or train on these data{same_but_for_case(unknown, theirs)}"
+            f"the detector does not know {list_names(unknown, most=20)}. It knows {known}; the data have "
+            f"{list_names(data.names, most=20)}. Evaluate with data of the classes that it was trained on, call the "
+            "classes in the annotations as the detector does, or train on these data"
+            f"{same_but_for_case(unknown, theirs)}"
         )
     return np.array([data.names.index(name) if name in data.names else -1 for name in theirs])
 
@@ -127,7 +129,3 @@ def require_objects(data: DetectionData) -> None:
         f"the {data.split} split cannot be evaluated on: {what}. Choose an annotated split with --split, or look at "
         "what is found in these images with: pyrafuse predict MODEL IMAGES"
     )
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

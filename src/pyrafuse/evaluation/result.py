@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import list_names, printable
 from pyrafuse.base.typed_values import without_nan
 
 FIGURES = (
@@ -261,7 +261,7 @@ class EvaluationResult:
         ]
         sizes = [f"{s.name} ({s.num_objects})" for s in self.sizes if 0 < s.num_objects < FEW_OBJECTS]
         return [
-            f"fewer than {FEW_OBJECTS} objects, so their figures mean little: {_listed(of)}"
+            f"fewer than {FEW_OBJECTS} objects, so their figures mean little: {list_names(of, most=10)}"
             for of in (rare, sizes)
             if of
         ]
@@ -316,10 +316,6 @@ def _few(num_objects: int) -> str:
         return "no objects: nothing to measure"
     plural = "" if num_objects == 1 else "s"
     return f"{num_objects} object{plural}: this figure means little" if num_objects < FEW_OBJECTS else ""
-
-
-def _listed(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _point(point: OperatingPoint) -> tuple[str, ...]:

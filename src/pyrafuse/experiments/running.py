@@ -231,7 +231,7 @@ def read_reason(log: Path, status: int) -> str:
 def count_epochs(folder: Path) -> int:
     """Epochs that the run in ``folder`` has behind it."""
     path = folder / "metrics.csv"
-    return max(0, len(path.read_text().splitlines()) - 1) if path.is_file() else 0
+    return max(0, len(path.read_bytes().splitlines()) - 1) if path.is_file() else 0
 
 
 @dataclass(frozen=True)

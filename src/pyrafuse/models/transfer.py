@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyrafuse.base.printable import list_names
 from pyrafuse.core.class_rows import ClassRows
 
 SHOWN_CLASSES = 10
@@ -172,26 +173,23 @@ def describe_transfer(done: Transfer, classes: ClassMatch, layers: Collection[st
         parts.append(f"new: {len(fresh_layers)} entries of the class outputs, which have another shape there")
     if classes.fresh:
         count = len(classes.fresh)
-        parts.append(f"new: the outputs for {count} {_classes(count)} ({shorten(classes.fresh)})")
+        parts.append(
+            f"new: the outputs for {count} {_classes(count)} ({list_names(classes.fresh, most=SHOWN_CLASSES)})"
+        )
     others = Counter(key.partition(".")[0] for key in done.fresh if key not in layers)
     if others:
         parts.append("new: " + ", ".join(f"{count} entries of the {part}" for part, count in others.items()))
     if classes.is_by_order:
         parts.append(f"the file does not name its {len(classes.pairs)} classes: they are taken in their order")
     if classes.renamed:
-        as_there = ", ".join(f"{name} (there {other})" for name, other in list(classes.renamed.items())[:SHOWN_CLASSES])
+        renamed = [f"{name} (there {other})" for name, other in classes.renamed.items()]
+        as_there = list_names(renamed, most=SHOWN_CLASSES)
         parts.append(f"matched without regard to case: {as_there}")
     left_out = [f"{classes.left_out} {_classes(classes.left_out)}"] if classes.left_out else []
     left_out += [f"{len(done.left_out)} entries"] if done.left_out else []
     if left_out:
         parts.append(f"left out of the file: {' and '.join(left_out)}")
     return "; ".join(parts)
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first of ``names``, and how many more there are."""
-    more = len(names) - SHOWN_CLASSES
-    return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _classes(count: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.folders import check_file
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.printable import printable
 from pyrafuse.base.writing import write_atomically
@@ -22,6 +23,7 @@ from pyrafuse.visualization.report import Report
 from pyrafuse.visualization.training_curves import plot_training
 
 PAGE = "report.html"
+_MOST_EPOCHS = 10**7
 REWRITTEN_AFTER_S = 300.0
 """A run that goes on writes its page again after the first evaluation that is so much later than the last page."""
 
@@ -87,30 +89,52 @@ def read_history(folder: Path) -> dict[str, list[float]]:
     """The columns of ``metrics.csv``, one value an epoch, NaN where an epoch has none; empty where there is no file.
 
     Raises:
-        DataError: If the file is damaged, with the line.
+        DataError: If the file is damaged.
     """
     path = folder / "metrics.csv"
-    if not path.exists():
-        return {}
-    history: dict[str, list[float]] = {}
+    rows = _read_rows(path)
     try:
+        return {key: [float(row[key] or "nan") for row in rows] for key in (rows[0] if rows else {})}
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a file that `add_row` wrote, each with a value, an empty one perhaps, in every column.
+
+    Raises:
+        DataError: If it cannot be read so.
+    """
+    if not path.exists():
+        return []
+    try:
+        check_file(path)
         with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream, restval=""):
-                for key, value in row.items():
-                    history.setdefault(key, []).append(float(value or "nan"))
-    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a row with more values than columns
-        line = 2 + min(map(len, history.values()), default=0)
-        reason = printable(error, limit=200)
-        raise DataError(f"{path} is damaged at line {line}: {reason}; correct the line, or remove the file") from error
-    return history
+            rows = list(csv.DictReader(stream, strict=True))
+        for number, row in enumerate(rows, 1):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} has not as many values as there are columns")
+            if not 1 <= int(row.get("epoch", "")) <= _MOST_EPOCHS:
+                raise ValueError(f"row {number} is of epoch {printable(row['epoch'], limit=20)}")
+    except (OSError, ValueError, csv.Error) as error:
+        raise _damaged(path, error) from error
+    return rows
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is damaged ({printable(error, limit=120)}): strike the rows that are wrong, or remove the file; the "
+        "checkpoints do not need it"
+    )
 
 
 def add_row(path: Path, epoch: int, metrics: Mapping[str, float]) -> None:
-    """Add the row of ``epoch`` (from 1) to a CSV file; rows of epochs that are trained anew are replaced."""
-    rows: list[dict[str, Any]] = []
-    if path.exists():
-        with path.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < epoch]
+    """Add the row of ``epoch`` (from 1) to a CSV file; rows of epochs that are trained anew are replaced.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    rows: list[dict[str, Any]] = [row for row in _read_rows(path) if int(row["epoch"]) < epoch]
     rows.append({"epoch": epoch, **{key: f"{value:.6g}" for key, value in metrics.items()}})
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with write_atomically(path, "w") as stream:

@@ -13,11 +13,12 @@ import numpy as np
 
 from pyrafuse.base.card import CARD_KEY
 from pyrafuse.base.errors import DataError, PyrafuseError
-from pyrafuse.base.printable import counted
+from pyrafuse.base.printable import counted, list_names
 from pyrafuse.base.records import DetectionData
 from pyrafuse.base.typed_values import create
 from pyrafuse.data.formats.layout import Splits
 from pyrafuse.evaluation.result import EvaluationResult
+from pyrafuse.training.reporting import read_history
 from pyrafuse.training.settings import Recipe, to_plain
 from pyrafuse.training.state import read_content
 
@@ -61,11 +62,13 @@ def read_begun(recipe: Recipe) -> Begun:
 
     Raises:
         CheckpointError: If its last.ckpt cannot be read, or is no checkpoint of a training.
+        DataError: If its metrics.csv is damaged.
         PyrafuseError: If it has more epochs behind it than the recipe wants.
     """
     assert recipe.run.output is not None
     path = Path(recipe.run.output) / "last.ckpt"
     content = read_content(path)
+    read_history(path.parent)  # a damaged one is told now, not after an epoch
     epochs, epoch_steps = content["epoch"] + 1, content.get("epoch_steps", 0)
     values = content[CARD_KEY].get("recipe") or {}
     best = content.get("best_evaluation")
@@ -170,5 +173,4 @@ def _reorder(data: DetectionData, names: tuple[str, ...]) -> DetectionData:
 
 
 def _list(names: Any) -> str:
-    shown = ", ".join(str(name) for name in list(names)[:20])
-    return f"{len(names)} class{'es' if len(names) != 1 else ''} ({shown}{', ...' if len(names) > 20 else ''})"
+    return f"{counted(len(names), 'class', 'classes')} ({list_names(names, most=20)})"

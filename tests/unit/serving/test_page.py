@@ -159,6 +159,10 @@ def test_trainings_are_told_with_their_state(tmp_path):
         ["search/stopped", "stopped", "1 of 4", "10.0", "20.0", "my_data"],
     ]
     assert trainings.draw_curves(done).startswith(b"\x89PNG")
+    (done / "metrics.csv").write_text("epoch,loss\n1")
+    assert ["done", "damaged", "?", "", "", "?"] in trainings.summarize(runs, tmp_path)
+    with pytest.raises(PyrafuseError, match=r"metrics\.csv is damaged \(row 1 has not as many values"):
+        trainings.draw_curves(done)
     with pytest.raises(PyrafuseError, match=r"done has no best\.ckpt yet"):
         trainings.sample_predictions(done)
 

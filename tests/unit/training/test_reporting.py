@@ -7,7 +7,7 @@ import yaml
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.training import reporting
-from pyrafuse.training.reporting import PageWriter, read_history, write_page
+from pyrafuse.training.reporting import PageWriter, add_row, read_history, write_page
 from pyrafuse.training.settings import Recipe, to_plain
 
 
@@ -28,16 +28,6 @@ def test_a_run_without_an_evaluation_shows_its_losses(folder):
     assert "Curves of 2 epochs" in page
     assert "<dt>best epoch</dt><dd>-</dd>" in page
     assert "What to do next" not in page
-
-
-@pytest.mark.parametrize("line", ["3,none,\n", "3,1,2,3\n", "\udcff,1,2\n"])
-def test_a_damaged_line_of_metrics_is_told(folder, line):
-    with (folder / "metrics.csv").open("ab") as stream:
-        stream.write(line.encode("utf-8", "surrogateescape"))
-    with pytest.raises(
-        DataError, match=r"metrics\.csv is damaged at line [24]: .*; correct the line, or remove the file"
-    ):
-        read_history(folder)
 
 
 def test_a_run_without_an_epoch_has_no_page(tmp_path):
@@ -62,3 +52,32 @@ def test_what_goes_wrong_with_the_page_hides_no_error(folder, monkeypatch):
     monkeypatch.setattr(reporting, "write_page", lambda *given: tried.append(given) or 1 / 0)
     PageWriter(folder).write_stopped(None)
     assert tried == [(folder, None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"epoch,loss\n1,2.0\n2", "row 2 has not as many values as there are columns"),
+        (b"epoch,loss\n1,2.0,3.0\n", "row 1 has not as many values as there are columns"),
+        (b"loss\n1\n", "invalid literal for int"),
+        (b"epoch,loss\n-1,2\n", "row 1 is of epoch -1"),
+        (b"epoch,loss\n" + b"9" * 5000 + b",2\n", "for integer string conversion"),
+        (b"epoch,loss\n1,\x1b[2Jx\n", r"could not convert string to float: '\x1b[2Jx'"),
+        (b"epoch,loss\n1,\xff\n", "can't decode byte 0xff"),
+        (b'epoch,loss\n1,"' + b"x" * 200_000, "field larger than field limit"),
+        (b'epoch,loss\n1,"2\n', "unexpected end of data"),
+    ],
+)
+def test_a_damaged_history_is_one_sentence(tmp_path, content, told):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_history(tmp_path)
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith("or remove the file; the checkpoints do not need it")
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+    if b"\x1b" not in content:  # what no number is, is not read then
+        with pytest.raises(DataError, match="is damaged"):
+            add_row(path, 3, {"loss": 1.0})
+        assert path.read_bytes() == content

@@ -45,7 +45,7 @@ def find_set_aside(splits: Sequence[DetectionData]) -> list[Problem]:
     if not aside.sum():
         return []
     largest = np.argsort(-aside, kind="stable")[: np.count_nonzero(aside)].tolist()
-    shown = ", ".join(f"{names[label]} {aside[label]} of {total[label]}" for label in largest[:10])
+    shown = ", ".join(f"{printable(names[label], limit=60)} {aside[label]} of {total[label]}" for label in largest[:10])
     more = f" and {len(largest) - 10} more classes" if len(largest) > 10 else ""
     is_much = 2 * aside.sum() >= total.sum()
     word, remedy = format_of(splits[0].layout).set_aside

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.printable import list_names
 from pyrafuse.data.reading.folders import CLASS_FILES, IMAGE_FOLDERS, is_label_file, read_text, split_of_folder
 
 _PREDEFINED = "predefined_classes.txt"
@@ -70,8 +71,8 @@ def join_class_lists(lists: Sequence[ClassList]) -> tuple[str, ...]:
     for item in lists:
         if not agree(item, longest):
             raise DataError(
-                f"{longest.file} and {item.file} list different classes: {_shorten(longest.names)}; and "
-                f"{_shorten(item.names)}; remove the one that is wrong"
+                f"{longest.file} and {item.file} list different classes: {list_names(longest.names)}; and "
+                f"{list_names(item.names)}; remove the one that is wrong"
             )
     return longest.names
 
@@ -89,7 +90,3 @@ def _read_notes(path: Path) -> tuple[str, ...]:
     except (ValueError, KeyError, TypeError):
         return ()
     return tuple(names[i] for i in range(len(names))) if set(names) == set(range(len(names))) else ()
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyrafuse.base.printable import counted
+from pyrafuse.base.printable import counted, list_names
 from pyrafuse.base.records import DetectionData
 from pyrafuse.data.reading.problems import Reading
 from pyrafuse.data.writing.layouts import AREAS, ASIDE, BARE_CLASSES, FRACTIONS, NUMBERS, Writing
@@ -57,5 +57,5 @@ def _count(splits: Sequence[DetectionData]) -> dict[str, str]:
         f"{distance.max(initial=0):.2f} px" if distance.any() else "",
         ASIDE: f"set aside: {num_aside} {of} would count as objects to be found" if num_aside else "",
         AREAS: f"areas: {num_areas} {of} have one that is not that of the box" if num_areas else "",
-        BARE_CLASSES: f"classes without objects: {', '.join(bare)}" if bare else "",
+        BARE_CLASSES: f"classes without objects: {list_names(bare)}" if bare else "",
     }  # fmt: skip

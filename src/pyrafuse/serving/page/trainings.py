@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pyrafuse.base.arrays import to_numpy
-from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.printable import printable
 from pyrafuse.data.formats.layout import read_splits
 from pyrafuse.data.reading.rules import ReadingRules
@@ -82,7 +82,10 @@ def sample_predictions(run: Path, *, count: int = 4, score: float = 0.25) -> lis
 
 
 def _summarize(run: Path) -> tuple[str, str, str, str, str]:
-    history, recipe = read_history(run), _read_recipe(run)
+    try:
+        history, recipe = read_history(run), _read_recipe(run)
+    except DataError:  # the others are shown all the same; its own curves tell what is wrong
+        return "damaged", "?", "", "", "?"
     done = int(max(history.get("epoch", [0])))
     state = "running" if time.time() - _changed(run) < RECENT_S else "stopped"
     best: dict[str, Any] = {}
