@@ -5,10 +5,12 @@ What runs, and is killed, is the command's own function in a process, session an
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -67,7 +69,7 @@ class Forked:
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
-                raise TimeoutError
+                raise subprocess.TimeoutExpired("pyrafuse", timeout)
             time.sleep(0.005)
         assert self.returncode is not None
         return self.returncode
@@ -96,9 +98,14 @@ class Forked:
             os.killpg(self.pid, number)
 
 
+_SUBPROCESS = SimpleNamespace(
+    Popen=Forked, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT, TimeoutExpired=subprocess.TimeoutExpired
+)
+
+
 def start(argv: Sequence[str], log: Path) -> Forked:
     """Start a command whose output is added to ``log``."""
     torch.set_num_threads(1)
-    running.subprocess.Popen = Forked  # type: ignore[misc]  # trainings of a comparison are forks, too
+    running.subprocess = _SUBPROCESS  # type: ignore[assignment]  # trainings of a comparison are forks, too
     with log.open("ab") as stream:
         return Forked(argv, stdout=stream)

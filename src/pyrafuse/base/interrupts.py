@@ -1,17 +1,24 @@
 """Signals that end a command: SIGTERM as Ctrl-C, and both held back where they would be lost."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+
+_AGAIN_S = 0.05
 
 
 @contextmanager
 def as_interrupts() -> Iterator[list[int]]:
-    """Within, SIGTERM raises `KeyboardInterrupt` once, as Ctrl-C does.
+    """Within, SIGTERM raises `KeyboardInterrupt` once, as Ctrl-C does, and neither is lost.
+
+    A thread that waits for the batch of a loading process which a signal ended shows no traceback.
 
     Yields:
         The signal's number once it came; later ones are passed over, so that what is being ended ends.
@@ -23,15 +30,33 @@ def as_interrupts() -> Iterator[list[int]]:
             received.append(number)
             raise KeyboardInterrupt
 
+    process, lost_hook, hook = os.getpid(), sys.unraisablehook, sys.excepthook
+
+    def raise_again(lost: Any) -> None:
+        # Python passes over what is raised in a finaliser or in a weak reference's callback, an interrupt too
+        if not issubclass(lost.exc_type, KeyboardInterrupt) or os.getpid() != process:
+            lost_hook(lost)
+            return
+        timer = threading.Timer(_AGAIN_S, os.kill, (process, received.pop() if received else signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main or not isinstance(error, (ConnectionError, EOFError)):
+            hook(kind, error, trace)
+
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
         yield received
         return
     signal.signal(signal.SIGTERM, end)
+    sys.unraisablehook, sys.excepthook = raise_again, show
     try:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook, sys.excepthook = lost_hook, hook
 
 
 @contextmanager
