@@ -234,7 +234,7 @@ def test_classes_in_another_order_are_matched_by_name_and_more_epochs_are_said(d
         content["annotations"] = [{**a, "category_id": ids[a["category_id"]]} for a in content["annotations"]]
         path.write_text(json.dumps(content))
     _, said = train(resumed(recipe_for(data, tmp_path / "same", epochs=3)))
-    assert "resumed after epoch 2; otherwise than it began: run.epochs 2 -> 3" in said
+    assert "resumed after 2 epochs; otherwise than it began: run.epochs 2 -> 3" in said
     train(resumed(recipe_for(other, tmp_path / "turned", epochs=3)))
     same, turned = (read_tensors(tmp_path / name / "last.ckpt")["state_dict"] for name in ("same", "turned"))
     assert all((value == turned[key]).all() for key, value in same.items())
