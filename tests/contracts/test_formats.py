@@ -69,7 +69,7 @@ def test_formats_tell_what_they_are_and_leave_what_is_not_theirs(name, tmp_path)
 
 def test_formats_look_in_their_order():
     assert [name for name, _ in all_formats()] == [
-        "coco", "voc", "yolo", "cvat", "label_studio", "labelme", "imagefolder", "open_images", "csv",
+        "coco", "shards", "voc", "yolo", "cvat", "label_studio", "labelme", "imagefolder", "open_images", "csv",
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ Derive = Callable[[Mapping[str, Any]], Any]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-LARGEST_NUMBER = 100_000
+LARGEST_NUMBER = 2_000_000
 """Largest whole number that an option may be or hold: numbers count channels, repeats and pixels."""
 
 

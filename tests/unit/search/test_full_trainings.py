@@ -60,7 +60,7 @@ TRIALS = (
 def test_the_best_graphs_each_neck_by_hand_at_its_best_and_the_best_draw_are_chosen():
     drawn = (make_trial(0, "random", 0.1), make_trial(1, "random", 0.2, 0.2), make_trial(2, "random", 0.2, 0.4))
     chosen = choose(PLAN, TRIALS, drawn)
-    assert chosen.found == ("trial-5", "trial-4", "trial-7")
+    assert chosen.found == ("trial-5", "trial-7", "trial-4")
     assert tuple(chosen.candidates) == (*chosen.found, "fpn-24", "pafpn-16", "random-2")
     assert chosen.candidates["fpn-24"].graph.channels == 24
     assert chosen.candidates["trial-5"].answers == TRIALS[5].answers

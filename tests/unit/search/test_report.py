@@ -31,7 +31,7 @@ TRIALS = (
     trial(0, "fpn", (3.0, None), (2.0, 0.10)),
     trial(1, "random", (3.1, None)),
     trial(2, "random", (2.9, None), (2.1, 0.05)),
-    trial(3, "evolution", (2.8, None), (1.9, 0.20)),
+    trial(3, "evolution", (2.6, None), (1.9, 0.20)),
     trial(4, "random", (2.7, None), (1.8, 0.15)),
     trial(5, "evolution", state=FAILED, reason="<script>alert(1)</script>"),
     trial(6, "evolution", state=OVER_BUDGET, reason="16 ms, and 15 ms are allowed"),

@@ -1,5 +1,6 @@
 """A server on a real socket: what it answers, and what it says to whatever else is sent."""
 
+import asyncio
 import base64
 import gc
 import http.client
@@ -367,6 +368,16 @@ def test_limits_are_checked(limits, said):
         Limits(**limits)
 
 
+@pytest.fixture
+def no_loop():
+    """No running loop: the browser of other tests keeps one in this thread."""
+    kept = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(kept)
+
+
+@pytest.mark.usefixtures("no_loop")
 def test_a_signal_before_the_loop_runs_ends_the_server(monkeypatch):
     make = uvicorn.Config.get_loop_factory
 

@@ -59,7 +59,7 @@ def test_a_resumed_run_keeps_its_settings(settled):
     recipe, said = apply(resumed, [LARGER])
     assert (recipe.data.size, recipe.run.advice, recipe.run.by_hand) == (64, False, ())
     assert said == ["not applied: a resumed run keeps the settings it began with"]
-    begun = Begun(Path("run/last.ckpt"), 1, to_plain(settled), (), is_complete=False, best=None, precision=None)
+    begun = Begun(Path("run/last.ckpt"), 1, 0, to_plain(settled), (), is_complete=False, best=None, precision=None)
     assert compare_options(resumed, begun) == []
 
 
