@@ -288,7 +288,7 @@ class Tally:
         kills: Processes ended by a signal, by the way in which.
         writing: Kills while a temporary file was there.
         runs: Runs that were ended at least once, and went on to their end.
-        equal: Of these, those that ended as the undisturbed one.
+        equal: Number of killed runs that ended as the undisturbed one.
         faults: What went wrong, a sentence each.
     """
 
