@@ -160,8 +160,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         collect_rarely()
     words = list(sys.argv[1:] if argv is None else argv)
-    with as_interrupts() as received:
-        return _answer(words, received)
+    status: int | None = None
+    try:
+        with as_interrupts() as received:
+            status = _answer(words, received)
+    except KeyboardInterrupt:  # before the command began, or after it ended
+        if status is None:
+            print("pyrafuse: interrupted", file=sys.stderr)
+    return 128 + signal.SIGINT if status is None else status
 
 
 def _answer(words: list[str], received: Sequence[int]) -> int:

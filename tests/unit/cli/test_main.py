@@ -2,6 +2,7 @@ import inspect
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -154,3 +155,25 @@ def test_a_reader_that_leaves_is_no_error():
     )
     assert done.returncode in {0, 141}
     assert done.stderr == ""
+
+
+def test_an_interrupt_after_the_command_does_not_undo_its_status(commands, monkeypatch, capsys):
+    @contextmanager
+    def late():
+        yield []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyrafuse.cli.main.as_interrupts", late)
+    assert main(["works", "hello", "--status", "3"]) == 3
+    assert capsys.readouterr() == ("hello\n", "")
+
+
+def test_an_interrupt_before_the_command_is_one(monkeypatch, capsys):
+    @contextmanager
+    def early():
+        raise KeyboardInterrupt
+        yield []
+
+    monkeypatch.setattr("pyrafuse.cli.main.as_interrupts", early)
+    assert main(["--version"]) == 130
+    assert capsys.readouterr() == ("", "pyrafuse: interrupted\n")
