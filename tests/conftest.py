@@ -1,14 +1,20 @@
 """Fixtures that every test may use."""
 
 import os
+import pickle
 import resource
 import socket
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 # xdist's workers share the cores between them.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1 if "PYTEST_XDIST_WORKER" in os.environ else 2)))
@@ -66,3 +72,40 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def in_processes(tmp_path) -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """What a function of its own number gives in each of so many processes of a training: forks, joined by gloo."""
+
+    def run(number: int, function: Callable[[int], Any]) -> list[Any]:
+        folder = tmp_path / "processes"
+        folder.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # this process has threads; none holds a lock here
+            children = [os.fork() or _join(folder, rank, number, function) for rank in range(number)]
+        for child in children:
+            os.waitpid(child, 0)
+        told = [pickle.loads((folder / f"{rank}.pkl").read_bytes()) for rank in range(number)]
+        assert not any(fault for _, fault in told), "\n".join(fault for _, fault in told)
+        return [result for result, _ in told]
+
+    return run
+
+
+def _join(folder: Path, rank: int, number: int, function: Callable[[int], Any]) -> int:
+    """Run ``function`` as one process of several, leave its result in ``folder``, and end."""
+    result, fault = None, ""
+    try:
+        torch.set_num_threads(1)
+        meeting = f"file://{folder / 'meeting'}"
+        dist.init_process_group(
+            "gloo", init_method=meeting, rank=rank, world_size=number, timeout=timedelta(seconds=30)
+        )
+        result = function(rank)
+        dist.barrier()
+    except BaseException:
+        fault = traceback.format_exc()
+    finally:
+        (folder / f"{rank}.pkl").write_bytes(pickle.dumps((result, fault)))
+        os._exit(0)

@@ -57,7 +57,7 @@ GRADIENTS = (
     + """
 import torch
 from pyrafuse.core.targets import Batch, Targets
-from pyrafuse.criteria.normalizing import each_process_alone
+from pyrafuse.core.over_processes import each_process_alone
 from pyrafuse.models.factory import create_model
 from pyrafuse.training.launching import join_launcher
 from pyrafuse.training.processes import take_place

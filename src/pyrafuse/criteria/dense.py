@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.core.assignment import Assignment
 from pyrafuse.core.losses import LevelLosses, sum_by_level
+from pyrafuse.core.over_processes import divisor_over_processes, sum_over_processes
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.level_weights import LevelWeights, ScheduledLevelWeights
-from pyrafuse.criteria.normalizing import divisor_over_processes, sum_over_processes
 from pyrafuse.criteria.registry import CRITERIA, LEVEL_WEIGHTS
 from pyrafuse.losses.classification import binary_cross_entropy, focal_of_labels
 from pyrafuse.losses.registry import LOSSES, is_of_boxes

@@ -13,10 +13,10 @@ from pyrafuse.assigners.max_iou import ApproxMaxIoUAssigner
 from pyrafuse.assigners.registry import ASSIGNERS
 from pyrafuse.base.parts import part
 from pyrafuse.core.losses import LevelLosses, sum_by_level
+from pyrafuse.core.over_processes import mean_over_processes
 from pyrafuse.core.predictions import DensePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import Assign, DenseCriterion, Sample
-from pyrafuse.criteria.normalizing import mean_over_processes
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.boxes import bounded_iou_loss
 from pyrafuse.losses.classification import focal

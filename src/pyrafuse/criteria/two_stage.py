@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.core.assignment import IGNORED, Assignment
 from pyrafuse.core.losses import LevelLosses, sum_by_level
+from pyrafuse.core.over_processes import divisor_over_processes
 from pyrafuse.core.regions import RegionPredictions, TwoStagePredictions
 from pyrafuse.core.targets import Targets
 from pyrafuse.criteria.dense import DenseCriterion, RowLoss
-from pyrafuse.criteria.normalizing import divisor_over_processes
 from pyrafuse.criteria.registry import CRITERIA
 from pyrafuse.losses.classification import softmax_of_labels
 from pyrafuse.losses.registry import LOSSES, is_of_boxes

@@ -2,11 +2,16 @@
 
 Li, Liu and Wang, "Gradient Harmonized Single-stage Detector", arXiv:1811.05181.
 gradient norm of each element -> how many lie in its bin -> weight = elements / population of the bin
+
+In a training of several processes the bins hold the elements of all of them, so that the mean of their gradients is
+that of one process. mmdetection counts the elements of each process alone.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pyrafuse.core.over_processes import num_processes, sum_over_processes
 
 
 class _GradientDensity(nn.Module):
@@ -27,10 +32,14 @@ class _GradientDensity(nn.Module):
 
     @torch.no_grad()
     def forward(self, norms: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of elements with gradient ``norms``, of those that ``counts`` (bool), and the number of these."""
+        """Weights of elements with gradient ``norms``, of those that ``counts`` (bool), and the number of these.
+
+        The number is the mean over the processes of a training.
+        """
         edges = torch.arange(1, self.num_bins, device=norms.device, dtype=torch.float32) / self.num_bins
         bins = torch.bucketize(norms.float(), edges, right=True)
         present = norms.new_zeros(self.num_bins).index_add(0, bins.flatten(), counts.flatten().to(norms.dtype))
+        present = sum_over_processes(present)
         is_used = present > 0
         population = present
         if self.momentum:
@@ -38,9 +47,9 @@ class _GradientDensity(nn.Module):
             population = moved.where(is_used, self.population)
             if self.training:
                 self.population = population
-        total = counts.sum().clamp(min=1).to(norms.dtype)
+        total = present.sum().clamp(min=1)
         weights = (total / population.clamp(min=torch.finfo(norms.dtype).tiny)).where(is_used, 0)
-        return (weights / is_used.sum().clamp(min=1))[bins].where(counts, 0), total
+        return (weights / is_used.sum().clamp(min=1))[bins].where(counts, 0), total / num_processes()
 
 
 class HarmonizedClassification(nn.Module):

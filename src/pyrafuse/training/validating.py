@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,14 +15,16 @@ from torch import Tensor
 
 from pyrafuse.base.records import DetectionData
 from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.over_processes import each_process_alone
 from pyrafuse.core.targets import Targets
-from pyrafuse.criteria.normalizing import each_process_alone
 from pyrafuse.data.loading.loaders import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
 from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.laying import LaidBatch
 from pyrafuse.training.step import level_losses
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -55,18 +57,24 @@ def validate(
     for batch in batches:
         validate_batch(detector, batch.to(device, non_blocking=True), evaluator, losses, max_detections=max_detections)
         tell()
-    if dist.is_available() and dist.is_initialized():
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (evaluator.rows(), losses.sums()))
-        for rank, (rows, sums) in enumerate(parts):
-            if rank != dist.get_rank():
-                evaluator.merge(rows)
-                losses.merge(sums)
+    rows, sums = zip(*gather((evaluator.rows(), losses.sums())), strict=True)
+    evaluator = CocoEvaluator(data, max_detections=evaluator.max_detections)
+    for part in rows:
+        evaluator.merge(part)
     result = evaluator.compute()
     figures = {f"val/{name}": value for name, value in result.figures().items()}
     figures["val/ap"] = chosen_by(result)
-    figures |= {f"val/{name}": value for name, value in losses.means().items()}
+    figures |= {f"val/{name}": value for name, value in mean_losses(sums).items()}
     return result, {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def gather(part: T) -> list[T]:
+    """The parts of all processes, in the order of their numbers: the same list in each of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
 
 
 def chosen_by(result: EvaluationResult) -> float:
@@ -116,11 +124,10 @@ def validating(device: torch.device) -> Iterator[None]:
 
 
 class MeanLosses:
-    """Means over images of the losses of batches; they stay on the device until they are asked for."""
+    """Losses of batches, weighed by their images; they stay on the device until they are asked for."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[dict[str, Tensor], int]] = []
-        self._others: list[Mapping[str, float]] = []
 
     def add(self, report: LevelLosses, *, num_images: int) -> None:
         """Count in the losses of a batch."""
@@ -136,16 +143,17 @@ class MeanLosses:
         totals = (values.cpu().double() * counts[:, None]).sum(dim=0)
         return {**dict(zip(names, totals.tolist(), strict=True)), "images": counts.sum().item()}
 
-    def merge(self, sums: Mapping[str, float]) -> None:
-        """Count in the ``sums()`` of another process."""
-        self._others.append(sums)
 
-    def means(self) -> dict[str, float]:
-        """``loss``, the mean over images of the sum of all terms, and ``loss_NAME`` of each; empty without images."""
-        parts = [part for part in (self.sums(), *self._others) if part]
-        if not parts:
-            return {}
-        total = {name: sum(part[name] for part in parts) for name in parts[0]}
-        count = total.pop("images")
-        terms = {f"loss_{name}": value / count for name, value in total.items()}
-        return {"loss": sum(terms.values()), **terms}
+def mean_losses(sums: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """``loss``, the mean over images of the sum of all terms, and ``loss_NAME`` of each; empty without images.
+
+    Args:
+        sums: What `MeanLosses.sums` gave in each process, in the same order in all of them.
+    """
+    parts = [part for part in sums if part]
+    if not parts:
+        return {}
+    total = {name: sum(part[name] for part in parts) for name in parts[0]}
+    count = total.pop("images")
+    terms = {f"loss_{name}": value / count for name, value in total.items()}
+    return {"loss": sum(terms.values()), **terms}

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pyrafuse.core.over_processes import mean_over_processes
 from pyrafuse.core.pyramid import Neck, Pyramid
-from pyrafuse.criteria.normalizing import mean_over_processes
 from pyrafuse.layers.fusion_weights import FusionWeights, find_fusions
 
 

@@ -122,6 +122,27 @@ def test_populations_move_and_are_kept():
     assert loss.state_dict()["density.population"].tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("make", [HarmonizedClassification, HarmonizedRegression])
+def test_harmonized_losses_of_two_processes_are_those_of_one(in_processes, make):
+    """Twice, as populations move; the second process has one element that counts of its first five, and then none."""
+    generator = torch.Generator().manual_seed(0)
+    found, wanted = torch.randn(2, 10, generator=generator), torch.randint(2, (2, 10), generator=generator)
+    counts = torch.tensor([[True] * 6 + [False] * 4, [True] * 5 + [False] * 5])
+
+    def learn(share):
+        loss = make(num_bins=4, momentum=0.5)
+        given = found[:, share].clone().requires_grad_()
+        for call in (0, 1):
+            loss(given[call], wanted[call, share], counts[call, share]).backward()
+        return given.grad, loss.density.population
+
+    gradient, population = learn(slice(None))
+    shares = in_processes(2, lambda rank: learn(slice(5 * rank, 5 * rank + 5)))
+    torch.testing.assert_close(torch.cat([g for g, _ in shares], dim=1) / 2, gradient)  # as their mean is learnt
+    for _, of_share in shares:
+        torch.testing.assert_close(of_share, population, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -1,14 +1,21 @@
 """Losses of the validation images: their values, and that they leave no trace in the training."""
 
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from pyrafuse.base.detections import Detections
+from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.core.losses import LevelLosses
+from pyrafuse.core.over_processes import divisor_over_processes, mean_over_processes, sum_over_processes
 from pyrafuse.core.targets import Targets
-from pyrafuse.criteria.normalizing import divisor_over_processes, mean_over_processes, sum_over_processes
 from pyrafuse.losses.harmonizing import HarmonizedClassification
 from pyrafuse.models.factory import create_model
-from pyrafuse.training.validating import MeanLosses, validating
+from pyrafuse.training import validating as module
+from pyrafuse.training.validating import MeanLosses, mean_losses, validate, validating
 
 TWO_STAGE = {
     "backbone": {"name": "resnet18", "width": 8},
@@ -25,21 +32,19 @@ def report(box, classes):
 
 def test_means_are_over_images_not_batches():
     losses = MeanLosses()
-    assert losses.means() == {}
+    assert mean_losses([losses.sums()]) == {}
     losses.add(report([1.0, 2.0], [0.5, 0.5]), num_images=3)
     losses.add(report([7.0, 0.0], [5.0, 0.0]), num_images=1)
-    assert losses.means() == {"loss": 6.0, "loss_box": (3 * 3 + 7) / 4, "loss_class": (3 * 1 + 5) / 4}
+    assert mean_losses([losses.sums()]) == {"loss": 6.0, "loss_box": (3 * 3 + 7) / 4, "loss_class": (3 * 1 + 5) / 4}
 
 
 def test_processes_put_their_sums_together():
     one, other, idle = MeanLosses(), MeanLosses(), MeanLosses()
     one.add(report([3.0], [1.0]), num_images=3)
     other.add(report([7.0], [5.0]), num_images=1)
-    one.merge(other.sums())
-    one.merge(idle.sums())
-    assert one.means() == {"loss": 6.0, "loss_box": 4.0, "loss_class": 2.0}
-    idle.merge(other.sums())
-    assert idle.means() == {"loss": 12.0, "loss_box": 7.0, "loss_class": 5.0}
+    parts = [each.sums() for each in (one, other, idle)]
+    assert mean_losses(parts) == {"loss": 6.0, "loss_box": 4.0, "loss_class": 2.0}
+    assert mean_losses(parts[1:]) == {"loss": 12.0, "loss_box": 7.0, "loss_class": 5.0}
 
 
 def test_samples_are_the_same_each_time_and_random_numbers_go_on():
@@ -102,3 +107,43 @@ def test_one_object_in_all_processes_counts_as_one(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_reduce", lambda value: value.add_(1))  # the others hold one object
     assert divisor_over_processes(torch.tensor(0.0)) == 0.25
     assert divisor_over_processes(torch.tensor(2.0)) == 0.75
+
+
+BOX = np.array([[4, 4, 24, 24]], np.float32)
+NUM_IMAGES = 7
+
+
+def found_in(rows, *, shifted=False):
+    """Two detections of each image, the right one the later one: all have the same score."""
+    boxes = torch.tensor([[30.0, 30, 50, 50], [44.0 if shifted else 4, 4, 24, 24]])
+    levels = torch.zeros(2, dtype=torch.int64)
+    return [Detections(boxes=boxes, scores=torch.full((2,), 0.5), labels=levels, levels=levels) for _ in rows]
+
+
+def test_all_processes_have_the_figures_of_one_where_scores_are_equal(in_processes, monkeypatch):
+    """The ids run against the order of the images, of which every second one has an object."""
+    records = tuple(
+        ImageRecord(Path(f"{n}.png"), -n, 64, 64, BOX[: n % 2], np.zeros(n % 2, np.int64), np.zeros(n % 2, bool),
+                    np.full(n % 2, 400, np.float32))
+        for n in range(NUM_IMAGES)
+    )  # fmt: skip
+    data = DetectionData(records, ("a",), (1,), "coco", "val")
+
+    def detect(rank, _, batch, evaluator, losses, max_detections):
+        evaluator.update(batch.tolist(), found_in(batch))
+        if rank == 2:  # an image of another process, too, in which it found something else
+            evaluator.update([1], found_in([1], shifted=True))
+        losses.add(report([0.1 * (rank + 1)], [0.0]), num_images=1)
+
+    def validate_share(rank, world_size=3):
+        monkeypatch.setattr(module, "validate_batch", partial(detect, rank))
+        batches = [torch.tensor([row]) for row in range(NUM_IMAGES)][rank::world_size]
+        options = {"max_detections": None, "device": torch.device("cpu"), "tell": lambda: None}
+        result, figures = validate(torch.nn.Identity(), batches, data, **options)
+        return result.to_dict(), figures
+
+    (alone, one), *shares = validate_share(0, 1), *in_processes(3, validate_share)
+    assert 0 < one["val/ap"] < 1
+    assert {result == alone for result, _ in shares} == {True}
+    assert all(figures == shares[0][1] for _, figures in shares)
+    assert {**shares[0][1], **{k: v for k, v in one.items() if "loss" in k}} == one

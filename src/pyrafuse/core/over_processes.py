@@ -1,4 +1,4 @@
-"""By what losses are divided."""
+"""Sums over the processes of a training: by what losses are divided, and how the gradients of all lie."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +24,16 @@ def each_process_alone() -> Iterator[None]:
         _IS_ALONE.reset(before)
 
 
-def _is_spread() -> bool:
-    return dist.is_available() and dist.is_initialized() and not _IS_ALONE.get()
+def num_processes() -> int:
+    """How many processes share the batch; 1 within `each_process_alone`."""
+    is_spread = dist.is_available() and dist.is_initialized() and not _IS_ALONE.get()
+    return dist.get_world_size() if is_spread else 1
 
 
 @torch.no_grad()
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of ``value`` over all processes of a training."""
-    if not _is_spread():
+    if num_processes() == 1:
         return value
     total = value.clone()
     dist.all_reduce(total)
@@ -40,7 +42,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of ``value`` over all processes of a training, so that each object weighs the same in all of them."""
-    return sum_over_processes(value) / dist.get_world_size() if _is_spread() else value
+    return sum_over_processes(value) / num_processes()
 
 
 def divisor_over_processes(count: Tensor) -> Tensor:
@@ -48,4 +50,4 @@ def divisor_over_processes(count: Tensor) -> Tensor:
 
     The total counts, as it would in one process: a process may have no object.
     """
-    return mean_over_processes(count).clamp(min=1 / dist.get_world_size() if _is_spread() else 1)
+    return mean_over_processes(count).clamp(min=1 / num_processes())
