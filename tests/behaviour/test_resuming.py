@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,10 +264,20 @@ def test_a_killed_process_leaves_no_lock_and_its_half_written_files_are_removed(
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     (tmp_path / ".mine.part").touch()
     (tmp_path / f".other.{os.getppid()}.part").touch()  # of a process that runs
-    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".last.ckpt.")]) == 1
+    elsewhere = tmp_path / ".last.ckpt.x.0badcafe-4194305.part"  # of another machine, and no process of this one
+    elsewhere.mkdir()
+    (elsewhere / "half").touch()
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".last.ckpt.")]) == 2
     with hold_folder(tmp_path):
         left = {path.name for path in tmp_path.iterdir()}
-        assert left == {".pyrafuse.lock", ".mine.part", f".other.{os.getppid()}.part"}
+        assert left == {".pyrafuse.lock", ".mine.part", f".other.{os.getppid()}.part", elsewhere.name}
+    for each, days in ((elsewhere, 2), (elsewhere / "half", 0.9)):
+        os.utime(each, (time.time() - 86400 * days,) * 2)
+    with hold_folder(tmp_path):
+        assert elsewhere.is_dir()
+    os.utime(elsewhere / "half", (time.time() - 86400 * 1.1,) * 2)
+    with hold_folder(tmp_path):
+        assert not elsewhere.exists()
 
 
 def test_what_is_written_into_a_recipe_is_what_was_asked(data, whole):

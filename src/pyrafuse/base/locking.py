@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import socket
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,11 @@ LOCK_FILE = ".pyrafuse.lock"
 """In the folder while it is held. A killed process leaves the file behind, and not the lock."""
 
 _MADE = "made"
+
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+_LEFT_AFTER_S = 86400.0
+"""Seconds for which a temporary file of another machine must not have changed to count as left behind."""
 
 
 class HeldError(PyrafuseError):
@@ -114,16 +122,30 @@ def refuse_held(folder: str | os.PathLike[str]) -> None:
             pass
 
 
+def part_suffix() -> str:
+    """The end of a name for a temporary file of this process, ``.HOST-NUMBER.part``."""
+    return f".{_HOST}-{os.getpid()}{PART}"
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files in ``folder``, and one below, whose process was killed, and temporary folders.
 
-    Their names are those of `write_atomically`.
+    Their names end in a `part_suffix`. Whether a process of another machine still runs cannot be seen from here: its
+    files are left behind once they have not changed for a day.
     """
     for path in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
-        number = path.name.removesuffix(PART).rpartition(".")[2]
-        if number.isdecimal() and not _is_running(int(number)):
-            with suppress(OSError):
+        host, _, number = path.name.removesuffix(PART).rpartition(".")[2].rpartition("-")
+        with suppress(OSError):
+            if number.isdecimal() and _is_left(path, host, int(number)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_left(path: Path, host: str, process: int) -> bool:
+    """Whether nobody writes ``path`` any more."""
+    if host in ("", _HOST):
+        return not _is_running(process)
+    changed = max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+    return time.time() - changed > _LEFT_AFTER_S
 
 
 def _is_running(process: int) -> bool:

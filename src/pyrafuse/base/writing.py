@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.locking import PART
+from pyrafuse.base.locking import part_suffix
 
 _MOST_LETTERS = 40
 """Of the name, in that of the temporary file: a longer name plus a suffix may be longer than file systems allow."""
@@ -26,7 +26,7 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
-            prefix=f".{path.name[:_MOST_LETTERS]}.", suffix=f".{os.getpid()}{PART}", dir=path.parent
+            prefix=f".{path.name[:_MOST_LETTERS]}.", suffix=part_suffix(), dir=path.parent
         )
         # files may have names that are no UTF-8: a text tells of them as standard error does
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")

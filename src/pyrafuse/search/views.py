@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.base.locking import PART
+from pyrafuse.base.locking import part_suffix
 from pyrafuse.core.pyramid import Pyramid
 from pyrafuse.core.targets import Batch, Targets
 
@@ -131,7 +131,7 @@ def write_view(
         OSError: If the file system refuses, a full disk included; nothing is left of the view.
         DataError: If a map holds a number that fp16 does not.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=f".{os.getpid()}{PART}", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=part_suffix(), dir=folder.parent))
     targets, sizes = [], []
     try:
         with ExitStack() as stack:

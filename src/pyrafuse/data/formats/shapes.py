@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.errors import DataError, unknown_name
 from pyrafuse.base.folders import cache_folder
-from pyrafuse.base.locking import PART, remove_leftovers
+from pyrafuse.base.locking import part_suffix, remove_leftovers
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
@@ -147,8 +147,9 @@ def write_shapes(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.parent)
-        suffix = f".{os.getpid()}{PART}"
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=suffix, dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}.", suffix=part_suffix(), dir=folder.parent
+        ) as temporary:
             drawn = Path(temporary, folder.name)
             _write(drawn, settings)
             (drawn / _MANIFEST).write_text(json.dumps(manifest))

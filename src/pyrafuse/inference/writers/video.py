@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.locking import PART
+from pyrafuse.base.locking import part_suffix
 
 MAX_VIDEO_SIDE_PX = 8191
 """Of MPEG-4; larger frames are reduced."""
@@ -30,7 +30,7 @@ class Video:
     def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
         self._path = path
         # OpenCV chooses the container by the suffix, so that this cannot be the file's own
-        self._folder = path.with_name(f".{path.stem[:40]}.{os.getpid()}{PART}")
+        self._folder = path.with_name(f".{path.stem[:40]}{part_suffix()}")
         self._hidden = self._folder / path.name
         self._size = size
         self._num_frames = 0
