@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.inference.writers.record import RECORD_FILE
+from pyrafuse.inference.writers.registry import RECORD_FILE
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 

@@ -15,6 +15,7 @@ from pyrafuse.comparison.planning import Comparison, Variant
 from pyrafuse.data.formats.layout import read_all
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.data.writing.converting import plan, write
+from pyrafuse.explain.writing import explain_to
 from pyrafuse.export.exporting import _give_names, _hidden
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.recipes.small import small
@@ -36,6 +37,13 @@ def test_predictions(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     with hold_folder(tmp_path / "out"), pytest.raises(PyrafuseError, match=f"out {IN_USE}"):
         predict_to(NeverAsked(), tmp_path / "a.png", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_explanations(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    with hold_folder(tmp_path / "out"), pytest.raises(PyrafuseError, match=f"out {IN_USE}"):
+        explain_to(NeverAsked(), tmp_path / "a.png", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,6 @@
-"""Which files below a folder are those of predictions: a line a file, written before the file is.
+"""Which files below a folder are those of one kind of results: a line a file, written before the file is.
 
-So an earlier prediction gives way to a new one exactly, whatever ended either, and files of others are never touched.
+So earlier results give way to new ones exactly, whatever ended either, and files of others are never touched.
 """
 
 import json
@@ -15,28 +15,29 @@ from pyrafuse.base.locking import remove_leftovers
 from pyrafuse.base.printable import printable
 from pyrafuse.base.writing import write_atomically
 
-RECORD_FILE = ".pyrafuse-predicted"
 
+class OwnFiles:
+    """The files of results of one kind below ``folder``.
 
-class Record:
-    """The files of predictions below ``folder``.
-
-    As a context it removes, at the end, what earlier predictions wrote and this one did not; not after an error, and
-    not where this one wrote nothing.
+    As a context it removes, at the end, what earlier calls wrote and this one did not; not after an error, and not
+    where this one wrote nothing.
 
     Args:
         folder: The folder, which this process holds.
+        record: Name of the hidden file in it that lists them.
+        kind: Word for the results, which errors name, such as ``prediction``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, record: str, kind: str) -> None:
         self._folder = folder
-        self._path = folder / RECORD_FILE
+        self._path = folder / record
+        self._kind = kind
         self._earlier = _read(self._path)
         self._stream: BinaryIO | None = None
         self._begin = 0
 
     def check(self, name: str) -> None:
-        """Refuse if the file ``name``, or one in the folder of that name, is not that of an earlier prediction.
+        """Refuse if the file ``name``, or one in the folder of that name, is not that of an earlier call.
 
         Raises:
             PyrafuseError: With the first one; hidden files are passed over.
@@ -47,12 +48,12 @@ class Record:
             places += [Path(folder, file) for file in files if not file.startswith(".")]
         if foreign := min((place for place in places if self._name(place) not in self._earlier), default=None):
             raise PyrafuseError(
-                f"{printable(foreign)} is there already, and no earlier prediction wrote it: choose another --output, "
-                "or move it away"
+                f"{printable(foreign)} is there already, and no earlier {self._kind} wrote it: choose another "
+                "--output, or move it away"
             )
 
     def take(self, path: Path) -> bool:
-        """Note that ``path`` is to be written; False if a file of this prediction, or of anybody else, lies there.
+        """Note that ``path`` is to be written; False if a file of this call, or of anybody else, lies there.
 
         Raises:
             PyrafuseError: If the note cannot be written.
@@ -63,8 +64,18 @@ class Record:
         self._note(name)
         return True
 
+    def claim(self, path: Path) -> Path:
+        """``path``, noted as a file of this call.
+
+        Raises:
+            PyrafuseError: If another file lies there.
+        """
+        if not self.take(path):
+            raise PyrafuseError(f"{printable(path)} was written by another program meanwhile: choose another --output")
+        return path
+
     def spare(self, source: str) -> None:
-        """Keep the file ``source``, if it is an earlier prediction's: it is an input of this one.
+        """Keep the file ``source``, if an earlier call wrote it: it is an input of this one.
 
         Raises:
             PyrafuseError: If the note cannot be written.

@@ -39,7 +39,7 @@ def explain(
         gradients: Tell gradients instead; the source is then one data set: a folder, a data.yaml, a COCO JSON file, or
             shapes.
         split: Split of that data set: train, val or test.
-        output: Folder for the results.
+        output: Folder for the results; those of an earlier call give way, other files stay.
         score: Least score of a detection that is told, 0..1.
         limit: Only so many images, the first ones; with --gradients 32 by default.
         stride: Step between the frames that are read of a video or a camera.
@@ -68,9 +68,9 @@ def explain(
     detector = load(model, device=choose_device(device))
     summary = explain_to(detector, frames, output, score=score, limit=limit, progress=True)
     images = "image" if summary.num_images == 1 else "images"
-    print(f"{summary.num_images} {images} explained, {len(summary.failures)} could not be read")
+    print(f"{summary.num_images} {images} explained, {summary.num_failed} could not be read")
     print(summary.report)
-    return int(bool(summary.failures))
+    return int(bool(summary.num_failed))
 
 
 def _explain_gradients(
@@ -104,4 +104,4 @@ def _explain_gradients(
         removed = values["weights_remove"]["all"]["of_uniform"]
         print(f"the weights remove {removed:.1%} of the opposing gradient that uniform weights let through")
     print(summary.report)
-    return int(bool(summary.failures))
+    return int(bool(summary.num_failed))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyrafuse.base.conflicts import NETWORK, Conflicts, GradientExplanation
 from pyrafuse.base.errors import DataError, PyrafuseError
+from pyrafuse.base.first_of import FirstOf
 from pyrafuse.base.images.normalizing import normalize
 from pyrafuse.base.progress import create_bar
 from pyrafuse.base.records import DetectionData
@@ -20,7 +21,7 @@ from pyrafuse.data.images.of_records import LoadingError
 from pyrafuse.data.loading.datasets import EvalSet
 from pyrafuse.data.loading.loaders import collate_eval
 from pyrafuse.explain.gradients import SourceGradients, compute_source_gradients
-from pyrafuse.explain.writing import Summary
+from pyrafuse.explain.writing import PAGE, Summary, hold_explanations
 from pyrafuse.models.detector import Detector
 from pyrafuse.reports.conflicts import describe_gradients
 from pyrafuse.visualization.figures import save_figure
@@ -41,8 +42,8 @@ def explain_gradients_to(
 ) -> tuple[Summary, GradientExplanation]:
     """Measure the gradients that the fusion's source levels receive for the images of ``data``, one at a time.
 
-    Written to ``output``: gradients.json, report.html, and a picture NAME_gradients.png of each of the first images. An
-    image that cannot be read is passed over and told in the page.
+    Written to ``output``: gradients.json, report.html, and a picture NAME_gradients.png of each of the first images;
+    the files of an earlier call give way. An image that cannot be read is passed over and told in the page.
 
     Args:
         detector: A trained one, on the device to compute on; it is set to evaluation mode.
@@ -54,7 +55,7 @@ def explain_gradients_to(
     Raises:
         DataError: If the data have a class that the detector does not know, or no image can be read.
         PyrafuseError: If the limit is out of its range, the criterion tells nothing by level, or a file cannot be
-            written.
+            written or would replace one that no earlier call wrote; if another process writes there.
     """
     limit = DEFAULT_LIMIT if limit is None else limit
     if limit < 1:
@@ -66,38 +67,38 @@ def explain_gradients_to(
     detector.eval()
     sums: dict[str, tuple[Conflicts, ...]] = {}
     pictures: list[Path] = []
-    failures: list[str] = []
+    failures = FirstOf[str]()
     last: SourceGradients | None = None
-    with create_bar(Terminal() if progress else None, transient=False) as bar:
-        try:
-            for row in bar.track(rows, description="gradients"):
-                try:
-                    item = images[row]
-                except LoadingError as error:
-                    failures.append(str(error))
-                    continue
-                batch = collate_eval([item]).batch
-                batch = replace(batch, targets=replace(batch.targets, labels=label_of[batch.targets.labels]))
-                last = _measure(detector, batch)
-                found = last.conflicts()
-                sums = {
-                    rule: tuple(a + b for a, b in zip(sums.get(rule, (Conflicts(),) * len(c)), c, strict=True))
-                    for rule, c in found.items()
-                }
-                if len(pictures) < MAX_PICTURES:
-                    pictures.append(
-                        _draw(last, batch, output / f"{row + 1:03}-{data.records[row].path.stem}_gradients.png")
-                    )
-        except KeyboardInterrupt:
-            kept = f"{output} holds the first {len(pictures)} pictures" if pictures else "nothing is written"
-            raise KeyboardInterrupt(f"{kept}; gradients.json and report.html need all {len(rows)} images") from None
-    if last is None:
-        raise DataError(f"none of {len(rows)} images can be read: {failures[0] if failures else 'there is none'}")
-    explanation = GradientExplanation(last.source_strides, last.output_strides, len(rows) - len(failures), sums)
-    write_text(output / "gradients.json", json.dumps(explanation.to_dict(), indent=1))
-    page = output / "report.html"
-    describe_gradients(explanation, pictures, failures).save(page)
-    return Summary(page, explanation.num_images, tuple(failures)), explanation
+    with hold_explanations(output, endings=(PAGE, "gradients.json", "_gradients.png")) as own:
+        with create_bar(Terminal() if progress else None, transient=False) as bar:
+            try:
+                for row in bar.track(rows, description="gradients"):
+                    try:
+                        item = images[row]
+                    except LoadingError as error:
+                        failures.add(str(error))
+                        continue
+                    batch = collate_eval([item]).batch
+                    batch = replace(batch, targets=replace(batch.targets, labels=label_of[batch.targets.labels]))
+                    last = _measure(detector, batch)
+                    found = last.conflicts()
+                    sums = {
+                        rule: tuple(a + b for a, b in zip(sums.get(rule, (Conflicts(),) * len(c)), c, strict=True))
+                        for rule, c in found.items()
+                    }
+                    if len(pictures) < MAX_PICTURES:
+                        path = output / f"{row + 1:03}-{data.records[row].path.stem}_gradients.png"
+                        pictures.append(_draw(last, batch, own.claim(path)))
+            except KeyboardInterrupt:
+                kept = f"{output} holds the first {len(pictures)} pictures" if pictures else "nothing is written"
+                raise KeyboardInterrupt(f"{kept}; gradients.json and report.html need all {len(rows)} images") from None
+        if last is None:
+            raise DataError(f"none of {len(rows)} images can be read: {(failures.kept or ['there is none'])[0]}")
+        explanation = GradientExplanation(last.source_strides, last.output_strides, len(rows) - failures.count, sums)
+        write_text(own.claim(output / "gradients.json"), json.dumps(explanation.to_dict(), indent=1))
+        page = own.claim(output / PAGE)
+        describe_gradients(explanation, pictures, failures).save(page)
+    return Summary(page, explanation.num_images, tuple(failures.kept), failures.count), explanation
 
 
 def _match_labels(detector: Detector, data: DetectionData) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pyrafuse.base.errors import DataError, check_between
+from pyrafuse.base.first_of import FirstOf
 from pyrafuse.base.images.ahead import read_ahead
 from pyrafuse.base.images.sources import Frame, Source, open_source, tell_suffixes
 from pyrafuse.base.interrupts import hold_interrupts
@@ -46,21 +47,19 @@ class Summary:
     Attributes:
         num_images: Images and video frames that were predicted on.
         num_objects: Objects found in them.
-        failures: Inputs that could not be read.
+        num_failed: Inputs that could not be read.
+        failures: The first thousand of these.
         seconds: Wall time from the first frame read to the last file written.
-        notes: What was decided in reading an image, such as which white was taken, with its name.
+        notes: What was decided in reading an image, such as which white was taken, with its name; of the first
+            thousand images.
     """
 
     num_images: int
     num_objects: int
+    num_failed: int
     failures: tuple[Failure, ...]
     seconds: float
     notes: tuple[str, ...] = ()
-
-    @property
-    def num_failed(self) -> int:
-        """Inputs that could not be read."""
-        return len(self.failures)
 
 
 def predict_to(
@@ -115,8 +114,7 @@ def predict_to(
     check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
     destination = Destination(Path(output), frames.root, tuple(detector.card.category_ids))
-    failures: list[Failure] = []
-    notes: list[str] = []
+    failures, notes = FirstOf[Failure](), FirstOf[str]()
     waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
     num_images = num_objects = 0
     start = time.perf_counter()
@@ -138,13 +136,13 @@ def predict_to(
         def observe() -> Iterator[Frame]:
             for frame in ahead:
                 if frame.image is None:
-                    failures.append(Failure(frame.name, frame.error or "cannot be read"))
-                    bar.console.print(
-                        f"passed over: {failures[-1].reason}", markup=False, highlight=False, soft_wrap=True
-                    )
+                    failure = Failure(frame.name, frame.error or "cannot be read")
+                    failures.add(failure)
+                    bar.console.print(f"passed over: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
                     advance(1)
                 else:
-                    notes.extend(f"{printable(frame.name)}: {note}" for note in frame.notes)
+                    for note in frame.notes:
+                        notes.add(f"{printable(frame.name)}: {note}")
                     waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
                     yield frame
 
@@ -174,21 +172,24 @@ def predict_to(
                 of_all = f" of {total}" if total else ""
                 kept = f"{output} holds the first {num_images}{of_all}" if num_images else "no image was finished"
                 raise KeyboardInterrupt(kept) from None
-        if failures and not num_images:  # before the writers end: an earlier result is not replaced by an empty one
-            reason = failures[0].reason
+        if (
+            failures.count and not num_images
+        ):  # before the writers end: an earlier result is not replaced by an empty one
+            reason = failures.kept[0].reason
             raise DataError(
-                reason if len(failures) == 1 else f"none of {len(failures)} inputs can be read, the first: {reason}"
+                f"none of {failures.count} inputs can be read, the first: {reason}" if failures.count > 1 else reason
             )
     if progress:
         _tell_notes(notes, frames.passed_over)
-    return Summary(num_images, num_objects, tuple(failures), time.perf_counter() - start, tuple(notes))
+    seconds = time.perf_counter() - start
+    return Summary(num_images, num_objects, failures.count, tuple(failures.kept), seconds, tuple(notes.kept))
 
 
-def _tell_notes(notes: Sequence[str], passed_over: Mapping[str, int]) -> None:
-    for note in notes[:NUM_NOTES]:
+def _tell_notes(notes: FirstOf[str], passed_over: Mapping[str, int]) -> None:
+    for note in notes.kept[:NUM_NOTES]:
         print(note, file=sys.stderr)
-    if len(notes) > NUM_NOTES:
-        print(f"... and {len(notes) - NUM_NOTES} more images of which such a thing was decided", file=sys.stderr)
+    if notes.count > NUM_NOTES:
+        print(f"... and {notes.count - NUM_NOTES} more images of which such a thing was decided", file=sys.stderr)
     if passed_over:
         print(f"passed over: {tell_suffixes(passed_over)}", file=sys.stderr)
 

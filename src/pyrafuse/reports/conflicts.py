@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrafuse.base.conflicts import DEFINITION, RULES, GradientExplanation
+from pyrafuse.base.first_of import FirstOf
 from pyrafuse.reports.explanations import add_failures
 from pyrafuse.visualization.report import Report
 
@@ -28,13 +29,13 @@ _REMOVED = {
 """Likewise, of `GradientExplanation.weights_remove`."""
 
 
-def describe_gradients(explanation: GradientExplanation, pictures: Sequence[Path], failures: Sequence[str]) -> Report:
+def describe_gradients(explanation: GradientExplanation, pictures: Sequence[Path], failures: FirstOf[str]) -> Report:
     """The page over all images.
 
     Args:
         explanation: What was counted.
         pictures: Those of the first images.
-        failures: Why each of the other images could not be read.
+        failures: Why other images could not be read.
     """
     values = explanation.to_dict()
     sources = [f"stride{s}" for s in explanation.source_strides]
@@ -52,7 +53,7 @@ def describe_gradients(explanation: GradientExplanation, pictures: Sequence[Path
     page.add_key_values(
         {
             "images": explanation.num_images,
-            "not readable": len(failures),
+            "not readable": failures.count,
             "source levels": ", ".join(f"stride {s}" for s in explanation.source_strides),
             "output levels": ", ".join(f"stride {s}" for s in explanation.output_strides),
         }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pyrafuse.base.arrays import to_numpy
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.explanations import Fusion, FusionExplanation, Map, label_of
+from pyrafuse.base.first_of import FirstOf
 from pyrafuse.data.checks.sizes import LARGE_SIDE_PX, SMALL_SIDE_PX
 from pyrafuse.visualization.explanations import cam_picture_of
 from pyrafuse.visualization.fusion import plot_weights
@@ -20,13 +21,13 @@ MAX_PICTURES = 50
 
 
 def describe_explanations(
-    explained: Mapping[Path, FusionExplanation], failures: Sequence[str], strides: tuple[int, ...], score: float
+    explained: Mapping[Path, FusionExplanation], failures: FirstOf[str], strides: tuple[int, ...], score: float
 ) -> Report:
     """The page over all images of a source.
 
     Args:
         explained: What was found, by the picture of it; `FusionExplanation.without_maps` is enough.
-        failures: Why each of the other inputs could not be read.
+        failures: Why other inputs could not be read.
         strides: Pixels a cell of each output level, finest first.
         score: Least score of the detections.
     """
@@ -37,7 +38,7 @@ def describe_explanations(
     report.add_key_values(
         {
             "images": len(images),
-            "not readable": len(failures),
+            "not readable": failures.count,
             "detections": f"{num_objects}, with a score of {score:g} or more",
             "levels": ", ".join(f"stride {s}" for s in strides),
         }
@@ -60,18 +61,20 @@ def describe_explanations(
     return report
 
 
-def add_failures(report: Report, failures: Sequence[str]) -> None:
+def add_failures(report: Report, failures: FirstOf[str]) -> None:
     """Add why inputs could not be read; nothing without failures."""
-    if failures:
+    if failures.count:
         report.add_section("Not readable")
-        report.add_table(("reason",), [(failure,) for failure in failures])
+        report.add_table(("reason",), [(failure,) for failure in failures.kept])
+        if failures.count > len(failures.kept):
+            report.add_text(f"The first {len(failures.kept)} of {failures.count} are shown here.")
 
 
 def add_explanation(report: Report, picture: Path, image: FusionExplanation) -> None:
     """Add one image: its pictures, and a table of its detections with what contributed to each."""
     found = image.detections
     report.add_image(picture, caption=image.source)
-    if (cams := cam_picture_of(picture)).exists():
+    if len(found) and (cams := cam_picture_of(picture)).exists():  # without detections it is an earlier call's
         report.add_image(cams, caption="Grad-CAM of the best detections: where their class and where their box looks.")
     if not len(found):
         report.add_text("Nothing was found.")

@@ -13,6 +13,7 @@ from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.records import DetectionData, ImageRecord
 from pyrafuse.explain import gradient_writing
 from pyrafuse.explain.gradient_writing import explain_gradients_to
+from pyrafuse.explain.writing import RECORD_FILE
 
 BOXES = np.asarray([[4, 4, 40, 44], [30, 20, 116, 58]], np.float32)
 
@@ -45,7 +46,7 @@ def explained(asff, data, output):
 def test_files_and_page(explained, output, data):
     summary, report = explained
     assert sorted(p.name for p in output.iterdir()) == [
-        "001-reef0_gradients.png", "003-reef2_gradients.png", "gradients.json", "report.html",
+        RECORD_FILE, "001-reef0_gradients.png", "003-reef2_gradients.png", "gradients.json", "report.html",
     ]  # fmt: skip
     assert (summary.num_images, summary.report, report.num_images) == (2, output / "report.html", 2)
     (failure,) = summary.failures
@@ -70,7 +71,7 @@ def test_numbers_are_sums_over_the_images(explained, output):
         assert rule["all"]["mixed"] == sum(rule[f"stride{s}"]["mixed"] for s in (8, 16, 32)) > 0
 
 
-def test_labels_are_matched_by_name(asff, data, output, monkeypatch):
+def test_labels_are_matched_by_name(asff, data, tmp_path, monkeypatch):
     seen = []
     compute = gradient_writing.compute_source_gradients
 
@@ -79,10 +80,10 @@ def test_labels_are_matched_by_name(asff, data, output, monkeypatch):
         return compute(detector, images, targets)
 
     monkeypatch.setattr(gradient_writing, "compute_source_gradients", keep)
-    explain_gradients_to(asff, data, output, limit=1)
+    explain_gradients_to(asff, data, tmp_path, limit=1)
     assert seen == [[[2, 0]]]
     with pytest.raises(DataError, match="does not know crab; it knows fish, shark, ray"):
-        explain_gradients_to(asff, replace(data, names=("crab", "fish")), output)
+        explain_gradients_to(asff, replace(data, names=("crab", "fish")), tmp_path)
 
 
 def test_what_the_weights_remove_by_hand():
@@ -103,6 +104,14 @@ def test_a_neck_without_weights(plain, data, tmp_path):
     assert report.conflicts.keys() == {"network"}
     assert report.to_dict()["weights_remove"] is None
     assert "has no weights of positions" in (tmp_path / "report.html").read_text()
+
+
+def test_files_of_others_are_never_replaced(asff, data, tmp_path):
+    path = tmp_path / "003-mine_gradients.png"
+    path.write_text("mine")
+    with pytest.raises(PyrafuseError, match=r"003-mine_gradients\.png is there already, and no earlier explanation"):
+        explain_gradients_to(asff, data, tmp_path, limit=1)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_used(asff, data, tmp_path):

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base import first_of
 from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.images.sources import Frame, Source
 from pyrafuse.explain.fusion import explain_image
-from pyrafuse.explain.writing import explain_to
+from pyrafuse.explain.writing import RECORD_FILE, explain_to
 from pyrafuse.reports import explanations as reports
 
 
@@ -57,7 +58,7 @@ def tables_of(page):
 
 
 def test_every_image_leaves_its_files(summary, output, folder):
-    assert sorted(p.name for p in output.iterdir()) == sorted(
+    assert sorted(p.name for p in output.iterdir() if p.name != RECORD_FILE) == sorted(
         [
             f"{name}_{end}"
             for name in ("reef", "reef-2")
@@ -239,6 +240,36 @@ def test_a_setting_out_of_range(asff, folder, tmp_path, options, message):
     with pytest.raises(PyrafuseError, match=message):
         explain_to(asff, folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_an_earlier_explanation_gives_way_and_files_of_others_stay(asff, folder, photo, tmp_path):
+    explain_to(asff, folder, tmp_path, score=1)
+    assert {path.name for path in tmp_path.glob("*.npz")} == {"reef_fusion.npz", "reef-2_fusion.npz"}
+    (tmp_path / "notes.txt").write_text("mine")
+    explain_to(asff, photo, tmp_path, score=1)
+    names = {f"image0_fusion{suffix}" for suffix in (".png", ".npz", ".json")}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "notes.txt", "report.html", RECORD_FILE}
+
+
+@pytest.mark.parametrize("name", ["report.html", "image0_fusion.json", "other_cam.png"])
+def test_a_file_of_somebody_else_is_told_before_any_work(asff, photo, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(PyrafuseError, match=f"{name} is there already, and no earlier explanation wrote it: choose"):
+        explain_to(asff, Source(lambda: pytest.fail("it is read"), None), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_of_very_many_failures_the_first_are_kept(asff, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_of, "MOST", 2)
+    faults = [Frame(f"camera0#{n}", None, f"frame {n} cannot be decoded", fps=25.0) for n in range(5)]
+    source = Source(lambda: iter([*faults, Frame("camera0#5", photo, fps=25.0)]), None, is_stream=True)
+    summary = explain_to(asff, source, tmp_path, score=1)
+    assert summary.failures == ("frame 0 cannot be decoded", "frame 1 cannot be decoded")
+    assert summary.num_failed == 5
+    assert "The first 2 of 5 are shown here." in summary.report.read_text()
+    assert "<dt>not readable</dt><dd>5</dd>" in summary.report.read_text()
 
 
 def test_no_source(asff, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrafuse.base import first_of
 from pyrafuse.base.card import Card
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import DataError, PyrafuseError
@@ -17,8 +18,7 @@ from pyrafuse.base.images.reading import read_size
 from pyrafuse.base.images.sources import Frame, Source, open_source
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.inference.predicting import predict_to
-from pyrafuse.inference.writers.record import RECORD_FILE
-from pyrafuse.inference.writers.registry import WRITERS, Destination, Finding, create_writers
+from pyrafuse.inference.writers.registry import RECORD_FILE, WRITERS, Destination, Finding, create_writers
 
 NAMES = ("cat", "dog")
 
@@ -215,6 +215,18 @@ def test_a_record_that_leads_elsewhere_removes_nothing(tmp_path):
     predict_to(BoxOfBrightness(), source, out, formats=("yolo",))
     assert precious.read_text() == "mine"
     assert (out / RECORD_FILE).read_text() == '"labels/a.txt"\n'
+
+
+def test_of_a_camera_the_first_failures_and_notes_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(first_of, "MOST", 2)
+    pixels = np.full((8, 8, 3), 51, np.uint8)
+    faults = [Frame(f"camera0#{n}", None, f"frame {n} cannot be decoded", fps=25.0) for n in range(4)]
+    frames = [Frame(f"camera0#{4 + n}", pixels, fps=25.0, notes=("the first page",)) for n in range(3)]
+    source = Source(lambda: iter([*faults, *frames]), None, is_stream=True)
+    summary = predict_to(BoxOfBrightness(), source, tmp_path / "out", formats=("json",))
+    assert [failure.source for failure in summary.failures] == ["camera0#0", "camera0#1"]
+    assert (summary.num_images, summary.num_failed) == (3, 4)
+    assert summary.notes == ("camera0#4: the first page", "camera0#5: the first page")
 
 
 def test_memory_does_not_grow_with_what_is_found(tmp_path):

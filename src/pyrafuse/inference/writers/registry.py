@@ -10,8 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 from pyrafuse.base.detections import Detections
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.base.own_files import OwnFiles
 from pyrafuse.base.registry import Registry
-from pyrafuse.inference.writers.record import Record
+
+RECORD_FILE = ".pyrafuse-predicted"
+"""In a folder of results, the list of the files that predictions wrote."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Destination:
     category_ids: tuple[int | str, ...] = ()
 
     @cached_property
-    def record(self) -> Record:
+    def record(self) -> OwnFiles:
         """Which files below the folder are those of predictions."""
-        return Record(self.folder)
+        return OwnFiles(self.folder, record=RECORD_FILE, kind="prediction")
 
     def places(self, name: str) -> "Places":
         """File names for the frames below the folder ``name``.
@@ -74,15 +77,13 @@ class Destination:
         Raises:
             PyrafuseError: If another file came there meanwhile.
         """
-        if not self.record.take(path):
-            raise PyrafuseError(f"{path} was written by another program meanwhile: choose another --output")
-        return path
+        return self.record.claim(path)
 
 
 class Places:
     """Gives every frame a file name of its own below a folder, like the frame's own place below ``root``."""
 
-    def __init__(self, folder: Path, root: Path | None, record: Record) -> None:
+    def __init__(self, folder: Path, root: Path | None, record: OwnFiles) -> None:
         self._folder = folder
         self._root = root
         self._record = record
