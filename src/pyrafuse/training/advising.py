@@ -47,7 +47,7 @@ def advise(recipe: Recipe, data: DetectionData, start: Start | None = None) -> t
         return ()
     preprocessing = choose_preprocessing(recipe, find_preprocessing(recipe.model, start))
     on_size = advise_size(data, preprocessing)
-    seen = preprocessing.at_size(dict(on_size.settings).get("data.size", min(preprocessing.size)))
+    seen = preprocessing.at_size(_settings_to_come(recipe, on_size).get("data.size", min(preprocessing.size)))
     detector = build_without_weights(spec_of(recipe.model, num_classes=len(data.names)))
     neck: Any = getattr(detector, "neck", None)
     spec = detector.card.spec
@@ -56,9 +56,9 @@ def advise(recipe: Recipe, data: DetectionData, start: Start | None = None) -> t
         advice.append(_in_settings(advise_levels(data, seen, neck.features.strides), spec))
         advice += _advise_anchors(spec, data, seen, recipe)
     on_balance = advise_balance(data)
-    threshold = dict(on_balance.settings).get("data.repeat_threshold", recipe.data.repeat_threshold)
+    to_come = _settings_to_come(recipe, on_balance)
     run = recipe.run
-    num_images = count_images(data, threshold)
+    num_images = count_images(data, to_come.get("data.repeat_threshold", recipe.data.repeat_threshold))
     on_epochs = advise_epochs(num_images, epochs=run.epochs, batch_size=run.batch_size)
     return (*advice, _advise_recipe(len(data)), on_epochs, on_balance)
 
@@ -77,20 +77,28 @@ def apply(recipe: Recipe, advice: Sequence[Advice]) -> tuple[Recipe, list[str]]:
             return recipe, ["nothing to change: size, levels, epochs and classes fit the data"] if advice else []
         told = [f"{each.topic}: {each.text} ({each.options})" for each in open_advice]
         return recipe, [*told, "--advice applies this"]
-    by_hand, said = recipe.run.by_hand, []
+    said, changed = [], recipe
     for each in open_advice:
-        given = [name for name, _ in each.settings if any(_is_within(name, other) for other in by_hand)]
-        reason = f"{each.topic}: {each.text}"
-        if given:
-            said.append(f"left as given by hand, {', '.join(given)}; {reason}")
-        elif recipe.model.start_from and each.topic in {"size", "levels", "anchors"}:
-            said.append(f"left as in {recipe.model.start_from}; {reason}")
-        elif each.topic == "size" and recipe.data.fit == "keep_ratio":
-            said.append(f"left, as data.fit is keep_ratio; {reason}")
-        else:
-            recipe = _with_settings(recipe, dict(each.settings))
-            said.append(f"applied {each.options}; {reason}")
-    return _without_asking(recipe), said or ["nothing to apply: size, levels, epochs and classes fit the data"]
+        done = _why_left(recipe, each)
+        if done is None:
+            changed, done = _with_settings(changed, dict(each.settings)), f"applied {each.options}"
+        said.append(f"{done}; {each.topic}: {each.text}")
+    return _without_asking(changed), said or ["nothing to apply: size, levels, epochs and classes fit the data"]
+
+
+def _why_left(recipe: Recipe, advice: Advice) -> str | None:
+    """Why ``advice`` is not applied; None where it is."""
+    given = [name for name, _ in advice.settings if any(_is_within(name, other) for other in recipe.run.by_hand)]
+    if given:
+        return f"left as given by hand, {', '.join(given)}"
+    if recipe.model.start_from and advice.topic in {"size", "levels", "anchors"}:
+        return f"left as in {recipe.model.start_from}"
+    return "left, as data.fit is keep_ratio" if advice.topic == "size" and recipe.data.fit == "keep_ratio" else None
+
+
+def _settings_to_come(recipe: Recipe, advice: Advice) -> dict[str, Any]:
+    """The settings of ``advice`` that later advice has to reckon with: none where they are known to be left."""
+    return {} if recipe.run.advice and _why_left(recipe, advice) else dict(advice.settings)
 
 
 def _without_asking(recipe: Recipe) -> Recipe:

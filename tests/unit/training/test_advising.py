@@ -78,7 +78,7 @@ def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
     records = tuple(replace(r, boxes=box.astype(np.float32)) for r, box in zip(data.records, boxes, strict=True))
     data = replace(data, records=records)
     advice = {each.topic: each for each in advise(settled, data)}
-    assert advice["size"].settings == (("data.size", 128),) or advice["size"].settings == ()
+    assert advice["size"].settings == (("data.size", 128),)
     assert dict(advice["levels"].settings) == {
         "model.options.backbone.strides": [4, 8, 16, 32],
         "model.options.necks.asff.out_channels": [128, 128, 128, 128],
@@ -95,6 +95,17 @@ def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
     kept, said = apply(asking(settled, "model.neck"), [advice["levels"]])
     assert kept.model.spec == settled.model.spec
     assert said[0].startswith("left as given by hand")
+
+
+def test_later_advice_is_for_the_size_that_comes(settled):
+    """Objects of 5 px at 64 px, and of 10 at the advised 128."""
+    data = read_splits("shapes:train=8,val=4,size=64").train
+    boxes = [np.concatenate([r.boxes[:, :2], r.boxes[:, :2] + (5, 5)], axis=1) for r in data.records]
+    records = tuple(replace(r, boxes=box.astype(np.float32)) for r, box in zip(data.records, boxes, strict=True))
+    data = replace(data, records=records)
+    for recipe, size in ((settled, 128), (asking(settled), 128), (asking(settled, "data.size"), 64)):
+        levels = next(each for each in advise(recipe, data) if each.topic == "levels")
+        assert f"at {size} px 100 % of the objects are under 12 px" in levels.text
 
 
 def test_no_objects_no_advice(settled):

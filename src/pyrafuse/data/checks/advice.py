@@ -25,7 +25,7 @@ SIZES = (320, 416, 512, 640, 800, 960, 1280)
 MOST_HIDDEN = 0.05
 """Share of the objects that may be under `HIDDEN_PX`."""
 
-LARGEST_STEP = 2.0
+LARGEST_STEP = 2
 """So many times as large a side at most: the time of an epoch grows by its square."""
 
 TILE_OVERLAP = 0.2
@@ -48,7 +48,8 @@ RARE_SHARE, RARE_RATIO = 0.2, 8
 def advise_size(data: DetectionData, preprocessing: Preprocessing) -> Advice:
     """The size of the input: the smallest at which few objects are hidden, or what tiles would give."""
     now = min(preprocessing.size)
-    hidden = {size: _share_under(_sides_at(data, preprocessing, size), HIDDEN_PX) for size in sorted({*SIZES, now})}
+    sizes = sorted({now, min(LARGEST_STEP * now, SIZES[0]), *SIZES})
+    hidden = {size: _share_under(_sides_at(data, preprocessing, size), HIDDEN_PX) for size in sizes}
     table = ", ".join(f"{size} px {_percent(share)}" for size, share in hidden.items())
     figures = f"objects under {HIDDEN_PX} px: {table}"
     if hidden[now] <= MOST_HIDDEN:

@@ -24,6 +24,15 @@ def test_a_larger_size_is_advised_until_few_objects_are_hidden(make_data):
     assert "512 px 50 %, 640 px 0 %" in more.text
 
 
+def test_below_160_px_twice_the_size_is_weighed(make_data):
+    at_96 = Preprocessing(size=(96, 96))
+    data = make_data([squares(*[side * 416 / 96 for side in [6] * 50 + [20] * 50])])
+    larger = advise_size(data, at_96)
+    assert larger.settings == (("data.size", 192),)  # 6 px become 12
+    assert "objects under 8 px: 96 px 50 %, 192 px 0 %, 320 px 0 %" in larger.text
+    assert advise_size(data, Preprocessing(size=(160, 160))).text.startswith("160 px is enough")
+
+
 def test_where_no_size_helps_tiles_are_told(make_data):
     hidden = advise_size(make_data([squares(*[2] * 50, *[20] * 50)]), AT_416)
     assert hidden.settings == ()
