@@ -18,6 +18,7 @@ from pyrafuse.base.typed_values import (
     to_plain,
     with_value,
 )
+from pyrafuse.base.views.cutting import read_views
 from pyrafuse.cli.shorthand import Given, Shorthand, shorthand
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.recipes.small import small
@@ -161,7 +162,7 @@ def make_recipe(given: Sequence[Given]) -> Recipe:
             (``model.start_from``) is left open; a run that is resumed brings its own recipe.
 
     Raises:
-        PyrafuseError: If there is no such recipe, file or trick, or values do not go together.
+        PyrafuseError: If there is no such recipe, file or trick, values do not go together, or one changes nothing.
     """
     recipes = [value for name, value in given if name == "recipe"]
     tricks = [(trick, name == "with") for name, value in given if name in ("with", "without") for trick in value]
@@ -199,7 +200,10 @@ def make_recipe(given: Sequence[Given]) -> Recipe:
         of_files = (flatten(read_recipe_file(text), SETTINGS) for text in recipes if is_recipe_file(text))
         by_hand = dict.fromkeys(name for given in (changes, *of_files) for name, _ in given if name != "run.advice")
         values = with_value(values, ["run", "by_hand"], [*by_hand])
-    return create(Recipe, values)
+    recipe = create(Recipe, values)
+    # refuses an overlap without tiles; a whole recipe in a file has one in any case
+    read_views(tile=recipe.data.tile, overlap=recipe.data.overlap if "data.overlap" in last else None)
+    return recipe
 
 
 def _find_own_recipe(given: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.views.cutting import Views
 from pyrafuse.cli.detectors import choose_views
+from pyrafuse.cli.main import main
+from pyrafuse.cli.train import make_recipe
 
 
 @pytest.fixture
@@ -46,3 +48,13 @@ def test_others_take_whole_images(choose, name):
     assert choose(name) == (Views(), "")
     with pytest.raises(PyrafuseError, match=r"overlap 0\.2 is for tiles"):
         choose(name, overlap=0.2)
+
+
+def test_a_training_refuses_an_overlap_without_tiles(tmp_path, capsys):
+    assert main(["train", "shapes", "--overlap", "0.3", "--output", str(tmp_path / "run")]) == 2
+    assert "overlap 0.3 is for tiles, and images stay whole: give a tile" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    tiled = make_recipe([("data.overlap", 0.3), ("data.tile", 64)])
+    assert (tiled.data.tile, tiled.data.overlap) == (64, 0.3)
+    (tmp_path / "whole.yaml").write_text("data: {tile: null, overlap: 0.2}\n")  # as a run writes its recipe
+    assert make_recipe([("recipe", str(tmp_path / "whole.yaml"))]).data.tile is None
