@@ -19,6 +19,9 @@ from pyrafuse.search.strategies.registry import STRATEGIES, restore
 
 INPUTS = PyramidSpec((16, 24, 32), (8, 16, 32))
 SPACE = Space(sizes=(64, 96), channels=(16, 32), max_merges=8)
+ANY = (BEGUN, FAILED)
+UNFINISHED = {"tpe": ANY}
+"""States of trials that a strategy learns nothing of, where it learns of those over the budget."""
 LEARNING = ("controller", "evolution", "nsga2", "tpe")
 
 
@@ -93,13 +96,26 @@ def test_nsga2_looks_for_what_costs_little():
     assert cheap < mean_merges(lambda _: {}) - 1
 
 
+def test_tpe_keeps_to_a_budget_that_good_graphs_exceed():
+    tpe, done = STRATEGIES.create("tpe"), list(search("random", 12))
+    for number in range(12, 42):
+        candidate = tpe.propose(SPACE, INPUTS, done, random.Random(number))
+        trial = Trial(number, "tpe", candidate.answers, str(number), candidate.size, {}, FINISHED)
+        if len(candidate.graph.merges) > 5:
+            done.append(replace(trial, state=OVER_BUDGET))
+        else:
+            done.append(replace(trial, rungs=(Rung(10, judge(candidate), None, 1.0),)))
+    over = [trial.state == OVER_BUDGET for trial in done[12:]]
+    assert sum(over[15:]) < 5, over
+
+
 @pytest.mark.parametrize("name", LEARNING)
 def test_unfinished_trials_say_nothing(name):
     done = search(name, 24)
     strategy = STRATEGIES.create(name)
     others = [
         replace(trial, number=24 + place, state=state, rungs=() if state == OVER_BUDGET else trial.rungs)
-        for place, (trial, state) in enumerate(zip(done, (BEGUN, FAILED, OVER_BUDGET), strict=False))
+        for place, (trial, state) in enumerate(zip(done, UNFINISHED.get(name, (*ANY, OVER_BUDGET)), strict=False))
     ]
     first = strategy.propose(SPACE, INPUTS, done, random.Random(1))
     assert STRATEGIES.create(name).propose(SPACE, INPUTS, [*done, *others], random.Random(1)) == first

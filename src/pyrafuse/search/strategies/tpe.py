@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pyrafuse.base.errors import check_count
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.search.choices import Candidate, Space
-from pyrafuse.search.journal import Trial
+from pyrafuse.search.journal import OVER_BUDGET, Trial
 from pyrafuse.search.ranking import rank
 from pyrafuse.search.strategies.coding import Coder, draw_by, quiet_optuna, seed_of
 from pyrafuse.search.strategies.registry import STRATEGIES, Strategy
@@ -18,6 +18,9 @@ from pyrafuse.search.strategies.registry import STRATEGIES, Strategy
 @STRATEGIES.register("tpe")
 class TPE(Strategy):
     """Each question is estimated by itself: most trials are not asked the same questions.
+
+    Trials over the budget count as the worst. Without them the estimate draws what is good and too large, again and
+    again.
 
     Args:
         startup: Number of finished trials before which draws are random.
@@ -36,6 +39,8 @@ class TPE(Strategy):
             sampler = optuna.samplers.TPESampler(n_startup_trials=self._startup, multivariate=False, seed=seed_of(rng))
             study = optuna.create_study(sampler=sampler)
             places = {trial.number: place for place, trial in enumerate(rank(trials))}
+            if len(places) >= self._startup:
+                places |= {trial.number: len(places) for trial in trials if trial.state == OVER_BUDGET}
             for trial in (trial for trial in trials if trial.number in places):
                 asked = {_name(one.question, len(one.options)): one for one in self._coder.code(space, inputs, trial)}
                 study.add_trial(
