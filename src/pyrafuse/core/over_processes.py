@@ -1,12 +1,15 @@
-"""Sums over the processes of a training: by what losses are divided, and how the gradients of all lie."""
+"""Sums over the processes of a training, by which losses are divided, and what each of them has."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 _IS_ALONE = ContextVar("_IS_ALONE", default=False)
 
@@ -51,3 +54,12 @@ def divisor_over_processes(count: Tensor) -> Tensor:
     The total counts, as it would in one process: a process may have no object.
     """
     return mean_over_processes(count).clamp(min=1 / num_processes())
+
+
+def gather(part: T) -> list[T]:
+    """The parts of all processes, in the order of their numbers: the same list in each of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [part]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrafuse.base.errors import PyrafuseError
+from pyrafuse.core.over_processes import gather
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.settings import Recipe
 from pyrafuse.training.trial import measure_gpu
@@ -58,7 +59,7 @@ def fit_memory(detector: Detector, recipe: Recipe, *, available: int | None, say
     Args:
         detector: On the processor; in evaluation mode afterwards.
         recipe: Size of the images and of the batch.
-        available: Bytes that are free; None where nobody knows.
+        available: Bytes that are free, the same number in all processes; None where nobody knows.
         say: Told if the batch is learnt in parts.
 
     Raises:
@@ -172,6 +173,11 @@ def find_available_memory(root: Path = Path("/")) -> int | None:
             folder = root / "sys/fs/cgroup"
             limits.append(int((folder / limit).read_text()) - int((folder / used).read_text()))
     return min(limits, default=None)
+
+
+def find_least_memory() -> int | None:
+    """The least that a process of the training may still take: all of them have to choose the same parts."""
+    return min((free for free in gather(find_available_memory()) if free is not None), default=None)
 
 
 @contextmanager

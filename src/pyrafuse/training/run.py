@@ -28,7 +28,7 @@ from pyrafuse.data.loading.tiling import tile_splits
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
 from pyrafuse.training.advising import advise, apply
-from pyrafuse.training.batches import find_available_memory, fit_batch, fit_gpu, fit_memory, memory_errors
+from pyrafuse.training.batches import find_least_memory, fit_batch, fit_gpu, fit_memory, memory_errors
 from pyrafuse.training.folders import check_folder, is_first_process, open_folder
 from pyrafuse.training.heartbeats import LostProcessError
 from pyrafuse.training.launching import count_processes, go_on_after_restart, join_launcher
@@ -36,7 +36,7 @@ from pyrafuse.training.loggers.registry import LoggedRun, Loggers, check_loggers
 from pyrafuse.training.loop import Course, Output, fit
 from pyrafuse.training.pausing import Pauses
 from pyrafuse.training.precision import choose_precision, spare
-from pyrafuse.training.preparing import check_model, choose_devices, create_detector, is_on_cpu, with_absolute_paths
+from pyrafuse.training.preparing import check_model, choose_devices, create_detector, with_absolute_paths
 from pyrafuse.training.processes import Place, take_place
 from pyrafuse.training.progress import FIRST_ESTIMATE, Narrator
 from pyrafuse.training.reporting import draw_run
@@ -145,8 +145,6 @@ def _train(recipe: Recipe, console: Console) -> TrainingResult:
     screen.tell("model", f"{recipe.model.name}, {parameters:.1f} M parameters, {recipe.data.size} px")
     for sentence in started:
         screen.tell("start", sentence)
-    if is_on_cpu(recipe.run):
-        recipe = fit_memory(detector, recipe, available=find_available_memory(), say=screen.teller("batch"))
     if begun:
         check_fits(begun.path, detector, recipe)
     spare(detector)
@@ -158,17 +156,19 @@ def _train(recipe: Recipe, console: Console) -> TrainingResult:
         say=screen.teller("precision"),
     )
     with open_folder(recipe) as folder:
-        if is_first_process():
-            lasting = to_plain(replace(asked, run=replace(asked.run, resume=False)))  # whoever copies it starts anew
-            write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
         with (
             memory_errors(recipe),
             _told_ends(folder, of=recipe.run.epochs),
             take_place(recipe.run, devices) as place,
         ):
-            if place.world_size == 1:  # each process would measure for itself, and all have to choose the same
-                say = screen.teller("batch")
+            say = screen.teller("batch")
+            if place.device.type == "cpu":
+                recipe = fit_memory(detector, recipe, available=find_least_memory(), say=say)
+            elif place.world_size == 1:  # each process would measure for itself, and all have to choose the same
                 recipe = fit_gpu(detector, recipe, precision=precision, device=place.device, say=say)
+            if place.is_first:
+                lasting = to_plain(replace(asked, run=replace(asked.run, resume=False)))  # a copy of it starts anew
+                write_text(folder / "recipe.yaml", yaml.safe_dump(lasting, sort_keys=False))
             course = create_course(recipe, splits, detector, precision=precision, place=place)
             output = _create_output(course, splits, detector, folder, to_plain(asked), console)
             state = create_state(detector, recipe, device=place.device, precision=precision)

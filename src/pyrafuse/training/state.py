@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyrafuse.base.card import CARD_KEY, PREFIX, card_to_dict
 from pyrafuse.base.errors import CheckpointError
+from pyrafuse.core.over_processes import gather
 from pyrafuse.core.storage import read_tensors
 from pyrafuse.evaluation.result import EvaluationResult
 from pyrafuse.models.detector import Detector
@@ -93,11 +93,7 @@ def own_of(state: State) -> dict[str, Any]:
 
 def gather_own(state: State) -> list[dict[str, Any]]:
     """`own_of` of every process, the first one's first; called by all of them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [own_of(state)]
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, own_of(state))
-    return gathered
+    return gather(own_of(state))
 
 
 def to_content(

@@ -7,15 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pyrafuse.base.records import DetectionData
 from pyrafuse.core.losses import LevelLosses
-from pyrafuse.core.over_processes import each_process_alone
+from pyrafuse.core.over_processes import each_process_alone, gather
 from pyrafuse.core.targets import Targets
 from pyrafuse.data.loading.loaders import EvalBatch
 from pyrafuse.evaluation.coco import EVALUATION_SCORE, CocoEvaluator
@@ -23,8 +22,6 @@ from pyrafuse.evaluation.result import COCO_DETECTIONS, EvaluationResult
 from pyrafuse.models.detector import Detector
 from pyrafuse.models.laying import LaidBatch
 from pyrafuse.training.step import level_losses
-
-T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -66,15 +63,6 @@ def validate(
     figures["val/ap"] = chosen_by(result)
     figures |= {f"val/{name}": value for name, value in mean_losses(sums).items()}
     return result, {name: value for name, value in figures.items() if not math.isnan(value)}
-
-
-def gather(part: T) -> list[T]:
-    """The parts of all processes, in the order of their numbers: the same list in each of them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [part]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, part)
-    return parts
 
 
 def chosen_by(result: EvaluationResult) -> float:

@@ -85,6 +85,18 @@ def test_a_batch_that_does_not_fit_is_learnt_in_parts_where_the_recipe_lets_it(d
     )
 
 
+def test_all_processes_go_by_the_one_with_the_least_memory(in_processes, monkeypatch):
+    def find(frees):
+        def of_process(rank):
+            monkeypatch.setattr(batches, "find_available_memory", lambda: frees[rank])
+            return batches.find_least_memory()
+
+        return of_process
+
+    assert in_processes(3, find([7, None, 5])) == [5, 5, 5]
+    assert [find([9])(0), find([None])(0)] == [9, None]
+
+
 @pytest.mark.parametrize(("free", "parts"), [(20.0, 1), (10.0, 2), (0.001, 8)])
 def test_a_batch_that_a_gpu_does_not_hold_is_learnt_in_parts(monkeypatch, free, parts):
     """By numbers of a GPU that is not there: 1 GB an image, of which four fifths of what is free are used."""
