@@ -1,8 +1,9 @@
 """Why a detector fails: its errors by kind, size and level, F1 against confidence, and whether scores can be believed.
 
-`CocoEvaluator` -> detections that count, matched at IoU 0.5 -> `Diagnosis`
+`CocoEvaluator` -> detections that count, matched at each of COCO's IoUs -> gains; the rest of `Diagnosis` is at 0.50
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 
 from pyrafuse.base.typed_values import without_nan
 from pyrafuse.evaluation.coco import FALLBACK_CONFIDENCE, SIZES, CocoEvaluator
-from pyrafuse.evaluation.error_kinds import MISSING, OUTCOMES, Errors, Gains, compute_gains, find_errors
+from pyrafuse.evaluation.error_kinds import MISSING, OUTCOMES, Errors, Gains, compute_gains, find_errors, find_nearest
 from pyrafuse.evaluation.matching import IN_CROWD, Truth, find_best_confidence, match_greedily
+
+IOUS = np.linspace(0.5, 0.95, 10)
+"""Overlaps whose mean is COCO's AP."""
 
 CONFIDENCES = np.linspace(0, 1, 101)
 """Where F1 is computed."""
@@ -61,7 +65,8 @@ class Diagnosis:
     """What `diagnose` finds. Outcomes are counted in the order of `OUTCOMES`, the missed objects last.
 
     Attributes:
-        gains: AP50, and what mending each kind of error would bring.
+        gains: AP, and what mending each kind of error would bring: at each IoU of `IOUS` its own errors are mended.
+        gains_50: The same of AP50.
         outcomes: (7,) counts over all detections.
         confidence: Detections that score less are in none of the counts below.
         by_class: (K, 7) counts by the class of the detection, or of the missed object.
@@ -76,6 +81,7 @@ class Diagnosis:
     """
 
     gains: Gains
+    gains_50: Gains
     outcomes: NDArray[np.int64]
     confidence: float
     by_class: NDArray[np.int64]
@@ -87,37 +93,38 @@ class Diagnosis:
     calibration: Calibration
 
     def ranked_gains(self) -> list[tuple[str, float]]:
-        """Kinds of errors that cost something, and the gain in AP50 of mending each, the highest first."""
+        """Kinds of errors that cost something, and the gain in AP of mending each, the highest first."""
         gains = zip(OUTCOMES[1:], self.gains.by_kind, strict=True)
         return sorted((pair for pair in gains if pair[1] > 0), key=lambda pair: -pair[1])
 
     def advice(self) -> str:
         """What would bring most AP, in one sentence with its figures."""
         ranked = self.ranked_gains()
-        now = self.gains.ap50
+        now = self.gains.ap
         if not ranked:
             if not self.outcomes[:MISSING].any():
-                return "Nothing is found: AP50 is 0."
+                return "Nothing is found: AP is 0."
             return (
-                "No error costs AP50."
+                "No error costs AP."
                 if now == 1
-                else (f"Mending one kind of errors alone brings nothing: AP50 stays at {now:.3f}.")
+                else (f"Mending one kind of errors alone brings nothing: AP stays at {now:.3f}.")
             )
         (kind, gain), *others = ranked
         of = "objects that are missed" if kind == OUTCOMES[MISSING] else f"{kind} errors"
         if kind == "both":
             of = "errors of class and place at once"
         second = f"; the next is {others[0][0]}, with {others[0][1]:+.3f}" if others else ""
-        return f"Mending {of} would bring most: AP50 from {now:.3f} to {now + gain:.3f} ({gain:+.3f}){second}."
+        return f"Mending {of} would bring most: AP from {now:.3f} to {now + gain:.3f} ({gain:+.3f}){second}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: None where a figure is undefined."""
         count_rows = {key: getattr(self, key).tolist() for key in ("by_class", "by_size", "by_level")}
+        gains = {"ap": self.gains, "ap50": self.gains_50}
         calibration = self.calibration
         return without_nan(
             {
-                "ap50": self.gains.ap50,
-                "gains_ap50": dict(zip(OUTCOMES[1:], self.gains.by_kind, strict=True)),
+                **{name: each.ap for name, each in gains.items()},
+                **{f"gains_{name}": dict(zip(OUTCOMES[1:], each.by_kind, strict=True)) for name, each in gains.items()},
                 "gain_without_false_positives": self.gains.false_positives,
                 "gain_without_false_negatives": self.gains.false_negatives,
                 "advice": self.advice(),
@@ -145,9 +152,10 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     As in COCO's figures, the best detections of each image and class count, and those in a crowd region do not.
     """
     truth, num_classes = Truth.of(evaluator.data.records), len(evaluator.data.names)
-    found, matches, order = match_counted(evaluator, truth)
+    judged = _judge(evaluator, truth)
+    at_50 = next(judged)
+    found, matches, errors = at_50.found, at_50.matches, at_50.errors
     labels, scores = found[:, 6].astype(np.int64), found[:, 5]
-    errors = find_errors(found, matches, truth)
     is_right, objects = matches >= 0, ~truth.crowd
     best = find_best_confidence(scores, is_right, int(objects.sum())).confidence
     confidence = FALLBACK_CONFIDENCE if np.isnan(best) else best
@@ -160,7 +168,8 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     parts = [(labels == k, int(counts[k])) for k in range(num_classes)] + [(np.full(len(found), True), counts.sum())]
     f1 = np.stack([_compute_f1(scores[rows], is_right[rows], num_objects, at) for rows, num_objects in parts])
     return Diagnosis(
-        gains=compute_gains(found, errors, truth, num_classes=num_classes, order=order),
+        gains=Gains.mean([at_50.gains, *(each.gains for each in judged)]),
+        gains_50=at_50.gains,
         outcomes=_count(errors, np.zeros(len(found), np.int64), np.zeros(len(truth.labels), np.int64), 1)[0],
         confidence=float(confidence),
         by_class=_count(kept, labels[is_kept], truth.labels, num_classes),
@@ -173,21 +182,51 @@ def diagnose(evaluator: CocoEvaluator) -> Diagnosis:
     )
 
 
-def match_counted(
-    evaluator: CocoEvaluator, truth: Truth
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """The detections that count, the object that each finds, and their rows from the best score down."""
+def match_counted(evaluator: CocoEvaluator, truth: Truth) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The detections that count, and the object that each finds at IoU 0.50; those in a crowd region left out."""
+    found = _find_counted(evaluator)
+    matches = _match(found, truth, len(evaluator.data.names), IOUS[0])
+    counts = matches != IN_CROWD
+    return found[counts], matches[counts]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The detections that count at one IoU, the object that each finds, their errors, and what mending these brings."""
+
+    found: NDArray[np.float64]
+    matches: NDArray[np.int64]
+    errors: Errors
+    gains: Gains
+
+
+def _judge(evaluator: CocoEvaluator, truth: Truth) -> Iterator[_Judged]:
+    """The detections of ``evaluator`` at each of `IOUS`."""
+    counted, num_classes = _find_counted(evaluator), len(evaluator.data.names)
+    nearest, ranks = find_nearest(counted, truth), evaluator.image_ranks()
+    for iou in IOUS:
+        matches = _match(counted, truth, num_classes, iou)
+        counts = matches != IN_CROWD
+        found, matches = counted[counts], matches[counts]
+        errors = find_errors(found, matches, truth, iou=iou, nearest=(nearest[0][counts], nearest[1][counts]))
+        order = np.lexsort((ranks[found[:, 0].astype(np.int64)], -found[:, 5]))
+        gains = compute_gains(found, errors, truth, num_classes=num_classes, order=order)
+        yield _Judged(found, matches, errors, gains)
+
+
+def _find_counted(evaluator: CocoEvaluator) -> NDArray[np.float64]:
+    """The best detections of each image and class."""
     found, num_classes = evaluator.rows(), len(evaluator.data.names)
     groups = found[:, 0].astype(np.int64) * num_classes + found[:, 6].astype(np.int64)
-    found = found[_rank_in_groups(groups, found[:, 5]) < evaluator.max_detections]
+    return found[_rank_in_groups(groups, found[:, 5]) < evaluator.max_detections]
+
+
+def _match(found: NDArray[np.float64], truth: Truth, num_classes: int, iou: float) -> NDArray[np.int64]:
     images, labels = found[:, 0].astype(np.int64), found[:, 6].astype(np.int64)
-    matches = match_greedily(
+    return match_greedily(
         images * num_classes + labels, found[:, 1:5], found[:, 5],
-        truth.images * num_classes + truth.labels, truth.boxes, truth.crowd,
+        truth.images * num_classes + truth.labels, truth.boxes, truth.crowd, iou=iou,
     )  # fmt: skip
-    counts = matches != IN_CROWD
-    found, matches = found[counts], matches[counts]
-    return found, matches, np.lexsort((evaluator.image_ranks()[images[counts]], -found[:, 5]))
 
 
 def classify_sizes(areas: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -161,7 +161,7 @@ def _judge(
     """The figures of a detector, the detections that count and whether each is right, and (M,) what is found."""
     result = evaluator.compute()
     confidence = result.confusion_confidence if score is None else score
-    found, matches, _ = match_counted(evaluator, truth)
+    found, matches = match_counted(evaluator, truth)
     is_kept = found[:, 5] >= confidence
     found, matches = found[is_kept], matches[is_kept]
     is_right = matches >= 0

@@ -1,10 +1,11 @@
-"""Why a detector loses average precision: every error has a kind, and every kind a price, the AP50 that mending brings.
+"""Why a detector loses average precision: every error has a kind, and every kind a price, the AP that mending brings.
 
 Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", arXiv:2008.08115, section 2.
 
-detections, objects -> kind of each -> an oracle a kind -> gain in AP50
+detections, objects, an IoU -> kind of each -> an oracle a kind -> gain in AP at that IoU
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pyrafuse.evaluation.matching import MISSED, Truth, overlapping_pairs
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
-"""Overlap from which a detection is of an object, and below which it is of background."""
+"""Overlap from which a detection is of an object, unless another is asked for, and below which it is of background."""
 
 OUTCOMES = ("right", "classification", "localisation", "both", "duplicate", "background", "missed")
 """What a detection can be, and last what an object can be that no detection accounts for; the codes are the ranks."""
@@ -46,24 +47,77 @@ class Errors:
 
 @dataclass(frozen=True)
 class Gains:
-    """AP50 as it is, and how much higher it would be if an oracle mended all errors of a kind.
+    """AP as it is, and how much higher it would be if an oracle mended all errors of a kind.
 
     The gains do not add up to what is missing: errors hide one another.
 
     Attributes:
-        ap50: Mean over classes of the average precision at IoU 0.50, 0..1.
+        ap: Mean over classes of the average precision, 0..1.
         by_kind: Gain of each kind of error, in the order of `OUTCOMES` without the first.
         false_positives: Gain if no detection were wrong.
         false_negatives: Gain if no object were missed.
     """
 
-    ap50: float
+    ap: float
     by_kind: tuple[float, ...]
     false_positives: float
     false_negatives: float
 
+    @classmethod
+    def mean(cls, gains: "Sequence[Gains]") -> "Gains":
+        """The mean of each figure: with one at each of COCO's ten IoUs, those of AP."""
+        rows = [(each.ap, *each.by_kind, each.false_positives, each.false_negatives) for each in gains]
+        ap, *by_kind, false_positives, false_negatives = np.mean(rows, axis=0).tolist()
+        return cls(ap, tuple(by_kind), false_positives, false_negatives)
 
-def find_errors(found: NDArray[np.float64], matches: NDArray[np.int64], truth: Truth) -> Errors:
+
+@dataclass(frozen=True)
+class NearestObjects:
+    """For each of N detections the object that it overlaps most, and by how much; -1 and 0 for none.
+
+    Attributes:
+        objects: (N,) int64.
+        iou: (N,), 0 where it is below `BACKGROUND_IOU`.
+    """
+
+    objects: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+    def __getitem__(self, rows: NDArray[np.bool_]) -> "NearestObjects":
+        return NearestObjects(self.objects[rows], self.iou[rows])
+
+
+Nearest = tuple[NearestObjects, NearestObjects]
+"""Of the detection's own class, and of all other classes."""
+
+
+def find_nearest(found: NDArray[np.float64], truth: Truth) -> Nearest:
+    """The nearest object of each detection (N, 8), crowds left out."""
+    labels = found[:, 6].astype(np.int64)
+    own, other = (NearestObjects(np.full(len(found), MISSED), np.zeros(len(found))) for _ in range(2))
+    rows = np.flatnonzero(~truth.crowd)
+    blocks = overlapping_pairs(
+        found[:, 0].astype(np.int64), found[:, 1:5], truth.images[rows], truth.boxes[rows], truth.crowd[rows],
+        BACKGROUND_IOU,
+    )  # fmt: skip
+    for of_found, at, iou in blocks:
+        objects = rows[at]
+        is_own = labels[of_found] == truth.labels[objects]
+        for part, of_part in ((own, is_own), (other, ~is_own)):
+            chosen = np.flatnonzero(of_part)
+            chosen = chosen[_highest_of_each(of_found[chosen], iou[chosen])]
+            part.objects[of_found[chosen]], part.iou[of_found[chosen]] = objects[chosen], iou[chosen]
+    return own, other
+
+
+def find_errors(
+    found: NDArray[np.float64],
+    matches: NDArray[np.int64],
+    truth: Truth,
+    *,
+    iou: float = FOREGROUND_IOU,
+    nearest: Nearest | None = None,
+) -> Errors:
     """Tell what each detection is.
 
     Where several kinds fit, the paper leaves it open: localisation goes before classification, that before duplicate,
@@ -73,15 +127,16 @@ def find_errors(found: NDArray[np.float64], matches: NDArray[np.int64], truth: T
         found: (N, 8) image row, box (xyxy, pixels), score, label, level; none in a crowd region.
         matches: (N,) what `match_greedily` gave within image and class.
         truth: The objects.
+        iou: Overlap from which a detection is of an object, as in ``matches``.
+        nearest: What `find_nearest` gave, where it is known.
     """
-    labels = found[:, 6].astype(np.int64)
-    own, other = _find_nearest(found, labels, truth)
+    own, other = nearest or find_nearest(found, truth)
     is_right = matches >= 0
     rules = (
         (is_right, RIGHT),
-        ((own.iou >= BACKGROUND_IOU) & (own.iou < FOREGROUND_IOU), LOCALISATION),
-        (other.iou >= FOREGROUND_IOU, CLASSIFICATION),
-        (own.iou >= FOREGROUND_IOU, DUPLICATE),
+        ((own.iou >= BACKGROUND_IOU) & (own.iou < iou), LOCALISATION),
+        (other.iou >= iou, CLASSIFICATION),
+        (own.iou >= iou, DUPLICATE),
         (other.iou >= BACKGROUND_IOU, BOTH),
     )
     kinds = np.select([rule for rule, _ in rules], [kind for _, kind in rules], BACKGROUND)
@@ -127,12 +182,12 @@ def compute_gains(
         moved = np.where(is_mended, true_labels[objects], labels)
         return _mean_ap(moved[kept], (is_right | is_mended)[kept], counts)
 
-    ap50 = _mean_ap(labels, is_right, counts)
+    ap = _mean_ap(labels, is_right, counts)
     return Gains(
-        ap50=ap50,
-        by_kind=tuple(mend(kind) - ap50 for kind in range(1, len(OUTCOMES))),
-        false_positives=_mean_ap(labels[is_right], is_right[is_right], counts) - ap50,
-        false_negatives=mean_ap_of(right) - ap50,
+        ap=ap,
+        by_kind=tuple(mend(kind) - ap for kind in range(1, len(OUTCOMES))),
+        false_positives=_mean_ap(labels[is_right], is_right[is_right], counts) - ap,
+        false_negatives=mean_ap_of(right) - ap,
     )
 
 
@@ -153,32 +208,6 @@ def _find_menders(kinds: NDArray[np.int64], objects: NDArray[np.int64], *, num_o
     is_mender = np.zeros(len(kinds), np.bool_)
     is_mender[fixable[np.unique(objects[fixable], return_index=True)[1]]] = True
     return is_mender
-
-
-@dataclass(frozen=True)
-class _Nearest:
-    """For each of N detections the object that it overlaps most, and by how much; -1 and 0 for none."""
-
-    objects: NDArray[np.int64]
-    iou: NDArray[np.float64]
-
-
-def _find_nearest(found: NDArray[np.float64], labels: NDArray[np.int64], truth: Truth) -> tuple[_Nearest, _Nearest]:
-    """The nearest object of the detection's own class, and of all other classes."""
-    nearest = [_Nearest(np.full(len(found), MISSED), np.zeros(len(found))) for _ in range(2)]
-    rows = np.flatnonzero(~truth.crowd)
-    blocks = overlapping_pairs(
-        found[:, 0].astype(np.int64), found[:, 1:5], truth.images[rows], truth.boxes[rows], truth.crowd[rows],
-        BACKGROUND_IOU,
-    )  # fmt: skip
-    for of_found, at, iou in blocks:
-        objects = rows[at]
-        is_own = labels[of_found] == truth.labels[objects]
-        for part, of_part in zip(nearest, (is_own, ~is_own), strict=True):
-            chosen = np.flatnonzero(of_part)
-            chosen = chosen[_highest_of_each(of_found[chosen], iou[chosen])]
-            part.objects[of_found[chosen]], part.iou[of_found[chosen]] = objects[chosen], iou[chosen]
-    return nearest[0], nearest[1]
 
 
 def _highest_of_each(groups: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:

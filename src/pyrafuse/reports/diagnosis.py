@@ -34,23 +34,28 @@ def add_errors(report: Report, diagnosis: Diagnosis, names: Sequence[str]) -> No
     ranked = diagnosis.ranked_gains()
     if ranked:
         report.add_text(f"What helps against it: {REMEDIES[ranked[0][0]]}.")
-    gains = diagnosis.gains
+    gains, gains_50 = diagnosis.gains, diagnosis.gains_50
     kept = diagnosis.by_class.sum(axis=0)
     report.add_table(
-        ("error", "gain in AP50", "errors", "all errors", "what it is"),
+        ("error", "gain in AP", "gain in AP50", "errors", "all errors", "what it is"),
         [
-            (kind, _signed(gain), f"{of_kept:,}", f"{of_all:,}", MEANINGS[kind])
-            for kind, gain, of_kept, of_all in zip(
-                OUTCOMES[1:], gains.by_kind, kept[1:].tolist(), diagnosis.outcomes[1:].tolist(), strict=True
+            (kind, _signed(gain), _signed(gain_50), f"{of_kept:,}", f"{of_all:,}", MEANINGS[kind])
+            for kind, gain, gain_50, of_kept, of_all in zip(
+                OUTCOMES[1:],
+                gains.by_kind,
+                gains_50.by_kind,
+                kept[1:].tolist(),
+                diagnosis.outcomes[1:].tolist(),
+                strict=True,
             )
         ],
-        caption="Kinds as TIDE defines them (arXiv:2008.08115), at IoU 0.5. Gain: how much higher AP50, not the mean "
-        "over ten overlaps, would be if all errors of the kind were mended and no others. "
-        f"Errors: with a score of {_threshold(diagnosis)}; "
-        f"all errors: with any score. Without any false detection AP50 would be higher by "
+        caption="Kinds as TIDE defines them (arXiv:2008.08115). Gain: how much higher AP or AP50 would be if all "
+        "errors of the kind were mended and no others; AP is the mean over IoUs from 0.50 to 0.95, each with its own "
+        f"errors. Errors are counted at IoU 0.5: with a score of {_threshold(diagnosis)}; "
+        f"all errors: with any score. Without any false detection AP would be higher by "
         f"{_number(gains.false_positives)}, without any missed object by {_number(gains.false_negatives)}.",
     )
-    if not math.isnan(gains.ap50):
+    if not math.isnan(gains.ap):
         report.add_charts(
             [
                 (

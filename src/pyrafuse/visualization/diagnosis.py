@@ -17,7 +17,7 @@ def plot_gains(names: Sequence[str], gains: Sequence[float]) -> Figure:
 
     Args:
         names: Kind of each bar, from the top down.
-        gains: Gain in AP50 of each.
+        gains: Gain in AP of each.
     """
     figure = Figure(figsize=PANEL_SIZE, layout="constrained")
     axes = figure.subplots()
@@ -25,7 +25,7 @@ def plot_gains(names: Sequence[str], gains: Sequence[float]) -> Figure:
     axes.bar_label(bars, labels=[f"{gain:+.3f}" for gain in gains], padding=3, fontsize=9)
     axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
-    quiet_axes(axes, title="Gain in AP50 if all errors of a kind were mended", x="AP50")
+    quiet_axes(axes, title="Gain in AP if all errors of a kind were mended", x="AP")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", labelsize=9, length=0)
     axes.set_xlim(min(0, *gains) * 1.2, max(0.01, *gains) * 1.2)

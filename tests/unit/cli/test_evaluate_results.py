@@ -41,7 +41,7 @@ def test_results_are_judged_without_a_model_and_the_page_goes_where_it_is_asked_
     out, err = capsys.readouterr()
     assert "3 images of data (val), 5 classes, judged by found.json" in err
     assert "AP 1.000  AP50 1.000" in out
-    assert "No error costs AP50." in out
+    assert "No error costs AP." in out
     assert out.splitlines()[-2:] == ["report      pages/why.html", "written to  evaluation"]
     assert sorted(path.name for path in (folder / "evaluation").iterdir()) == [
         "evaluation.json", "precision_recall.png",
@@ -88,7 +88,7 @@ def test_nothing_found_is_a_page_too(folder, capsys):
     assert main(["evaluate", "data", "--results", "found.json"]) == 0
     out, err = capsys.readouterr()
     assert "holds no detection: nothing is found, and AP is 0" in " ".join(err.split())
-    assert "Nothing is found: AP50 is 0." in out
+    assert "Nothing is found: AP is 0." in out
     assert "Nothing was found." in (folder / "evaluation/report.html").read_text()
 
 

@@ -101,7 +101,7 @@ def test_a_score_of_one_is_in_the_last_range():
 
 def test_the_advice_names_the_kind_that_brings_most_and_the_next():
     missed = diagnosis_of(data_of([record([SMALL, MEDIUM], [0, 0])], "a"), found([SMALL], [0.9], [0]))
-    assert missed.advice() == "Mending objects that are missed would bring most: AP50 from 0.505 to 1.000 (+0.495)."
+    assert missed.advice() == "Mending objects that are missed would bring most: AP from 0.505 to 1.000 (+0.495)."
     both = diagnosis_of(
         data_of([record([SMALL, MEDIUM, LARGE], [0, 0, 0])], "a"),
         found([[100, 0, 120, 20], SMALL, [30, 0, 80, 20]], [0.9, 0.8, 0.7], [0, 0, 0]),

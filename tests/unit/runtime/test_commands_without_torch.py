@@ -188,7 +188,7 @@ def test_results_are_judged_and_compared_with_an_exported_file(write, tmp_path):
     (tmp_path / "cats.json").write_text(json.dumps(cats))
     judged = run_without_torch("evaluate", data, "--results", "cats.json", "--page", "page.html", cwd=tmp_path)
     assert judged.returncode == 0, judged.stderr
-    assert "Mending objects that are missed would bring most: AP50 from 0.500 to 1.000 (+0.500)." in judged.stdout
+    assert "Mending objects that are missed would bring most: AP from 0.500 to 1.000 (+0.500)." in judged.stdout
     assert "Why it fails" in (tmp_path / "page.html").read_text()
     compared = run_without_torch(
         "diff", write(Interface(input="fitted")), "cats.json", data, "--score", "0.25", cwd=tmp_path
