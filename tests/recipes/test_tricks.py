@@ -39,7 +39,7 @@ from pyrafuse.training.settings import (
 )
 from pyrafuse.training.starting import settle
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/how_to/training.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/how_to/paper_recipes.md"
 BASELINE = set(TRICKS) - {"rfb", "dropblock"}
 NARROW = {"backbone": {"width": 0.125, "depths": [1, 1, 1, 1, 1]}, "necks": {"yolo_fpn": {"width": 0.1}}}
 
