@@ -7,7 +7,8 @@ import inspect
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ from pyrafuse.data.formats.registry import all_formats
 from pyrafuse.export.registry import FORMATS as EXPORTS
 from pyrafuse.inference.listing import ALL_KINDS, INNER_KINDS, KINDS, describe_part, tell_cost
 from pyrafuse.inference.writers.registry import WRITERS
+from pyrafuse.models.describing import describe
 from pyrafuse.necks.graph_neck import GraphNeck
-from pyrafuse.necks.registry import NECKS
+from pyrafuse.necks.registry import NECKS, create_neck
 from pyrafuse.recipes.registry import RECIPES
 from pyrafuse.reports.graphs import list_nodes
 from pyrafuse.runtime.engines.registry import ENGINES as RUNTIMES
 from pyrafuse.search.engines.registry import ENGINES as SEARCH_ENGINES
 from pyrafuse.search.strategies.registry import STRATEGIES
 from pyrafuse.training.loggers.registry import LOGGERS
-from pyrafuse.visualization.pyramid_graph import plot_graph
+from pyrafuse.visualization.pyramid_graph import GraphNode, plot_graph
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER_REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -196,12 +198,82 @@ def _page_of(file: str) -> str:
 
 def draw(neck: str) -> bytes:
     """The picture of a neck's graph, as `pyrafuse draw` makes it."""
-    mpl.use("agg")
     graph = find_graph(neck, DRAWN_ON)
-    title = neck + (f", {graph.stack} times" if graph.stack > 1 else "")
+    return _draw(neck + (f", {graph.stack} times" if graph.stack > 1 else ""), list_nodes(graph, DRAWN_ON))
+
+
+def draw_system(title: str, list_system: Callable[[], Sequence[GraphNode]]) -> bytes:
+    """The picture of a system whose neck is no graph of merges, from its maps."""
+    return _draw(title, list_system())
+
+
+def _draw(title: str, nodes: Sequence[GraphNode]) -> bytes:
+    mpl.use("agg")
     picture = io.BytesIO()
-    plot_graph(list_nodes(graph, DRAWN_ON), title=title).savefig(picture, format="svg", bbox_inches="tight")
+    plot_graph(nodes, title=title).savefig(picture, format="svg", bbox_inches="tight")
     return picture.getvalue()
+
+
+def list_fpn(model: str, inputs: PyramidSpec) -> list[GraphNode]:
+    """The maps of the FPN that ``model`` begins its necks with."""
+    neck = create_neck(describe(model).necks[0], inputs)
+    assert isinstance(neck, GraphNeck)
+    return list_nodes(neck.graph, inputs)
+
+
+def list_libra() -> list[GraphNode]:
+    """The maps of Libra R-CNN's necks: an FPN, then what `BFP.forward` computes."""
+    fpn = list_fpn("libra_rcnn", PyramidSpec((256, 512, 1024, 2048), (4, 8, 16, 32)))
+    given = [node for node in fpn if node.is_output]
+    gathered = GraphNode("G4", 4, tuple(node.name for node in given), "mean, non-local block")
+    ends = [GraphNode(f"B{n.level}", n.level, (n.name, "G4"), "sum", is_output=True) for n in given]
+    return [*(replace(node, is_output=False) for node in fpn), gathered, *ends]
+
+
+def list_m2det() -> list[GraphNode]:
+    """The maps of `MLFPN` with two TUMs of four scales; the largest map has level 3."""
+    nodes = [GraphNode("C3", 3), GraphNode("C4", 4), GraphNode("F3", 3, ("C3", "C4"), "FFMv1: concat")]
+    first, levels = "F3", range(3, 7)
+    for k in (1, 2):
+        down = [first, *(f"D{level}_{k}" for level in levels[1:])]
+        nodes += [GraphNode(down[i], levels[i], (down[i - 1],), "3x3, stride 2") for i in (1, 2)]
+        nodes.append(GraphNode(down[3], 6, (down[2],), "3x3, no padding"))
+        nodes.append(GraphNode(f"U6_{k}", 6, (down[-1],), "1x1"))
+        for i in (2, 1, 0):
+            nodes.append(GraphNode(f"U{levels[i]}_{k}", levels[i], (f"U{levels[i + 1]}_{k}", down[i]), "sum"))
+        if k == 1:
+            first = "F3_2"
+            nodes.append(GraphNode(first, 3, ("F3", "U3_1"), "FFMv2: concat"))
+    ends = [GraphNode(f"P{n}", n, (f"U{n}_1", f"U{n}_2"), "SFAM: concat", is_output=True) for n in levels]
+    return [*nodes, *ends]
+
+
+def list_recursion() -> list[GraphNode]:
+    """The maps of `RecursiveFPN` with two rounds on strides 8 to 32; R3 is the second backbone's map of stride 8."""
+    levels = (3, 4, 5)
+    nodes = [GraphNode(f"C{n}", n) for n in levels]
+    nodes += _top_down("P", "C", levels)
+    nodes += [GraphNode(f"A{n}", n, (f"P{n}",), "ASPP") for n in levels]
+    nodes.append(GraphNode("R2", 2))  # the first stage of the second backbone: it reads the image alone
+    nodes += [GraphNode(f"R{n}", n, (f"R{n - 1}", f"A{n}"), "stage of the second backbone") for n in levels]
+    nodes += _top_down("Q", "R", levels)
+    return [*nodes, *(GraphNode(f"O{n}", n, (f"P{n}", f"Q{n}"), "gate", is_output=True) for n in levels)]
+
+
+def _top_down(name: str, source: str, levels: Sequence[int]) -> list[GraphNode]:
+    """An FPN's path from the coarsest of ``levels``, finest first, to the finest."""
+    coarsest, *finer = reversed(levels)
+    path = [GraphNode(f"{name}{coarsest}", coarsest, (f"{source}{coarsest}",), "FPN")]
+    return [*path, *(GraphNode(f"{name}{n}", n, (f"{source}{n}", f"{name}{n + 1}"), "FPN") for n in finer)]
+
+
+SYSTEMS: Mapping[str, tuple[str, Callable[[], Sequence[GraphNode]]]] = {
+    "ddod": ("FPN of ddod", partial(list_fpn, "ddod", DRAWN_ON)),
+    "libra": ("FPN and balanced pyramid of libra_rcnn", list_libra),
+    "m2det": ("MLFPN with two TUMs of four scales", list_m2det),
+    "recursive_fpn": ("recursive FPN, two rounds", list_recursion),
+}
+"""Title and maps of each system with a picture of its own, by the name of its page."""
 
 
 def graph_necks() -> list[str]:
@@ -228,5 +300,6 @@ PAGES: Mapping[str, Callable[[], str | bytes]] = {
     "how_to/contributing.md": write_contributing,
     "project/changes.md": write_changes,
     **{f"explanation/graphs/{name}.svg": partial(draw, name) for name in graph_necks()},
+    **{f"explanation/graphs/{name}.svg": partial(draw_system, *system) for name, system in SYSTEMS.items()},
 }
 """Path below docs/ of every generated page and picture, with what writes it."""

@@ -15,12 +15,16 @@ import pytest
 import torch
 import torchvision
 
+from pyrafuse.base.parts import Part
 from pyrafuse.cli.arguments import call
 from pyrafuse.cli.compare import read_variants
 from pyrafuse.cli.main import COMMANDS, main
+from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.shapes import write_shapes
 from pyrafuse.models.checkpoint import save
+from pyrafuse.models.describing import describe
 from pyrafuse.models.factory import create_model
+from pyrafuse.necks.registry import NECKS, create_neck
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,7 +90,7 @@ def test_what_is_to_be_typed_is_accepted(line):
 
 TRAININGS = [
     line
-    for page in ("how_to/training", "how_to/fine_tuning", "tutorial/own_images")
+    for page in ("how_to/training", "how_to/paper_recipes", "how_to/fine_tuning", "tutorial/own_images")
     for block in read_blocks(ROOT / f"docs/{page}.md", "")
     for line in block.splitlines()
     if line.startswith("pyrafuse train my_data/")
@@ -198,6 +202,28 @@ def test_the_drawn_graphs_are_those_of_the_necks():
     assert REFERENCE.draw("fpn").count(b"<svg") == 1
 
 
+@pytest.mark.parametrize(
+    ("system", "model", "inputs", "changes"),
+    [
+        ("ddod", "ddod", (8, 16, 32), {}),
+        ("libra", "libra_rcnn", (4, 8, 16, 32), {}),
+        ("m2det", "m2det", (8, 16), {"num_levels": 2, "num_scales": 4}),
+    ],
+)
+def test_the_drawn_systems_have_the_levels_of_their_necks(system, model, inputs, changes):
+    title, list_system = REFERENCE.SYSTEMS[system]
+    first, *others = describe(model).necks
+    with torch.device("meta"):
+        given = PyramidSpec((256, 512, 1024, 2048)[: len(inputs)], inputs)
+        neck = create_neck(Part(first.name, {**first.options, **changes}), given)
+        for part in others:
+            neck = create_neck(part, neck.features)
+    nodes = list_system()
+    assert sorted(2**node.level for node in nodes if node.is_output) == list(neck.features.strides)
+    assert sorted(2**node.level for node in nodes if not node.inputs) == list(inputs)
+    assert REFERENCE.draw_system(title, list_system).count(b"<svg") == 1
+
+
 def names_of_parts() -> set[str]:
     registries = [*REFERENCE.ALL_KINDS.values(), *REFERENCE.OTHER_REGISTRIES.values()]
     return {name for registry in registries for name in registry.names()}
@@ -262,9 +288,6 @@ def test_variants_of_the_pages_are_read(tmp_path):
 
 
 def test_the_neck_of_the_contributors_page_works():
-    from pyrafuse.core.pyramid import PyramidSpec
-    from pyrafuse.necks.registry import NECKS
-
     (block,) = (text for text in read_blocks(ROOT / "CONTRIBUTING.md", "python") if "@NECKS.register" in text)
     try:
         exec(block, {"__name__": "lateral"})
