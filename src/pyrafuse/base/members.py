@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrafuse.base.errors import DataError
-from pyrafuse.base.extras import require
+from pyrafuse.base.extras import MissingLibraryError, require
 from pyrafuse.base.printable import printable
 
 ADDRESS_FILE = "shards.address"
@@ -92,24 +92,58 @@ def is_remote(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
-def read_address(address: str, name: str, *, start: int | None = None, end: int | None = None) -> bytes:
-    """The bytes from ``start`` to ``end`` of the file ``name`` in the folder at ``address``, by fsspec.
+def without_password(address: str) -> str:
+    """``address`` as it may be shown and written into results: without user and password."""
+    return split_password(address)[0]
+
+
+def split_password(address: str) -> tuple[str, str]:
+    """``address`` without user and password, and these: ``s3://USER:PASSWORD@bucket/a.jpg``; of a path, nothing."""
+    scheme, slashes, rest = address.partition("://")
+    if not slashes:
+        return address, ""
+    host, slash, path = rest.partition("/")
+    password, _, name = host.rpartition("@")
+    return f"{scheme}://{name}{slash}{path}", password
+
+
+def fetch(address: str, *, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes from ``start`` to ``end`` of the file at ``address``, by fsspec.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read; the message holds no password.
+        MissingLibraryError: If fsspec is not installed.
+    """
+    try:
+        system, path = open_system(address)
+        return system.cat_file(path, start=start, end=end)
+    except MissingLibraryError:
+        raise
+    except Exception as error:  # each file system has its own, and ImportError for one that is not installed
+        raise unreadable(address, error) from error
+
+
+def open_system(address: str) -> tuple[Any, str]:
+    """The file system of ``address``, by fsspec, and the path there.
+
+    Raises:
         MissingLibraryError: If fsspec is not installed.
     """
     require("fsspec")
     core: Any = import_module("fsspec.core")
-    place = f"{address.rstrip('/')}/{name}"
-    try:
-        system, path = core.url_to_fs(place)
-        return system.cat_file(path, start=start, end=end)
-    except Exception as error:  # each file system has its own, and ImportError for one that is not installed
-        reason = printable(str(error) or type(error).__name__, limit=300)
-        raise DataError(
-            f"{printable(place)} cannot be read: {reason}; check the address, the rights and the connection"
-        ) from error
+    return core.url_to_fs(address)
+
+
+def unreadable(address: str, error: Exception) -> DataError:
+    """What is told where ``address`` cannot be read."""
+    shown, password = split_password(address)
+    reason = str(error) or type(error).__name__
+    for part in (password, password.partition(":")[2]):
+        reason = reason.replace(part, "***") if len(part) > 3 else reason
+    return DataError(
+        f"{printable(shown)} cannot be read: {printable(reason, limit=300)}; check the address, the rights and the "
+        "connection"
+    )
 
 
 def _read_member(member: Member) -> bytes:
@@ -123,7 +157,7 @@ def _read_member(member: Member) -> bytes:
     except FileNotFoundError as error:
         if (note := member.shard.with_name(ADDRESS_FILE)).is_file():
             address = note.read_text(encoding="utf-8")
-            return read_address(address, member.shard.name, start=member.start, end=end)
+            return fetch(f"{address.rstrip('/')}/{member.shard.name}", start=member.start, end=end)
         raise DataError(f"no such shard: {printable(member.shard)}; copy it beside its index") from error
     except OSError as error:
         raise DataError(f"{printable(member.shard)} cannot be read: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import list_files
 from pyrafuse.base.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
-from pyrafuse.base.members import find_member
+from pyrafuse.base.members import find_member, without_password
 from pyrafuse.base.paths import check_source, expand_user
 from pyrafuse.base.printable import printable
 
@@ -37,23 +37,7 @@ STREAM_SUFFIXES = frozenset({".m3u8", ".mjpg", ".mjpeg", ".sdp"})
 """Endings of http(s) URLs of streams."""
 
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".webm",
-        ".wmv",
-    }
+    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv".split()  # noqa: SIM905
 )
 """Suffixes, in lower case, of the files that are read as videos."""
 
@@ -188,6 +172,16 @@ def _chain(sources: Sequence[Source]) -> Source:
 
 
 def _open_folder(folder: Path, stride: int, leave_out: str | os.PathLike[str] | None) -> Source:
+    paths, others = list_pictures(folder, leave_out)
+    return replace(_chain([_open_file(path, str(path), stride) for path in paths]), root=folder, passed_over=others)
+
+
+def list_pictures(folder: Path, leave_out: str | os.PathLike[str] | None = None) -> tuple[list[Path], dict[str, int]]:
+    """Images and videos in ``folder`` and below it, in natural order, and how many other files there are, by suffix.
+
+    Raises:
+        DataError: If there are none, or ``leave_out``, the folder of results, is ``folder``.
+    """
     files = list_files(folder)  # a link that leads nowhere is among them, a fault to be told
     left_out = 0
     if leave_out is not None:
@@ -204,8 +198,7 @@ def _open_folder(folder: Path, stride: int, leave_out: str | os.PathLike[str] | 
     if not paths:
         found = f"; passed over: {tell_suffixes(others)}" if others else ", nor anything else"
         raise DataError(f"no images or videos in {folder} or below it{found}")
-    sources = [_open_file(path, str(path), stride) for path in sorted(paths, key=_natural_order)]
-    return replace(_chain(sources), root=folder, passed_over=dict(others))
+    return sorted(paths, key=natural_order), dict(others)
 
 
 def tell_suffixes(counts: Mapping[str, int]) -> str:
@@ -216,13 +209,13 @@ def tell_suffixes(counts: Mapping[str, int]) -> str:
 
 def _open_glob(pattern: str, stride: int) -> Source:
     paths = [Path(path) for path in glob.glob(pattern, recursive=True)]
-    files = sorted((path for path in paths if path.is_file()), key=_natural_order)
+    files = sorted((path for path in paths if path.is_file()), key=natural_order)
     if not files:
         raise DataError(f"no file matches {pattern!r}")
     return _chain([_open_file(path, str(path), stride) for path in files])
 
 
-def _natural_order(path: Path) -> list[tuple[tuple[int, str], ...]]:
+def natural_order(path: Path) -> list[tuple[tuple[int, str], ...]]:
     """``img2`` before ``img10``: each run of digits counts as a number."""
     return [
         tuple((int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d+)", part.lower()))
@@ -233,12 +226,13 @@ def _natural_order(path: Path) -> list[tuple[tuple[int, str], ...]]:
 def _open_file(path: Path, name: str, stride: int) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return _open_video(str(path), name, stride)
-    return Source(lambda: iter([_read_still(path, name)]), 1)
+    return Source(lambda: iter([read_still(path, name)]), 1)
 
 
-def _read_still(path: Path, name: str) -> Frame:
+def read_still(path: Path, name: str, *, data: bytes | None = None) -> Frame:
+    """The image in the file ``path``, or in ``data``, as a frame called ``name``."""
     try:
-        picture = read_picture(path)
+        picture = read_picture(path, data=data)
     except DataError as error:
         return Frame(name, None, str(error).replace(printable(path), printable(name)))
     return Frame(name, picture.pixels, notes=picture.notes)
@@ -263,7 +257,7 @@ def _open_camera(number: int, stride: int) -> Source:
 
 
 def _open_stream(url: str, stride: int) -> Source:
-    name = _without_password(url)
+    name = without_password(url)
     capture = _capture(url)
     is_open = capture.isOpened()
     capture.release()
@@ -318,15 +312,9 @@ def _is_stream(url: str) -> bool:
     return parts.scheme.lower() in STREAM_SCHEMES or Path(parts.path).suffix.lower() in STREAM_SUFFIXES
 
 
-def _without_password(url: str) -> str:
-    """``url`` as it may be shown and written into results."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def _open_url(url: str, stride: int) -> Source:
     path = _download(url)
-    source = _open_file(path, url, stride)
+    source = _open_file(path, without_password(url), stride)
     weakref.finalize(source, path.unlink, missing_ok=True)
     return source
 
@@ -338,7 +326,7 @@ def _open_url_later(url: str, stride: int) -> Source:
         try:
             source = _open_url(url, stride)
         except DataError as error:
-            yield Frame(url, None, str(error))
+            yield Frame(without_password(url), None, str(error))
         else:
             yield from source
 
@@ -348,13 +336,14 @@ def _open_url_later(url: str, stride: int) -> Source:
 
 def _download(url: str) -> Path:
     """The body of ``url`` as a temporary file, with a suffix that tells images from videos."""
+    shown = without_password(url)
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise DataError(f"{printable(url)} is no address: {error}; correct it") from error
+        raise DataError(f"{printable(shown)} is no address: {error}; correct it") from error
     if parts.scheme not in {"http", "https"}:
         raise DataError(
-            f"cannot read {url}: images and videos come by http:// and https://, streams by "
+            f"cannot read {shown}: images and videos come by http:// and https://, streams by "
             f"{', '.join(sorted(STREAM_SCHEMES))}"
         )
     path = None
@@ -371,10 +360,10 @@ def _download(url: str) -> Path:
                 for block in read_pieces(response, parts.netloc.rpartition("@")[2]):
                     received += len(block)
                     if max(received, expected) > MAX_DOWNLOAD_BYTES:
-                        raise DataError(f"{url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself")
+                        raise DataError(f"{shown} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself")
                     stream.write(block)
             if received < expected:
-                raise DataError(f"{url} broke off after {received:,} of {expected:,} bytes; try again")
+                raise DataError(f"{shown} broke off after {received:,} of {expected:,} bytes; try again")
     except (OSError, HTTPException, ValueError) as error:
         if path is not None:
             path.unlink(missing_ok=True)
@@ -384,7 +373,7 @@ def _download(url: str) -> Path:
         if isinstance(error, urllib.error.HTTPError):
             reason = f"{error.code} {reason}"
             error.close()  # it holds the connection
-        raise DataError(f"cannot download {url}: {reason}; check the address and the connection") from error
+        raise DataError(f"cannot download {shown}: {reason}; check the address and the connection") from error
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import cache_folder
-from pyrafuse.base.members import ADDRESS_FILE, read_address
+from pyrafuse.base.members import ADDRESS_FILE, fetch
 from pyrafuse.base.printable import printable
 from pyrafuse.base.writing import write_atomically, write_text
 from pyrafuse.data.sharding.index import INDEX_FILE, MOST_BYTES, checksum, read_manifest, table_files
@@ -22,7 +22,7 @@ def fetch_index(address: str) -> Path:
         MissingLibraryError: If fsspec is not installed.
     """
     address = address.rstrip("/")
-    content = read_address(address, INDEX_FILE, start=0, end=MOST_BYTES)
+    content = fetch(f"{address}/{INDEX_FILE}", start=0, end=MOST_BYTES)
     digest = hashlib.sha256(os.fsencode(address) + b"\0" + content).hexdigest()
     folder = cache_folder() / "shards" / digest[:32]
     with write_atomically(folder / INDEX_FILE) as stream:
@@ -34,7 +34,7 @@ def fetch_index(address: str) -> Path:
             if path.is_file() and checksum(path) == table.sha256:
                 continue
             size = table.rows * rows.itemsize
-            received = read_address(address, name, start=0, end=size) if size else b""
+            received = fetch(f"{address}/{name}", start=0, end=size) if size else b""
             if len(received) != size:
                 raise DataError(
                     f"{printable(address)}/{name} has {len(received):,} bytes of {size:,}: copy the index anew"

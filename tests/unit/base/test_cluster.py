@@ -1,13 +1,13 @@
-"""The engine `ray` as far as it needs no Ray: how a cluster is divided, and addresses where none is."""
+"""A cluster as far as it needs no Ray: how it is divided, and addresses where none is."""
 
 import socket
 import sys
 
 import pytest
 
+from pyrafuse.base import cluster
+from pyrafuse.base.cluster import connect, divide
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.search.engines import ray as engine
-from pyrafuse.search.engines.ray import connect, divide
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def ray_is_there(monkeypatch):
         is_initialized = staticmethod(lambda: False)
 
     monkeypatch.setitem(sys.modules, "ray", Ray)
-    for name in engine.VARIABLES:
+    for name in cluster.VARIABLES:
         monkeypatch.setenv(name, "")
 
 
