@@ -20,6 +20,7 @@ ADDRESS = "RAY_ADDRESS"
 VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # or Ray tells on standard output that a worker has ended
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or it tells on standard error of what Ray Data does on purpose
     "RAY_worker_niceness": "0",  # or workers wait for everything else on the machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of what will change
 }

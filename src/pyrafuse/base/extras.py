@@ -18,7 +18,8 @@ EXTRA_OF = {
     "wandb": "wandb",
     "mlflow": "mlflow",
     "trackio": "trackio",
-    "ray": "ray",
+    **dict.fromkeys(("ray", "pandas"), "ray"),
+    "pyarrow": "parquet",
     "fsspec": "shards",
 }
 """The smallest extra that brings a library, by the name that is imported."""

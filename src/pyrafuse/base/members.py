@@ -7,12 +7,14 @@ shard that is not here is fetched from the address in `ADDRESS_FILE` beside its 
 import os
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pyrafuse.base.errors import DataError
+from pyrafuse.base.errors import DataError, PyrafuseError
 from pyrafuse.base.extras import MissingLibraryError, require
 from pyrafuse.base.printable import printable
 
@@ -112,30 +114,34 @@ def fetch(address: str, *, start: int | None = None, end: int | None = None) -> 
 
     Raises:
         DataError: If it cannot be read; the message holds no password.
-        MissingLibraryError: If fsspec is not installed.
+        MissingLibraryError: If fsspec, or what it needs for such an address, is not installed.
     """
-    try:
-        system, path = open_system(address)
+    with reading(address) as (system, path):
         return system.cat_file(path, start=start, end=end)
-    except MissingLibraryError:
-        raise
-    except Exception as error:  # each file system has its own, and ImportError for one that is not installed
-        raise unreadable(address, error) from error
 
 
-def open_system(address: str) -> tuple[Any, str]:
-    """The file system of ``address``, by fsspec, and the path there.
+@contextmanager
+def reading(address: str) -> Iterator[tuple[Any, str]]:
+    """The file system of ``address``, by fsspec, and the path there, for a block that reads.
 
     Raises:
-        MissingLibraryError: If fsspec is not installed.
+        DataError: If the block cannot read; the message holds no password.
+        MissingLibraryError: If fsspec, or what it needs for such an address, is not installed.
     """
     require("fsspec")
     core: Any = import_module("fsspec.core")
-    return core.url_to_fs(address)
+    try:
+        yield core.url_to_fs(address)
+    except PyrafuseError:
+        raise
+    except ImportError as error:
+        scheme = address.partition("://")[0]
+        raise MissingLibraryError(f"{scheme}:// needs another library: {printable(error, limit=300)}") from error
+    except Exception as error:  # each file system has its own
+        raise _unreadable(address, error) from error
 
 
-def unreadable(address: str, error: Exception) -> DataError:
-    """What is told where ``address`` cannot be read."""
+def _unreadable(address: str, error: Exception) -> DataError:
     shown, password = split_password(address)
     reason = str(error) or type(error).__name__
     for part in (password, password.partition(":")[2]):

@@ -4,9 +4,15 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyrafuse.base.errors import PyrafuseError
+
+
+def absolute_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of modules and files as processes find them that begin in another folder."""
+    return tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
 
 
 def import_user_code(name: str) -> None:

@@ -42,8 +42,16 @@ class Speedups:
 NO_SPEEDUPS = Speedups()
 
 
-def load_any(model: Path, device: str, speedups: Speedups = NO_SPEEDUPS) -> "Detector | ExportedDetector":
+def load_any(
+    model: Path, device: str, speedups: Speedups = NO_SPEEDUPS, *, threads: int | None = None
+) -> "Detector | ExportedDetector":
     """Read ``model`` by its suffix: an exported file, or else a checkpoint, and make it faster if asked.
+
+    Args:
+        model: The file.
+        device: ``auto``, ``cpu``, ``gpu`` or the number of a GPU.
+        speedups: What makes it faster.
+        threads: Number of threads; by default what the library chooses.
 
     Raises:
         CheckpointError: If it cannot be read.
@@ -57,10 +65,14 @@ def load_any(model: Path, device: str, speedups: Speedups = NO_SPEEDUPS) -> "Det
             raise PyrafuseError(f"{model} is exported and runs on the processor: leave --device {device} out")
         if speedups.given:
             raise PyrafuseError(f"{model} is exported, and computes as it was exported: leave {speedups.given} out")
-        return load(model)
+        return load(model, threads=threads)
     from pyrafuse.core.devices import choose_device
     from pyrafuse.importers.loading import load as load_checkpoint
 
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     return speedups.apply(load_checkpoint(model, device=choose_device(device)))
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pyrafuse.base.errors import check_between
+from pyrafuse.base.errors import PyrafuseError, check_between
+from pyrafuse.base.extras import require
 from pyrafuse.base.paths import check_source, check_writable, find_checkpoint
 from pyrafuse.base.printable import counted
 
@@ -13,7 +14,7 @@ def predict(
     /,
     *sources: str,
     output: Path = Path("predictions"),
-    formats: tuple[str, ...] = ("image", "json"),
+    formats: tuple[str, ...] | None = None,
     crop: bool = False,
     score: float = 0.25,
     classes: str | None = None,
@@ -27,6 +28,11 @@ def predict(
     batch: int = 1,
     limit: int | None = None,
     stride: int = 1,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    shard_images: int | None = None,
+    column: str | None = None,
     device: str = "auto",
     optimize: bool = False,
     compile: bool = False,  # noqa: A002  # the option is --compile
@@ -39,10 +45,12 @@ def predict(
     Args:
         model: A checkpoint, the folder of a run, or an exported .onnx or .xml, which runs without PyTorch. The size and
             preprocessing that it was trained with are in it.
-        sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams.
+        sources: Images, videos, folders, globs, camera numbers, http(s) URLs, or rtsp URLs of streams. For shards:
+            images, folders, globs, lists (.txt), Parquet files, and addresses such as s3://bucket/folder.
         output: Folder for the results.
         formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
-            coco (coco_results.json), yolo (labels/*.txt), and what --import registers.
+            coco (coco_results.json), yolo (labels/*.txt), parquet (predictions.parquet), and what --import registers.
+            By default image and json; for shards parquet.
         crop: Write each object cut out as well: in short for crop among the formats.
         score: Least score that is kept, 0..1.
         classes: Names or numbers of the classes that are kept, with commas between; by default all.
@@ -59,6 +67,15 @@ def predict(
         batch: Images, or tiles, at a time.
         limit: Only so many images and frames, the first ones.
         stride: Step between the frames that are read of a video or a camera.
+        engine: Where images are predicted on: local, in this process; or ray, in the processes of a Ray cluster,
+            which writes shards.
+        workers: With --engine ray: number of processes. By default one a GPU, on CPUs one a core.
+        ray_address: With --engine ray: address of a running cluster, HOST:PORT. By default the value of the variable
+            RAY_ADDRESS; without it a cluster on this machine is started.
+        shard_images: Write shards of so many images; the same command goes on after the last one that is done. By
+            default 1000 with --engine ray, and no shards without.
+        column: For shards of Parquet files: the column that holds images or names them. By default it follows from
+            the columns' names.
         device: auto, cpu, gpu, or the number of a GPU such as 1; an exported file runs on the processor.
         optimize: Fold batch norms into convolutions, and lay out weights for the processor: faster, with the same
             results but for rounding.
@@ -70,33 +87,70 @@ def predict(
     check_between("nms_iou", nms_iou, 0, 1)
     for name, value in (("batch", batch), ("limit", limit), ("max_detections", max_detections), ("stride", stride)):
         check_between(name, value, 1)
+    check_between("shard_images", shard_images, 1)
+    is_sharded = engine == "ray" or shard_images is not None
+    _refuse_without_effect(
+        is_sharded,
+        engine == "ray",
+        crop=crop,
+        stride=stride != 1,
+        workers=workers is not None,
+        ray_address=ray_address is not None,
+        column=column is not None,
+    )
+    if engine == "ray":
+        require("ray")  # told before PyTorch is imported
     model = find_checkpoint(model)
     for source in sources:
         check_source(source)
     check_writable(output, is_folder=True)
-    from pyrafuse.base.images.sources import open_source
     from pyrafuse.base.terminal import Terminal
+    from pyrafuse.cli.detectors import Speedups, choose_views
+
+    views = choose_views(model, Terminal(), tile=tile, overlap=overlap, augment=augment, merge=merge)
+    speedups = Speedups(optimize, compile, precision)
+    asked = {
+        "score": score,
+        "nms_iou": nms_iou,
+        "max_detections": max_detections,
+        "batch": batch,
+        "size": size,
+        "classes": classes,
+    }
+    if is_sharded:
+        from pyrafuse.cli.predict_shards import Executor, predict_shards
+
+        executor = Executor(engine, device, workers, ray_address)
+        return predict_shards(
+            model,
+            sources,
+            output,
+            views=views,
+            speedups=speedups,
+            asked=asked,
+            formats=formats or ("parquet",),
+            shard_images=shard_images,
+            column=column,
+            limit=limit,
+            executor=executor,
+        )
+    from pyrafuse.base.images.sources import open_source
     from pyrafuse.base.views.detecting import in_views
-    from pyrafuse.cli.detectors import Speedups, choose_views, load_any
+    from pyrafuse.cli.detectors import load_any
     from pyrafuse.inference.predicting import predict_to
     from pyrafuse.inference.writers.registry import WRITERS
 
+    formats = formats or ("image", "json")
     for name in formats:
         WRITERS.get(name)  # before the checkpoint is read
-    views = choose_views(model, Terminal(), tile=tile, overlap=overlap, augment=augment, merge=merge)
     frames = open_source(sources[0] if len(sources) == 1 else sources, stride=stride, leave_out=output)
-    detector = in_views(load_any(model, device, Speedups(optimize, compile, precision)), views)
+    detector = in_views(load_any(model, device, speedups), views)
     summary = predict_to(
         detector,
         frames,
         output,
         formats=(*formats, "crop") if crop else formats,
-        score=score,
-        nms_iou=nms_iou,
-        max_detections=max_detections,
-        batch=batch,
-        size=size,
-        classes=_split_classes(classes, detector.card.names),
+        **{**asked, "classes": split_classes(classes, detector.card.names)},
         limit=limit,
         progress=True,
     )
@@ -104,12 +158,35 @@ def predict(
         f"{counted(summary.num_objects, 'object')} in {counted(summary.num_images, 'image')}, written to {output}; "
         f"{summary.num_failed} could not be read ({summary.seconds:.1f} s)"
     )
-    if not summary.num_objects and score > 0:
-        print(f"nothing has a score of {score:g} or more: --score {score / 5:.1g}, say, shows what is less certain")
+    tell_nothing_found(summary.num_objects, score)
     return int(summary.num_failed > 0)
 
 
-def _split_classes(text: str | None, names: tuple[str, ...]) -> list[str] | None:
+def _refuse_without_effect(is_sharded: bool, is_ray: bool, **given: bool) -> None:
+    """Refuse options that are ``given`` and would change nothing.
+
+    Raises:
+        PyrafuseError: With the first one.
+    """
+    for name, is_given in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if is_given and is_sharded and name in {"crop", "stride"}:
+            raise PyrafuseError(
+                f"{option} is not for shards of images: leave it out, or leave --engine ray and --shard-images out"
+            )
+        if is_given and not is_ray and name in {"workers", "ray_address"}:
+            raise PyrafuseError(f"{option} is for --engine ray: give that, or leave {option} out")
+        if is_given and not is_sharded and name == "column":
+            raise PyrafuseError("--column is for shards of Parquet files: give --shard-images 1000, or leave it out")
+
+
+def tell_nothing_found(num_objects: int, score: float) -> None:
+    """Say how to see more where nothing was found."""
+    if not num_objects and score > 0:
+        print(f"nothing has a score of {score:g} or more: --score {score / 5:.1g}, say, shows what is less certain")
+
+
+def split_classes(text: str | None, names: tuple[str, ...]) -> list[str] | None:
     """The classes in ``text``, with commas between; a name that has a comma stands alone."""
     if text is None:
         return None

@@ -3,11 +3,9 @@
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,10 @@ from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.printable import printable
 from pyrafuse.base.progress import advancing
 from pyrafuse.base.terminal import Terminal
-from pyrafuse.base.views.detecting import count_ahead, predict_telling
+from pyrafuse.base.views.detecting import count_ahead
+from pyrafuse.inference.finding import Settings, find_in
 from pyrafuse.inference.writers.behind import WritingBehind
-from pyrafuse.inference.writers.registry import Destination, Finding, create_writers
+from pyrafuse.inference.writers.registry import Destination, create_writers
 
 NUM_NOTES = 5
 """So many images are named of those that were not read plainly."""
@@ -102,20 +101,13 @@ def predict_to(
         PyrafuseError: If a format is unknown, a number is out of its range, a file cannot be written or another
             process writes to ``output``.
     """
-    for name, value, least, most in (
-        ("score", score, 0, 1),
-        ("nms_iou", nms_iou, 0, 1),
-        ("batch", batch, 1, inf),
-        ("max_detections", max_detections, 1, inf),
-        ("limit", limit, 1, inf),
-    ):
-        check_between(name, value, least, most)
-    labels, preprocessing = detector.card.find_labels(classes), detector.card.preprocessing_at(size)
+    settings = Settings(score, nms_iou, max_detections, batch, size, classes)
+    check_between("limit", limit, 1)
+    settings.resolve(detector.card)  # before anything is written
     check_writable(output, is_folder=True)
     frames = source if isinstance(source, Source) else open_source(source)
     destination = Destination(Path(output), frames.root, tuple(detector.card.category_ids))
     failures, notes = FirstOf[Failure](), FirstOf[str]()
-    waiting: deque[Frame] = deque()  # read, not yet predicted on: a detector answers in order, batch by batch
     num_images = num_objects = 0
     start = time.perf_counter()
 
@@ -133,40 +125,32 @@ def predict_to(
         ahead = read_ahead(frames, batch=count_ahead(detector, batch), limit=limit)
         stack.callback(getattr(ahead, "close", lambda: None))
 
-        def observe() -> Iterator[Frame]:
-            for frame in ahead:
-                if frame.image is None:
-                    failure = Failure(frame.name, frame.error or "cannot be read")
-                    failures.add(failure)
-                    bar.console.print(f"passed over: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
-                    advance(1)
-                else:
-                    for note in frame.notes:
-                        notes.add(f"{printable(frame.name)}: {note}")
-                    waiting.append(Frame(frame.name, None, index=frame.index, fps=frame.fps))
-                    yield frame
+        def pass_over(frame: Frame) -> None:
+            failure = Failure(frame.name, frame.error or "cannot be read")
+            failures.add(failure)
+            bar.console.print(f"passed over: {failure.reason}", markup=False, highlight=False, soft_wrap=True)
+            advance(1)
 
-        found = predict_telling(
+        def keep_notes(frame: Frame) -> None:
+            for note in frame.notes:
+                notes.add(f"{printable(frame.name)}: {note}")
+
+        found = find_in(
             detector,
-            observe(),
-            advance,
-            batch_size=batch,
-            score_threshold=score,
-            nms_iou=nms_iou,
-            max_detections=max_detections,
-            labels=labels,
-            preprocessing=preprocessing,
+            ahead,
+            settings,
+            pass_over=pass_over,
+            note=keep_notes,
+            tell=advance,
             keep_images=any(writer.needs_pixels for writer in writers),
         )
         try:
-            for detections in found:
-                frame = waiting.popleft()
-                video = frame.name.rpartition("#")[0] if frame.fps else ""
+            for finding in found:
                 with hold_interrupts():  # what is counted is written
-                    destination.record.spare(detections.source)
-                    behind.write(Finding(detections, frame.index, video, frame.fps or 0.0))
+                    destination.record.spare(finding.detections.source)
+                    behind.write(finding)
                     num_images += 1
-                    num_objects += len(detections)
+                    num_objects += len(finding.detections)
         except KeyboardInterrupt:
             if not frames.is_stream:
                 of_all = f" of {total}" if total else ""

@@ -42,11 +42,13 @@ class Destination:
         folder: The folder that everything goes into.
         root: The source's own folder, whose inner order is kept; None where there is none.
         category_ids: The data's own id of each class; empty for labels from 1.
+        ids_by_name: Whether an image that is named by a number has it as its id, where a format has ids.
     """
 
     folder: Path
     root: Path | None = None
     category_ids: tuple[int | str, ...] = ()
+    ids_by_name: bool = True
 
     @cached_property
     def record(self) -> OwnFiles:

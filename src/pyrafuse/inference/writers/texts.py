@@ -59,7 +59,8 @@ class COCOWriter(Writer):
         self._path = destination.file("coco_results.json")
         self._rows = Spool(self._path)
         self._num_findings = 0
-        self._numbers: set[int] | None = set()  # None once a file is named otherwise, or as another one
+        # None once a file is named otherwise, or as another one
+        self._numbers: set[int] | None = set() if destination.ids_by_name else None
 
     def write(self, finding: Finding) -> None:
         found, ids, stem = finding.detections, self._destination.category_ids, Path(finding.detections.source).stem

@@ -10,7 +10,6 @@ import pickle
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +18,7 @@ from pyrafuse.base.cluster import connect, divide, last_words
 from pyrafuse.base.errors import PyrafuseError, check_count
 from pyrafuse.base.interrupts import hold_interrupts
 from pyrafuse.base.printable import counted
-from pyrafuse.base.user_code import import_user_code
+from pyrafuse.base.user_code import absolute_names, import_user_code
 from pyrafuse.necks.merging import DOWN, FUSIONS, UP
 from pyrafuse.search.engines.registry import ENGINES
 from pyrafuse.search.engines.sharing import Answer, Crew
@@ -112,8 +111,7 @@ class Processes:
         # never begun again by Ray: the graphs that it kept would be lost silently
         self._kind = library.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
         packed = library.cloudpickle.dumps((proxy, [_find_own(table) for table in OPERATORS]))
-        files = [str(Path(name).resolve()) if name.endswith(".py") else name for name in imports]
-        self._settings = library.put(packed), files, cores
+        self._settings = library.put(packed), absolute_names(imports), cores
         self._handles: list[Any] = []
         self._asked: dict[Any, int] = {}
 
