@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,8 @@ def connect(address: str | None, tell: Callable[[str], None]) -> "Iterator[Modul
         _check_answers(address)
     tell(f"Ray: {'a local cluster starts' if address == 'local' else f'cluster at {address}'}")
     try:
-        with hold_interrupts():  # Ray sets a handler of its own for SIGTERM, which goes with the block
+        # Ray sets a handler of its own for SIGTERM, which goes with the block
+        with hold_interrupts(), _silent_errors():
             library.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise PyrafuseError(
@@ -68,6 +70,20 @@ def connect(address: str | None, tell: Callable[[str], None]) -> "Iterator[Modul
     finally:
         with hold_interrupts():
             library.shutdown()
+
+
+@contextmanager
+def _silent_errors() -> Iterator[None]:
+    """A block in which standard error goes nowhere: Ray tells there, in the midst of a bar, which variables it read."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_answers(address: str) -> None:

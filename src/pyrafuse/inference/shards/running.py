@@ -6,8 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,13 +21,12 @@ from pyrafuse.inference.shards.plan import SOURCES, keep_plan
 from pyrafuse.inference.shards.shard import (
     Job,
     Outcome,
-    ShardDestination,
+    check_formats,
     is_done,
     predict_shard,
     read_outcome,
 )
 from pyrafuse.inference.shards.sources import Listing, read_entries
-from pyrafuse.inference.writers.registry import create_writers
 
 SHARD_IMAGES = 1000
 """Images a shard, where nothing is said."""
@@ -103,8 +100,7 @@ def predict_in_shards(
     check_count("shard_images", shard_images, 1)
     check_writable(job.output, is_folder=True)
     job.settings.resolve(detector.card)  # before anything is written
-    with TemporaryDirectory() as nowhere:
-        create_writers(job.formats, ShardDestination(Path(nowhere)))
+    check_formats(job.formats)
     console, start, listing = console or Terminal(quiet=True), time.perf_counter(), Listing()
     with hold_folder(job.output):
         entries = read_entries(tuple(sources), listing, column=column, leave_out=job.output)

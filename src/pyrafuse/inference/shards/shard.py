@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from pyrafuse.base.errors import DataError, PyrafuseError
@@ -88,10 +89,7 @@ class ShardDestination(Destination):
         Raises:
             PyrafuseError: Always.
         """
-        raise PyrafuseError(
-            f"no files of {name}/ are written by --engine ray and --shard-images, which write no file an image: give "
-            "--formats of parquet, coco and json"
-        )
+        raise _refuse_files(name)
 
     def file(self, name: str) -> Path:
         """The shard's file in the folder that stands for the one file ``name``."""
@@ -102,6 +100,28 @@ class ShardDestination(Destination):
     def claim(self, path: Path) -> Path:
         """``path``: all below the folder is of this prediction, as its manifest says."""
         return path
+
+
+def _refuse_files(name: str) -> PyrafuseError:
+    return PyrafuseError(
+        f"{name} is not written by --engine ray and --shard-images, which write no file an image: give --formats of "
+        "parquet, coco and json"
+    )
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse formats that are none of shards.
+
+    Raises:
+        UnknownNameError: If there is no such format.
+        PyrafuseError: If one writes a file an image, or pictures.
+    """
+    with TemporaryDirectory() as nowhere:
+        for name, writer in zip(
+            dict.fromkeys(formats), create_writers(formats, ShardDestination(Path(nowhere))), strict=True
+        ):
+            if writer.needs_pixels:
+                raise _refuse_files(name)
 
 
 def file_of(folder: Path, name: str, number: int, suffix: str = ".parquet") -> Path:
@@ -165,12 +185,12 @@ def predict_shard(job: Job, detector: Predictor, number: int) -> Outcome:
                 height, width = found.image_size
                 images.append((finding.index, found.source, width, height, len(found)))
                 num_objects += len(found)
+        for writer in writers:
+            writer.close()
     except BaseException:  # an interrupt too: no part of a shard is kept
         for writer in writers:
             writer.discard()
         raise
-    for writer in writers:
-        writer.close()
     write_table(file_of(job.output, "unreadable", number), UNREADABLE, unreadable)
     write_table(file_of(job.output, "images", number), IMAGES, images)
     return Outcome(number, len(images), num_objects, len(unreadable))

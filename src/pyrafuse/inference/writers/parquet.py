@@ -43,12 +43,14 @@ class ParquetWriter(Writer):
         """Write the file, whole or not at all; none of nothing, which an interrupt before the first image leaves."""
         if not self._num_findings:
             return
-        self._flush()
-        self._table.close()
-        assert self._file is not None
-        self._file.seek(0)
-        with self._file, write_atomically(self._destination.claim(self._path)) as stream:
-            shutil.copyfileobj(self._file, stream)
+        try:
+            self._flush(is_last=True)
+            assert self._file is not None
+            self._file.seek(0)
+            with write_atomically(self._destination.claim(self._path)) as stream:
+                shutil.copyfileobj(self._file, stream)
+        finally:
+            self.discard()
 
     def discard(self) -> None:
         """Drop what was found."""
@@ -57,13 +59,15 @@ class ParquetWriter(Writer):
                 self._table.close()
             self._file.close()
 
-    def _flush(self) -> None:
+    def _flush(self, *, is_last: bool = False) -> None:
         try:
             if self._file is None:
                 # without a buffer: what a full disk refused must not be tried again when the file is closed
                 self._file = tempfile.TemporaryFile(dir=self._path.parent, buffering=0)  # noqa: SIM115
                 self._table = arrow().parquet.ParquetWriter(self._file, self._schema)
             self._table.write_table(table_of(DETECTIONS, self._rows))
+            if is_last:
+                self._table.close()
         except OSError as error:
             raise PyrafuseError(
                 f"cannot write {self._path}: {error.strerror or error}; free space or choose another place"
