@@ -30,7 +30,7 @@ class Executor:
 
     Attributes:
         engine: ``local`` or ``ray``.
-        device: As it is typed.
+        device: Device, as it is typed.
         workers: Number of processes of a cluster; by default one a GPU or core.
         ray_address: Address of a cluster.
     """
@@ -58,7 +58,7 @@ def predict_shards(
     """Predict in shards; the exit status.
 
     Raises:
-        PyrafuseError: As `predict_in_shards`, and if an option does not fit.
+        PyrafuseError: If an option does not fit, and on the faults of `predict_in_shards`.
     """
     is_ray = executor.engine == "ray"
     if is_ray and executor.device not in {"auto", "cpu", "gpu"}:

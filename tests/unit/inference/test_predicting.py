@@ -430,7 +430,7 @@ def test_progress_names_each_failure_on_standard_error(folder, tmp_path, capsys)
         ({"nms_iou": -1}, r"nms_iou must be in 0\.\.1, got -1"),
         ({"batch": 0}, "batch must be 1 or more, got 0"),
         ({"max_detections": 0}, "max_detections must be 1 or more, got 0"),
-        ({"formats": ("png",)}, "unknown output format 'png'; choose from coco, crop, image, json, yolo"),
+        ({"formats": ("png",)}, "unknown output format 'png'; choose from coco, crop, image, json, parquet, yolo"),
     ],
 )
 def test_a_setting_out_of_range(folder, tmp_path, options, message):

@@ -83,7 +83,7 @@ def predict_in_shards(
     """Predict on every image of ``sources`` once, and write a file a shard; shards that are done stay as they are.
 
     Args:
-        detector: As it was read here.
+        detector: The detector, as it was read here.
         sources: Folders, lists, Parquet files, globs, images and addresses.
         job: What is asked.
         facts: What the results depend on beside the images, in plain values: a folder of other ones is refused.

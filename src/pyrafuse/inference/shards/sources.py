@@ -99,7 +99,7 @@ def read_entries(
     Folders and globs are in natural order, lists and Parquet files in their own.
 
     Args:
-        sources: As they are typed.
+        sources: Sources, as they are typed.
         listing: Is told what is learnt.
         column: The column to take of Parquet files; by default it follows from names and types.
         leave_out: The folder of results, in which nothing is a source.
