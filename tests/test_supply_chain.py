@@ -61,7 +61,8 @@ def test_every_dependency_is_locked_with_a_hash():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     asked = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    asked += [text for extra in ("train", "runtime", "export", "search", "parquet", "shards", "ray", "serve") for text in extras[extra]]
+    locked_extras = ("train", "runtime", "export", "search", "parquet", "shards", "ray", "serve")
+    asked += [text for extra in locked_extras for text in extras[extra]]
     names = {re.split(r"[\[>=<]", text)[0].lower() for text in asked} - {"pyrafuse"}
     entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip())
     locked = {entry.split("==")[0] for entry in entries if "==" in entry.partition("\n")[0]}
