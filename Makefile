@@ -31,7 +31,7 @@ docs: $(VENV)/.ready-docs
 # For every platform and Python at once, which pip cannot: needs uv.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
-		--extra export --extra search --extra ray --extra serve --group dev --output-file requirements.lock
+		--extra export --extra search --extra ray --extra serve --group dev --group docs --upgrade --output-file requirements.lock
 
 # A stamp per set of dependencies: a second run installs nothing.
 $(VENV)/.ready-%: pyproject.toml scripts/setup
