@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import huggingface_hub
 import timm
 import torchvision
 
-from pyrafuse.base.downloading import STALLED_AFTER_S, answer_in_time, describe_failure, describe_remedy
+from pyrafuse.base.downloading import STALLED_AFTER_S, answer_in_time, describe_failure, describe_remedy, host_of
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.published_files import fetch_torch_file
 
@@ -63,11 +62,11 @@ def find_timm_file(name: str) -> Path | None:
         raise CheckpointError(f"cannot fetch {what}: HF_HUB_OFFLINE is set, and the hub's cache lacks it; {remedy}")
     try:
         with suppress(urllib.error.HTTPError):  # an answer: a mirror may refuse the question, and have the file
-            answer_in_time(lambda: _ask(address), urlsplit(address).netloc)
+            answer_in_time(lambda: _ask(address), host_of(address))
         with _stalling_ends():
             file = Path(huggingface_hub.hf_hub_download(repository, names[0], revision=revision or None))
     except (OSError, RuntimeError) as error:
-        reason = describe_failure(error, urlsplit(address).netloc)
+        reason = describe_failure(error, host_of(address))
         raise CheckpointError(f"cannot fetch {what}: {reason}; {remedy}") from error
     if fault := _compare_blob(file):
         raise CheckpointError(f"cannot fetch {what}: {fault}; {remedy}")

@@ -11,10 +11,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pyrafuse.base.errors import CheckpointError
 from pyrafuse.base.printable import printable
@@ -53,7 +54,7 @@ def download(address: str, file: Path, *, what: str, digest: str = "", remedy: s
         CheckpointError: If the server does not answer in time, refuses, ends too early, or gives another file.
         PyrafuseError: If the file cannot be written.
     """
-    host, console = urlsplit(address).netloc, Terminal()
+    host, console = host_of(address), Terminal()
 
     def fail(reason: str) -> CheckpointError:
         return CheckpointError(f"cannot fetch {what}: {reason}; {describe_remedy(address, remedy)}")
@@ -86,10 +87,16 @@ def download(address: str, file: Path, *, what: str, digest: str = "", remedy: s
             raise fail(f"its SHA-256 begins with {found.hexdigest()[: len(digest)]}, and should with {digest}")
 
 
+def host_of(address: str) -> str:
+    """Host and port of ``address``, without user name and password."""
+    return urlsplit(address).netloc.rpartition("@")[2]
+
+
 def open_address(address: str, *, timeout_s: float | None = None) -> Any:
     """The answer of the server at ``address``, http or https.
 
-    A redirection is followed to http and https alone, and to this machine only from this machine.
+    A redirection is followed to http and https alone, and to this machine only from this machine. A user name and
+    password in ``address`` are sent to that server alone.
 
     Args:
         address: The address.
@@ -100,7 +107,13 @@ def open_address(address: str, *, timeout_s: float | None = None) -> Any:
         HTTPException: If it does not answer as it should.
         ValueError: If ``address`` is none.
     """
-    request = urllib.request.Request(address, headers={"User-Agent": "pyrafuse"})
+    parts = urlsplit(address)
+    login = unquote(parts.netloc.rpartition("@")[0])
+    request = urllib.request.Request(
+        urlunsplit(parts._replace(netloc=host_of(address))), headers={"User-Agent": "pyrafuse"}
+    )
+    if login:
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
     return urllib.request.build_opener(_Redirections).open(request, timeout=timeout_s or STALLED_AFTER_S)
 
 

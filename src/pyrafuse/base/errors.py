@@ -10,11 +10,17 @@ from difflib import get_close_matches
 from math import inf
 from numbers import Integral
 
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import hide_logins, printable
 
 
 class PyrafuseError(ValueError):
-    """Base of all errors that a person can mend; the message names the place, the value and the remedy."""
+    """Base of all errors that a person can mend; the message names the place, the value and the remedy.
+
+    A password in an address is no part of the message.
+    """
+
+    def __str__(self) -> str:
+        return hide_logins(super().__str__())
 
 
 class DataError(PyrafuseError):

@@ -94,11 +94,6 @@ def is_remote(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
-def without_password(address: str) -> str:
-    """``address`` as it may be shown and written into results: without user and password."""
-    return split_password(address)[0]
-
-
 def split_password(address: str) -> tuple[str, str]:
     """``address`` without user and password, and these: ``s3://USER:PASSWORD@bucket/a.jpg``; of a path, nothing."""
     scheme, slashes, rest = address.partition("://")

@@ -17,6 +17,7 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.interrupts import as_term
 from pyrafuse.base.locking import hold_folder
 from pyrafuse.base.memory import keep_freed_memory
+from pyrafuse.base.printable import hide_logins_in
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.base.writing import write_text
 from pyrafuse.core.storage import read_tensors
@@ -235,7 +236,7 @@ def _create_output(
     narrator = Narrator(epochs=run.epochs, steps_per_epoch=len(course.batches), evaluate_every=every, console=console)
     loggers = Loggers(
         run.loggers if place.is_first else (),
-        LoggedRun(folder, values, is_resumed=run.resume),
+        LoggedRun(folder, hide_logins_in(values), is_resumed=run.resume),
         say=lambda text: console.print(text, highlight=False, markup=False),
     )
     pauses = Pauses(run.checkpoint_minutes, device=place.device)

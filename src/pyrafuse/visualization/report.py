@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 
 from pyrafuse.base.arrays import Array, is_tensor, to_numpy
 from pyrafuse.base.errors import DataError
+from pyrafuse.base.printable import hide_logins
 from pyrafuse.base.writing import write_text
 from pyrafuse.visualization.figures import encode_figure
 
@@ -200,8 +201,8 @@ class Report:
 
 
 def escape(text: str) -> str:
-    """``text`` HTML-escaped; control characters, which no page may hold, stand as �."""
-    return escape_markup(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
+    """``text`` HTML-escaped, without passwords; control characters, which no page may hold, stand as �."""
+    return escape_markup(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", hide_logins(text)))
 
 
 def _figure(source: str, caption: str, *, kind: str) -> str:

@@ -38,6 +38,7 @@ class Server:
     pause_s: float = 0.0
     leads_to: str = ""
     asked: list[str] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
 
     def address(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/files/{name}"
@@ -55,6 +56,7 @@ def server(monkeypatch, tmp_path):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             state.asked.append(self.path)
+            state.logins.append(self.headers["Authorization"])
             if state.leads_to:
                 self.send_response(302)
                 self.send_header("Location", state.leads_to)
@@ -231,3 +233,15 @@ def test_an_address_is_a_detector_or_weights_of_a_backbone(server, checkpoint):
     other = server.address("backbone.pth")
     assert read_weights(other) == [("model.backbone_weights", other)]
     assert len(server.asked) == 2
+
+
+def test_a_login_goes_to_its_server_alone_and_into_no_message(server, capsys):
+    address = server.address("a.pth").replace("://", "://me:top%3Asecret@")
+    assert find_checkpoint(address).read_bytes() == server.content
+    assert server.logins == ["Basic bWU6dG9wOnNlY3JldA=="]  # me:top:secret
+    server.leads_to = server.address("b.pth")
+    with pytest.raises(CheckpointError, match=r"cannot fetch http://127\.0\.0\.1:\d+/files/c\.pth: ") as raised:
+        find_checkpoint(address.replace("a.pth", "c.pth"))
+    assert server.logins[1] is not None
+    assert set(server.logins[2:]) == {None}  # where a redirection led
+    assert "secret" not in str(raised.value) + capsys.readouterr().err

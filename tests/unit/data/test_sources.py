@@ -470,6 +470,14 @@ def test_a_network_camera_is_a_stream_and_keeps_its_password(monkeypatch):
     assert "secret" not in str(raised.value)
 
 
+def test_a_password_of_an_address_is_neither_in_the_name_of_its_image_nor_in_what_failed():
+    (frame,) = open_source(["http://admin:secret@127.0.0.1:9/a.png"])
+    assert frame.name == "http://127.0.0.1:9/a.png"
+    assert frame.error is not None
+    assert frame.error.startswith("cannot download http://127.0.0.1:9/a.png: ")
+    assert "secret" not in frame.error
+
+
 def test_a_stream_is_released_when_its_reader_stops(monkeypatch):
     monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
     source = open_source("rtsp://host/a")

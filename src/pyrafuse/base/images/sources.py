@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pyrafuse.base.arrays import Array, is_tensor
-from pyrafuse.base.downloading import open_address, read_pieces
+from pyrafuse.base.downloading import host_of, open_address, read_pieces
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import list_files
 from pyrafuse.base.images.pixels import Channels, Picture, from_array, from_pillow, from_tensor
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES, read_picture
-from pyrafuse.base.members import find_member, without_password
+from pyrafuse.base.members import find_member
 from pyrafuse.base.paths import check_source, expand_user
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import hide_logins, printable
 
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
 """URLs that are read as cameras are, until they are stopped."""
@@ -257,12 +257,12 @@ def _open_camera(number: int, stride: int) -> Source:
 
 
 def _open_stream(url: str, stride: int) -> Source:
-    name = without_password(url)
+    name = hide_logins(url)
     capture = _capture(url)
     is_open = capture.isOpened()
     capture.release()
     if not is_open:
-        raise DataError(f"no stream at {printable(name)}; check the address, the password and the connection")
+        raise DataError(f"no stream at {printable(url)}; check the address, the password and the connection")
     return Source(lambda: _read_video(url, name, stride), None, is_stream=True)
 
 
@@ -314,7 +314,7 @@ def _is_stream(url: str) -> bool:
 
 def _open_url(url: str, stride: int) -> Source:
     path = _download(url)
-    source = _open_file(path, without_password(url), stride)
+    source = _open_file(path, hide_logins(url), stride)
     weakref.finalize(source, path.unlink, missing_ok=True)
     return source
 
@@ -326,7 +326,7 @@ def _open_url_later(url: str, stride: int) -> Source:
         try:
             source = _open_url(url, stride)
         except DataError as error:
-            yield Frame(without_password(url), None, str(error))
+            yield Frame(hide_logins(url), None, str(error))
         else:
             yield from source
 
@@ -336,7 +336,7 @@ def _open_url_later(url: str, stride: int) -> Source:
 
 def _download(url: str) -> Path:
     """The body of ``url`` as a temporary file, with a suffix that tells images from videos."""
-    shown = without_password(url)
+    shown = hide_logins(url)
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -357,7 +357,7 @@ def _download(url: str) -> Path:
             path = Path(name)
             with os.fdopen(handle, "wb") as stream:
                 received = 0
-                for block in read_pieces(response, parts.netloc.rpartition("@")[2]):
+                for block in read_pieces(response, host_of(url)):
                     received += len(block)
                     if max(received, expected) > MAX_DOWNLOAD_BYTES:
                         raise DataError(f"{shown} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; download it yourself")

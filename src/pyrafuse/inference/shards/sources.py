@@ -12,9 +12,9 @@ from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import check_file, list_files
 from pyrafuse.base.images.reading import IMAGE_SUFFIXES, REMEDIES
 from pyrafuse.base.images.sources import STREAM_SCHEMES, VIDEO_SUFFIXES, list_pictures, natural_order
-from pyrafuse.base.members import is_remote, reading, split_password, without_password
+from pyrafuse.base.members import is_remote, reading, split_password
 from pyrafuse.base.paths import check_source, expand_user
-from pyrafuse.base.printable import printable
+from pyrafuse.base.printable import hide_logins, printable
 from pyrafuse.inference.shards.parquet import Column, choose_column, opened, read_texts
 
 LIST, PARQUET = ".txt", ".parquet"
@@ -183,7 +183,7 @@ def _read_address(address: str, listing: Listing, column: str | None) -> Iterato
         return
     with reading(address) as (system, path):
         found = system.glob(path) if glob.has_magic(path) else system.find(path)
-        names = [without_password(system.unstrip_protocol(name)) for name in found]
+        names = [hide_logins(system.unstrip_protocol(name)) for name in found]
     names = sorted(names, key=lambda name: natural_order(Path(name)))
     readable = {*IMAGE_SUFFIXES, *REMEDIES}
     images = [name for name in names if suffix_of(name) in readable - VIDEO_SUFFIXES]

@@ -17,7 +17,7 @@ class LoggedRun:
 
     Attributes:
         folder: Folder of the run; its name is the name of the run.
-        settings: The recipe as plain values, nested.
+        settings: The recipe as plain values, nested; addresses have no passwords.
         is_resumed: Whether it goes on from an earlier epoch.
     """
 
