@@ -1,6 +1,6 @@
 import pytest
 
-from pyrafuse.cli.predict import _split_classes
+from pyrafuse.cli.predict import split_classes
 
 NAMES = ("cat", "[/b]", "car [old]", "nuts, bolts")
 
@@ -17,4 +17,4 @@ NAMES = ("cat", "[/b]", "car [old]", "nuts, bolts")
     ],
 )
 def test_names_with_signs_are_names(text, expected):
-    assert _split_classes(text, NAMES) == expected
+    assert split_classes(text, NAMES) == expected

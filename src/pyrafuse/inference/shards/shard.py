@@ -89,7 +89,7 @@ class ShardDestination(Destination):
         Raises:
             PyrafuseError: Always.
         """
-        raise _refuse_files(name)
+        raise _refuse_files(f"those in {name}/")
 
     def file(self, name: str) -> Path:
         """The shard's file in the folder that stands for the one file ``name``."""
@@ -104,8 +104,8 @@ class ShardDestination(Destination):
 
 def _refuse_files(name: str) -> PyrafuseError:
     return PyrafuseError(
-        f"{name} is not written by --engine ray and --shard-images, which write no file an image: give --formats of "
-        "parquet, coco and json"
+        f"--engine ray and --shard-images write no file an image, which {name} are: give --formats of parquet, coco "
+        "and json"
     )
 
 
@@ -121,7 +121,7 @@ def check_formats(formats: Sequence[str]) -> None:
             dict.fromkeys(formats), create_writers(formats, ShardDestination(Path(nowhere))), strict=True
         ):
             if writer.needs_pixels:
-                raise _refuse_files(name)
+                raise _refuse_files(f"those of {name}")
 
 
 def file_of(folder: Path, name: str, number: int, suffix: str = ".parquet") -> Path:
