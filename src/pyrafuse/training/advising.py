@@ -31,9 +31,6 @@ MOST_FITTED = 10_000
 MET_IOU = 0.5
 """Overlap of shapes from which an anchor meets an object."""
 
-LEAST_GAIN = 0.05
-"""Recall that fitted anchors must win."""
-
 
 def advise(recipe: Recipe, data: DetectionData, start: Start | None = None) -> tuple[Advice, ...]:
     """What the training images advise on input size, levels, anchors, recipe, epochs and rare classes.
@@ -91,7 +88,7 @@ def _why_left(recipe: Recipe, advice: Advice) -> str | None:
     given = [name for name, _ in advice.settings if any(_is_within(name, other) for other in recipe.run.by_hand)]
     if given:
         return f"left as given by hand, {', '.join(given)}"
-    if recipe.model.start_from and advice.topic in {"size", "levels", "anchors"}:
+    if recipe.model.start_from and advice.topic in {"size", "levels"}:
         return f"left as in {recipe.model.start_from}"
     return "left, as data.fit is keep_ratio" if advice.topic == "size" and recipe.data.fit == "keep_ratio" else None
 
@@ -154,7 +151,11 @@ def _in_settings(advice: Advice, spec: DetectorSpec) -> Advice:
 def _advise_anchors(
     spec: DetectorSpec, data: DetectionData, preprocessing: Preprocessing, recipe: Recipe
 ) -> list[Advice]:
-    """How many objects the anchors meet, and how many fitted ones would; nothing where the head takes no anchors."""
+    """How many objects the anchors meet, and how many fitted ones would; nothing where the head takes no anchors.
+
+    No setting follows. Fitted anchors are shared evenly among the levels, so that objects of small data or small inputs
+    move to coarse levels, and the assigners of these heads give an object its best anchor however badly that fits.
+    """
     own: Any = spec.head.options.get("anchors")
     if not own or recipe.model.anchors == "data":
         return []
@@ -163,13 +164,12 @@ def _advise_anchors(
     )
     shapes = torch.from_numpy(find_shapes(data, preprocessing)).double().clamp(min=1)
     before, after = (_measure_recall(shapes, anchors) for anchors in (own, fitted))
-    figures = (
-        f"at {min(preprocessing.size)} px the model's own meet {100 * before:.0f} % of the objects by {MET_IOU:g} (IoU "
-        f"of the shapes), and anchors fitted to the data {100 * after:.0f} %"
+    text = (
+        f"the model's own stay: at {min(preprocessing.size)} px they meet {100 * before:.0f} % of the objects by "
+        f"{MET_IOU:g} (IoU of the shapes), and anchors fitted to the data {100 * after:.0f} %; in measured trainings "
+        "these gave no higher AP"
     )
-    if after < before + LEAST_GAIN:
-        return [Advice("anchors", f"the model's own are as good as fitted ones: {figures}")]
-    return [Advice("anchors", f"fit them to the data: {figures}", (("model.anchors", "data"),))]
+    return [Advice("anchors", text)]
 
 
 def _measure_recall(shapes: torch.Tensor, anchors: Sequence[Sequence[tuple[float, float]]]) -> float:

@@ -72,7 +72,7 @@ def test_the_command_line_tells_what_was_given_by_hand(tmp_path):
     assert make_recipe([("recipe", str(tmp_path / "asking.yaml"))]).run.by_hand == ("run.epochs",)
 
 
-def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
+def test_small_objects_bring_a_finer_level_and_keep_the_anchors(settled):
     data = read_splits("shapes:train=8,val=4,size=64").train
     boxes = [np.concatenate([r.boxes[:, :2], r.boxes[:, :2] + (3, 9)], axis=1) for r in data.records]
     records = tuple(replace(r, boxes=box.astype(np.float32)) for r, box in zip(data.records, boxes, strict=True))
@@ -83,9 +83,13 @@ def test_small_objects_bring_a_finer_level_and_fitted_anchors(settled):
         "model.options.backbone.strides": [4, 8, 16, 32],
         "model.options.necks.asff.out_channels": [128, 128, 128, 128],
     }
-    assert advice["anchors"].settings == (("model.anchors", "data"),)
+    assert advice["anchors"].settings == ()
+    assert (
+        "at 128 px they meet 0 % of the objects by 0.5 (IoU of the shapes), and anchors fitted to the data 100 %"
+        in (advice["anchors"].text)
+    )
     recipe, said = apply(asking(settled), [advice["levels"], advice["anchors"]])
-    assert len(said) == 2
+    assert [each.partition(";")[0] for each in said] == [f"applied {advice['levels'].options}"]
     detector = create_detector(
         replace(recipe, model=replace(recipe.model, backbone_weights=None)), data, say=said.append
     )
@@ -116,12 +120,12 @@ def test_no_objects_no_advice(settled):
 
 def test_a_training_applies_the_advice_and_writes_the_values(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all is told by then
-    words = "train shapes:train=8,val=4,size=64 --advice --size 64 --epochs 1 --batch 4 --weights none --device cpu"
+    words = "train shapes:train=8,val=4,size=64 --advice --size 64 --batch 4 --weights none --device cpu"
     more = ["--data.workers", "0", "--run.precision", "32", "--model.neck", "[fpn]", "--output", str(tmp_path / "run")]
     assert main([*words.split(), *more]) == 130
     out = "".join(capsys.readouterr())
-    assert "left as given by hand, run.epochs; epochs: 300 instead of 1: 1 epoch of 2 steps makes 2 steps" in out
-    assert "applied --model.anchors data; anchors: fit them to the data: at 64 px the model's own meet" in out
+    assert "applied --run.epochs 300; epochs: 300 instead of 30: 30 epochs of 2 steps make 60 steps" in out
+    assert "left as given by hand, model.options.backbone.strides" in out
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
-    assert (recipe["model"]["anchors"], recipe["data"]["size"], recipe["run"]["epochs"]) == ("data", 64, 1)
+    assert (recipe["model"]["anchors"], recipe["data"]["size"], recipe["run"]["epochs"]) == ("model", 64, 300)
     assert (recipe["run"]["advice"], recipe["run"]["by_hand"]) == (False, [])
