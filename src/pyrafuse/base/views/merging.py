@@ -64,13 +64,13 @@ def merge(
         parts: Edges of each view in the image.
         size: Height and width of the image in pixels.
         method: ``nms`` keeps the best one of those of different views that overlap; what one view found is left as it
-            is. ``wbf`` fuses them (Solovyev et al., arXiv:1910.13302).
+            is. ``wbf`` fuses boxes of different views (Solovyev et al., arXiv:1910.13302).
     """
     order = np.argsort(-scores, kind="stable")
     found = _Boxes(boxes[order], scores[order], labels[order], np.ones(len(order)), order)
     edges = np.asarray(parts, np.float64).reshape(-1, 4)
     joined, views = _join_parts(found, views[order], edges, size)
-    kept = _fuse(joined, edges) if method == "wbf" else _suppress(joined, views)
+    kept = _fuse(joined, views, edges) if method == "wbf" else _suppress(joined, views)
     best = np.argsort(-kept.scores, kind="stable")
     return Merged(kept.rows[best], kept.boxes[best], kept.scores[best])
 
@@ -204,18 +204,20 @@ def _suppress(found: _Boxes, views: Ints) -> _Boxes:
     return found[np.flatnonzero(is_left)]
 
 
-def _fuse(found: _Boxes, edges: Floats) -> _Boxes:
+def _fuse(found: _Boxes, views: Ints, edges: Floats) -> _Boxes:
     """Weighted boxes fusion: each box joins the fused box that it overlaps most, or begins a new one.
 
     A fused box is the mean of its boxes, weighed by score. Its score is their mean, lowered by the share of the views
-    of its centre that did not find it.
+    of its centre that did not find it. Unlike the paper's, it has one box of a view at most: a view's worse boxes of
+    the same object would lower the mean.
     """
     one, other = touching_pairs(found.boxes, found.labels)
     neighbours = _neighbours(len(found.boxes), one, other)
     cluster_of = np.full(len(found.boxes), -1)
-    fused, sums, heads = [], [], []
+    fused, sums, heads, views_of = [], [], [], []
     for row, (box, score, count) in enumerate(zip(found.boxes, found.scores, found.counts, strict=True)):
-        near = sorted({int(cluster_of[other]) for other in neighbours(row) if other < row})
+        clusters = {int(cluster_of[other]) for other in neighbours(row) if other < row}
+        near = sorted(cluster for cluster in clusters if views[row] not in views_of[cluster])
         best = -1
         if near:
             overlaps = paired_iou(np.stack([fused[i] for i in near]), np.broadcast_to(box, (len(near), 4)))
@@ -225,7 +227,9 @@ def _fuse(found: _Boxes, edges: Floats) -> _Boxes:
             fused.append(box)
             sums.append(np.zeros(7))
             heads.append(row)
+            views_of.append(set())
         cluster_of[row] = best
+        views_of[best].add(views[row])
         # a score of 0 weighs a little, so that there is a mean
         weight = max(score, 1e-12)
         sums[best] += [*weight * box, weight, score, 0]
