@@ -3,10 +3,10 @@
     python benchmarks/search_strategies.py DATA [--size 96] [--minutes 5] [--seeds 0,1,2] [--output runs/strategies]
 
 Every strategy has the same minutes of one process, its own work (such as a supernet's training) included. Unlike in
-`pyrafuse search` no necks made by hand come first, and no batch but the first is drawn at random. A short training of a
-graph gives the same loss whoever proposed it, so that all graphs of all runs are compared: the first rung of each
-(in the second half of a run, where a strategy has learnt), and the graphs that went through all rungs, ranked as a
-search ranks them. Runs that are there already are not done again. Nothing else should run on the machine.
+`pyrafuse search` no necks made by hand come first, and no batch but the first is drawn at random. A short training of
+a graph gives the same loss whoever proposed it, so that graphs of all runs can be compared: by the loss of the first
+rung, in the second half of a run, where a strategy has learnt; and the best of each run, as a search ranks them, by its
+last. Runs that are there already are not done again. Nothing else should run on the machine.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.cli.search import make_settings, search
@@ -71,23 +71,28 @@ def finished(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def show(runs: dict[str, list[tuple[Trial, ...]]]) -> None:
-    """Print medians over seeds, and each seed's place among the best graphs of all runs."""
-    best = {(name, i): leaders(trials)[0] for name, each in runs.items() for i, trials in enumerate(each)}
-    order = leaders([replace(trial, number=place) for place, trial in enumerate(best.values())])
-    places = {key: 1 + [one.number for one in order].index(place) for place, key in enumerate(best)}
-    print("strategy    graphs  over budget  first loss, 2nd half  best: loss     AP  AP of each seed    place of each")
+    """Print medians over seeds; the best tenth is that of all graphs of the random runs, by their first loss."""
+    drawn = sorted(trial.rungs[0].loss for trials in runs.get("random", []) for trial in finished(trials))
+    tenth = drawn[len(drawn) // 10] if drawn else 0.0
+    print("strategy    graphs  over budget  first loss, 2nd half  in best tenth  best: loss     AP  AP of each seed")
     for name, each in runs.items():
         middle = partial(middle_of, each)
-        tops = [best[name, i] for i in range(len(each))]
-        late = middle(lambda trials: median(t.rungs[0].loss for t in finished(trials)[len(finished(trials)) // 2 :]))
-        over = middle(lambda trials: sum(trial.state != FINISHED for trial in trials))
+        tops = [leaders(trials)[0] for trials in each]
         print(
-            f"{name:<11}{middle(lambda trials: len(finished(trials))):7.0f}{over:13.0f}{late:22.3f}"
-            f"{median(t.rungs[-1].loss for t in tops):12.3f}{median(t.ap or 0.0 for t in tops):7.3f}"
-            f"  {' '.join(f'{t.ap or 0.0:.3f}' for t in tops):<17}"
-            f"  {' '.join(str(places[name, i]) for i in range(len(each)))}",
+            f"{name:<11}{middle(lambda trials: len(finished(trials))):7.0f}"
+            f"{middle(lambda trials: sum(trial.state != FINISHED for trial in trials)):13.0f}"
+            f"{middle(lambda trials: median(first_losses(trials))):22.3f}"
+            f"{middle(lambda trials: mean(loss < tenth for loss in first_losses(trials))):15.2f}"
+            f"{median(top.rungs[-1].loss for top in tops):12.3f}{median(top.ap or 0.0 for top in tops):7.3f}"
+            f"  {' '.join(f'{top.ap or 0.0:.3f}' for top in tops)}",
             flush=True,
         )
+
+
+def first_losses(trials: Sequence[Trial]) -> list[float]:
+    """Losses of the first rung in the second half of a run."""
+    done = finished(trials)
+    return [trial.rungs[0].loss for trial in done[len(done) // 2 :]]
 
 
 def middle_of(each: Sequence[tuple[Trial, ...]], figure: Callable[[tuple[Trial, ...]], float]) -> float:
