@@ -24,11 +24,19 @@ BANNED = (
     "who is about to try it",
     "there is to be named",
     "there is to be said",
+    "learnt in parts",
+    "learnt before",
+    "ithout more words",
+    "is said of",
+    "are told of",
+    "looks again",
+    "(likewise",
+    "it is told otherwise",
 )
 """Riddles and figures of speech that docs, help and docstrings once had."""
 SOURCES = sorted((ROOT / "src/pyrafuse").rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ARGUMENT = re.compile(r"^\s+\w+: (?:Of|As|Likewise|See)\b")
+ARGUMENT = re.compile(r"^\s+\w+: (?:(?:Of|As|Likewise|See|That|Told|So many|There)\b|[A-Z]\.$)")
 """A description of an argument, an attribute or an error that begins with no noun."""
 
 
@@ -50,4 +58,7 @@ def test_no_banned_phrase_has_come_back():
 def test_the_rules_catch_what_they_are_for():
     assert ARGUMENT.match("        channels: Of every level.")
     assert ARGUMENT.match("        paddings: Likewise.")
+    assert ARGUMENT.match("        channels: That come out.")
+    assert ARGUMENT.match("        num_classes: K.")
+    assert not ARGUMENT.match("        num_classes: Number of classes, K.")
     assert not ARGUMENT.match("        channels: Channels of every level.")

@@ -29,7 +29,7 @@ class DPNForm:
 
     Attributes:
         stem: Channels of the stem.
-        stem_kernel: Its kernel size.
+        stem_kernel: Kernel size of the stem.
         residual: Channels of the first stage's residual path; each later stage doubles them.
         bottleneck: Channels of the first stage's 3x3 convolutions; each later stage doubles them.
         groups: Groups of the 3x3 convolutions.

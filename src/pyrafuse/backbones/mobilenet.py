@@ -42,7 +42,7 @@ class MobileNetV2(Backbone):
     """MobileNetV2; the coarsest map is taken after the last inverted residual, or after the classifier's 1x1.
 
     Args:
-        width: torchvision's ``width_mult``.
+        width: Width multiplier, torchvision's ``width_mult``.
         classifier_conv: Go on through the 1x1 convolution to 1280 channels, as the light ASFF of arXiv:1911.09516 does.
         eca: Weigh the channels that each inverted residual ends with, by kernels of 1 below 96 channels and of 3 from
             there on, as the authors of ECA-Net do.

@@ -42,7 +42,7 @@ def mobilenet_v3_large(
     """MobileNetV3-Large; the coarsest map is the 960 channels of its last convolution.
 
     Args:
-        width: torchvision's ``width_mult``.
+        width: Width multiplier, torchvision's ``width_mult``.
         expanded: Take the map at stride 16 where it is widest, at 672 channels, after the expansion of the residual
             that goes on to stride 32: SSDLite's.
         reduced_tail: Halve the channels at stride 32, as the authors do for detectors.

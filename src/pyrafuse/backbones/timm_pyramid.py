@@ -217,7 +217,7 @@ def create_timm_model(
     """Build a timm model.
 
     Args:
-        name: timm's name.
+        name: Name of the model in timm.
         weights: File with published weights, in timm's keys. What is no file may name what is fetched: ``timm/NAME``,
             the model's own name, with the tag of one of its trainings or without; or ``torchvision/NAME``, where the
             keys are the same.

@@ -33,7 +33,7 @@ class Card:
         names: Names of the classes.
         category_ids: The data's own id of each class, a number or a text.
         preprocessing: How its images are made ready.
-        origin: Where its weights come from, in words.
+        origin: Origin of the weights, in words.
     """
 
     spec: DetectorSpec | None = None

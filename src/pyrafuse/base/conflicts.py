@@ -33,7 +33,7 @@ class Conflicts:
 
     Attributes:
         positions: Number of positions that were compared.
-        mixed: Mixed ones.
+        mixed: Number of mixed positions.
         conflicting: Ones in conflict.
         cosine_sum: Sum of the cosines of all pairs at mixed positions.
         cosine_count: Such pairs whose gradients are both other than zero.

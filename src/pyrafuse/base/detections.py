@@ -46,7 +46,7 @@ class Arrays(NamedTuple):
     Attributes:
         boxes: (N, 4) float32, xyxy in pixels.
         scores: (N,) float32 in 0..1.
-        labels: (N,) int64.
+        labels: (N,) int64 class indices.
         levels: (N,) int64.
     """
 
@@ -62,9 +62,9 @@ class Detection:
 
     Attributes:
         name: Name of its class, or the class's number.
-        score: In 0..1.
+        score: Score in 0..1.
         box: xyxy in pixels.
-        label: 0..K-1.
+        label: Class index, 0..K-1.
         level: The pyramid level it came from, 0 the finest.
     """
 
@@ -89,7 +89,7 @@ class Detections:
         levels: (N,) int64, the pyramid level each one came from, 0 the finest.
         names: Name of each class; empty when the detector has none.
         image_size: Height and width of the image that ``boxes`` refer to, in pixels.
-        source: Where the image came from: a path, a URL, or ``video.mp4#12`` for a frame.
+        source: Source of the image: a path, a URL, or ``video.mp4#12`` for a frame.
         image: The image itself as (3, H, W) uint8, where it was kept.
         rows: (N,) int64, the row of the candidates that each one was; of a two-stage detector, the proposal's rank.
             None for detections that no detector made.

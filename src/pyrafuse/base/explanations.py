@@ -95,7 +95,7 @@ class FusionExplanation:
     ``i * stride / scale[1]`` on.
 
     Attributes:
-        source: Where the image came from.
+        source: Source of the image.
         detections: In pixels of the image, which is kept, with the level that each came from.
         strides: Pixels of the network's input a cell, for each of the L levels, finest first.
         scale: Pixels of the network's input an image pixel, along x and y.

@@ -22,8 +22,8 @@ class Part:
     """One part of a detector.
 
     Attributes:
-        name: Registered name.
-        options: Its arguments by name, parts of it among them. Sparse as it is written, whole once it was built.
+        name: Name in the registry.
+        options: Arguments by name; a value may be a part. Sparse as it is written, whole once it was built.
     """
 
     name: str

@@ -62,7 +62,7 @@ class DetectionData:
         category_ids: The annotations' own id of each class (COCO ids may have gaps, or be texts); results are written
             with it.
         layout: Registered name of its annotation format: ``coco``, ``voc``, ``yolo``.
-        split: Its name: ``train``, ``val``, ``test``.
+        split: Name of the split: ``train``, ``val``, ``test``.
     """
 
     records: Sequence[ImageRecord]

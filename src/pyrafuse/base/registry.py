@@ -86,7 +86,7 @@ class Registry(Generic[T]):
         """Register the decorated class or function under ``name``; a name taken twice is a `ValueError`.
 
         Args:
-            name: Snake_case.
+            name: Name in snake_case.
             about: Arguments of `add`.
         """
 
@@ -111,7 +111,7 @@ class Registry(Generic[T]):
         """Register ``builder``, a `functools.partial` say, under ``name``.
 
         Args:
-            name: Snake_case.
+            name: Name in snake_case.
             builder: What builds the part.
             paper: Its arXiv id, where it is not the first one that the builder's docstring or its file's header names.
             parts: Registries of options that are parts, as in `Entry`.

@@ -32,7 +32,7 @@ class DetectorSpec:
         criterion: Predictions, targets -> losses; assigners, samplers and losses inside.
         decode: Predictions -> candidates.
         postprocess: Candidates -> detections.
-        num_classes: K.
+        num_classes: Number of classes, K.
     """
 
     backbone: Part

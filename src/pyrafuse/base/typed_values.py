@@ -194,7 +194,7 @@ def read_yaml_file(path: str | os.PathLike[str], *, option: str = "") -> Any:
     """The value of a YAML file.
 
     Args:
-        path: The file.
+        path: Path of the file.
         option: What it was given to, such as ``--recipe``.
 
     Raises:

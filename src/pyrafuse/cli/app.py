@@ -31,11 +31,11 @@ def app(
         runs: Folder of trainings to show, running and past.
         host: Address to listen on. Any other than 127.0.0.1 opens the page to the network, without a password.
         port: Port to listen on; 0 takes any that is free.
-        score: Where the slider of scores stands at first, 0..1.
+        score: First value of the score threshold's slider, 0..1.
         max_megabytes: Largest image file, in 10^6 bytes.
         max_megapixels: Largest image, in 10^6 pixels.
         max_seconds: Longest time from a request to its answer.
-        concurrency: Most requests at a time; more are told to try again.
+        concurrency: Maximum number of requests at a time; more are answered with an error.
         device: auto, cpu, gpu, or the number of a GPU such as 1; exported files run on the processor.
     """
     from pyrafuse.base.errors import check_between

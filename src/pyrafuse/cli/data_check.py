@@ -45,7 +45,7 @@ def check(
         strict: Whether a warning counts as an error.
         json: File to write the report to, for programs.
         page: File to write the report to as a page with pictures: .html.
-        device: Where the model computes: auto, cpu, gpu, or the number of a GPU.
+        device: Device of the model: auto, cpu, gpu, or the number of a GPU.
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Seed of that draw.
         missing: error for images that are listed and not there; skip leaves them out and counts them.

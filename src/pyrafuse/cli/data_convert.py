@@ -25,7 +25,7 @@ def convert(
 
     Args:
         source: A folder or a file of any format that is read, or shapes (generated images).
-        destination: New folder.
+        destination: Folder to create.
         to: Format to write: coco, voc, yolo, cvat, labelme, imagefolder or csv.
         images: copy them; link them (hard links, which take no room); or reference, which leaves them and names them
             by their path (COCO alone can).

@@ -23,7 +23,7 @@ def merge(
 
     Args:
         sources: Folders or files of any format that is read.
-        output: New folder.
+        output: Folder to create.
         to: Format to write; by default that of the first source, or COCO where that is only read.
         images: copy them; link them (hard links, which take no room); or reference, which leaves them and names them
             by their path (COCO alone can).

@@ -25,7 +25,7 @@ def shard(
 
     Args:
         source: A folder or a file of any format that is read, or shapes (generated images).
-        destination: New folder.
+        destination: Folder to create.
         shard_mb: Size of a tar file at most, in MB; an image is never divided.
         missing: error for images that are listed and not there; skip leaves them out and counts them.
         exif: Frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored or upright; auto is

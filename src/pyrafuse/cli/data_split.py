@@ -30,7 +30,7 @@ def split(
 
     Args:
         source: A folder or a file of any format that is read, or shapes (generated images).
-        destination: New folder.
+        destination: Folder to create.
         val: Share of the images for validation; 0 makes no such split.
         test: Share of the images for the test; 0 makes no such split.
         seed: Seed that decides between equals.

@@ -11,7 +11,7 @@ def demo(*, output: Path | None = None, device: Literal["auto", "cpu", "gpu", "m
 
     Args:
         output: Folder for everything; by default runs/demo-1, or the next number that is free.
-        device: Where to train.
+        device: Device to train on.
     """
     from pyrafuse.base.terminal import Terminal
     from pyrafuse.demo.running import run_demo, with_output

@@ -63,8 +63,8 @@ def evaluate(
         size: Side of the network's input in pixels; by default the checkpoint's own.
         score: Least score of a detection that counts, 0..1; by default 0.001, and all of --results.
         nms_iou: Overlap above which two boxes of a class are one object; by default the model's own.
-        max_detections: So many detections an image are kept, and of each class counted; by default the model's own
-            number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
+        max_detections: Maximum number of detections per image, and of those counted per class; by default the model's
+            own number, and COCO's 100 of a class. On the data that it was trained on, what it was trained with.
         tile: Side in pixels of the tiles that a larger image is cut into, so that small objects stay large enough; by
             default that of the training, where it was on tiles; 0 keeps images whole.
         overlap: Least share of a tile's side that it has in common with the next one, 0..0.9: wide enough for most

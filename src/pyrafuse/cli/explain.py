@@ -40,13 +40,13 @@ def explain(
             shapes.
         split: Split of that data set: train, val or test.
         output: Folder for the results; those of an earlier call give way, other files stay.
-        score: Least score of a detection that is told, 0..1.
+        score: Least score of a detection that is reported, 0..1.
         limit: Only so many images, the first ones; with --gradients 32 by default.
         stride: Step between the frames that are read of a video or a camera.
-        missing: With --gradients: error for images that are listed and not there; skip leaves them out and counts them.
+        missing: Treatment of listed images that do not exist, with --gradients: error, or skip, which counts them.
         exif: With --gradients: frame of boxes in images that EXIF turns, where the annotated size cannot tell: stored,
             upright, or auto, which is upright with a warning.
-        boxes: With --gradients: what the numbers of a box are, such as shares or corners; auto is what the layout has.
+        boxes: Meaning of the numbers of a box, with --gradients, such as shares or corners; auto is that of the format.
         device: auto, cpu, gpu, or the number of a GPU such as 1.
     """
     check_between("score", score, 0, 1)

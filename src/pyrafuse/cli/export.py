@@ -55,7 +55,7 @@ def export(
 
     Args:
         model: A checkpoint, or the folder of a run; also as a bare word.
-        file: Where the file is written; also as -o. Its end tells the format.
+        file: Path of the exported file, also as -o. Its suffix determines the format.
         format: Name of the format, where the file's end does not tell it; --list prints all.
         consumer: Program that a folder is written for, of the model and the settings that it reads; also as --for.
         input: image is RGB bytes of any size, which the graph resizes and normalises; fitted is RGB bytes of the

@@ -33,11 +33,11 @@ def import_checkpoint(
 ) -> int:
     """Turn another project's checkpoint into one of ours, which holds its classes and its preprocessing.
 
-    What the file is, is told by its keys and shapes. Nothing in it is executed.
+    Keys and shapes identify the file. Nothing in it is executed.
 
     Args:
         file: The checkpoint to read; also as a bare word.
-        output: Where ours is written.
+        output: Path of the checkpoint to write.
         published: The name under which the model was published, for files that cannot tell how they are used; also as
             ``--as``.
         names: Names of the classes, with commas between, or a file with one a line; for files that cannot tell.

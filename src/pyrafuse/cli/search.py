@@ -87,9 +87,9 @@ def search(
         max_gflops: GFLOPs that it may have for one image.
         max_parameters: Number of parameters that it may have.
         strategy: What proposes graphs: controller, evolution, nsga2, random, supernet or tpe.
-        strategy_options: Its own options, such as --strategy-options.rounds 128 of supernet.
-        engine: Where they are trained: local, in this process; or ray, in the processes of a Ray cluster.
-        workers: With --engine ray: number of processes that train. By default one a GPU, on CPUs one a core.
+        strategy_options: Options of the strategy, such as --strategy-options.rounds 128 of supernet.
+        engine: Engine that trains the candidates: local, in this process; or ray, in the processes of a Ray cluster.
+        workers: Number, with --engine ray, of processes that train. By default one a GPU, on CPUs one a core.
         ray_address: With --engine ray: address of a running cluster, HOST:PORT. By default the value of the variable
             RAY_ADDRESS; without it a cluster on this machine is started.
         sizes: Sides of the network's input in pixels to choose from.

@@ -45,7 +45,7 @@ def serve(
         max_megabytes: Largest request, in 10^6 bytes.
         max_megapixels: Largest image, in 10^6 pixels.
         max_seconds: Longest time from a request to its answer.
-        concurrency: Most requests at a time; more are told to try again.
+        concurrency: Maximum number of requests at a time; more are answered with 503 and Retry-After.
         batch: Most images that a model computes at a time: requests that wait are computed together.
         wait_ms: Longest time that an image waits for others to fill its batch, in milliseconds.
         device: auto, cpu, gpu, or the number of a GPU such as 1; exported files run on the processor.

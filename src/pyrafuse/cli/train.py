@@ -49,7 +49,7 @@ HELP = {
     "--boxes WORDS": "data.boxes: what the numbers of a box are, such as shares or corners",
     "--max-detections N": "run.max_detections: so many an image count in evaluations, 100 a class by default",
     "--epochs N": "run.epochs",
-    "--batch N": "run.batch_size; auto is the recipe's, learnt in parts where the memory does not hold it "
+    "--batch N": "run.batch_size; auto is the recipe's, with accumulated gradients if memory does not hold it "
     "(run.fit_memory)",
     "--lr X": "optimizer.lr, for a batch of optimizer.lr_batch images",
     "--device NAME": "cpu, gpu, or the numbers of GPUs: 0,1",

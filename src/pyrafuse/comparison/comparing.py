@@ -57,7 +57,7 @@ def compare(
         imports: Modules of the user's that every training imports first.
         program: What stands for `pyrafuse`.
         rounds: Timed images a variant, for the latency.
-        console: Where to tell the progress.
+        console: Console for progress output.
 
     Raises:
         PyrafuseError: If a variant cannot be built, the data cannot be read, the folder holds something else, or

@@ -116,7 +116,7 @@ class Report:
         data: One entry a data set.
         seeds: Those that were asked for.
         failures: Runs without results.
-        machine: Where latency was measured, in words.
+        machine: Machine that latency was measured on, in words.
     """
 
     data: tuple[DataResult, ...]
@@ -189,7 +189,7 @@ def gather(
         budgets: By data set.
         costs: By data set and variant.
         failures: Runs that are to be told as failed.
-        machine: Where latency was measured.
+        machine: Machine that latency was measured on.
     """
     finished: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for run in runs:

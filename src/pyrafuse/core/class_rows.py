@@ -33,8 +33,8 @@ class ClassRows:
             theirs: (G * (before + K' * width + after), ...).
             ours: (G * (before + K * width + after), ...), changed in place.
             pairs: (class in ``theirs``, class in ``ours``) of each class that both have.
-            num_theirs: K'.
-            num_ours: K.
+            num_theirs: Number of their classes, K'.
+            num_ours: Number of our classes, K.
 
         Returns:
             Whether the two have the same number of groups and the same shape otherwise; if not, nothing is copied.

@@ -43,7 +43,7 @@ class CocoEvaluator:
 
     Args:
         data: What to compare with.
-        max_detections: So many detections of an image and class are counted, the best first; COCO counts 100.
+        max_detections: Maximum number of detections counted per image and class, the best first; COCO counts 100.
 
     Raises:
         PyrafuseError: If ``max_detections`` is no whole number from 1 up.

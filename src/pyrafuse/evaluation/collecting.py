@@ -40,8 +40,8 @@ def collect(
             call; called when ``data`` and the detector's classes agree.
         data: What to compare with; its classes may be some of the detector's, in any order.
         card: The detector's own.
-        max_detections: So many detections of an image and class count; by default COCO's 100.
-        console: Where to show the progress; nowhere when none.
+        max_detections: Maximum number of detections counted per image and class; by default COCO's 100.
+        console: Console for progress output; None shows none.
 
     Raises:
         DataError: If ``data`` have no object to be found, or the detector does not know a class of theirs.

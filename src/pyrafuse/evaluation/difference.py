@@ -41,7 +41,7 @@ class ImageDifference:
     """An image in which the two find different objects.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         marks: What A and what B found, right or false, and as missed what only the other one found.
         counts: (4,) its objects by who finds them.
     """

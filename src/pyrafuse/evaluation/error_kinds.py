@@ -126,7 +126,7 @@ def find_errors(
     Args:
         found: (N, 8) image row, box (xyxy, pixels), score, label, level; none in a crowd region.
         matches: (N,) what `match_greedily` gave within image and class.
-        truth: The objects.
+        truth: Annotated objects.
         iou: Overlap from which a detection is of an object, as in ``matches``.
         nearest: What `find_nearest` gave, where it is known.
     """
@@ -156,8 +156,8 @@ def compute_gains(
     Args:
         found: (N, 8) as `find_errors` has it.
         errors: What that told.
-        truth: The objects.
-        num_classes: K.
+        truth: Annotated objects.
+        num_classes: Number of classes, K.
         order: (N,) the rows of ``found`` by score, the best first.
     """
     labels, kinds, objects = found[order, 6].astype(np.int64), errors.kinds[order], errors.objects[order]

@@ -28,7 +28,7 @@ def find_worst(
     Args:
         found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         outcome: What `judge_detections` told of them.
-        truth: The objects.
+        truth: Annotated objects.
         records: The images.
         limit: Images at most; those without a mistake are never among them.
     """

@@ -23,7 +23,7 @@ class Truth:
     Attributes:
         images: (M,) int64, the row of each object's image.
         boxes: (M, 4) float64, xyxy in pixels.
-        labels: (M,) int64.
+        labels: (M,) int64 class indices.
         crowd: (M,) bool.
         areas: (M,) float64, pixels.
     """
@@ -135,7 +135,7 @@ def judge_detections(
     Args:
         found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         matches: (N,) what `match_greedily` gave within image and class.
-        truth: The objects.
+        truth: Annotated objects.
         confidence: Detections scoring less are left out.
         iou: Overlap that a match across classes needs.
     """
@@ -162,8 +162,8 @@ def count_confusions(
     Args:
         found: (N, 8) image row, box (xyxy, pixels), score, label, level.
         outcome: What `judge_detections` told of them.
-        truth: The objects.
-        num_classes: K.
+        truth: Annotated objects.
+        num_classes: Number of classes, K.
 
     Returns:
         (K+1, K+1): a row a true class, a column a predicted one; the last row is background that was taken for an

@@ -107,7 +107,7 @@ class ImageFaults:
     """One image with what was found in it and what is there, at IoU 0.5 and ``confusion_confidence``.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         found: The detections.
         objects: The objects.
     """
@@ -150,8 +150,8 @@ class EvaluationResult:
         confusion_confidence: Detections scoring less are not in ``confusion``: the best F1's confidence, or 0.25 where
             there is none.
         worst: The images with the most mistakes at that confidence, the worst first; at most a dozen.
-        max_detections: So many detections of an image and class are counted; ``ar_100`` and the recalls of sizes have
-            this limit where it is not COCO's 100.
+        max_detections: Maximum number of detections counted per image and class; ``ar_100`` and the recalls of sizes
+            have this limit where it is not COCO's 100.
     """
 
     ap: float

@@ -47,7 +47,7 @@ def check_models(recipes: Mapping[str, Recipe], data: Iterable[Splits]) -> None:
     """Build the detector of every recipe once, so that an error is met now and not after hours.
 
     Args:
-        recipes: By name.
+        recipes: Recipes by name.
         data: The data sets that they will be trained on.
 
     Raises:
@@ -75,7 +75,7 @@ def settle_precision(
     Each training would measure for itself otherwise, and a difference of precision would look like one of recipes.
 
     Args:
-        recipes: By name.
+        recipes: Recipes by name.
         data: Its images and the first open recipe's model are measured.
         accelerator: ``cpu``, ``gpu`` or ``mps``.
         threads: Threads of one run on a processor.
@@ -120,7 +120,7 @@ def set_budget(
     """Epochs and steps of each recipe on one data set.
 
     Args:
-        recipes: By name.
+        recipes: Recipes by name.
         data: The data set.
         epochs: What an earlier call has set; by default as ``minutes`` allow, or the first recipe's own.
         minutes: How long one run of the slowest recipe may train.

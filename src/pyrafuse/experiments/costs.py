@@ -1,6 +1,6 @@
 """What detectors cost side by side, at the input sizes that a data set really gives.
 
-records -> sizes of the network's input, as often as they come -> parameters, GFLOPs and latency of each detector
+records -> sizes of the network's input with their counts -> parameters, GFLOPs and latency of each detector
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ def measure_costs(
     Args:
         detectors: By name; they are moved to ``device``.
         records: The images whose sizes count.
-        device: Where latency is measured.
+        device: Device that latency is measured on.
         rounds: Timed images of each detector.
     """
     generator = torch.Generator().manual_seed(0)

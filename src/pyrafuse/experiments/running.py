@@ -163,7 +163,7 @@ def run_all(
         slots: Where.
         imports: Modules of the user's that every training imports first.
         program: What stands for `pyrafuse`.
-        console: Where to tell the progress.
+        console: Console for progress output.
         poll_s: Seconds between two looks at the processes.
 
     Returns:

@@ -20,7 +20,7 @@ def ablate(detector: Detector, neck: RecordingNeck, found: Detections, rows: Ten
     """Flatten each level that ``neck`` has read in its last pass over one image, and measure what changes.
 
     Args:
-        detector: That the neck belongs to.
+        detector: Detector of the neck.
         neck: After a pass.
         found: N detections of that image.
         rows: (N,) of the candidates that became them.

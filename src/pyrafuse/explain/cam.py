@@ -22,7 +22,7 @@ def compute_cams(
     """Grad-CAM of N detections of one image.
 
     Args:
-        detector: In evaluation mode.
+        detector: Detector in evaluation mode.
         pyramid: The output of its neck for a batch of one.
         rows: (N,) of the candidates that became the detections.
         labels: (N,), their classes.

@@ -37,10 +37,10 @@ def explain_image(
     """Run ``detector`` once over one image and tell what its neck fused.
 
     Args:
-        detector: On the device to compute on; its parts are set to evaluation mode.
+        detector: Detector on the device to compute on; its parts are set to evaluation mode.
         image: A frame of a source, or whatever else `open_source` takes for a single image.
-        score: Least score of a detection that is told, 0..1.
-        only: A box, xyxy in pixels of the image: the detection that is nearest to it is told alone.
+        score: Least score of a detection that is reported, 0..1.
+        only: Box, xyxy in pixels of the image: only the detection nearest to it is explained.
 
     Raises:
         DataError: If the image cannot be read, or is not one image.

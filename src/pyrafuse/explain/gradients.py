@@ -70,8 +70,8 @@ def compute_source_gradients(detector: Detector, images: Tensor, targets: Target
     """One forward pass, and a backward pass for the loss of each output level.
 
     The source levels are what the neck reads; of a chain, what its last part reads that brings levels together. The
-    rules ``weights`` and ``sum`` are told of a neck that weighs all sources in one step for each output level, as ASFF
-    does. The weights are taken as constants by ``weights`` and as they are, functions of the sources, by ``network``.
+    rules ``weights`` and ``sum`` are computed for a neck that weighs all sources in one step for each output level, as
+    ASFF does. ``weights`` takes the weights as constants, ``network`` as functions of the sources.
 
     Args:
         detector: In the mode to be explained: evaluation, so that no image depends on the others.

@@ -37,7 +37,7 @@ class Summary:
     """What became of a source.
 
     Attributes:
-        report: The page.
+        report: Page that is extended.
         num_images: Images that were explained.
         failures: Why the first thousand of the others could not be read.
         num_failed: Number of the others.
@@ -87,10 +87,10 @@ def explain_to(
     interrupt, which is how a camera is stopped, the page of what was explained until then is written all the same.
 
     Args:
-        detector: On the device to compute on.
+        detector: Detector on the device to compute on.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
-        score: Least score of a detection that is told, 0..1.
+        score: Least score of a detection that is reported, 0..1.
         limit: Only so many images, the first ones.
         progress: Whether to show a bar with the time that is left, and each failure, on standard error.
 

@@ -27,7 +27,7 @@ class Port:
     Attributes:
         name: Its name.
         kind: Kind of its numbers, as ONNX numbers them.
-        shape: Its sides; -1 where they are free.
+        shape: Sizes of its dimensions; -1 for a free one.
     """
 
     name: str

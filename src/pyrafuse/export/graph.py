@@ -33,7 +33,7 @@ class DetectionGraph(nn.Module):
     """``images`` (``sizes``, ``score``) -> a tuple of tensors, as `Interface` says.
 
     Args:
-        detector: In evaluation mode.
+        detector: Detector in evaluation mode.
         interface: What goes in and comes out.
         preprocessing: How images are fitted and normalised.
         postprocess: What selects.

@@ -24,7 +24,7 @@ class ATSSHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        num_classes: K.
+        num_classes: Number of classes, K.
         num_convs: Number of convolutions of each tower, with group norms.
         channels: Channels of each tower.
         scale: Side of the anchor in strides.

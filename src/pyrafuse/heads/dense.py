@@ -22,13 +22,13 @@ class Tower(nn.Module):
     """3x3 convolutions with ReLU, the same for every level: (B, C_in, H, W) -> (B, C, H, W).
 
     Args:
-        in_channels: C_in.
-        channels: C.
-        num_convs: How many.
+        in_channels: Number of input channels, C_in.
+        channels: Number of channels, C.
+        num_convs: Number of convolutions.
         norm: Behind each convolution: ``none`` (they have biases), ``group_norm``, or ``level_norm``, a batch norm of
             each level's own (NAS-FPN).
-        redundant_bias: They have biases in front of norms as well (torchvision's FCOS).
-        num_levels: For ``level_norm``.
+        redundant_bias: Give convolutions before norms a bias, as torchvision's FCOS has.
+        num_levels: Number of levels, for ``level_norm``.
         deformable: Make the first convolution a deformable one (DDOD).
 
     Raises:
@@ -133,7 +133,7 @@ def grid_of(
     """Anchors of ``shapes`` (S, 2) of each level, in pixels, in every cell of the pyramid.
 
     Args:
-        pyramid: Whose cells.
+        pyramid: Feature maps whose cells are laid out.
         strides: Strides of the levels.
         shapes: Anchor shapes of the levels.
         offset: Offset of the centres, as in `lay_anchors`.
@@ -159,7 +159,7 @@ def steps_of(pyramid: Pyramid, strides: Sequence[int], *, whole: bool = False) -
     """Pixels a cell of each level, down and across: the input, as the finest map tells its size, by the cells.
 
     Args:
-        pyramid: Whose cells.
+        pyramid: Feature maps whose cells are laid out.
         strides: Strides of the levels.
         whole: Drop what is left of a pixel.
     """

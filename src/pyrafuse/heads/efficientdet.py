@@ -113,7 +113,7 @@ class EfficientDetHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        num_classes: K.
+        num_classes: Number of classes, K.
         num_convs: Convolutions of each tower, besides the last.
         scale: Side of the smallest anchor in strides.
         scales_per_octave: Anchors of each shape, up to twice the smallest.

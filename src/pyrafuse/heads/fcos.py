@@ -23,7 +23,7 @@ class FCOSHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        num_classes: K.
+        num_classes: Number of classes, K.
         num_convs: Number of convolutions of each tower, with group norms.
         channels: Channels of each tower.
         centerness_on_boxes: Read the centerness from the boxes' tower, as the authors did later; else from the

@@ -51,7 +51,7 @@ class GARetinaNetHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        num_classes: K.
+        num_classes: Number of classes, K.
         num_convs: Number of convolutions of each tower.
         channels: Channels of each tower, a multiple of 4.
         scale: Side of the square that is guided, in strides.

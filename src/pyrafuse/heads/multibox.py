@@ -98,7 +98,7 @@ class SSDForm:
         ratios: Aspect ratios of each level, above 1.
         steps: Distance between anchors of each level, in pixels.
         coverage: Share of the input that the smallest and the largest anchors cover.
-        sizes: In pixels, one more than levels; where they are given, ``coverage`` is not looked at.
+        sizes: Sizes of the boxes in pixels, one more than levels; if given, ``coverage`` is unused.
     """
 
     ratios: tuple[tuple[float, ...], ...]
@@ -138,7 +138,7 @@ def ssd_head(
 
     Args:
         features: The pyramid that comes in.
-        num_classes: K.
+        num_classes: Number of classes, K.
         size: Side of the input in pixels, 300, 320 or 512; where ``sizes`` are given it is looked at by ``clip`` alone.
         coverage: Share of the input that the smallest and the largest anchors cover: COCO's by default; (0.2, 0.9) and
             (0.15, 0.9) are Pascal VOC's.
@@ -239,7 +239,7 @@ def m2det_head(
 
     Args:
         features: The pyramid that comes in.
-        num_classes: K.
+        num_classes: Number of classes, K.
         size: Side of the input in pixels.
         sizes: Sizes of the anchors of each level, finest first, and one more, in sides of the input; of the published
             ones' form, (0.08, 0.15, 0.33, ...), where there are none for ``size``.

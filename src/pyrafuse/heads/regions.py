@@ -32,7 +32,7 @@ def choose_levels(boxes: Tensor, *, num_levels: int, finest_scale: float) -> Ten
 
     Args:
         boxes: xyxy in pixels.
-        num_levels: There are.
+        num_levels: Number of levels.
         finest_scale: Boxes with sides up to twice as long in pixels, by their geometric mean, belong to level 0; those
             up to twice as long again to level 1, and so on.
     """
@@ -89,7 +89,7 @@ class RegionHead(nn.Module):
 
     Args:
         features: The pyramid that comes in, all levels with the same channels.
-        num_classes: K.
+        num_classes: Number of classes, K.
         class_agnostic: One box a region, instead of one for each class.
         channels: Channels of the fully connected layers.
         num_layers: Number of fully connected layers.

@@ -77,7 +77,7 @@ class YOLOv3Head(nn.Module):
 
     Args:
         features: The pyramid that comes in.
-        num_classes: K.
+        num_classes: Number of classes, K.
         anchors: Width and height in pixels, a row a level (finest first); by default `anchors_for` the strides.
         guided: Predict the anchors' shapes, and add an anchor-free guess to every cell (its shape starts at four
             strides). Without: the plain anchors.

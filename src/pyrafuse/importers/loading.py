@@ -29,7 +29,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", so
     Args:
         path: The file, as a rule it is enough; the folder of a run; or ``torchvision/NAME`` or the address of a
             published detector, which is fetched once.
-        device: Where to compute: ``cpu``, ``cuda``, ``cuda:1``, ``auto``.
+        device: Device to compute on: ``cpu``, ``cuda``, ``cuda:1``, ``auto``.
         source: The published name of the model, for a foreign file that neither tells by itself nor by its name how
             it is used, such as ``"retinanet_r50_fpn_1x_coco"``.
 

@@ -40,7 +40,7 @@ MMDETECTION = Origin(
     ),
 )
 MMDETECTION_TWO_STAGE = Origin(
-    "mmdetection 2.x and 3.x, two-stage (likewise)",
+    "mmdetection 2.x and 3.x, two-stage (file name or settings as above)",
     (
         "Faster R-CNN: faster_rcnn_r50_fpn_1x_coco, faster_rcnn_r101_caffe_fpn_1x_coco, ...",
         "Faster R-CNN with PAFPN: faster_rcnn_r50_pafpn_1x_coco",

@@ -70,6 +70,6 @@ def by_parts(parts: Mapping[str, tuple[str, Naming]]) -> Naming:
 def has_keys(state: Iterable[str], *patterns: str) -> bool:
     """Whether each of the regular expressions ``patterns`` matches some key from its start.
 
-    What a file is, is told by whole groups of keys: one that lacks a single key is still recognised, and told so.
+    Whole groups of keys identify a file: one that lacks a single key is still recognised, and reported.
     """
     return all(any(re.match(pattern, key) for key in state) for pattern in patterns)

@@ -52,7 +52,7 @@ def bench_necks(
         size: Side of the image that the pyramid would be of, in pixels.
         batch_size: Images at a time.
         rounds: Timed passes of each.
-        device: Where to run.
+        device: Device to run on.
 
     Raises:
         ValueError: If there is no round.

@@ -103,7 +103,7 @@ def rank_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, K).
-        labels: (B,) int64.
+        labels: (B,) int64 class indices.
     """
     truth = logits.gather(1, labels[:, None])
     number = torch.arange(logits.shape[1], device=logits.device)

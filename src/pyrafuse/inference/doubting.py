@@ -38,11 +38,11 @@ def find_contradictions(
     """Detect in all images of ``splits``, and tell which annotations the detector contradicts, the surest first.
 
     Args:
-        detector: Whatever predicts.
+        detector: Detector, or anything else that predicts.
         detect_all: What detects with it in a whole data set.
         splits: The images, with one list of classes.
         without: Images that cannot be read.
-        console: Where to show the progress; nowhere when none.
+        console: Console for progress output; None shows none.
 
     Raises:
         DataError: If the images have no object, the detector does not know a class of theirs, or has diverged.

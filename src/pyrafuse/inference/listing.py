@@ -54,7 +54,7 @@ INNER_KINDS: Mapping[str, Registry[Any]] = {
 """The parts inside of a description besides."""
 ALL_KINDS = {**KINDS, **INNER_KINDS}
 SIZE_PX = 416
-"""Side of the image that costs are told of."""
+"""Side in pixels of the image that costs are measured on."""
 NECK_INPUTS = PyramidSpec((512, 1024, 2048), (8, 16, 32))
 """What necks are measured on: the maps of a ResNet-50."""
 HEAD_INPUTS = (
@@ -123,9 +123,11 @@ def describe_part(kind: str, name: str) -> NamedPart:
         raise unknown_name("kind of part", kind, ALL_KINDS)
     is_timm = kind == "backbone" and name.startswith("timm/")
     builder = TimmPyramid if is_timm else ALL_KINDS[kind].get(name)
-    text = inspect.getdoc(getattr(builder, "func", builder)) or ""
-    paper = "" if is_timm else ALL_KINDS[kind].paper(name)
-    return NamedPart(kind, name, text.partition("\n")[0], paper, _options(builder))
+    first_line = (inspect.getdoc(getattr(builder, "func", builder)) or "").partition("\n")[0]
+    if is_timm:
+        return NamedPart(kind, name, first_line, "", _options(builder))
+    summary = ALL_KINDS[kind].entry(name).facts.get("summary", first_line)
+    return NamedPart(kind, name, summary, ALL_KINDS[kind].paper(name), _options(builder))
 
 
 def find_kinds(name: str) -> tuple[str, ...]:

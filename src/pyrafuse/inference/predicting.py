@@ -83,7 +83,7 @@ def predict_to(
     that was begun, and no file of results over all.
 
     Args:
-        detector: On the device to compute on, or exported; `in_views` lets it work in tiles.
+        detector: Detector on the device to compute on, or an exported one; `in_views` lets it work in tiles.
         source: Whatever `open_source` takes, or what it returned.
         output: A folder; made when it is not there.
         formats: What to write, by the names that `WRITERS` has.

@@ -54,10 +54,10 @@ def read_results(
     by it where the data know it: a detector that was trained on other data has their ids.
 
     Args:
-        path: The file.
+        path: Path of the file.
         data: What the detections are of.
         score: Detections that score less are left out.
-        max_detections: So many detections of an image and class count; by default COCO's 100.
+        max_detections: Maximum number of detections counted per image and class; by default COCO's 100.
 
     Raises:
         DataError: If ``data`` have no object to be found, the file holds no list of records, a record has no number

@@ -23,7 +23,7 @@ class AlignedUpsampling(nn.Module):
 
     Args:
         channels: C; its greatest common divisor with 8 is the number of deformable groups.
-        guide_channels: G.
+        guide_channels: Number of channels of the guide, G.
     """
 
     def __init__(self, channels: int, guide_channels: int) -> None:

@@ -16,7 +16,7 @@ class ASPP(nn.Module):
     Every convolution is followed by batch norm and ReLU; the mean stands at every cell again.
 
     Args:
-        in_channels: C.
+        in_channels: Number of input channels, C.
         out_channels: C_out, of each branch too.
         rates: Dilations; the paper's at stride 16, to be doubled at stride 8.
         dropout: Share of values dropped at the end in training.
@@ -47,7 +47,7 @@ class FeedbackASPP(nn.Module):
     Each branch is a convolution with bias and ReLU: 1x1 for a dilation of 1, else 3x3; the last sees the global mean.
 
     Args:
-        in_channels: C.
+        in_channels: Number of input channels, C.
         branch_channels: C_branch; by default a quarter of C, so that four branches give C again.
         dilations: Dilation of each branch; of the last one only the kernel size counts.
     """

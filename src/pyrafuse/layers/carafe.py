@@ -40,7 +40,7 @@ class CARAFE(nn.Module):
     The encoder starts near zero, and so with nearly equal weights.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         scale: Number of cells that each cell becomes, down and across.
         compressed: Most channels that the weights are made of.
         kernel_size: Coarse cells a side that are averaged.

@@ -137,11 +137,11 @@ class DeformableConv2d(Deformable):
     convolution, each with half its weight in the second version.
 
     Args:
-        in_channels: C.
-        out_channels: C_out.
+        in_channels: Number of input channels, C.
+        out_channels: Number of output channels, C_out.
         kernel_size: Taps a side.
         stride: Stride of the convolution.
-        padding: By default what keeps the size at stride 1.
+        padding: Padding in cells; by default the one that keeps the size at stride 1.
         dilation: Between the taps before they move.
         groups: Groups of the convolution.
         deformable_groups: Groups of input channels with offsets of their own.

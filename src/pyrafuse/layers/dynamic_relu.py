@@ -15,7 +15,7 @@ class DynamicReLU(nn.Module):
     The slopes a1 and a2 lie within 1 of 1 and of 0, the intercepts b1 and b2 within a half of 0, as in the paper.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         reduction: Divides the channels between the two convolutions, which are 8 or more, or C.
     """
 

@@ -29,7 +29,7 @@ class ECA(nn.Module):
     """Multiply each channel of x (B, C, H, W) by a weight in 0..1.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         kernel_size: Channels that are weighed together, odd; by default `eca_kernel_size` of C.
         padding: What lies beyond the first and last channel: ``zeros``, or ``circular``, the other end (timm's
             "CECA").

@@ -11,8 +11,8 @@ class L2Norm(nn.Module):
     """x (B, C, H, W) -> weight * x / (norm of x over channels + 1e-10), at each cell.
 
     Args:
-        channels: C.
-        scale: Where each channel's weight starts.
+        channels: Number of channels, C.
+        scale: Initial weight of each channel.
     """
 
     def __init__(self, channels: int, *, scale: float = 20.0) -> None:

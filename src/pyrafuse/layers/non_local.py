@@ -23,7 +23,7 @@ class NonLocal(nn.Module):
     at once. The bias of the keys has no influence with the softmax; it is there for checkpoints that store one.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         reduction: Divides the channels of queries, keys and values; 2 in the paper, 1 in Libra R-CNN.
         mode: How weights come of queries and keys.
 

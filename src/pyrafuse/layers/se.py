@@ -12,7 +12,7 @@ class SE(nn.Module):
     """Multiply each channel of x (B, C, H, W) by a weight in 0..1.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         reduction: The bottleneck has C / ``reduction`` channels, at least one.
 
     Raises:

@@ -20,7 +20,7 @@ class SpatialPyramidPooling(nn.Module):
     equal size, ceil(h / n) cells every floor(h / n), give another number of bins for some sizes, 7 cells in 4 say.
 
     Args:
-        levels: The n.
+        levels: Numbers n of bins per side.
         mode: What is taken of each bin.
 
     Raises:

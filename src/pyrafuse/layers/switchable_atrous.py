@@ -24,8 +24,8 @@ class SwitchableAtrousConv(ConvAWS):
     convolution, and a pretrained one keeps its function.
 
     Args:
-        in_channels: C.
-        out_channels: C_out.
+        in_channels: Number of input channels, C.
+        out_channels: Number of output channels, C_out.
         kernel_size: Taps a side.
         stride: Stride of the convolution.
         padding: Padding of ``near``; ``far`` has three times as much. By default what keeps the size at stride 1.

@@ -136,8 +136,8 @@ def siou_loss(boxes: Tensor, targets: Tensor, *, negative_gamma: bool = True) ->
     """1 - IoU + half of the costs of distance (by the angle of the way) and shape (Gevorgyan, arXiv:2205.12740).
 
     Args:
-        boxes: Predicted.
-        targets: Wanted.
+        boxes: Predicted boxes.
+        targets: Target boxes.
         negative_gamma: The paper's sign in the exponent of the distance's cost; mmdetection's default is the other
             one, with which distance is rewarded.
     """

@@ -44,7 +44,7 @@ def quality_focal(
     Li et al., "Generalized Focal Loss", arXiv:2006.04388, section 3.
 
     Args:
-        logits: (..., K).
+        logits: (..., K) class logits.
         labels: (...,) int64, negative for background.
         quality: (...,) in 0..1, wanted of the right class; what it says of background is not read.
         beta: How much the well-classified are played down.

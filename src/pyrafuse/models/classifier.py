@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         trunk: Images -> pyramid.
         head: Pyramid -> logits.
         preprocessing: What the images must have gone through.
-        num_classes: K.
+        num_classes: Number of classes, K.
     """
 
     def __init__(self, trunk: nn.Module, head: nn.Module, *, preprocessing: CenterCrop, num_classes: int) -> None:
@@ -66,7 +66,7 @@ class LinearHead(nn.Module):
 
     Args:
         channels: Channels of the coarsest map.
-        num_classes: K.
+        num_classes: Number of classes, K.
         dropout: Share of the values.
         widened: A linear layer to a third more channels, and its activation, come first (MobileNetV3).
     """
@@ -189,7 +189,7 @@ def create_classifier(
 
     Args:
         name: One of `list_classifiers`, or ``timm/NAME`` for any model of timm.
-        num_classes: K.
+        num_classes: Number of classes, K.
         weights: Published checkpoint: a file, ``torchvision/NAME`` or ``timm/NAME``.
         options: Keyword arguments of the backbone's constructor, ``frozen_stages`` say, or ``slope`` for another
             training of Darknet-53; of `timm.create_model` for one of timm, ``pretrained`` say.

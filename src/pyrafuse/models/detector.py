@@ -123,7 +123,7 @@ class Detector(nn.Module, Generic[P]):
         """Predictions for normalised ``images`` (B, 3, H, W).
 
         Args:
-            images: Normalised.
+            images: Normalised images.
             targets: What will be learnt; a two-stage detector samples for it, a one-stage one needs none.
             sizes: Height and width that each image takes up of the input; a two-stage detector proposes nowhere
                 else. By default all of it.
@@ -187,8 +187,8 @@ class Detector(nn.Module, Generic[P]):
         The detector's mode is left as it is: call ``eval()`` first, as `load` does.
 
         Args:
-            images: Normalised.
-            postprocess: By default the detector's own.
+            images: Normalised images.
+            postprocess: Decoding and suppression; by default the detector's own.
             sizes: Height and width that each image takes up of the input, the rest being padding; boxes are clipped
                 there, where the detector clips. By default all of it.
             scales: Network pixels that a pixel of each image takes up across and down, for suppression that counts in

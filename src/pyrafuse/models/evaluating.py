@@ -65,16 +65,16 @@ def detect_all(
     """Detect in every image of ``data``: the evaluator that holds what was found, ready to `compute`.
 
     Args:
-        detector: On the device to compute on.
+        detector: Detector on the device to compute on.
         data: What to compare with; its classes may be some of the detector's, in any order.
         size: Side, or height and width, of the network's input in pixels; by default what the detector was trained at.
         score: Least score that is kept.
         nms_iou: Overlap above which two boxes of a class are one object; the detector's own when none.
-        max_detections: So many detections an image are kept, and of a class counted; by default the detector's own
-            number, and COCO's 100 a class.
+        max_detections: Maximum number of detections per image, and of those counted per class; by default the
+            detector's own number, and COCO's 100 a class.
         batch_size: Images at a time.
         workers: Processes that load; by default as many as there are cores for it.
-        console: Where to show the progress; nowhere when none.
+        console: Console for progress output; None shows none.
 
     Raises:
         DataError: If ``data`` have no object to be found, the detector does not know a class of theirs, or an image

@@ -27,7 +27,7 @@ def create_model(
 
     Args:
         model: One of `list_models`, a description, or the YAML file of one; without it ``head`` names what to build.
-        num_classes: K.
+        num_classes: Number of classes, K.
         backbone_weights: Published checkpoint of the backbone.
         changes: What is otherwise than in ``model``: ``backbone``, ``neck``, ``head``, ``criterion``, ``postprocess``
             and so on, each another part by its name, a mapping with its name and options, or options of the part that

@@ -1,4 +1,4 @@
-"""Recursive feature pyramid: what a pyramid has found is fed back into the backbone, which looks again.
+"""Recursive feature pyramid: the pyramid is fed back into a second backbone.
 
 Qiao, Chen and Yuille, "DetectoRS", arXiv:2006.02334, section 3.
 images -> ResNet -> FPN -> pyramid; (images, ASPP of the pyramid) -> ResNet -> FPN -> pyramid, fused with the last one
@@ -30,7 +30,7 @@ class FeedbackTrunk(nn.Module):
     stage takes nothing.
 
     Args:
-        trunk: The ResNet.
+        trunk: ResNet of this round.
         neck: What gives the pyramid that is fed back.
         channels: Channels of the fed-back features.
 

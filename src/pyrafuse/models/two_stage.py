@@ -39,7 +39,7 @@ class RegionStage(nn.Module):
     """One cascade stage: an RoI head and what belongs to it.
 
     Args:
-        head: What looks.
+        head: Head that predicts class and box of each RoI.
         coder: Coder of its boxes.
         sampler: Which regions it learns from.
         weight: Weight of its losses in the sum (Cascade R-CNN, arXiv:1712.00726, section 4).
@@ -66,7 +66,7 @@ def roi_stage(
     """A stage and the regions that it learns from.
 
     Args:
-        head: What looks.
+        head: Head that predicts class and box of each RoI.
         coder: Coder of its boxes.
         assigner: Assigner that matches regions to objects.
         sampler: How many of them are drawn, and how.
@@ -132,7 +132,7 @@ class TwoStageDetector(Detector[TwoStagePredictions]):
         """Predictions for normalised ``images`` (B, 3, H, W).
 
         Args:
-            images: Normalised.
+            images: Normalised images.
             targets: What will be learnt; regions are sampled for it, if given.
             sizes: Height and width that each image takes up of the input; regions end there. By default all of it.
         """

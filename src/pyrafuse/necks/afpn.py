@@ -27,7 +27,7 @@ def afpn(
     """AFPN over any number of levels: at every position a softmax weighs the levels, as in ASFF.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         num_levels: Number of levels that go out; those past the inputs take every second cell of the last one.
         reduction: Divides the channels of each level for the fusions.

@@ -20,16 +20,16 @@ Refinement = Literal["none", "conv", "non_local", "embedded_gaussian", "dot_prod
 
 @NECKS.register("bfp")
 class BFP(Neck):
-    """Balanced feature pyramid, of the same levels as come in; it stands behind an FPN.
+    """Balanced feature pyramid: the input's levels, each with the refined mean of all added; for use after an FPN.
 
     Finer levels come to the gathering level by adaptive max-pooling, coarser ones by nearest neighbours; and back the
     other way round.
 
     Args:
-        inputs: What comes in. The paper's levels have the same channels; where they differ, each passes a 1x1
-            convolution first.
+        inputs: Channels and strides of the input pyramid. The paper's levels have the same channels; where they
+            differ, each passes a 1x1 convolution first.
         out_channels: Channels of every level; by default those of the finest that comes in.
-        level: Where to gather, 0 for the finest; by default the one at stride 16, as in the paper, or else the middle.
+        level: Gathering level, 0 for the finest; by default the one of stride 16, as in the paper, or else the middle.
         refinement: ``non_local`` is the paper's, a non-local block with embedded Gaussian weights, and
             ``embedded_gaussian`` another name of it; ``dot_product`` the same block, weighing by the product alone
             (arXiv:1711.07971, section 3.2); ``conv`` a 3x3 convolution and ReLU; ``none`` the mean as it is.

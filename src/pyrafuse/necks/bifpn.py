@@ -46,7 +46,7 @@ def bifpn(
     that reads it.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         num_levels: Number of levels that go out, by default five or as many as come in; further ones are made of the
             coarsest one.

@@ -26,7 +26,7 @@ def ccfm(
     """The hybrid encoder over any number of levels.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         num_attentions: Number of encoder layers over the coarsest level; 0 for none.
         depth: Number of units of each block.

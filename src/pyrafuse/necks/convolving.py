@@ -23,7 +23,7 @@ class Conv:
     """A convolution at stride 1 that keeps the size, and what stands around it; or another block in its place.
 
     Attributes:
-        kernel_size: Odd.
+        kernel_size: Odd kernel size.
         separable: A depthwise convolution of this size without bias, then a 1x1 convolution.
         before: Activation in front of the convolution, a key of `ACTIVATIONS`.
         norm: A key of `NORMS`.

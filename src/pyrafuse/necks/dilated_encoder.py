@@ -29,7 +29,7 @@ class DilatedEncoder(Neck):
     """YOLOF's neck. The paper's detector has one level, C5; where more come in, each has an encoder of its own.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of each level.
         block_channels: Inside the residual blocks; by default a quarter of ``out_channels``.
         dilations: Dilations of the residual blocks.

@@ -85,8 +85,8 @@ class DyHead(Neck):
     """Dynamic head's blocks, of the same levels as come in; they stand behind another neck: ``fpn+dyhead``.
 
     Args:
-        inputs: What comes in. The paper's levels have the same channels; where they differ, each passes a 1x1
-            convolution first.
+        inputs: Channels and strides of the input pyramid. The paper's levels have the same channels; where they
+            differ, each passes a 1x1 convolution first.
         out_channels: Channels of every level; by default those of the finest that comes in.
         num_blocks: Number of blocks.
 

@@ -39,7 +39,7 @@ def fpn(
     """FPN over any number of levels.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         num_levels: Number of levels that go out; by default as many as are read.
         start_level: Finest level that is read; finer ones are left aside.
@@ -77,7 +77,7 @@ def name_levels(inputs: PyramidSpec, *, num_levels: int | None, start_level: int
     """Numbers of all levels: those that come in, and as many past them as ``num_levels`` from ``start_level`` need.
 
     Args:
-        inputs: What comes in.
+        inputs: Channels and strides of the input pyramid.
         num_levels: Number of levels that go out.
         start_level: Finest level that is read; None for a neck that reads all levels and has no such argument.
 

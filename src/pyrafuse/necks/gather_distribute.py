@@ -29,7 +29,7 @@ def gather_distribute(
     their input; and attention is that of a plain encoder layer.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         depth: Number of units that refine what is gathered from the fine levels.
         num_attentions: Number of encoder layers that refine what is gathered at the coarsest level.

@@ -37,10 +37,10 @@ class Merge:
         project: The 1x1 convolution for inputs whose channels differ from ``width``; its norm and activation are those
             of convolutions on the way down, too.
         conv: The convolution after the fusion, if any.
-        channels: That come out; by default the graph's.
+        channels: Output channels; by default those of the graph.
         width: Channels during the fusion; by default ``channels``, and where a concatenation or a single input is
             convolved anyway, those of the inputs themselves.
-        weight_channels: That ``spatial_softmax`` squeezes each input to.
+        weight_channels: Number of channels that ``spatial_softmax`` squeezes each input to.
 
     Raises:
         PyrafuseError: If a value is of a wrong type.
@@ -69,7 +69,7 @@ class Graph:
     Attributes:
         merges: Each reads what comes in, or what stands before it.
         outputs: Names of the maps that go out, one a level, finest first.
-        channels: That come out of a merge which says nothing else.
+        channels: Output channels of each merge that sets none itself.
         stem: Merges that run once, before the others.
         stack: How often ``merges`` run; from the second time on they read, in place of what lies outside of them, the
             output of the time before at the same level.
@@ -102,7 +102,7 @@ class Step:
         before: Channels of each source.
         widths: Channels of each source when it is fused.
         fused: Channels of what is fused.
-        channels: That come out.
+        channels: Output channels.
     """
 
     merge: Merge

@@ -55,7 +55,7 @@ class GraphNeck(Neck):
     ``merges.P4.fusion.edge_weights``.
 
     Args:
-        inputs: What comes in.
+        inputs: Channels and strides of the input pyramid.
         graph: What becomes of it.
 
     Attributes:

@@ -12,7 +12,7 @@ class IdentityNeck(Neck):
     """What comes in goes out.
 
     Args:
-        inputs: What comes in.
+        inputs: Channels and strides of the input pyramid.
     """
 
     def __init__(self, inputs: PyramidSpec) -> None:

@@ -318,7 +318,7 @@ class FusionPlace:
         sources: Names of what it reads.
         stride: Pixels a cell of the merge.
         channels: Channels of every source, and of the result unless they are concatenated.
-        weight_channels: That ``spatial_softmax`` squeezes each source to.
+        weight_channels: Number of channels that ``spatial_softmax`` squeezes each source to.
         activation: Activation of these 1x1 convolutions.
     """
 

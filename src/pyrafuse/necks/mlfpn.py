@@ -52,7 +52,7 @@ class TUM(nn.Module):
     not smoothed. Batch norm and ReLU follow every convolution, nothing the sums.
 
     Args:
-        in_channels: C.
+        in_channels: Number of input channels, C.
         channels: Channels of every map.
         num_scales: Maps of the pyramid, 2 or more.
         smooth: Whether they are smoothed.

@@ -44,7 +44,7 @@ def nas_fpn(
     """The published NAS-FPN: five levels, of which those that do not come in are made by max-pooling.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of every level.
         stack: How often the seven cells run.
         start_level: Finest level that is read; finer ones are left aside. The paper's has stride 8.

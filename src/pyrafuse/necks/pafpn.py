@@ -1,7 +1,7 @@
 """Path aggregation: after FPN's way down, a way back up.
 
 Liu et al., "Path Aggregation Network for Instance Segmentation", arXiv:1803.01534, section 3.1.
-C3, C4, C5 -> FPN -> P3, F4, F5; B4 = F4 + (P3 through a 3x3 convolution of stride 2); B5 = F5 + (B4 likewise);
+C3, C4, C5 -> FPN -> P3, F4, F5; B4 = F4 + (P3 through a 3x3 convolution of stride 2); B5 = F5 + (the same of B4);
 B4, B5 -> 3x3 convolutions -> P4, P5
 """
 

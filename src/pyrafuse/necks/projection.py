@@ -15,7 +15,7 @@ class Projection(Neck):
     """A 1x1 convolution a level, and nothing between the levels.
 
     Args:
-        inputs: What comes in.
+        inputs: Channels and strides of the input pyramid.
         out_channels: Channels of every level that goes out.
     """
 

@@ -27,7 +27,7 @@ def rep_gfpn(
     """RepGFPN over any number of levels: queen fusion without the edges that upsample once more.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of each level, one number for all or one a level; by default 512 at the coarsest, and at
             each finer one half as many.
         depth: Number of units of each block.

@@ -21,7 +21,7 @@ class ExtraLevel(nn.Module):
     A map that is too small for the convolution is padded until one cell comes out.
 
     Args:
-        in_channels: C.
+        in_channels: Number of input channels, C.
         out_channels: Channels of the level.
         kernel_size: Kernel size of the second convolution.
         stride: Stride of the second convolution.
@@ -76,12 +76,12 @@ class SSDExtraLevels(Neck):
     become 3, and 3 become 1.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         out_channels: Channels of each extra level.
         strides: Stride of each extra level's convolution.
         paddings: Padding of each extra level's convolution.
         last_kernel_size: Kernel size of the last level's convolution; the others are 3x3.
-        l2_norm_scale: Where the scales of the finest map's L2 norm start; none leaves the map as it is.
+        l2_norm_scale: Initial scale of the finest map's L2 norm; none turns the norm off.
         depthwise: The extra levels' strided convolutions are separable.
         norm: Batch norm in the extra levels.
         activation: Activation of the extra levels, a key of `ACTIVATIONS`.

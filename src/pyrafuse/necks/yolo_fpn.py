@@ -19,7 +19,7 @@ class YOLOFPN(Neck):
     """YOLOv3's pyramid over any number of levels.
 
     Args:
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         channels: Channels of each level, finest first; by default 128, 256, 512 (doubling) times ``width``.
         width: Multiplies the default channels.
         widen: Which levels end in a 3x3 convolution to ``wide_channels``: all for the plain detector (its head

@@ -131,7 +131,7 @@ def soft_nms(
 
     Args:
         boxes: (B, N, 4) xyxy in pixels.
-        scores: (B, N).
+        scores: (B, N) scores.
         labels: (B, N) int64; boxes of different labels do not act on each other.
         num_labels: Number of labels.
         method: ``linear`` multiplies by 1 - IoU where the overlap exceeds ``iou``; ``gaussian`` always multiplies, by

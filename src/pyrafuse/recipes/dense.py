@@ -29,7 +29,7 @@ def one_x(model: str, *, lr: float = 0.01, clip_norm: float = 0.0, **options: An
 
     Args:
         model: Registered name.
-        lr: Learning rate.
+        lr: Learning rate of the optimiser.
         clip_norm: Largest norm of the gradient; 0 does not clip.
         options: Further options of the model.
     """

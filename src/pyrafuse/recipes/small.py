@@ -1,4 +1,4 @@
-"""Recipes for little data and no GPU: what `pyrafuse train` does unless it is told otherwise, and the demo."""
+"""Recipes for little data and no GPU: the default of `pyrafuse train`, and the demo."""
 
 from dataclasses import replace
 

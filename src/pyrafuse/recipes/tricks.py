@@ -102,7 +102,7 @@ def switch(values: Mapping[str, Any], name: str, *, on: bool) -> dict[str, Any]:
     Args:
         values: The recipe as plain values, `to_plain`, or a part of them.
         name: One of `TRICKS`; ``-`` may stand for ``_``.
-        on: Or off.
+        on: Whether to switch it on, else off.
 
     Raises:
         UnknownNameError: If there is no such trick.

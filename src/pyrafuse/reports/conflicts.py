@@ -26,7 +26,7 @@ _REMOVED = {
     "of the sum's norm": ("of_sum", ".1%"),
     "of the sum's ratio": ("of_ratio", ".1%"),
 }
-"""Likewise, of `GradientExplanation.weights_remove`."""
+"""Words for the keys of `GradientExplanation.weights_remove`."""
 
 
 def describe_gradients(explanation: GradientExplanation, pictures: Sequence[Path], failures: FirstOf[str]) -> Report:
@@ -67,7 +67,7 @@ def describe_gradients(explanation: GradientExplanation, pictures: Sequence[Path
         add_table(_REMOVED, values["weights_remove"], meaning)
     else:
         page.add_text(
-            "The neck of this detector has no weights of positions: only the network's own gradients are told."
+            "The neck of this detector has no weights of positions: only the network's own gradients are computed."
         )
     add_failures(page, failures)
     page.add_section("Images")

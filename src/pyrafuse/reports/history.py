@@ -35,7 +35,7 @@ def add_history(report: Report, history: Mapping[str, Sequence[float]]) -> None:
     """Add the curves of a training, folded.
 
     Args:
-        report: The page.
+        report: Page that is extended.
         history: The columns of metrics.csv.
     """
     shown = {key: values for key, values in history.items() if not key.startswith("val/ar_")}

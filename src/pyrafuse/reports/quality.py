@@ -58,7 +58,7 @@ def add_quality(
     """Add everything that ``result`` tells.
 
     Args:
-        report: The page.
+        report: Page that is extended.
         result: Result of the evaluation.
         on: Which images were judged: ``validation``, ``val``, ``test``.
         diagnosis: Why the detector fails, where the detections themselves are at hand.

@@ -17,7 +17,7 @@ def suppress(
 
     Args:
         boxes: (N, 4) xyxy.
-        scores: (N,).
+        scores: (N,) scores.
         labels: (N,).
         iou: Overlap above which two boxes of a class are one object.
         most: Number of rows at most; 0 for all.

@@ -52,10 +52,10 @@ def find_over_other_levels(
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         known: What is found already, and is not found again.
         find_excess: What of a candidate's cost is too much, in words; empty where nothing is.
-        console: Told what is outside of the space or too dear.
+        console: Console for necks that are outside of the space or too expensive.
     """
     found: dict[str, Candidate] = {}
     for levels in space.outputs:

@@ -37,7 +37,7 @@ def measure_trust(
         setup: What the search stands on.
         folder: For everything; new, or that of the same call, which is gone on with.
         imports: Modules of the user's that every training imports first.
-        console: Where to tell the progress.
+        console: Console for progress output.
 
     Raises:
         PyrafuseError: If there are not as many graphs within the budget, or the folder holds something else.

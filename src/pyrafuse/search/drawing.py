@@ -36,7 +36,7 @@ class Drawing:
 
     Attributes:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         choose: Answers the questions.
         answers: Those so far, of questions that had more than one option.
     """

@@ -172,7 +172,7 @@ class Journal:
     """An open journal: what it holds, and what is written to it from now on. See `open_journal`.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         notice: A sentence about a line that was passed over; empty where all lines are whole.
     """
 
@@ -201,7 +201,7 @@ class Journal:
         Args:
             source: What proposed it.
             answers: Its genotype, by question.
-            fingerprint: Its name.
+            fingerprint: Fingerprint of the graph.
             size: Side of the input in pixels.
             cost: What it costs, by name.
         """

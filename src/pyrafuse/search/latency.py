@@ -155,7 +155,7 @@ class LatencyTable:
     Args:
         device: Device that is measured.
         folder: Folder of tables; by default ``operators`` in the cache.
-        tell: Told where the file is damaged.
+        tell: Called with a sentence if the file is damaged.
     """
 
     def __init__(

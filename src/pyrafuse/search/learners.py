@@ -50,7 +50,7 @@ class Outcome:
     """What became of a candidate.
 
     Attributes:
-        fingerprint: Its name.
+        fingerprint: Fingerprint of the graph.
         rungs: The rungs that it came to the end of.
         reason: Why it failed; empty where it did not.
     """

@@ -27,7 +27,7 @@ class Material:
         folder: Folder of the search, which no other process writes to.
         head: What tells this search from others, in plain values.
         find_excess: What of a candidate's cost is too much, in words; empty if it may be tried.
-        tell: Told each sentence that a person may want to read.
+        tell: Function that is called with each sentence for the user.
     """
 
     card: Card

@@ -46,7 +46,7 @@ def chain_graphs(first: Graph, second: Graph, inputs: PyramidSpec) -> Graph:
     Args:
         first: It runs on ``inputs``.
         second: Its maps ``C3``, ``C4``, ... are the outputs of ``first`` at these levels.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
 
     Raises:
         PyrafuseError: If one of them is stacked, or has faults.
@@ -106,7 +106,7 @@ def create_point(name: str, inputs: PyramidSpec, channels: int, levels: Sequence
 
     Args:
         name: A key of `POINTS`.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         channels: Channels of every level.
         levels: Numbers without gaps, finest first.
 

@@ -31,7 +31,7 @@ class Pool:
         material: Seed and budget of the search.
         supernet: Shared weights, trained in full.
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class Proxy:
 
         Args:
             candidates: All of them begin together.
-            tell: Told the outcome so far of each one that came to the end of a rung, or failed.
+            tell: Called with each outcome at the end of a rung, or of a failure.
             seconds: Seconds that this may take; the step that is being done then is finished.
 
         Returns:

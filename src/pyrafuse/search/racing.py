@@ -30,7 +30,7 @@ def race(
         candidates: All of them begin together.
         train: Trains those that are still in the race up to the given step, and gives the outcome of each so far.
         settings: Rungs, and what candidates are compared by.
-        tell: Told the outcome so far of each one that came to the end of a rung, or failed.
+        tell: Called with each outcome at the end of a rung, or of a failure.
 
     Returns:
         The outcome of each.

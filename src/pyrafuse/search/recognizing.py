@@ -23,7 +23,7 @@ def recognize(space: Space, inputs: PyramidSpec, graph: Graph, size: int | None 
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         graph: One written by hand, say.
         size: Side of the network's input in pixels; by default the first of the space.
 
@@ -57,7 +57,7 @@ class _Reading:
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         graph: Without faults.
         given: What does not stand in the graph, or is to be answered so.
     """

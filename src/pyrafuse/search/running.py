@@ -87,7 +87,7 @@ class Plan:
 
     Attributes:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         strategy: What proposes.
         source: Its name.
         limits: What a candidate may cost.
@@ -124,7 +124,7 @@ class Search:
         engine: What trains them.
         cost: Parameters, GFLOPs and latency of a candidate, by name; one of them at least.
         by_hand: Necks that were made by hand, by name: they are trained first, and strategies know them.
-        tell: Told each sentence that a person may want to read.
+        tell: Function that is called with each sentence for the user.
         watch: Called after each change of the journal.
     """
 

@@ -67,7 +67,7 @@ def search(
         command: What to type to go on, for the page.
         train: What to type to train such a detector, for the page; size and neck are added.
         imports: Modules and files of the user's that other processes import first.
-        console: Where to tell the progress.
+        console: Console for progress output.
 
     Raises:
         PyrafuseError: If the detector cannot be built, its backbone cannot be frozen, nothing is within the budget, or

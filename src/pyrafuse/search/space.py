@@ -35,7 +35,7 @@ def replay(
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         answers: Wished answers of a question, the most wished first; none where it is to be drawn.
         rng: Draws what is left open.
     """
@@ -56,7 +56,7 @@ def mutate(
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         candidate: It stays as it is.
         rng: Chooses what changes, and to what.
         rate: Probability that an answer changes; by default exactly one does.

@@ -63,10 +63,10 @@ def train_in_full(
         recipe: Recipe as it was asked for; size and neck are the candidates'.
         folder: For a YAML file of each graph, and the comparison in `RUNS`; new, or that of the same candidates.
         full: Epochs, and trainings at a time.
-        seeds: Seeds.
+        seeds: Seeds of the trainings.
         device: ``auto``, ``cpu`` and so on.
         imports: Modules of the user's that every training imports first.
-        console: Where to tell the progress.
+        console: Console for progress output.
 
     Raises:
         PyrafuseError: If the folder holds other trainings.

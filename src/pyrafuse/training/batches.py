@@ -3,7 +3,7 @@
 On a processor a batch that does not fit takes the machine's memory until the system ends some process, so what it
 needs is estimated beforehand: what autograd keeps of one image, times the batch. That is a lower bound, so nothing
 that fits is refused. A GPU refuses by itself, at once, and harms nobody: its answer gets a sentence. Where a recipe
-asks for it, a pass measures what an image takes of it, and the batch is learnt in parts.
+asks for it, a pass measures what an image takes of it, and gradients are accumulated over parts of the batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def fit_batch(recipe: Recipe, num_images: int, *, processes: int, say: Callable[
         recipe: Its batch is shared among accumulated batches and processes.
         num_images: Training images.
         processes: How many share a batch.
-        say: Told if the batch is reduced.
+        say: Called with a sentence if the batch is reduced.
 
     Raises:
         PyrafuseError: If there are fewer images than shares.
@@ -60,7 +60,7 @@ def fit_memory(detector: Detector, recipe: Recipe, *, available: int | None, say
         detector: On the processor; in evaluation mode afterwards.
         recipe: Size of the images and of the batch.
         available: Bytes that are free, the same number in all processes; None where nobody knows.
-        say: Told if the batch is learnt in parts.
+        say: Called with a sentence if gradients are accumulated over parts of the batch.
 
     Raises:
         PyrafuseError: If the batch does not fit, with the one that does.
@@ -102,8 +102,8 @@ def fit_gpu(
         detector: It is moved to ``device``; in evaluation mode afterwards.
         recipe: Size of the images and of the batch; ``run.fit_memory`` asks for the parts.
         precision: What convolutions compute in.
-        device: Where the training computes.
-        say: Told if the batch is learnt in parts.
+        device: Device of the training.
+        say: Called with a sentence if gradients are accumulated over parts of the batch.
     """
     run = recipe.run
     if device.type != "cuda" or not run.fit_memory:

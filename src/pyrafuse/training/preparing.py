@@ -46,7 +46,7 @@ def create_detector(
     Args:
         recipe: May leave open what its checkpoint decides.
         data: The training images.
-        say: Told where the weights come from, and what does not fit together.
+        say: Called with sentences on the origin of the weights and on settings that do not fit together.
         start: Start that `settle` gives with the recipe; by default it is read now.
 
     Raises:

@@ -116,8 +116,8 @@ class Narrator:
         """Move the bar, or write the line that is due; read the loss rarely, since reading waits for the device.
 
         Args:
-            epoch: From 1.
-            step: From 1 in each epoch.
+            epoch: Number of the epoch, from 1.
+            step: Number of the step in the epoch, from 1.
             loss: Loss () of this step.
         """
         self._clock.step()

@@ -16,8 +16,8 @@ def lr_factor(settings: ScheduleSettings, *, epoch: int, step: int, steps_per_ep
 
     Args:
         settings: Settings of the schedule.
-        epoch: From 0.
-        step: From 0 in each epoch.
+        epoch: Number of the epoch, from 0.
+        step: Number of the step in the epoch, from 0.
         steps_per_epoch: Images over batch size: a fraction says that the last batch is not full.
         epochs: Epochs of the whole run, whole or not.
     """

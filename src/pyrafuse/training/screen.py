@@ -1,4 +1,4 @@
-"""What is said of a training before its first epoch: a row a fact, each as soon as it is known.
+"""The summary of a training before its first epoch: one row for each fact, as soon as it is known.
 
 data -> objects -> advice -> model -> start -> batch -> precision -> output -> time
 """

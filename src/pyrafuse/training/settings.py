@@ -51,7 +51,7 @@ class ModelSettings:
 
     @property
     def brings_weights(self) -> bool:
-        """Whether the backbone has learnt before."""
+        """Whether the backbone starts from weights."""
         return bool(self.backbone_weights or self.start_from)
 
 
@@ -169,14 +169,14 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How parameters move.
+    """The optimiser: how weights are updated.
 
     Attributes:
         name: ``sgd`` with momentum, or ``adamw``.
         lr: Learning rate for a batch of ``lr_batch`` images; it grows and shrinks with the batch.
         lr_batch: Images of the batch that ``lr`` is for.
         momentum: Momentum of SGD, or the first beta of AdamW.
-        weight_decay: On weights; on norms and biases as well if ``decay_all``.
+        weight_decay: Weight decay of weights, and of norms and biases if ``decay_all``.
         decay_all: Decay norms and biases too, as the original ASFF does.
         backbone_lr: The learning rate, relative to the rest, of a backbone that starts from weights; a fresh one learns
             as fast as the rest.
@@ -205,21 +205,21 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How the learning rate moves.
+    """The learning rate over time.
 
     Attributes:
         kind: ``cosine`` or ``step``.
-        burn_in_epochs: The rate rises with the given power over these.
-        burn_in_power: 4 in ASFF and Darknet.
-        burn_in_steps: Over so many steps instead of epochs, unless 0.
-        burn_in_start: Where the rate rises from, relative to ``lr``.
+        burn_in_epochs: Epochs over which the learning rate rises with the given power.
+        burn_in_power: Power of the rise; 4 in ASFF and Darknet.
+        burn_in_steps: Steps over which the rate rises, instead of epochs; 0 counts epochs.
+        burn_in_start: Learning rate at the start of the rise, relative to ``lr``.
         hold_epochs: Epochs, counted from the start, before the cosine falls.
-        min_lr: Where the cosine ends, relative to ``lr``.
+        min_lr: Learning rate at the end of the cosine, relative to ``lr``.
         steps: Epochs at which the ``step`` schedule multiplies the rate by 0.1; by default at 60 and 80 % of the run.
         closing_epochs: Last epochs at the lowest rate, without mixup and mosaic, at one input size.
         unmixed_epochs: Last epochs without mixup and mosaic, where they are not the closing ones.
         one_size_epochs: Last epochs at ``data.size`` alone, where they are not the closing ones.
-        by_epoch: Change the cosine once an epoch, as the original does, instead of at every step.
+        by_epoch: Change the rate once per epoch, as the original does, instead of at every step.
         burn_in_full_batches: Let a last batch that is not full not count in the burn-in, as in the original.
     """
 
@@ -277,14 +277,14 @@ class DropBlockSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How long, on what, and where to.
+    """Length, devices, evaluation and output of a run.
 
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images per optimiser step, over all devices and accumulated batches.
         accumulate: Batches whose gradients make one step; ``batch_size`` is shared among them.
-        fit_memory: Learn a batch that the memory does not hold in parts, as ``accumulate`` does; a GPU's memory is
-            measured by a pass of the model.
+        fit_memory: Accumulate gradients over parts of a batch that memory does not hold, as ``accumulate`` does; a
+            GPU's memory is measured by a pass of the model.
         precision: What convolutions compute in: ``32``, ``bf16``, ``fp16`` (a GPU alone), or ``auto``: bf16 where this
             machine is faster so, else 32; on a processor it is measured. Losses stay in 32 bits.
         devices: How many, or the numbers of those to use, ``[0, 1]``; ``auto`` is one GPU where there is one, else
@@ -293,8 +293,8 @@ class RunSettings:
         nodes: Number of machines that torchrun or srun must have started; 1 takes any number.
         sync_bn: Batch norms see the batch of all devices.
         ema: Decay of the averaged weights, which are evaluated and kept; 0 is off.
-        max_detections: So many detections an image are kept in evaluations, and of each class counted; by default the
-            detector's own number, and COCO's 100 of a class.
+        max_detections: Maximum number of detections per image in evaluations, and of those counted per class; by
+            default the detector's own number, and COCO's 100 of a class.
         evaluate_every: Epochs between evaluations; by default about ten in a run, and the last.
         patience: Evaluations without a better AP after which training stops; 0 never stops early.
         checkpoint_minutes: Minutes after which ``last.ckpt`` is written within an epoch; 0 writes it at the end of an
@@ -304,7 +304,7 @@ class RunSettings:
         resume: Go on from ``last.ckpt`` in ``output``.
         stop_signal: Signal that saves and stops as SIGTERM does, for batch systems that send another one: ``TERM``,
             ``USR1`` or ``USR2``.
-        loggers: Where figures go besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
+        loggers: Places of the figures besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
             database in the run's folder) and ``trackio``; empty for nowhere.
         advice: Apply what follows from the data (`pyrafuse data check` tells it): input size, pyramid levels, anchors,
             epochs, images of rare classes.

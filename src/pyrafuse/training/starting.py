@@ -214,7 +214,7 @@ def choose_preprocessing(recipe: Recipe, before: Preprocessing | None = None) ->
 
     Args:
         recipe: Its ``data`` give size and fit, its ``preprocessing`` all else.
-        before: That of the weights which training starts from.
+        before: Preprocessing of the weights that training starts from.
     """
     data = recipe.data
     given = {name: value for name, value in vars(recipe.preprocessing).items() if value is not None}

@@ -21,7 +21,7 @@ def pass_over(detector: Detector, images: Tensor, *, precision: str) -> None:
     """Run ``detector`` forth and back without losses; it stays as it is but for its mode, as do random numbers.
 
     Args:
-        detector: In evaluation mode afterwards.
+        detector: Detector; it is in evaluation mode afterwards.
         images: Images (B, 3, H, W) on its device.
         precision: What convolutions compute in.
     """

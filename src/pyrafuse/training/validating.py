@@ -37,7 +37,7 @@ def validate(
     """Evaluate ``detector`` on the validation images of all processes.
 
     Args:
-        detector: In evaluation mode afterwards.
+        detector: Detector; it is in evaluation mode afterwards.
         batches: Images of this process.
         data: Validation images and their objects.
         max_detections: Maximum number of detections per image, and of each class counted; None for the detector's own,

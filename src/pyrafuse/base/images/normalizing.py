@@ -13,7 +13,7 @@ def normalize(preprocessing: Preprocessing, images: Array, sizes: Sequence[tuple
 
     Args:
         preprocessing: Mean, deviation, order of the channels and fit.
-        images: Fitted images.
+        images: Images of the network's size.
         sizes: Height and width that each image takes up of them; where ``keep_ratio`` fits, the rest becomes 0.
     """
     is_numpy = isinstance(images, np.ndarray)

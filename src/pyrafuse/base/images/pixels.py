@@ -40,7 +40,7 @@ def from_array(values: NDArray[Any], *, name: str, channels: Channels = "rgb") -
     value. Floats are 0..1, or whole numbers as well. Of booleans true is white.
 
     Args:
-        values: The pixels.
+        values: Array of pixels.
         name: What an error calls them.
         channels: Order of the colours.
 

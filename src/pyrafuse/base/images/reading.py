@@ -148,7 +148,7 @@ def read_picture(path: str | os.PathLike[str], *, data: bytes | None = None, max
     pages or frames the first is read; of four bands and more without a meaning the first three.
 
     Args:
-        path: The file.
+        path: Path of the file.
         data: Content of the file, where it lies in memory; then ``path`` is its name in messages, and no file is read.
         max_pixels: Largest number of pixels that is decoded.
 
@@ -183,7 +183,7 @@ def read_header(path: str | os.PathLike[str], *, data: bytes | None = None) -> I
     """Read the stored size and the orientation without decoding a pixel.
 
     Args:
-        path: The file.
+        path: Path of the file.
         data: Content of the file, as in `read_picture`.
 
     Raises:

@@ -61,7 +61,7 @@ class Frame:
         name: A path, a URL, ``image0`` for an array, ``video.mp4#12`` for frame 12 of a video.
         image: (H, W, 3) uint8 RGB; none where it could not be read.
         error: Why it could not be read; none where it could.
-        index: Its rank in the source.
+        index: Position in the source, from 0.
         fps: Frames a second of the video it is from; none for a still image.
         notes: What was decided in reading it: which white, page or bands were taken.
     """

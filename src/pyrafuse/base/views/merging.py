@@ -32,7 +32,7 @@ class Merged:
     Attributes:
         rows: (M,) the detection whose class and level each one has.
         boxes: (M, 4) xyxy in pixels of the image.
-        scores: (M,).
+        scores: (M,) scores.
     """
 
     rows: Ints
@@ -58,7 +58,7 @@ def merge(
 
     Args:
         boxes: (N, 4) xyxy in pixels of the image.
-        scores: (N,).
+        scores: (N,) scores.
         labels: (N,); boxes of two labels are never one object.
         views: (N,) the view that each one was found in.
         parts: Edges of each view in the image.

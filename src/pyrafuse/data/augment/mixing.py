@@ -21,9 +21,9 @@ def mixup(first: Sample, second: Sample, share: float) -> Sample:
     place and size, and weigh as much as their image. Grey levels are truncated, as in ASFF.
 
     Args:
-        first: Weighs ``share``.
+        first: Image of weight ``share``.
         second: Weighs ``1 - share``.
-        share: In 0..1.
+        share: Weight of the first image, 0..1.
     """
     images = first.image, second.image
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))

@@ -47,7 +47,7 @@ class ColorShift:
     Attributes:
         contrast: Factor on each channel.
         brightness: Added to each channel afterwards, of 255.
-        saturation: Factor.
+        saturation: Factor of the saturation.
         hue: Added, in degrees.
     """
 

@@ -33,7 +33,7 @@ class Objects:
         records: The N images.
         images: (M,) int64, the row of each object's image.
         boxes: (M, 4) float64, xyxy in pixels of the image.
-        labels: (M,) int64.
+        labels: (M,) int64 class indices.
         crowd: (M,) bool, set aside.
     """
 

@@ -76,7 +76,7 @@ def check(splits: Splits, *, decode: bool = True, progress: Callable[[int, int],
 def _check_pictures(
     splits: Splits, copies: Sequence[Problem], progress: Callable[[int, int], None] | None, *, is_one_folder: bool
 ) -> list[Problem]:
-    """What decoding tells; files that are told of as ``copies`` are no near-duplicates besides."""
+    """Problems that decoding finds; files listed as ``copies`` are not reported again as near-duplicates."""
     records = [*splits.train.records, *splits.val.records]
     pictures = look_at([record.path for record in records], progress=progress)
     known = frozenset(problem.file for problem in copies)

@@ -58,7 +58,7 @@ class Pictures:
         errors: Why each cannot be read; empty for one that can.
         notes: What is unusual about the pixels of each.
         hashes: (N, 4) uint64; zeros where it cannot be read.
-        looks: (N, F) float32, see `describe_look`; zeros likewise.
+        looks: (N, F) float32, see `describe_look`; zeros for the same pictures.
     """
 
     errors: tuple[str, ...]

@@ -31,7 +31,7 @@ def read_objects(
 
     Args:
         annotations: Annotations as they stand in the file.
-        path: The file.
+        path: Path of the file.
         row_of: The rank of each image by its id.
         label_of: The label of each category by its id.
         rules: What the numbers of a box are said to be.

@@ -63,7 +63,7 @@ def read_splits(
         val_fraction: Share of the images that is drawn for validation where no split is meant for it.
         seed: Seed of that draw.
         train: The training split by its name, or a file or folder that holds it.
-        val: The validation split, likewise.
+        val: The validation split.
         rules: How lenient reading is.
 
     Raises:

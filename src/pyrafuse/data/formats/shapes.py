@@ -50,8 +50,8 @@ class ShapesSettings:
         val: Number of validation images.
         size: Side of an image in pixels.
         seed: Seed of all of them.
-        rare: So many times as rare as each other class is the last one in training; in validation all are alike.
-        smaller: So many times as small are the objects, and as many times as numerous.
+        rare: Factor by which the last class is rarer than each other one in training; validation has all alike.
+        smaller: Factor by which objects are smaller and more numerous.
     """
 
     train: int = 400

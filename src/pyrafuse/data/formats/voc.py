@@ -50,7 +50,7 @@ class VOCObject:
         is_difficult: Whether it counts neither as found nor as missed.
         source: `BOX` for a bndbox, `OUTLINE` for a polygon, `ROTATED` for a robndbox.
         rotation: CVAT's attribute, in degrees.
-        angle: That of a robndbox, in whatever unit.
+        angle: Angle of a robndbox, in the unit of the file.
         has_more: Whether it has a pose, parts, attributes, or is truncated or occluded.
     """
 

@@ -89,7 +89,7 @@ def find_labels(images: Sequence[Path]) -> list[Found]:
 
 
 def tell_labels(found: Sequence[Found], file: Path) -> list[Problem]:
-    """What is said of label files that were found otherwise than as the image is called, or that fit several images."""
+    """Problems of label files that are not named as their image, or that fit several images."""
     problems = []
     by_rule: dict[int, list[Found]] = defaultdict(list)
     for item in found:

@@ -20,7 +20,7 @@ class Request:
 
     Attributes:
         index: Row in the data set.
-        epoch: From 0.
+        epoch: Number of the epoch, from 0.
         position: Place in the epoch, over all processes.
         size: Height and width of the network's input in pixels.
     """

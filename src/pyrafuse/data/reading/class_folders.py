@@ -18,8 +18,8 @@ class LabelledImage:
     """An image file and its class.
 
     Attributes:
-        path: The file.
-        label: 0..K-1.
+        path: Path of the file.
+        label: Class index, 0..K-1.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Images as annotations list them, and what is said of those that are not there or were found under another name."""
+"""Images as annotations list them, and problems of those that are missing or were found under another name."""
 
 import os
 from collections import defaultdict

@@ -67,9 +67,9 @@ def write_shards(
 
     Args:
         readings: The splits, under one list of classes; see `read_all`.
-        destination: New folder.
+        destination: Folder to create.
         shard_bytes: Size of a shard at most; one image is never divided.
-        progress: Told of each image.
+        progress: Called for each image.
 
     Raises:
         DataError: If a split keeps no image.

@@ -29,8 +29,8 @@ class Structure:
         num_convs: Number of convolutions of the towers.
         num_levels: Number of levels of the pyramid.
         form: Form of the BiFPN.
-        is_weighted: Its merges have weights; else they are plain sums.
-        is_tensorflow: There are biases in front of batch norms; it pads as TensorFlow does.
+        is_weighted: Whether merges have weights; else they are plain sums.
+        is_tensorflow: Whether it pads as TensorFlow does, with biases before batch norms.
         has_squeeze: The trunk squeezes and excites.
         separable: Convolutions of BiFPN and towers are separable.
     """

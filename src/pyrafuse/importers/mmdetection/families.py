@@ -22,7 +22,7 @@ class Family:
 
     Attributes:
         title: The detector in words.
-        model: Its registered name here.
+        model: Name in the registry.
         examples: Names of published files; all of the family begin as the first does, and have the same `KIND_WORDS`.
         marks: Patterns of keys that only its checkpoints have all of, where they are asked for in this order; of
             several keys each, so that a file that lacks one is still told apart.

@@ -44,13 +44,13 @@ class Original:
     """One of the detectors.
 
     Attributes:
-        model: Its registered name here.
+        model: Name in the registry.
         changes: Changes of the model, as far as the keys say nothing of them.
         slots: Anchors a cell, of the finest level; 1 where each region has one class.
         parts: Renaming of the model's parts, but for a ResNet and its FPN, as `by_parts` has them.
         classifier: The key whose rows tell the number of classes.
         background: Rows of each anchor or region that stand for no class, and come first.
-        backbone: Its registered name here.
+        backbone: Name in the registry.
         preprocessing: Preprocessing of its images.
         norm_eps: What batch norms behind the backbone add to the variance.
         read_backbone: (its parameters) -> options of the backbone that these tell.

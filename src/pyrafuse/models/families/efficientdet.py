@@ -44,13 +44,13 @@ SCALINGS = (
 
 
 def efficientdet(number: int, *, same_padding: bool = False) -> DetectorSpec:
-    """EfficientDet of a number, 0 for D0.
+    """EfficientDet-D0 to D5: BiFPN on EfficientNet.
 
     Its Huber loss of delta 0.1, of weight 50 and averaged over the four numbers, is smooth L1 of beta 0.1 and weight
     50 x 0.1 / 4. The original divides by one positive more than there are.
 
     Args:
-        number: Number of its scaling.
+        number: Number in the name, 0 for D0.
         same_padding: Whether padding and biases are those of TensorFlow's training: padding at the end first, and
             biases in front of batch norms.
     """
@@ -75,11 +75,20 @@ def efficientdet(number: int, *, same_padding: bool = False) -> DetectorSpec:
 
 
 def presets(number: int, *, same_padding: bool) -> dict[str, dict[str, Any]]:
-    """What necks begin with in an EfficientDet: they are as wide as its scaling says."""
+    """Options of necks in an EfficientDet, with the channels of its scaling."""
     scaling = SCALINGS[number]
     width: dict[str, Any] = {"out_channels": scaling.channels}
     bifpn = {**width, "repeats": scaling.repeats, "same_padding": same_padding, "redundant_bias": same_padding}
     return {"bifpn": bifpn, "fpn": width, "pafpn": width}
+
+
+def summarize(number: int, *, same_padding: bool) -> str:
+    """The detector in a line."""
+    scaling = SCALINGS[number]
+    return (
+        f"EfficientDet-D{number}: EfficientNet-B{number} and {scaling.repeats} layers of BiFPN with {scaling.channels} "
+        f"channels, for {scaling.size} px{', padded as in TensorFlow' if same_padding else ''}."
+    )
 
 
 for _number in range(len(SCALINGS)):
@@ -88,5 +97,6 @@ for _number in range(len(SCALINGS)):
             f"{_prefix}efficientdet_d{_number}",
             partial(efficientdet, _number, same_padding=_same),
             paper="1911.09070",
+            summary=summarize(_number, same_padding=_same),
             presets=presets(_number, same_padding=_same),
         )

@@ -14,7 +14,7 @@ class Engine(ABC):
     """An exported file, ready to run on the processor.
 
     Args:
-        path: The file.
+        path: Path of the file.
         threads: Number of threads; by default what the library chooses.
 
     Attributes:

@@ -18,7 +18,7 @@ def local(
 
     Args:
         proxy: What judges candidates.
-        tell: Told nothing.
+        tell: Not called.
         imports: Imported in this process already.
     """
     return nullcontext(proxy)

@@ -47,7 +47,7 @@ def ray(
 
     Args:
         proxy: What judges candidates; each worker gets a copy.
-        tell: Told each sentence that a person may want to read.
+        tell: Function that is called with each sentence for the user.
         imports: Modules and files of the user's that every worker imports first.
         workers: Number of processes that train; by default one a GPU, on CPUs one a core.
         ray_address: Address of a running cluster, HOST:PORT; by default that of the variable RAY_ADDRESS.

@@ -61,7 +61,7 @@ class Crew:
         workers: Processes that train.
         number: How many of them to ask for.
         settings: How candidates are judged.
-        tell: Told each sentence that a person may want to read.
+        tell: Function that is called with each sentence for the user.
         clock: Seconds from any start.
 
     Raises:

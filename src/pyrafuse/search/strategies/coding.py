@@ -83,7 +83,7 @@ def draw_by(
 
     Args:
         space: What may be chosen.
-        inputs: What the backbone gives.
+        inputs: Channels and strides of the backbone's maps.
         study: With all trials so far.
         suggest: Function from optuna's trial, a question and its number of options to the place of the answer.
     """

@@ -37,9 +37,9 @@ class Strategy(ABC):
 
         Args:
             space: What may be chosen.
-            inputs: What the backbone gives.
+            inputs: Channels and strides of the backbone's maps.
             trials: All trials before, by number: finished ones, and others that say nothing of their worth yet.
-            rng: All randomness.
+            rng: Random generator, the only source of randomness.
         """
 
 

@@ -34,7 +34,7 @@ class Seen:
     """An image file and what a detector found in it: a tab keeps this, and not the pixels.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         model: Name of the detector.
         found: All detections of `LEAST_SCORE` or more, best first.
         strides: Pixels a cell of each level; empty where that is not known.

@@ -73,7 +73,7 @@ def mount_page(app: FastAPI, service: Service, *, data: str | None, runs: Path, 
         service: The detectors.
         data: A data set to look through; None for none.
         runs: Folder of trainings.
-        score: Where the slider of scores stands at first, 0..1.
+        score: First value of the score threshold's slider, 0..1.
     """
     gr = import_gradio()
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # of the reader's system

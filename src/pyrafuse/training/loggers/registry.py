@@ -31,7 +31,7 @@ class LoggedRun:
 
 
 class Logger(ABC):
-    """Takes the figures of one run. What it raises is told once, and the training goes on without it.
+    """Takes the figures of one run. An error of it is reported once, and the training goes on without it.
 
     Args:
         run: The run; the library is imported here, and not before.
