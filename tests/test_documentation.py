@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 
 from pyrafuse.base.parts import Part
 from pyrafuse.cli.arguments import call
@@ -21,9 +20,7 @@ from pyrafuse.cli.compare import read_variants
 from pyrafuse.cli.main import COMMANDS, main
 from pyrafuse.core.pyramid import PyramidSpec
 from pyrafuse.data.formats.shapes import write_shapes
-from pyrafuse.models.checkpoint import save
 from pyrafuse.models.describing import describe
-from pyrafuse.models.factory import create_model
 from pyrafuse.necks.registry import NECKS, create_neck
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,30 +83,6 @@ def test_there_are_lines_to_check():
 @pytest.mark.parametrize("line", typed_lines())
 def test_what_is_to_be_typed_is_accepted(line):
     assert explain_misfit(line) == ""
-
-
-TRAININGS = [
-    line
-    for page in ("how_to/training", "how_to/paper_recipes", "how_to/fine_tuning", "tutorial/own_images")
-    for block in read_blocks(ROOT / f"docs/{page}.md", "")
-    for line in block.splitlines()
-    if line.startswith("pyrafuse train my_data/")
-]
-SHRUNKEN = "--size 64 --epochs 1 --batch 2 --device cpu --data.sizes [64,96] --data.workers 0"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", TRAININGS)
-def test_trainings_on_my_data_run(line, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_shapes(Path("my_data"), num_train=4, num_val=2, size=64)
-    torch.save(torchvision.models.mobilenet_v2().state_dict(), "mobilenet_v2.pth")
-    ssd = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    torch.save(ssd.state_dict(), "ssdlite320_mobilenet_v3_large_coco-a79551df.pth")
-    Path("runs/first").mkdir(parents=True)
-    save(create_model("yolov3_asff_small", num_classes=2), "runs/first/best.ckpt")
-    assert main([*shlex.split(line)[1:], *shlex.split(SHRUNKEN)]) == 0
-    assert len(list(Path().glob("runs/*/best.ckpt"))) == 2
 
 
 @pytest.mark.parametrize(
