@@ -46,7 +46,7 @@ def on_ray(
     Args:
         job: What is asked.
         detector: Read by each worker anew.
-        tell: Told each sentence that a person may want to read.
+        tell: Function that is called with each sentence for the user.
         device: ``cpu``, ``gpu``, or ``auto``: GPUs where the cluster has any.
         workers: Number of processes; by default one a GPU, on CPUs one a core.
         ray_address: Address of a running cluster, HOST:PORT; by default that of the variable RAY_ADDRESS.
