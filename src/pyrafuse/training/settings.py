@@ -306,8 +306,8 @@ class RunSettings:
             ``USR1`` or ``USR2``.
         loggers: Places of the figures besides the run's own files: ``tensorboard``, ``wandb`` (offline), ``mlflow`` (a
             database in the run's folder) and ``trackio``; empty for nowhere.
-        advice: Apply what follows from the data (`pyrafuse data check` tells it): input size, pyramid levels, anchors,
-            epochs, images of rare classes.
+        advice: Apply what follows from the data (`pyrafuse data check` tells it): input size, pyramid levels, epochs,
+            rare classes.
         by_hand: Settings that advice leaves as they are; the command line names those that are given.
     """
 

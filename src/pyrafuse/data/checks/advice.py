@@ -117,7 +117,7 @@ def advise_epochs(num_images: int, *, epochs: int, batch_size: int) -> Advice:
 
 
 def advise_balance(data: DetectionData) -> Advice:
-    """Images of rare classes more often, where there are any."""
+    """Images of rare classes more often, and more weight for their objects, where there are any."""
     present = [record.labels[~record.crowd] for record in data.records]
     objects = np.bincount(np.concatenate([np.zeros(0, np.int64), *present]), minlength=len(data.names))
     images = np.bincount(np.concatenate([np.zeros(0, np.int64), *map(np.unique, present)]), minlength=len(data.names))
@@ -134,8 +134,11 @@ def advise_balance(data: DetectionData) -> Advice:
         return Advice("classes", f"balanced enough: {figures}")
     threshold = float(f"{min(4 * share, RARE_SHARE):.2g}")  # images of the rarest class come twice at most
     count = count_images(data, threshold)
-    text = f"images of rare classes more often: {figures}; an epoch then has {count:,} images"
-    return Advice("classes", text, (("data.repeat_threshold", threshold),))
+    text = (
+        f"images of rare classes more often, and more weight for their objects: {figures}; an epoch then has {count:,} "
+        "images"
+    )
+    return Advice("classes", text, (("data.repeat_threshold", threshold), ("data.class_weights", "balanced")))
 
 
 def _sides_at(data: DetectionData, preprocessing: Preprocessing, size: int) -> NDArray[np.float64]:

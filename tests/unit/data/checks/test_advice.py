@@ -66,13 +66,13 @@ def test_epochs_come_to_enough_steps(num_images, epochs, wanted):
     assert advice.settings == ((("run.epochs", wanted),) if wanted else ())
 
 
-def test_rare_classes_are_repeated(make_data):
+def test_rare_classes_are_repeated_and_weigh_more(make_data):
     common, rare = [(0, (0, 0, 50, 50))] * 2, [(1, (0, 0, 50, 50))]
     advice = advise_balance(make_data([common] * 97 + [rare + common] * 3))
-    assert advice.settings == (("data.repeat_threshold", 0.12),)
+    assert advice.settings == (("data.repeat_threshold", 0.12), ("data.class_weights", "balanced"))
     assert advice.text == (
-        "images of rare classes more often: dog is in 3 of 100 training images (3 %), and the most frequent class has "
-        "67 times its objects; an epoch then has 103 images"  # the three come twice, sqrt(0.12 / 0.03)
-    )
+        "images of rare classes more often, and more weight for their objects: dog is in 3 of 100 training images "
+        "(3 %), and the most frequent class has 67 times its objects; an epoch then has 103 images"
+    )  # the three come twice, sqrt(0.12 / 0.03)
     assert advise_balance(make_data([common] * 70 + [rare + common] * 30)).settings == ()
     assert advise_balance(make_data([common])).text == "nothing to balance: there are not two classes with objects"
