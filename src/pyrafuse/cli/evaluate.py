@@ -58,7 +58,8 @@ def evaluate(
             preprocessing that it was trained with are in it. With --results, the data.
         data: A folder or a file of any format that is read, or shapes; by default what a checkpoint was trained on.
         split: train, val or test.
-        results: COCO results, JSON, of any detector: image_id, category_id, bbox and score of each detection. They are
+        results: COCO results, JSON, of any detector, or a folder of such files: image_id, category_id, bbox and score
+            of each detection. They are
             judged in place of a model's.
         size: Side of the network's input in pixels; by default the checkpoint's own.
         score: Least score of a detection that counts, 0..1; by default 0.001, and all of --results.
@@ -289,5 +290,5 @@ def _check_results(data: str, more: str | None, results: Path, unused: "Sequence
         )
     if unused:
         raise PyrafuseError(f"--{unused[0]} is for a model, and --results {results} holds the detections: leave it out")
-    if not results.is_file():
+    if not results.exists():
         raise DataError(f"no such file of results: {results}; pyrafuse predict writes one with --formats coco")

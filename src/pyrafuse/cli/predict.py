@@ -49,7 +49,7 @@ def predict(
             images, folders, globs, lists (.txt), Parquet files, and addresses such as s3://bucket/folder.
         output: Folder for the results.
         formats: What to write: image (drawn pictures and videos), crop (crops/CLASS/*.jpg), json (predictions.json),
-            coco (coco_results.json), yolo (labels/*.txt), parquet (predictions.parquet), and what --import registers.
+            coco (coco_results.json), yolo (labels/*.txt), parquet (detections.parquet), and what --import registers.
             By default image and json; for shards parquet.
         crop: Write each object cut out as well: in short for crop among the formats.
         score: Least score that is kept, 0..1.

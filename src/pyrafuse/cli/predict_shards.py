@@ -96,7 +96,8 @@ def predict_shards(
         f"{counted(summary.num_shards, 'shard')}{done}; {summary.num_failed} could not be read"
         f"{f': see {output}/unreadable/' if summary.num_failed else ''} ({summary.seconds:.1f} s)"
     )
-    tell_nothing_found(summary.num_objects, asked["score"])
+    if summary.num_images:
+        tell_nothing_found(summary.num_objects, asked["score"])
     return int(summary.num_failed > 0)
 
 

@@ -54,7 +54,7 @@ def read_results(
     by it where the data know it: a detector that was trained on other data has their ids.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or of a folder of such files, whose records are counted on.
         data: What the detections are of.
         score: Detections that score less are left out.
         max_detections: Maximum number of detections counted per image and class; by default COCO's 100.
@@ -98,6 +98,11 @@ def read_results(
 
 
 def _read_records(path: Path) -> Sequence[Mapping[str, Any]]:
+    if path.is_dir():
+        files = sorted(path.glob("*.json"))
+        if not files:
+            raise DataError(f"{path} is a folder without .json: name a file of results, or a folder of them")
+        return [record for file in files for record in _read_records(file)]
     records = read_json(path, most=MAX_RESULTS_BYTES)
     if not isinstance(records, list):
         what = f"an object with {list_names(records, most=5)}" if isinstance(records, dict) else shorten(records)

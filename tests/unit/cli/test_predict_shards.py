@@ -45,9 +45,9 @@ def test_shards_hold_what_one_file_holds_image_by_image(root, tmp_path, capsys, 
         )
     )
     assert "goes on" not in err
-    one = pq.read_table(tmp_path / "one/predictions.parquet")
+    one = pq.read_table(tmp_path / "one/detections.parquet")
     assert one.num_rows > 20
-    files = sorted((tmp_path / "shards/predictions").glob("*.parquet"))
+    files = sorted((tmp_path / "shards/detections").glob("*.parquet"))
     assert pa.concat_tables(map(pq.read_table, files)) == one
     coco = [
         row for file in sorted((tmp_path / "shards/coco_results").iterdir()) for row in json.loads(file.read_text())

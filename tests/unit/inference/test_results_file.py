@@ -164,3 +164,16 @@ def test_data_without_objects_are_refused_before_the_file_is_read(file):
         read_results(file("no JSON"), data_of([record([], [])], ["cat"]))
     with pytest.raises(DataError, match="all 1 objects are crowds"):
         read_results(file("no JSON"), data_of([record([BOX], [0], crowd=[True])], ["cat"]))
+
+
+def test_a_folder_of_results_is_read_as_one_file(tmp_path):
+    for number, image_id in enumerate((7, 9)):
+        rows = [row(image_id=image_id, category_id=7, bbox=[1, 2, 3, 4], score=0.5)]
+        (tmp_path / f"{number}.json").write_text(json.dumps(rows))
+    assert len(read_results(tmp_path, data(7, 9)).evaluator.rows()) == 2
+    (tmp_path / "2.json").write_text("{}")
+    with pytest.raises(DataError, match=r"2\.json holds an object with"):
+        read_results(tmp_path, data(7, 9))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none is a folder without \.json: name a file of results"):
+        read_results(tmp_path / "none", data())

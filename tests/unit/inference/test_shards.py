@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,8 +22,9 @@ from pyrafuse.base.terminal import Terminal
 from pyrafuse.inference.finding import Settings
 from pyrafuse.inference.predicting import predict_to
 from pyrafuse.inference.shards.plan import read_plan
+from pyrafuse.inference.shards.ray import ShardWorker
 from pyrafuse.inference.shards.running import predict_in_shards
-from pyrafuse.inference.shards.shard import Job, predict_shard
+from pyrafuse.inference.shards.shard import Job, Outcome, predict_shard
 from pyrafuse.inference.shards.sources import Listing, read_entries
 from pyrafuse.inference.tables import DETECTIONS, IMAGES, UNREADABLE
 
@@ -92,7 +95,7 @@ def test_each_image_is_in_one_shard_with_the_id_of_its_place(folder, tmp_path):
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == sorted([
         "manifest.json", "sources.parquet",
         *(f"{name}/0000{n}{suffix}" for n in range(3) for name, suffix in (
-            ("coco_results", ".json"), ("images", ".parquet"), ("predictions", ".json"), ("predictions", ".parquet"),
+            ("coco_results", ".json"), ("images", ".parquet"), ("predictions", ".json"), ("detections", ".parquet"),
             ("unreadable", ".parquet"),
         )),
     ])  # fmt: skip
@@ -104,7 +107,7 @@ def test_each_image_is_in_one_shard_with_the_id_of_its_place(folder, tmp_path):
     assert list(bad) == list(UNREADABLE)
     assert (bad["image_id"], bad["source"]) == (5, str(folder / "10.jpg"))
     assert "10.jpg is no image that can be read" in bad["reason"]
-    found = rows_of(out / "predictions")
+    found = rows_of(out / "detections")
     assert list(found[0]) == list(DETECTIONS)
     assert [(row["image_id"], row["y1"]) for row in found] == [(n, y) for n in range(5) for y in range(n)]
     assert list(found[-1].values()) == [4, str(folder / "4.png"), 20, 10, 1, "dog", 0.5, 0.0, 3.0, 20.0, 4.0, 0]
@@ -117,9 +120,9 @@ def test_each_image_is_in_one_shard_with_the_id_of_its_place(folder, tmp_path):
 def test_shards_and_one_file_hold_the_same(folder, tmp_path):
     run([folder], tmp_path / "shards", shard_images=2)
     predict_to(Levels(), folder, tmp_path / "one", formats=("parquet",))
-    one = pq.read_table(tmp_path / "one/predictions.parquet")
+    one = pq.read_table(tmp_path / "one/detections.parquet")
     assert one.num_rows == 10
-    assert pa.concat_tables(map(pq.read_table, sorted((tmp_path / "shards/predictions").glob("*.parquet")))) == one
+    assert pa.concat_tables(map(pq.read_table, sorted((tmp_path / "shards/detections").glob("*.parquet")))) == one
 
 
 class Stops(Levels):
@@ -144,7 +147,7 @@ def test_what_was_stopped_goes_on_after_the_last_whole_shard(folder, tmp_path, e
         run([folder], out, shard_images=2, detector=Stops("3.png", error))
     files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     assert files == [
-        "images/00000.parquet", "manifest.json", "predictions/00000.parquet", "sources.parquet",
+        "detections/00000.parquet", "images/00000.parquet", "manifest.json", "sources.parquet",
         "unreadable/00000.parquet",
     ]  # fmt: skip
     kept = {name: (out / name).stat().st_mtime_ns for name in files if "0000" in name}
@@ -162,11 +165,11 @@ def test_a_shard_without_its_table_of_images_is_made_anew(folder, tmp_path):
     out = tmp_path / "out"
     run([folder], out, shard_images=2)
     (out / "images/00001.parquet").unlink()
-    (out / "predictions/00001.parquet").write_bytes(b"half")
+    (out / "detections/00001.parquet").write_bytes(b"half")
     detector = Levels()
     run([folder], out, shard_images=2, detector=detector)
     assert detector.seen == ["2.png", "3.png"]
-    assert len(rows_of(out / "predictions")) == 10
+    assert len(rows_of(out / "detections")) == 10
 
 
 def test_a_shard_that_another_worker_has_made_meanwhile_is_left(folder, tmp_path):
@@ -344,7 +347,7 @@ def memory(folder):
 def test_addresses_are_listed_and_read_by_fsspec(memory, tmp_path):
     summary = run(["memory://ray"], tmp_path / "out", shard_images=4)
     assert (summary.num_images, summary.num_objects, summary.num_failed) == (5, 10, 1)
-    assert [row["source"] for row in rows_of(tmp_path / "out/images")] == [f"memory:///ray/{n}.png" for n in range(5)]
+    assert [row["source"] for row in rows_of(tmp_path / "out/images")] == [f"memory://ray/{n}.png" for n in range(5)]
     run(["memory://ray/[23].png"], tmp_path / "glob")
     assert [row["objects"] for row in rows_of(tmp_path / "glob/images")] == [2, 3]
     summary = run(["memory://ray/list.txt"], tmp_path / "list")
@@ -383,11 +386,57 @@ def test_the_plan_holds_a_group_of_rows_a_shard(folder, tmp_path):
     assert [Path(entry.source).name for entry in found] == ["4.png", "10.jpg"]
 
 
+def test_a_worker_leaves_a_shard_at_which_others_have_ended_and_tells_what_is_wrong(folder, tmp_path):
+    out = tmp_path / "out"
+    run([folder], out, shard_images=2)
+    for number in range(3):
+        (out / f"images/0000{number}.parquet").unlink()
+    (out / ".begun").mkdir()
+    (out / ".begun/00001").write_bytes(b"...")
+    (out / ".begun/00002").write_bytes(b"..")
+    answer = ShardWorker(job_for(out), "cpu", 1)({"item": np.arange(3)})
+    assert answer == {
+        "shard": [0, 1, 2], "images": [2, 0, 1], "objects": [1, 0, 4], "unreadable": [0, 0, 1], "problem": [""] * 3,
+    }  # fmt: skip
+    assert [file.name for file in (out / ".begun").iterdir()] == ["00001"]
+
+    def load(device, threads):
+        raise PyrafuseError(f"no {device} with {threads} threads")
+
+    broken = ShardWorker(replace(job_for(out), load=load), "gpu", 4)
+    assert broken({"item": [1]})["problem"] == [f"no gpu with 4 threads (on {socket.gethostname()})"]
+    elsewhere = ShardWorker(job_for(tmp_path / "none"), "cpu", 1)({"item": [1]})
+    assert "none is not there: put it into a folder that all machines share" in elsewhere["problem"][0]
+
+
+def test_shards_that_were_left_are_named_and_the_others_kept(folder, tmp_path):
+    @contextmanager
+    def leaving(job, detector, tell):
+        yield lambda numbers: (Outcome(n) if n == 1 else predict_shard(job, detector, n) for n in numbers)
+
+    with pytest.raises(
+        PyrafuseError, match=r"1 shard of 3 is not done: .*shards 1, images 2 to 3 of .*sources.parquet"
+    ):
+        run([folder], tmp_path / "out", shard_images=2, engine=leaving)
+    summary = run([folder], tmp_path / "out", shard_images=2)
+    assert (summary.num_images, summary.num_earlier) == (5, 2)
+
+
+def test_a_fault_of_a_shard_ends_the_work_with_its_words(folder, tmp_path):
+    @contextmanager
+    def failing(job, detector, tell):
+        yield lambda numbers: iter([predict_shard(job, detector, 0), Outcome(1, problem="the disk is full (on a)")])
+
+    with pytest.raises(PyrafuseError, match=r"^the disk is full \(on a\)$"):
+        run([folder], tmp_path / "out", shard_images=2, engine=failing)
+    assert run([folder], tmp_path / "out", shard_images=2).num_earlier == 1
+
+
 def test_a_full_disk_leaves_no_half_of_a_shard(folder, tmp_path, full_disk):
     out = tmp_path / "out"
     run([folder], out, shard_images=3)
     (out / "images/00001.parquet").unlink()
-    (out / "predictions/00001.parquet").unlink()
+    (out / "detections/00001.parquet").unlink()
     with (
         full_disk(100),
         pytest.raises(PyrafuseError, match=r"cannot write .*00001.parquet: File too large; free space"),

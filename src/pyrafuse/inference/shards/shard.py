@@ -2,7 +2,7 @@
 
 OUTPUT/manifest.json               what all of it depends on
 OUTPUT/sources.parquet             id and source of every image
-OUTPUT/predictions/00000.parquet   what was found, one file a shard for each format
+OUTPUT/detections/00000.parquet    what was found, one file a shard for each format
 OUTPUT/unreadable/00000.parquet    images that could not be read, and why
 OUTPUT/images/00000.parquet        images that were predicted on; written last: where it lies, the shard is done
 """

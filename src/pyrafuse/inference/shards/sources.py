@@ -183,7 +183,10 @@ def _read_address(address: str, listing: Listing, column: str | None) -> Iterato
         return
     with reading(address) as (system, path):
         found = system.glob(path) if glob.has_magic(path) else system.find(path)
-        names = [hide_logins(system.unstrip_protocol(name)) for name in found]
+        # a file system's own paths may lack the host
+        start, own = shown.rstrip("/"), path.rstrip("/")
+        before = start.removesuffix(own) if own and start.endswith(own) else ""
+        names = [before + name if before else hide_logins(system.unstrip_protocol(name)) for name in found]
     names = sorted(names, key=lambda name: natural_order(Path(name)))
     readable = {*IMAGE_SUFFIXES, *REMEDIES}
     images = [name for name in names if suffix_of(name) in readable - VIDEO_SUFFIXES]

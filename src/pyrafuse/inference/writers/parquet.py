@@ -16,11 +16,11 @@ GROUP_ROWS = 50_000
 
 @WRITERS.register("parquet")
 class ParquetWriter(Writer):
-    """Writes ``predictions.parquet``, a row a detection with the columns of `DETECTIONS`."""
+    """Writes ``detections.parquet``, a row a detection with the columns of `DETECTIONS`."""
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
-        self._path = destination.file("predictions.parquet")
+        self._path = destination.file("detections.parquet")
         self._schema = schema_of(DETECTIONS)  # now, so that a library that is missing is told before the work
         self._rows: list[tuple[object, ...]] = []
         self._num_findings = 0
