@@ -7,7 +7,6 @@ begun again, and the shard that it was at with it.
 """
 
 import logging
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,17 +14,15 @@ from typing import Any
 
 from pyrafuse.base.cluster import connect, divide, last_words
 from pyrafuse.base.errors import PyrafuseError, check_count
+from pyrafuse.base.extras import naming_extras
 from pyrafuse.base.predictor import Predictor
 from pyrafuse.base.printable import counted, printable
 from pyrafuse.base.user_code import import_user_code
 from pyrafuse.inference.shards.running import Execute
-from pyrafuse.inference.shards.shard import Job, Outcome, predict_shard
+from pyrafuse.inference.shards.shard import BEGUN, Job, Outcome, predict_shard
 
 TRIES = 3
 """Workers that may end at one shard; then it is left, or it would end them for ever: Ray begins them again."""
-
-BEGUN = ".begun"
-"""Folder of a file for each shard that is begun and not done, of as many bytes as workers have begun it."""
 
 MOST_BLOCKS = 10_000
 """Pieces that Ray Data shares out: of more shards than that, several together."""
@@ -70,14 +67,12 @@ def on_ray(
             except library.exceptions.RayError as error:
                 raise PyrafuseError(f"Ray has ended the work: {last_words(error)}; the same command goes on") from error
 
-        shutil.rmtree(job.output / BEGUN, ignore_errors=True)
         yield execute
-        shutil.rmtree(job.output / BEGUN, ignore_errors=True)
 
 
 def _share_out(job: Job, numbers: Sequence[int], count: int, cores: int, unit: str) -> Iterator[Outcome]:
-    import ray.data as data
-
+    with naming_extras():
+        import ray.data as data
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     data.DataContext.get_current().enable_progress_bars = False
     shards = data.from_items(list(numbers), override_num_blocks=min(len(numbers), MOST_BLOCKS))

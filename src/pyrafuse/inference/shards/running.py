@@ -1,5 +1,6 @@
 """Predictions in shards: sources -> plan -> the shards that are not done -> an engine -> outcomes, counted and told."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +20,7 @@ from pyrafuse.base.printable import counted, list_names, printable
 from pyrafuse.base.terminal import Terminal
 from pyrafuse.inference.shards.plan import SOURCES, keep_plan
 from pyrafuse.inference.shards.shard import (
+    BEGUN,
     Job,
     Outcome,
     check_formats,
@@ -109,6 +111,7 @@ def predict_in_shards(
         _tell_listing(listing, console.print)
         numbers = range(-(-planned.num_images // shard_images))
         todo = [number for number in numbers if not is_done(job.output, number)]
+        shutil.rmtree(job.output / BEGUN, ignore_errors=True)
         job = replace(job, passwords=dict(listing.passwords))
         total = _Total(planned.num_images, len(numbers), console)
         for number in set(numbers) - set(todo):
@@ -125,6 +128,8 @@ def predict_in_shards(
             raise KeyboardInterrupt(
                 f"{job.output} holds {done} of {counted(len(numbers), 'shard')}; the same command goes on"
             ) from None
+        finally:
+            shutil.rmtree(job.output / BEGUN, ignore_errors=True)
         missing = [number for number in todo if not is_done(job.output, number)]
     if missing:
         bounds = [(n * shard_images, min((n + 1) * shard_images, planned.num_images) - 1) for n in missing[:3]]

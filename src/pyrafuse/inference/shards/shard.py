@@ -29,6 +29,9 @@ from pyrafuse.inference.shards.sources import Entry, with_password
 from pyrafuse.inference.tables import IMAGES, UNREADABLE, arrow, write_table
 from pyrafuse.inference.writers.registry import Destination, Places, create_writers
 
+BEGUN = ".begun"
+"""Folder of a file for each shard that workers have begun and not done, of as many bytes as began it."""
+
 Load = Callable[[str, int | None], Predictor]
 """Reads the detector: device and number of threads, by default all, -> a predictor."""
 
