@@ -358,19 +358,26 @@ def test_addresses_are_listed_and_read_by_fsspec(memory, tmp_path):
 
 def test_no_password_is_written_or_told(folder, tmp_path):
     (tmp_path / "list.txt").write_text(
-        f"nowhere://key:verysecret@host/a.png\nhttp://key:verysecret@127.0.0.1:1/b.png\n{folder / '1.png'}\n"
+        "http://[::1\nnowhere://key:verysecret@host/a.png\n"
+        f"http://key:verysecret@127.0.0.1:1/b.png\n{folder / '1.png'}\n"
     )
     console = Terminal(width=200)
     with console.capture() as shown:
         summary = run([tmp_path / "list.txt"], tmp_path / "out", console=console)
-    assert (summary.num_images, summary.num_failed) == (1, 2)
+    assert (summary.num_images, summary.num_failed) == (1, 3)
     assert "secret" not in shown.get()
     for path in (tmp_path / "out").rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes(), path
     reasons = [row["reason"] for row in rows_of(tmp_path / "out/unreadable")]
-    assert "nowhere://host/a.png cannot be read" in reasons[0]
-    assert "http://127.0.0.1:1/b.png" in reasons[1]
+    assert "nowhere://host/a.png cannot be read" in reasons[1]
+    assert "http://127.0.0.1:1/b.png" in reasons[2]
     assert "secret" not in repr(job_for(tmp_path))
+
+
+def test_an_address_that_is_none_cannot_be_read(tmp_path):
+    assert run(["http://[::1"], tmp_path / "out").num_failed == 1
+    (row,) = rows_of(tmp_path / "out/unreadable")
+    assert row["reason"].startswith("http://[::1 is no address: Invalid IPv6 URL")
 
 
 @pytest.mark.parametrize("source", ["0", "rtsp://host/stream"])

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
-from urllib.parse import urlsplit
 
 from pyrafuse.base.errors import DataError
 from pyrafuse.base.folders import check_file, list_files
@@ -171,7 +170,7 @@ def _read_folder(folder: Path, listing: Listing, column: str | None, leave_out: 
 
 
 def _read_address(address: str, listing: Listing, column: str | None) -> Iterator[Entry]:
-    scheme, suffix = urlsplit(address).scheme.lower(), suffix_of(address)
+    scheme, suffix = address.partition("://")[0].lower(), suffix_of(address)
     shown = listing.keep_password(address)
     if scheme in STREAM_SCHEMES:
         raise DataError(
