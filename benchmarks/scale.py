@@ -1,16 +1,21 @@
 """Time and memory of reading a data set as it grows: COCO JSON beside single images, and the index of tar shards.
 
     python benchmarks/scale.py [--coco 10000,100000] [--index 10000,100000,1000000] [--folder DIR]
+    python benchmarks/scale.py --coco "" --index "" --processes 1,2,4
 
 COCO data are one small JPEG under many names, with 7 boxes in each; shards are written of them by the code of
 `pyrafuse data shard`. An index of more images is made without shards. Every figure is of a process of its own: seconds
 of processor time, and how much its resident memory grows over that of the imports, mapped files included. A thousand
 records are taken in the order of an epoch, as a loader takes them.
+
+With ``--processes`` a small detector is trained by so many processes, joined by gloo, on generated images. An epoch is
+the difference between a training of five epochs and one of one, divided by four: the start is not in it.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -41,6 +46,7 @@ from pyrafuse.data.sharding.index import (
 from pyrafuse.data.sharding.writing import write_shards
 
 IN_EACH, CLASSES, A_FOLDER, A_SHARD = 7, 80, 1000, 2000
+TRAINED, ONE_THREAD = 128, {"OMP_NUM_THREADS": "1"}
 
 
 def write_coco(folder: Path, num_images: int) -> None:
@@ -112,10 +118,33 @@ def measure(what: str, source: Path, destination: Path) -> dict[str, float]:
     return {"seconds": seconds, "mib": peak_mib() - before}
 
 
+def train(processes: int, epochs: int, folder: Path) -> dict[str, float]:
+    """Seconds by the clock and of all processors, and MiB of the largest process, of one training."""
+    words = [sys.executable, "-m", "pyrafuse", "train", f"shapes:train={TRAINED},val=4,size=64", "--size", "64"]
+    words += ["--model", "yolov3_small", "--batch", "16", "--epochs", str(epochs), "--data.workers", "0"]
+    words += ["--run.evaluate_every", str(epochs), "--run.accelerator", "cpu", "--run.devices", str(processes)]
+    start = time.perf_counter()
+    subprocess.run(
+        [*words, "--output", str(folder)], check=True, stdout=subprocess.DEVNULL, env=os.environ | ONE_THREAD
+    )
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall": time.perf_counter() - start,
+        "seconds": used.ru_utime + used.ru_stime,
+        "mib": used.ru_maxrss / 1024,
+    }
+
+
 def peak_mib() -> float:
     """The largest resident memory of this process so far; `resource` tells that of the process that started it, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def measured(what: str, source: str, destination: str) -> dict[str, float]:
+    """One figure, of a process of its own."""
+    words = [sys.executable, __file__, "--measure", what, source, destination]
+    return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def works(root: Path, coco: list[int], index: list[int]) -> Iterator[tuple[int, str, Path, Path]]:
@@ -138,17 +167,30 @@ def main() -> None:
     parser.add_argument("--index", default="10000,100000,1000000", help="numbers of images of an index of shards")
     parser.add_argument("--folder", type=Path, help="where the data are written; by default a temporary folder")
     parser.add_argument("--measure", nargs=3, metavar=("WHAT", "SOURCE", "DESTINATION"), help="one figure, as JSON")
+    parser.add_argument("--processes", default="", help="numbers of processes of a training, with commas between")
     arguments = parser.parse_args()
     if arguments.measure:
         what, source, destination = arguments.measure
-        print(json.dumps(measure(what, Path(source), Path(destination))))
+        if what.startswith("train "):
+            print(json.dumps(train(*map(int, what.split()[1:]), Path(destination))))
+        else:
+            print(json.dumps(measure(what, Path(source), Path(destination))))
         return
-    numbers = [[int(number) for number in text.split(",") if number] for text in (arguments.coco, arguments.index)]
+    lists = (arguments.coco, arguments.index, arguments.processes)
+    *numbers, processes = [[int(number) for number in text.split(",") if number] for text in lists]
+    if processes:
+        print("| processes | seconds an epoch | processor seconds an epoch | MiB a process |\n|---|---|---|---|")
+    for count in processes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+            short, long = (measured(f"train {count} {epochs}", "", f"{temporary}/{epochs}") for epochs in (1, 5))
+        wall, seconds = ((long[name] - short[name]) / 4 for name in ("wall", "seconds"))
+        print(f"| {count} | {wall:.2f} | {seconds:.2f} | {long['mib']:.0f} |", flush=True)
+    if not any(numbers):
+        return
     print("| images | work | processor seconds | MiB | MB of annotations |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         for num_images, what, source, destination in works(Path(temporary), *numbers):
-            words = [sys.executable, __file__, "--measure", what, str(source), str(destination)]
-            told = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+            told = measured(what, str(source), str(destination))
             size = sum(path.stat().st_size for path in source.iterdir() if path.is_file()) / 1e6
             print(f"| {num_images:,} | {what} | {told['seconds']:.1f} | {told['mib']:.0f} | {size:.0f} |", flush=True)
 
