@@ -60,7 +60,8 @@ def test_the_bill_of_materials_lists_what_is_installed(bill, tmp_path):
 def test_every_dependency_is_locked_with_a_hash():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    asked = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"]
+    asked = [*project["project"]["dependencies"], *groups["dev"], *groups["docs"]]
     locked_extras = ("train", "runtime", "export", "search", "parquet", "shards", "ray", "serve")
     asked += [text for extra in locked_extras for text in extras[extra]]
     names = {re.split(r"[\[>=<]", text)[0].lower() for text in asked} - {"pyrafuse"}
