@@ -121,7 +121,8 @@ class Interface:
         size = free if self.size is None else "{} x {} px".format(*self.size)
         batch = f"{self.batch} at a time" if self.batch else "any batch"
         network = "" if self.input != "image" else ", resized in the graph"
-        return f"{self.precision}, {self.input} ({kinds[self.input]}{network}, {size}, {batch}) -> {self.output}"
+        taken = ", ".join((f"{self.input} ({kinds[self.input]}{network}, {size}, {batch})", *self.inputs[1:]))
+        return f"{self.precision}, {taken} -> {self.output}"
 
 
 def write_metadata(card: Card, interface: Interface) -> dict[str, str]:

@@ -1,8 +1,11 @@
 """Libraries that only some uses need: which extra of the package brings each of them."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from traceback import walk_tb
 
 from pyrafuse.base.errors import PyrafuseError
@@ -43,7 +46,7 @@ def naming_extras() -> Iterator[None]:
         missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if missing in EXTRA_OF:
             raise MissingLibraryError(
-                f'this needs {missing}, which is not installed: pip install "pyrafuse[{EXTRA_OF[missing]}]"'
+                f"this needs {missing}, which is not installed: {describe_install(EXTRA_OF[missing])}"
             ) from error
         broken = _place_of(error).partition(".")[0]
         if broken in EXTRA_OF:
@@ -52,6 +55,13 @@ def naming_extras() -> Iterator[None]:
                 f"pip install --force-reinstall {broken}"
             ) from error
         raise
+
+
+def describe_install(extra: str) -> str:
+    """The line to type for ``extra``, and which environment is meant where `pip` is that of another one."""
+    found = which("pip")
+    is_ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    return f'pip install "pyrafuse[{extra}]"' + ("" if is_ours else f", in the environment {sys.prefix}")
 
 
 def require(name: str) -> None:

@@ -309,4 +309,5 @@ def train(recipe: Recipe) -> int:
     result = run(recipe, console=Terminal())
     print(result.evaluation.table())
     print(f"\nbest checkpoint  {result.best}\nreport           {result.folder / 'report.html'}")
+    print(f"next             pyrafuse predict {result.folder} IMAGES")
     return 0

@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from pyrafuse.base.card import Card
 from pyrafuse.base.errors import PyrafuseError
 from pyrafuse.base.exported import Input, Interface, Output, Precision
+from pyrafuse.base.extras import describe_install
 from pyrafuse.base.preprocessing import Preprocessing
 from pyrafuse.base.registry import Registry
 from pyrafuse.base.spec import DetectorSpec
@@ -119,7 +120,7 @@ class ExportFormat(ABC):
         if missing := [name for name in modules if find_spec(name) is None]:
             raise PyrafuseError(
                 f"this format needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; "
-                f'type pip install "pyrafuse[{self.extra}]"'
+                f"type {describe_install(self.extra)}"
             )
 
 

@@ -1,9 +1,10 @@
 import sys
+from pathlib import Path
 
 import pytest
 
 from pyrafuse.base.errors import PyrafuseError
-from pyrafuse.base.extras import naming_extras, require
+from pyrafuse.base.extras import describe_install, naming_extras, require
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,10 @@ def test_other_errors_of_imports_stay_as_they_are(name):
 def _import(name):
     with naming_extras():
         __import__(name)
+
+
+def test_the_environment_is_named_where_pip_is_that_of_another(monkeypatch):
+    monkeypatch.setattr("pyrafuse.base.extras.which", lambda _: str(Path(sys.executable).with_name("pip")))
+    assert describe_install("ray") == 'pip install "pyrafuse[ray]"'
+    monkeypatch.setattr("pyrafuse.base.extras.which", lambda _: "/elsewhere/bin/pip")
+    assert describe_install("ray") == f'pip install "pyrafuse[ray]", in the environment {sys.prefix}'

@@ -117,7 +117,7 @@ def _group(
     boxes = boxes[order]
     own = objects.areas[order]
     areas = np.where(
-        (own > 0) & np.isfinite(own), own, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        (own > 0) & (own <= np.finfo(np.float32).max), own, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     ).astype(np.float32)
     labels, crowd = objects.labels[order], objects.crowd[order]
     bounds = np.searchsorted(objects.rows[order], np.arange(len(images) + 1)).tolist()
@@ -181,7 +181,7 @@ def _unreadable_image(image: ListedImage, error: DataError) -> Problem:
         image.path,
         "",
         str(error),
-        "left out; replace it or remove it from the annotations",
+        "left out, and nothing is trained until it is replaced or removed from the data",
     )
 
 

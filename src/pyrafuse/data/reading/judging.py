@@ -74,8 +74,9 @@ def place_boxes(
     boxes = to_pixels(objects.boxes, form, sizes, is_hull)
     is_rotated = np.zeros(count, bool)
     if objects.angles is not None:
-        is_rotated = ~(np.abs(np.sin(objects.angles)) < _UPRIGHT)
-        boxes[is_rotated] = hull_of_rotated(boxes[is_rotated], objects.angles[is_rotated])
+        angles = np.where(np.isfinite(objects.angles), objects.angles, np.nan)
+        is_rotated = ~(np.abs(np.sin(angles)) < _UPRIGHT)
+        boxes[is_rotated] = hull_of_rotated(boxes[is_rotated], angles[is_rotated])
     return PlacedBoxes(boxes, is_rotated, form.unit == "pixels")
 
 
