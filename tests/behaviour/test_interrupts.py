@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from pyrafuse.base.preprocessing import Preprocessing
-from pyrafuse.inference.writers.registry import RECORD_FILE
+from pyrafuse.explain import writing as explained
+from pyrafuse.inference.writers import registry as predicted
 from pyrafuse.models.checkpoint import save
 from pyrafuse.models.factory import create_model
 
@@ -96,7 +97,7 @@ def check_files(output: Path) -> list[Path]:
     """The files below ``output``; each must be whole, and none a temporary one."""
     files = [path for path in output.rglob("*") if path.is_file()]
     for path in files:
-        assert not path.name.startswith(".") or path.name == RECORD_FILE
+        assert not path.name.startswith(".") or path.name in (predicted.RECORD_FILE, explained.RECORD_FILE)
         if path.suffix in {".jpg", ".png"}:
             with Image.open(path) as image:
                 image.load()

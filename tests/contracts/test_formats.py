@@ -119,7 +119,9 @@ def test_an_output_format_from_outside_is_written(add_part, csv_folder, tmp_path
     words = ["predict", str(tmp_path / "a.ckpt"), str(csv_folder / "val"), "--output", str(tmp_path / "out"),
              "--score", "0", "--max-detections", "7", "--size", "64", "--device", "cpu"]  # fmt: skip
     assert main([*words, "--formats", "counts"]) == 2
-    assert "unknown output format 'counts'; choose from coco, crop, image, json, yolo" in capsys.readouterr().err
+    assert (
+        "unknown output format 'counts'; choose from coco, crop, image, json, parquet, yolo" in capsys.readouterr().err
+    )
     assert main(["--import", add_part("counts"), *words, "--formats", "counts,json"]) == 0
     lines = (tmp_path / "out" / "counts.txt").read_text().splitlines()
     assert lines == [f"{csv_folder / 'val' / f'{index}.png'} 7" for index in range(3)]
